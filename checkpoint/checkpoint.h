@@ -1,0 +1,126 @@
+// Sharded checkpoints: slices of tensors to HDF5 and back, for any number of ranks to any other. The only room
+// that includes hdf5.h. Knows no communicator and no parameter list: the worker turns its lists into Pieces and
+// asks all ranks "written?" with its other per-step questions. docs/checkpoint_format.md has the bytes.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "tensor/backend.h"
+
+namespace smlp {
+
+// My share of one logical tensor: elements [offset, offset + local.size()) of its row-major flattening. The same
+// list is handed to save and to load, so they cannot drift. `mine` says who writes: false where another rank
+// writes this range (a replica); every rank reads all of its pieces.
+struct Piece {
+  std::string name;   // "blocks.0.in.weight", "adam.m/blocks.0.in.weight", ...
+  TensorView local;   // contiguous
+  Shape global_shape;
+  std::int64_t offset = 0;
+  bool mine = true;
+};
+
+// Everything else the next step reads: names to numbers. Part of the manifest, and compared by `diff`.
+struct RunState {
+  std::map<std::string, std::vector<double>> numbers;
+  std::map<std::string, std::vector<std::int64_t>> integers;  // step, tokens, sequences, seed, updates...
+  std::map<std::string, std::string> texts;                   // fingerprint, versions
+  bool operator==(const RunState&) const = default;
+  std::int64_t integer(const std::string& name) const;  // first entry; throws Error(bad_data) when absent
+};
+
+struct WriterOptions {
+  std::filesystem::path root;  // run_dir/checkpoints
+  int rank = 0, ranks = 1;
+  int attempt = 1;        // in the names of what is written: a stale rank of an earlier attempt can't publish
+  int keep_last = 3;
+  std::int64_t keep_every = 0;
+};
+
+// One shard file a rank, written behind the training loop's back; nothing counts until publish() renames the
+// directory. Called from the loop's thread only. Life of a checkpoint: docs/architecture.md.
+//   step-00000120.attempt-0003.tmp/rank-0000.h5    being written; swept at start
+//   step-00000120/{rank-….h5, whole.h5, manifest.json}    published
+class CheckpointWriter {
+ public:
+  explicit CheckpointWriter(WriterOptions options);
+  ~CheckpointWriter();  // waits for the writing thread; never throws; unpublished work is removed
+
+  enum class State : std::uint8_t { idle, writing, written, publishing, published, failed };
+
+  // Copies the pieces to host memory (kept between saves), starts the writing thread, returns.
+  // Collective in spirit: every rank calls it at the same step.
+  void begin(Backend& backend, std::span<const Piece> pieces, const RunState& state);
+  State state() const;         // polled once a step
+  std::string failure() const; // a sentence, when state() is failed
+  void publish();              // rank 0, when all ranks are written: manifest, whole.h5, rename, LATEST; on the thread
+  void release();              // back to idle: after published or failed, anywhere; a failed save's files are removed
+  void wait();                 // until the thread has nothing to do
+  double stall_seconds() const;   // what the last begin() cost the loop
+  double write_seconds() const;   // what the last shard took
+  std::int64_t written_bytes() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+struct CheckpointInfo {
+  std::int64_t step = 0;
+  std::filesystem::path path;
+  std::int64_t bytes = 0;
+  int ranks = 0;
+  bool valid = false;
+  std::string reason;  // why not
+};
+
+// Published checkpoints of a run, oldest first. `thorough`: digests of every piece are computed and compared;
+// otherwise only manifest and file sizes are looked at.
+std::vector<CheckpointInfo> list_checkpoints(const std::filesystem::path& root, bool thorough);
+CheckpointInfo verify_checkpoint(const std::filesystem::path& checkpoint);  // thorough
+// A rank's part of a shared verification: shard files with index % parts == part. Empty string: sound.
+std::string verify_shards(const std::filesystem::path& checkpoint, int part, int parts);
+
+// The path as a user types it: a run directory, its checkpoints folder, or one checkpoint.
+// Chooses the newest valid one; throws Error(bad_data or configuration) with the reasons when there is none.
+std::filesystem::path find_checkpoint(const std::filesystem::path& run_or_checkpoint);
+
+RunState read_run_state(const std::filesystem::path& checkpoint);
+// Reads my pieces in *this* run's layout, whatever layout wrote them. Every file is checked against the manifest
+// first. Throws Error(bad_data) naming tensor and file. Pieces absent from the checkpoint: see `missing`.
+struct LoadOptions {
+  bool weights_only = false;  // ignore "adam.…" and the like: pieces whose name holds a '/'
+};
+void load_checkpoint(const std::filesystem::path& checkpoint, Backend& backend, std::span<const Piece> pieces,
+                     const LoadOptions& options = {});
+
+// Start-up on rank 0: removes *.tmp left by earlier attempts. A rejected checkpoint is moved aside so that
+// a new one of that step can be published.
+void sweep_checkpoints(const std::filesystem::path& root);
+void set_aside(const std::filesystem::path& checkpoint);
+
+// Whole logical tensors, layout-free; for `checkpoint show`, `digest`, `diff` and converters.
+struct LogicalTensor {
+  std::string name;
+  Shape shape;
+  DType dtype;
+};
+std::vector<LogicalTensor> list_tensors(const std::filesystem::path& checkpoint);
+std::vector<std::byte> read_tensor(const std::filesystem::path& checkpoint, const std::string& name);
+std::map<std::string, std::string> digest_tensors(const std::filesystem::path& checkpoint);  // XXH3-128, hex
+std::string digest_all(const std::map<std::string, std::string>& digests);
+
+struct TensorDifference {
+  std::string name, what;  // "first differs at [3, 7]: 0.5 against 0.25; largest difference 0.3; 12 of 4096 elements"
+};
+std::vector<TensorDifference> diff_checkpoints(const std::filesystem::path& a, const std::filesystem::path& b);
+
+}  // namespace smlp

@@ -1,0 +1,75 @@
+// A group of ranks that talk in step. Collective calls come in the same order on every member and are
+// *ordered*, not finished, when they return:
+//   comm.after(backend);     // my next calls wait for what `backend` has enqueued
+//   comm.all_reduce(..);
+//   comm.before(backend);    // what `backend` enqueues next waits for my calls
+// MPI and one rank: calls are finished when they return, and the two are empty. A Communicator is used by one thread.
+// Views are contiguous. Sums are taken in the views' type (f64, f32, i64), in a fixed order for a fixed layout.
+// Errors: a failed call throws Error(fault) naming the collective and the rank; peers are ended by abort().
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "tensor/backend.h"
+
+namespace smlp {
+
+enum class Reduce : std::uint8_t { sum, max };
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  virtual int rank() const noexcept = 0;
+  virtual int size() const noexcept = 0;
+
+  virtual void after(Backend&) {}
+  virtual void before(Backend&) {}
+
+  virtual void all_reduce(TensorView inout, Reduce op) = 0;
+  virtual void broadcast(TensorView inout, int root) = 0;
+  // Rows of `in` are grouped by destination, rows of `out` by source: rows_to[p] rows go to rank p and
+  // rows_from[p] come from it; zero allowed. A row is everything beneath dimension 0.
+  virtual void all_to_all(TensorView in, std::span<const std::int64_t> rows_to, TensorView out,
+                          std::span<const std::int64_t> rows_from) = 0;
+
+  // Small things of the host, for agreement and bookkeeping.
+  virtual void all_reduce_host(std::span<double> inout, Reduce op) = 0;
+  virtual void all_to_all_host(std::span<const std::int64_t> in, std::span<std::int64_t> out) = 0;  // one block a rank
+  virtual std::vector<std::vector<std::byte>> gather_bytes(std::span<const std::byte> mine, int root) = 0;  // empty but on root
+  virtual void broadcast_bytes(std::vector<std::byte>& inout, int root) = 0;
+  virtual void barrier() = 0;
+
+  virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
+  // Ends every rank of the job at once with this exit status. Callable from any thread.
+  [[noreturn]] virtual void abort(int status) noexcept = 0;
+
+  std::int64_t calls() const noexcept { return calls_; }  // collective sequence number, for reports of hangs
+  double seconds() const noexcept { return seconds_; }    // spent inside calls so far
+  std::int64_t bytes_sent() const noexcept { return bytes_sent_; }
+
+ protected:
+  std::int64_t calls_ = 0, bytes_sent_ = 0;
+  double seconds_ = 0;
+};
+
+// One rank: copies, through the backend that owns the memory.
+std::unique_ptr<Communicator> make_solo(Backend& backend);
+// All ranks that mpirun or srun started; initialises MPI (once) and finalises it when the last one dies.
+// comm/mpi/mpi.cpp, for CPU memory; a build without MPI links comm/no_mpi.cpp, which says so in an Error.
+std::unique_ptr<Communicator> make_mpi_world();
+
+// The three groups a mixture of experts needs, cut once at start-up.
+struct ProcessGrid {
+  std::unique_ptr<Communicator> world;     // all ranks: dense gradients, loss, agreement
+  std::unique_ptr<Communicator> experts;   // ranks that together hold every expert: token exchange
+  std::unique_ptr<Communicator> replicas;  // ranks holding the same experts: expert gradients
+
+  // expert_ranks consecutive ranks form an expert group; it must divide the number of ranks.
+  static ProcessGrid cut(std::unique_ptr<Communicator> world, int expert_ranks);
+};
+
+}  // namespace smlp

@@ -1,0 +1,117 @@
+#include "core/files.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <utility>
+
+#include "core/error.h"
+
+namespace smlp {
+
+namespace {
+
+[[noreturn]] void fail(const char* what, const std::filesystem::path& path) {
+  const int reason = errno;
+  throw Error(ExitCode::io_failed, fmt::format("{} {} failed: {}", what, path.string(), std::strerror(reason)));
+}
+
+class Descriptor {
+ public:
+  Descriptor(const std::filesystem::path& path, int flags) : value_(::open(path.c_str(), flags | O_CLOEXEC, 0644)) {
+    if (value_ < 0) fail("opening", path);
+  }
+  ~Descriptor() { ::close(value_); }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int value() const { return value_; }
+
+ private:
+  int value_;
+};
+
+void write_all(int descriptor, std::string_view text, const std::filesystem::path& path) {
+  while (!text.empty()) {
+    const ssize_t n = ::write(descriptor, text.data(), text.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail("writing", path);
+    text.remove_prefix(static_cast<std::size_t>(n));
+  }
+}
+
+void replace(const std::filesystem::path& path, std::string_view text, bool durable) {
+  auto beside = path;
+  beside += fmt::format(".{}.tmp", ::getpid());
+  {
+    const Descriptor file(beside, O_WRONLY | O_CREAT | O_TRUNC);
+    write_all(file.value(), text, beside);
+    if (durable && ::fsync(file.value()) != 0) fail("flushing", beside);
+  }
+  if (::rename(beside.c_str(), path.c_str()) != 0) fail("renaming to", path);
+  if (durable) sync_file(path.has_parent_path() ? path.parent_path() : ".");
+}
+
+}  // namespace
+
+std::string read_text(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) {
+    const bool missing = errno == ENOENT;
+    if (missing) throw Error(ExitCode::configuration, fmt::format("there is no file {}", path.string()));
+    fail("opening", path);
+  }
+  std::string text((std::istreambuf_iterator<char>(file)), {});
+  if (file.bad()) fail("reading", path);
+  return text;
+}
+
+void write_durably(const std::filesystem::path& path, std::string_view text) { replace(path, text, true); }
+void write_atomically(const std::filesystem::path& path, std::string_view text) { replace(path, text, false); }
+
+void append_line(const std::filesystem::path& path, std::string_view text) {
+  const Descriptor file(path, O_WRONLY | O_CREAT | O_APPEND);
+  write_all(file.value(), std::string(text) + '\n', path);
+}
+
+void sync_file(const std::filesystem::path& path) {
+  const Descriptor file(path, O_RDONLY);
+  if (::fsync(file.value()) != 0) fail("flushing", path);
+}
+
+void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to) {
+  if (::rename(from.c_str(), to.c_str()) != 0) fail("renaming to", to);
+  sync_file(to.has_parent_path() ? to.parent_path() : ".");
+}
+
+FileLock FileLock::try_lock(const std::filesystem::path& path, Kind kind) {
+  const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (descriptor < 0) fail("opening the lock", path);
+  if (::flock(descriptor, (kind == Kind::shared ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0) {
+    ::close(descriptor);
+    return none();
+  }
+  return FileLock(descriptor);
+}
+
+FileLock::FileLock(FileLock&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
+FileLock& FileLock::operator=(FileLock&& other) noexcept {
+  std::swap(descriptor_, other.descriptor_);
+  return *this;
+}
+FileLock::~FileLock() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+void FileLock::write(std::string_view text) {
+  if (::ftruncate(descriptor_, 0) != 0 || ::pwrite(descriptor_, text.data(), text.size(), 0) < 0) {
+    fail("writing", "the lock file");
+  }
+}
+
+}  // namespace smlp

@@ -1,0 +1,90 @@
+// The job file, resolved: every key of docs/running.md with its value. Read by load_job() (core/job_file.h),
+// which checks it; plain data after that. Sections and members are named as in the file.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace smlp {
+
+struct JobConfig {
+  std::string name;
+  std::int64_t seed = 1;
+
+  struct Model {
+    std::string kind = "smlp";
+    std::int64_t context = 128, width = 128, hidden = 512;
+    std::int64_t dense_blocks = 4, sparse_blocks = 2, experts = 4, heads = 1;
+    std::int64_t vocabulary = 0;  // 0: the tokenizer's, padded to a multiple of 64; never 0 once resolved
+    double dropout = 0.0;
+    std::string activation = "gelu_tanh";
+    std::string placement = "paper";
+  } model;
+
+  struct Routing {
+    std::string tokens = "balanced";
+    std::string channels = "deterministic";
+    bool allow_leak = false;
+    std::int64_t group_sequences = 0;  // 0: the micro-batch; never 0 once resolved
+    double capacity_factor = 1.0, evaluation_capacity_factor = 0.0;
+  } routing;
+
+  struct Data {
+    std::string tokenizer;
+    std::vector<std::string> train, valid;
+    std::vector<double> weights;
+  } data;
+
+  struct Optimizer {
+    double learning_rate = 1e-3;
+    std::vector<double> betas = {0.9, 0.98};
+    double eps = 1e-8, weight_decay = 0.1, clip_norm = 1.0;
+  } optimizer;
+
+  struct Schedule {
+    std::string kind = "inverse_sqrt";
+    std::int64_t warmup_steps = 100;
+    double initial_rate = 1e-7, minimum_rate = 0.0;
+    std::int64_t decay_steps = 0;  // cosine; 0: train.steps; never 0 once resolved
+  } schedule;
+
+  struct Train {
+    std::int64_t steps = 400, global_batch = 16, micro_batch = 4;
+    std::string precision = "f32";
+    std::int64_t eval_every = 100;
+    std::int64_t eval_sequences = 0;  // sequences of the held-out data an evaluation reads; 0: all
+  } train;
+
+  struct Checkpoint {
+    std::int64_t every_steps = 50;
+    double every_seconds = 0;  // 0: off
+    bool automatic = false;    // key `auto`
+    std::int64_t keep_last = 3, keep_every = 0;
+    bool keep_best = false;
+    std::string local_dir;
+    std::int64_t local_every_steps = 0;
+  } checkpoint;
+
+  struct Metrics {
+    std::string listen = "127.0.0.1:0";
+  } metrics;
+
+  struct Cluster {
+    std::int64_t ranks = 2;
+    std::int64_t expert_ranks = 0;  // 0: gcd(experts, ranks)
+    std::string device = "auto";
+    std::int64_t threads = 1;
+    std::int64_t spare_nodes = 0;
+    double hang_floor_seconds = 15;
+  } cluster;
+
+  struct Slurm {
+    std::int64_t nodes = 0, tasks_per_node = 1;
+    std::string time_limit, partition, account, qos, memory, constraint;
+    std::int64_t cpus_per_task = 0, gpus_per_task = 0;
+    std::vector<std::string> setup, extra;
+  } slurm;
+};
+
+}  // namespace smlp

@@ -1,0 +1,43 @@
+// From a job file to a checked JobConfig: TOML with defaults, `--set` overrides, where each value came from, and
+// sentences with file, line, the nearest key and the reason for whatever is wrong. One table (job_keys()) names
+// every key with type, default and meaning; reader, writer, help and comparison all walk it.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "core/job_config.h"
+
+namespace smlp {
+
+struct KeyInfo {
+  std::string key;      // "model.context"
+  std::string type;     // "integer", "number", "string", "boolean", "strings", "numbers"
+  std::string fallback; // the default as TOML
+  std::string meaning;
+  bool may_change;      // between restarts of a run: steps, micro_batch, checkpoint.*, metrics.*, cluster.*, slurm.*
+};
+const std::vector<KeyInfo>& job_keys();
+
+struct LoadedJob {
+  JobConfig config;
+  std::filesystem::path file;
+  std::vector<std::pair<std::string, std::string>> origins;  // key -> "demo.toml:12", "--set", "default"
+};
+
+// `overrides`: "section.key=value" with a TOML value; a bare word is a string. Throws Error(configuration).
+LoadedJob load_job(const std::filesystem::path& file, const std::vector<std::string>& overrides = {});
+
+// Values that must fit each other, before anything runs: E divides H, the global batch can be shared by `ranks`,
+// heads divide F/2, ... Throws Error(configuration) naming key, line and remedy. Fills in group_sequences,
+// decay_steps, expert_ranks. model.vocabulary must be resolved first, or 0 when no data is opened.
+void check_and_resolve(LoadedJob& job);
+
+std::string to_toml(const JobConfig& config);   // every key, readable by load_job()
+std::string value_of(const JobConfig& config, const std::string& key);  // as TOML
+std::string fingerprint(const JobConfig& config);  // XXH3-128 hex of all keys that may not change
+// Keys that differ and may not change between restarts of a run.
+std::vector<std::string> changed_keys(const JobConfig& before, const JobConfig& now);
+
+}  // namespace smlp

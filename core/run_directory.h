@@ -1,0 +1,29 @@
+// Where everything of a run lies: the names of docs/running.md, in one place. Launcher and workers meet here
+// and nowhere else.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+namespace smlp {
+
+struct RunDirectory {
+  std::filesystem::path root;
+
+  std::filesystem::path job() const { return root / "job.toml"; }            // resolved
+  std::filesystem::path identity() const { return root / "run.json"; }       // identity, fingerprint, versions
+  std::filesystem::path attempts() const { return root / "attempts.jsonl"; }
+  std::filesystem::path events() const { return root / "events.jsonl"; }
+  std::filesystem::path metrics() const { return root / "metrics.jsonl"; }
+  std::filesystem::path targets() const { return root / "targets.json"; }    // Prometheus file_sd
+  std::filesystem::path checkpoints() const { return root / "checkpoints"; }
+  std::filesystem::path control() const { return root / "control"; }         // requests to the live run
+  std::filesystem::path heartbeats() const { return root / "heartbeats"; }   // one small file a rank, rewritten in place
+  std::filesystem::path launcher_lock() const { return root / "lock"; }      // flock by the live launcher
+  std::filesystem::path workers_lock() const { return root / "workers.lock"; }  // shared flock by each live worker
+  std::filesystem::path log_folder(int attempt) const;          // logs/attempt-0001
+  std::filesystem::path log(int attempt, int rank) const;       // logs/attempt-0001/rank-0000.log
+  std::filesystem::path heartbeat(int rank) const;              // heartbeats/rank-0000
+};
+
+}  // namespace smlp

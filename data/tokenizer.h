@@ -1,0 +1,27 @@
+// Text to token ids and back, exactly: decode(encode(text)) is text, byte for byte, invalid UTF-8 included.
+// A tokenizer is "bytes" (256 ids and an end-of-text id) or a folder with GPT-2's vocab.json and merges.txt.
+// Immutable once opened; used by several threads at once.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace smlp {
+
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+  virtual void encode(std::string_view text, std::vector<std::int32_t>& append_to) const = 0;
+  virtual std::string decode(std::span<const std::int32_t> ids) const = 0;
+  virtual std::int64_t vocabulary() const = 0;   // largest id + 1
+  virtual std::int32_t end_of_text() const = 0;  // id that ends a document
+};
+
+// Throws Error(configuration) when the folder or one of its files is missing, bad_data when one is corrupt.
+std::unique_ptr<Tokenizer> open_tokenizer(const std::string& folder_or_bytes);
+
+}  // namespace smlp

@@ -1,0 +1,91 @@
+// The one list of trainable tensors. Layers add to it while they are built; seal() lays it out in a few flat
+// segments; the optimiser, gradient sync, checkpoint and counters only ever walk it. Owned by the Trainer,
+// outlives the layers, which hold references into it.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "tensor/backend.h"
+
+namespace smlp {
+
+// Who holds a copy of a parameter decides who sums its gradient: `replicated` - every rank, summed over the
+// world; `expert` - one slice a rank of an expert group, summed over the holders of that slice.
+enum class Placement : std::uint8_t { replicated, expert };
+
+// Every first value is a function of (seed, name, index in the whole tensor), not of the rank that makes it.
+struct Initial {
+  enum class Kind : std::uint8_t { constant, uniform, normal, orthonormal_rows } kind = Kind::constant;
+  double scale = 0;  // the constant; U(-scale, scale); N(0, scale²); rows of length `scale`
+
+  static Initial zeros() { return {Kind::constant, 0}; }
+  static Initial ones() { return {Kind::constant, 1}; }
+  static Initial uniform(double bound) { return {Kind::uniform, bound}; }
+  static Initial normal(double deviation) { return {Kind::normal, deviation}; }
+  static Initial orthonormal_rows(double length) { return {Kind::orthonormal_rows, length}; }
+  static Initial xavier(std::int64_t in, std::int64_t out);  // U(±sqrt(6 / (in + out)))
+};
+
+struct ParameterSpec {
+  std::string name;  // "blocks.3.tmoe.experts.in.weight": unique, stable, the checkpoint key
+  Shape shape;       // of the local slice
+  Initial initial;
+  bool decay = true;  // AdamW's weight decay applies
+  Placement placement = Placement::replicated;
+  std::int64_t shard = 0, shards = 1;  // slice `shard` of `shards` along dimension 0
+  bool lower_triangle = false;         // only the lower triangle of the last two dimensions is ever read
+};
+
+struct Parameter : ParameterSpec {
+  explicit Parameter(ParameterSpec spec) : ParameterSpec(std::move(spec)) {}
+  TensorView value, grad;      // views into a segment; valid after seal()
+  std::size_t segment = 0;     // where: segments()[segment], from element `offset`
+  std::int64_t offset = 0;
+  Shape global_shape() const;  // dimension 0 times shards
+};
+
+// A run of memory that everyone treats alike: one all-reduce, one AdamW, one norm.
+struct Segment {
+  Placement placement;
+  bool decay;
+  TensorView value, grad;  // flat; padding between members is zero and stays zero
+  std::vector<Parameter*> members;
+};
+
+class ParameterStore {
+ public:
+  ParameterStore() = default;
+  ~ParameterStore();
+  ParameterStore(const ParameterStore&) = delete;
+  ParameterStore& operator=(const ParameterStore&) = delete;
+
+  // In forward order, the same on every rank. The reference stays valid. Throws after seal() or on a name twice.
+  Parameter& add(ParameterSpec spec);
+
+  // Lays out, allocates, writes first values. Gradients are f32 where values are bf16 or f16, else as values.
+  // Without initialise the values are undefined (a checkpoint follows). Members are aligned to 64 elements.
+  void seal(Backend& backend, DType value_type, std::uint64_t seed, bool initialise = true);
+  void zero_grad(Backend& backend);
+
+  std::vector<Segment>& segments() { return segments_; }
+  const std::vector<Segment>& segments() const { return segments_; }
+  std::deque<Parameter>& parameters() { return list_; }
+  const std::deque<Parameter>& parameters() const { return list_; }
+  Parameter& find(const std::string& name);
+
+  std::int64_t count_global() const;                     // elements of the whole model
+  std::int64_t count_global(Placement placement) const;
+  // Optimiser state is laid out like a segment's values: the part of it that belongs to `parameter`.
+  static TensorView part_of(const TensorView& like_segment, const Parameter& parameter);
+
+ private:
+  std::deque<Parameter> list_;
+  std::vector<Segment> segments_;
+  std::vector<void*> blocks_;
+  Backend* backend_ = nullptr;
+};
+
+}  // namespace smlp

@@ -1,0 +1,159 @@
+// The coarse verbs that touch memory: all the arithmetic of the system, one virtual call a kernel.
+// A Backend owns its stream, library handles and workspace; the Trainer owns the Backend. Calls are ordered;
+// they may run asynchronously until synchronize() or download(). Verbs write their outputs (=) unless the
+// name of an argument says that they add to it. Inputs and outputs of one call must not overlap unless the
+// verb says "may be in place". Values of one call share a type (f64, f32, bf16) unless said otherwise;
+// gradients of parameters are f32 where values are bf16. Sums are taken in f32 or better, in a fixed order:
+// the same call on the same shapes gives the same bits.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "tensor/tensor_view.h"
+
+namespace smlp {
+
+enum class Activation : std::uint8_t { none, gelu_tanh, gelu, relu };
+
+// out = act(op(a) · op(b) + bias + residual), or out += op(a) · op(b) when `accumulate`.
+// a, b, out: matrices, rows may be strided. bias: [columns of out]. residual: as out.
+// out may have a wider type than a and b (weight gradients: bf16 · bf16 -> f32).
+// With an activation, `pre_activation` (shape of out) receives what the activation was applied to.
+struct Matmul {
+  TensorView a, b, out;
+  bool transpose_a = false, transpose_b = false;
+  bool accumulate = false;
+  TensorView bias{}, residual{};
+  Activation activation = Activation::none;
+  TensorView pre_activation{};
+};
+
+// The causal token-mixing product of the spatial gating unit: for every sequence b and channel c of group g,
+//   out[b, t, c] = sum over s <= t of weight[g, t, s] · v[b, s, c].
+// weight [groups, T', T'] with T' >= T; channels are cut into `groups` contiguous parts; v and out [B, T, C]
+// (may be strided). Only the lower triangle of weight is read, and the upper half costs no work.
+struct SpatialProduct {
+  TensorView weight, v, out;
+};
+
+struct AdamWSettings {
+  double beta1 = 0.9, beta2 = 0.98, eps = 1e-8;
+  double weight_decay = 0.0;
+  double clip_norm = 0.0;  // 0: off
+};
+
+// Scalars of a step that live with the device (f64), so that nothing stale can be baked into a recorded step.
+struct StepControl {
+  static constexpr std::int64_t learning_rate = 0;
+  static constexpr std::int64_t correction = 1;      // sqrt(1 - beta2^n) / (1 - beta1^n), n counted from 1
+  static constexpr std::int64_t squared_norm = 2;    // of the gradient as stored, whole model
+  static constexpr std::int64_t gradient_scale = 3;  // gradients are multiplied by this first (1 / loss scale)
+  static constexpr std::int64_t size = 4;
+};
+
+// `rows` adjacent rows, from row `from` of the input to row `to` of the output.
+struct RowBlock {
+  std::int64_t from, to, rows;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // --- memory -------------------------------------------------------------------------------------------
+  virtual void* allocate(std::int64_t bytes) = 0;  // 64-byte aligned; throws Error with the size asked for
+  virtual void release(void* memory) noexcept = 0;
+  virtual void upload(const void* host, TensorView to) = 0;     // host: contiguous elements of to's type
+  virtual void download(TensorView from, void* host) = 0;       // waits
+  virtual void fill(TensorView out, double value) = 0;
+  virtual void copy(TensorView from, TensorView to) = 0;        // same shape; strides and types may differ
+  virtual void copy_rows(TensorView from, TensorView to, std::span<const RowBlock> blocks) = 0;
+  virtual void synchronize() = 0;
+
+  // --- products -----------------------------------------------------------------------------------------
+  virtual void matmul(const Matmul& m) = 0;
+  // One product an expert. Rows of `a` (and of out/residual/pre_activation, or of b for a weight gradient) are
+  // grouped by expert: rows[e] adjacent rows each, zero allowed. b [E, ...] and bias [E, n] are stacked.
+  //   a [R, k], b [E, k, n] or transposed -> out [R, n];      transpose_a: a [R, m], b [R, n] -> out [E, m, n]
+  // The default body calls matmul() expert by expert.
+  virtual void matmul_grouped(const Matmul& m, std::span<const std::int64_t> rows);
+  virtual void spatial(const SpatialProduct& p) = 0;
+  // dv[b, s, c] = sum over t >= s of weight[g, t, s] · dout[b, t, c]: p.v is the output, p.out the input dout.
+  virtual void spatial_backward_input(const SpatialProduct& p) = 0;
+  // dweight (p.weight, lower triangle only) += sum over b and c of dout[b, t, c] · v[b, s, c]; p.out is dout.
+  virtual void spatial_backward_weight(const SpatialProduct& p) = 0;
+
+  // --- pointwise and rows -------------------------------------------------------------------------------
+  virtual void add(TensorView a, TensorView b, TensorView out) = 0;  // may be in place
+  virtual void activate(Activation kind, TensorView in, TensorView out) = 0;
+  virtual void activate_backward(Activation kind, TensorView in, TensorView dout, TensorView din) = 0;  // may be in place on dout
+  // gated: out = u * (z + bias[g, t]); z [B, T, C] becomes z + bias, which gate_backward reads as `gate`.
+  virtual void gate(TensorView u, TensorView z, TensorView bias, TensorView out) = 0;
+  // du = dout * gate, dz = dout * u, dbias[g, t] += sum over b and c of dz. gate and dz may be the same view.
+  virtual void gate_backward(TensorView u, TensorView gate, TensorView dout, TensorView du, TensorView dz,
+                             TensorView dbias) = 0;
+  // Each row is cut into `groups` contiguous parts, normalised apart (eps 1e-5): x [R, C], weight and bias [C]
+  // (or empty: 1 and 0), mean and inverse_deviation [R, groups] in f32 (f64 for f64).
+  virtual void layer_norm(TensorView x, TensorView weight, TensorView bias, std::int64_t groups, TensorView out,
+                          TensorView mean, TensorView inverse_deviation) = 0;
+  // dx = backward(dy) + residual (residual may be empty; dx may be residual or dy itself);
+  // dweight, dbias += (empty when weight is).
+  virtual void layer_norm_backward(TensorView x, TensorView weight, std::int64_t groups, TensorView mean,
+                                   TensorView inverse_deviation, TensorView dy, TensorView residual,
+                                   TensorView dx, TensorView dweight, TensorView dbias) = 0;
+  virtual void sum_rows(TensorView x, TensorView add_to) = 0;  // add_to[c] += sum over rows; wider type allowed
+  // Inverted dropout, may be in place: keeps element (row, c) when random(key, (first_row + row) · C + c) >= rate,
+  // scaled by 1 / (1 - rate). The same call with dy gives the backward pass.
+  virtual void dropout(TensorView in, double rate, std::uint64_t key, std::int64_t first_row, TensorView out) = 0;
+
+  // --- rows by index (i32; negative: no row) --------------------------------------------------------------
+  // out[s] = scale · row_scale[s] · in[index[s]]; zeros where index[s] < 0. row_scale may be empty.
+  virtual void gather_rows(TensorView in, TensorView index, double scale, TensorView row_scale,
+                           TensorView out) = 0;
+  // add_to[index[s]] += scale · row_scale[s] · in[s], in order of s; add_to may have a wider type.
+  virtual void scatter_add_rows(TensorView in, TensorView index, double scale, TensorView row_scale,
+                                TensorView add_to) = 0;
+  // out[s] = <a[s], b[index[s]]>, 0 where index[s] < 0.
+  virtual void row_dots(TensorView a, TensorView b, TensorView index, TensorView out) = 0;
+
+  // --- routing (the decision itself; who sits in which slot) ----------------------------------------------
+  // scores [S, E], S cut into `groups` equal runs of tokens, each assigned apart by the balanced assignment
+  // (tensor/balanced_assignment.h). token_of_slot i32 [E, groups, capacity], capacity = ceil(S/groups/E): token
+  // rows in ascending order, -1 in unused slots. rounds i32 [groups]: auction rounds; negative: the cap was met.
+  virtual void assign_balanced(TensorView scores, std::int64_t groups, TensorView token_of_slot,
+                               TensorView rounds) = 0;
+  // Every token to its best expert (lower index wins ties), stable by expert. token_of_slot i32 [S];
+  // rows_of_expert is read by the host: waits.
+  virtual void assign_greedy(TensorView scores, TensorView token_of_slot,
+                             std::span<std::int64_t> rows_of_expert) = 0;
+  // alpha[s] = sigmoid(scores[token_of_slot[s], e]) with e the expert of slot s by rows_of_expert; 0 in unused.
+  virtual void sigmoid_of_slots(TensorView scores, TensorView token_of_slot,
+                                std::span<const std::int64_t> rows_of_expert, TensorView alpha) = 0;
+  // dscores[token, e] += dalpha[s] · alpha[s] · (1 - alpha[s]).
+  virtual void sigmoid_of_slots_backward(TensorView alpha, TensorView dalpha, TensorView token_of_slot,
+                                         std::span<const std::int64_t> rows_of_expert, TensorView dscores) = 0;
+
+  // --- loss and update ------------------------------------------------------------------------------------
+  // row_loss[r] (f64) = logsumexp(logits[r]) - logits[r, target[r]]; 0 where target[r] < 0. With `gradient`,
+  // logits become scale[0] · d row_loss / d logits in place (scale: f64 [1]).
+  virtual void cross_entropy(TensorView logits, TensorView targets, TensorView row_loss, TensorView scale,
+                             bool gradient) = 0;
+  virtual void sum(TensorView x, TensorView add_to) = 0;             // f64 add_to[0] += sum of x
+  virtual void sum_of_squares(TensorView x, TensorView add_to) = 0;  // f64 add_to[0] += sum of x²
+  // AdamW over flat views of equal length, decoupled decay first (algorithms of fairseq's adam):
+  //   p -= lr·wd·p;  m, v moving averages;  p -= lr·correction · m / (sqrt(v) + eps)
+  // with the gradient scaled by gradient_scale · min(1, clip / (norm + 1e-6)). `control` f64 [StepControl::size].
+  // Changes nothing when squared_norm is not finite. `master` (f32) is p where values are bf16/f16, else empty.
+  virtual void adamw(const AdamWSettings& settings, TensorView value, TensorView master, TensorView grad,
+                     TensorView m, TensorView v, TensorView control) = 0;
+};
+
+struct CpuOptions {
+  int threads = 1;
+  std::string isa = "";  // "": the best this CPU has; "avx512", "avx2", "baseline" to test a narrower one
+};
+std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options = {});
+
+}  // namespace smlp
