@@ -8,7 +8,10 @@
 // Errors: a failed call throws Error(fault) naming the collective and the rank; peers are ended by abort().
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -47,20 +50,47 @@ class Communicator {
   // Ends every rank of the job at once with this exit status. Callable from any thread.
   [[noreturn]] virtual void abort(int status) noexcept = 0;
 
-  std::int64_t calls() const noexcept { return calls_; }  // collective sequence number, for reports of hangs
-  double seconds() const noexcept { return seconds_; }    // spent inside calls so far
-  std::int64_t bytes_sent() const noexcept { return bytes_sent_; }
+  // For reports of hangs, readable from any thread: the collective sequence number and the call it belongs to.
+  std::int64_t calls() const noexcept { return calls_.load(std::memory_order_relaxed); }
+  const char* last_call() const noexcept { return last_call_.load(std::memory_order_relaxed); }
+  double seconds() const noexcept { return seconds_; }  // spent inside calls so far
+  std::int64_t bytes_sent() const noexcept { return bytes_sent_; }  // payload passed to other ranks so far
 
  protected:
-  std::int64_t calls_ = 0, bytes_sent_ = 0;
+  // Open for the time of one collective: counts the call, what it sends and how long it takes.
+  class Call {
+   public:
+    Call(Communicator& owner, const char* name, std::int64_t bytes) noexcept : owner_(owner) {
+      owner_.calls_.fetch_add(1, std::memory_order_relaxed);
+      owner_.last_call_.store(name, std::memory_order_relaxed);
+      owner_.bytes_sent_ += bytes;
+    }
+    ~Call() {
+      owner_.seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+    }
+    Call(const Call&) = delete;
+    Call& operator=(const Call&) = delete;
+
+   private:
+    Communicator& owner_;
+    std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+  };
+
+ private:
+  std::atomic<std::int64_t> calls_ = 0;
+  std::atomic<const char*> last_call_ = "none";
+  std::int64_t bytes_sent_ = 0;
   double seconds_ = 0;
 };
 
 // One rank: copies, through the backend that owns the memory.
 std::unique_ptr<Communicator> make_solo(Backend& backend);
-// All ranks that mpirun or srun started; initialises MPI (once) and finalises it when the last one dies.
+// All ranks that mpirun or srun started; initialises MPI (once) and finalises it when the last communicator dies.
 // comm/mpi/mpi.cpp, for CPU memory; a build without MPI links comm/no_mpi.cpp, which says so in an Error.
-std::unique_ptr<Communicator> make_mpi_world();
+// Peers may be waiting in a collective, so an exception that unwinds past the last communicator ends the whole job
+// with status 70 instead of finalising: catch it, report it and call abort() while a communicator is still alive.
+// Single messages hold at most `largest_message_bytes`; longer ones are cut into pieces.
+std::unique_ptr<Communicator> make_mpi_world(std::int64_t largest_message_bytes = std::int64_t{1} << 30);
 
 // The three groups a mixture of experts needs, cut once at start-up.
 struct ProcessGrid {

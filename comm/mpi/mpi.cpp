@@ -1,0 +1,231 @@
+// Ranks of CPU memory over MPI. Views are followed by address; one thread of the process talks.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <exception>
+
+#include "comm/communicator.h"
+#include "comm/mpi/session.h"
+#include "core/error.h"
+
+namespace smlp {
+
+namespace {
+
+MPI_Datatype type_of_sum(DType type) {
+  switch (type) {
+    case DType::f64: return MPI_DOUBLE;
+    case DType::f32: return MPI_FLOAT;
+    case DType::i64: return MPI_INT64_T;
+    default: break;
+  }
+  throw Error(ExitCode::fault,
+              fmt::format("all_reduce: sums are taken of f64, f32 and i64, not of {}", name_of(type)));
+}
+
+MPI_Op op_of(Reduce op) { return op == Reduce::sum ? MPI_SUM : MPI_MAX; }
+
+// Calls piece(first, count) for consecutive pieces of at most `most` of `total` units.
+template <class Piece>
+void in_pieces(std::int64_t total, std::int64_t most, Piece&& piece) {
+  for (std::int64_t first = 0; first < total; first += most) {
+    piece(first, static_cast<int>(std::min(most, total - first)));
+  }
+}
+
+std::int64_t row_bytes(const TensorView& view) {
+  std::int64_t bytes = size_of(view.dtype);
+  for (int i = 1; i < view.shape.rank(); ++i) bytes *= view.shape[i];
+  return bytes;
+}
+
+class MpiCommunicator final : public Communicator {
+ public:
+  // Takes over `group`.
+  MpiCommunicator(std::shared_ptr<MpiSession> session, MPI_Comm group, std::int64_t largest_message_bytes)
+      : session_(std::move(session)), group_(group), piece_bytes_(largest_message_bytes) {
+    MPI_Comm_set_errhandler(group_, MPI_ERRORS_RETURN);
+    MPI_Comm_rank(group_, &rank_);
+    MPI_Comm_size(group_, &size_);
+  }
+  ~MpiCommunicator() override {
+    if (std::uncaught_exceptions() == 0) MPI_Comm_free(&group_);
+  }
+
+  int rank() const noexcept override { return rank_; }
+  int size() const noexcept override { return size_; }
+
+  void all_reduce(TensorView inout, Reduce op) override;
+  void broadcast(TensorView inout, int root) override;
+  void all_to_all(TensorView in, std::span<const std::int64_t> rows_to, TensorView out,
+                  std::span<const std::int64_t> rows_from) override;
+  void all_reduce_host(std::span<double> inout, Reduce op) override;
+  void all_to_all_host(std::span<const std::int64_t> in, std::span<std::int64_t> out) override;
+  std::vector<std::vector<std::byte>> gather_bytes(std::span<const std::byte> mine, int root) override;
+  void broadcast_bytes(std::vector<std::byte>& inout, int root) override;
+  void barrier() override;
+  std::unique_ptr<Communicator> split(int color, int key) override;
+  [[noreturn]] void abort(int status) noexcept override { MpiSession::abort(status); }
+
+ private:
+  void check(int status, const char* call) const { check_mpi(status, call, rank_, size_); }
+  // What one rank passes on when `bytes` are reduced over all: its part of the sums, and everybody's results.
+  std::int64_t reduce_traffic(std::int64_t bytes) const { return 2 * bytes * (size_ - 1) / size_; }
+  std::int64_t broadcast_traffic(std::int64_t bytes, int root) const {
+    return rank_ == root ? bytes * (size_ - 1) : 0;
+  }
+  void broadcast_memory(void* memory, std::int64_t bytes, int root, const char* call);
+  void start_send(const void* from, std::int64_t bytes, int to, const char* call);
+  void start_receive(void* to, std::int64_t bytes, int from, const char* call);
+  void finish(const char* call);
+
+  std::shared_ptr<MpiSession> session_;
+  MPI_Comm group_;
+  std::int64_t piece_bytes_;
+  int rank_ = 0, size_ = 1;
+  std::vector<MPI_Request> requests_;  // of the call that runs
+};
+
+void MpiCommunicator::all_reduce(TensorView inout, Reduce op) {
+  expect(inout.contiguous(), "all_reduce: the view is not contiguous");
+  const MPI_Datatype type = type_of_sum(inout.dtype);
+  const Call call(*this, "all_reduce", reduce_traffic(inout.bytes()));
+  if (size_ == 1) return;
+  const std::int64_t most = std::max<std::int64_t>(1, piece_bytes_ / size_of(inout.dtype));
+  in_pieces(inout.size(), most, [&](std::int64_t first, int count) {
+    check(MPI_Allreduce(MPI_IN_PLACE, inout.at(first), count, type, op_of(op), group_), "all_reduce");
+  });
+}
+
+void MpiCommunicator::broadcast_memory(void* memory, std::int64_t bytes, int root, const char* call) {
+  in_pieces(bytes, piece_bytes_, [&](std::int64_t first, int count) {
+    check(MPI_Bcast(static_cast<char*>(memory) + first, count, MPI_BYTE, root, group_), call);
+  });
+}
+
+void MpiCommunicator::broadcast(TensorView inout, int root) {
+  expect(inout.contiguous(), "broadcast: the view is not contiguous");
+  const Call call(*this, "broadcast", broadcast_traffic(inout.bytes(), root));
+  broadcast_memory(inout.data, inout.bytes(), root, "broadcast");
+}
+
+void MpiCommunicator::start_send(const void* from, std::int64_t bytes, int to, const char* call) {
+  in_pieces(bytes, piece_bytes_, [&](std::int64_t first, int count) {
+    check(MPI_Isend(static_cast<const char*>(from) + first, count, MPI_BYTE, to, 0, group_,
+                    &requests_.emplace_back()),
+          call);
+  });
+}
+
+void MpiCommunicator::start_receive(void* to, std::int64_t bytes, int from, const char* call) {
+  in_pieces(bytes, piece_bytes_, [&](std::int64_t first, int count) {
+    check(MPI_Irecv(static_cast<char*>(to) + first, count, MPI_BYTE, from, 0, group_, &requests_.emplace_back()),
+          call);
+  });
+}
+
+void MpiCommunicator::finish(const char* call) {
+  check(MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE), call);
+  requests_.clear();
+}
+
+void MpiCommunicator::all_to_all(TensorView in, std::span<const std::int64_t> rows_to, TensorView out,
+                                 std::span<const std::int64_t> rows_from) {
+  const std::int64_t row = row_bytes(in);
+  expect(in.contiguous() && out.contiguous(), "all_to_all: a view is not contiguous");
+  expect(in.dtype == out.dtype && row == row_bytes(out), "all_to_all: the rows of the two views differ");
+  expect(std::ssize(rows_to) == size_ && std::ssize(rows_from) == size_,
+         "all_to_all: there must be one count of rows for each rank");
+  std::vector<std::int64_t> send_at(rows_to.size() + 1, 0), receive_at(rows_to.size() + 1, 0);
+  for (std::size_t p = 0; p < rows_to.size(); ++p) {
+    expect(rows_to[p] >= 0 && rows_from[p] >= 0, "all_to_all: a negative count of rows");
+    send_at[p + 1] = send_at[p] + rows_to[p];
+    receive_at[p + 1] = receive_at[p] + rows_from[p];
+  }
+  expect(send_at.back() <= in.shape[0] && receive_at.back() <= out.shape[0],
+         "all_to_all: the counts add up to more rows than a view has");
+  const auto me = static_cast<std::size_t>(rank_);
+  expect(rows_to[me] == rows_from[me], "all_to_all: a rank must take from itself what it sends itself");
+
+  const Call call(*this, "all_to_all", (send_at.back() - rows_to[me]) * row);
+  const auto source = [&](std::size_t p) { return static_cast<char*>(in.data) + send_at[p] * row; };
+  const auto target = [&](std::size_t p) { return static_cast<char*>(out.data) + receive_at[p] * row; };
+  // Nearest ranks first on either side, so that no rank is everybody's first target.
+  for (int step = 1; step < size_; ++step) {
+    const int from = (rank_ - step + size_) % size_, to = (rank_ + step) % size_;
+    start_receive(target(static_cast<std::size_t>(from)), rows_from[static_cast<std::size_t>(from)] * row, from,
+                  "all_to_all");
+    start_send(source(static_cast<std::size_t>(to)), rows_to[static_cast<std::size_t>(to)] * row, to, "all_to_all");
+  }
+  if (rows_to[me] > 0) std::memcpy(target(me), source(me), static_cast<std::size_t>(rows_to[me] * row));
+  finish("all_to_all");
+}
+
+void MpiCommunicator::all_reduce_host(std::span<double> inout, Reduce op) {
+  const Call call(*this, "all_reduce_host", reduce_traffic(static_cast<std::int64_t>(inout.size_bytes())));
+  check(MPI_Allreduce(MPI_IN_PLACE, inout.data(), static_cast<int>(inout.size()), MPI_DOUBLE, op_of(op), group_),
+        "all_reduce_host");
+}
+
+void MpiCommunicator::all_to_all_host(std::span<const std::int64_t> in, std::span<std::int64_t> out) {
+  const auto ranks = static_cast<std::size_t>(size_);
+  expect(in.size() == out.size() && in.size() % ranks == 0, "all_to_all_host: both sides hold one block a rank");
+  const std::size_t block = in.size() / ranks;
+  const Call call(*this, "all_to_all_host", static_cast<std::int64_t>((ranks - 1) * block * sizeof in[0]));
+  const int count = static_cast<int>(block);
+  check(MPI_Alltoall(in.data(), count, MPI_INT64_T, out.data(), count, MPI_INT64_T, group_), "all_to_all_host");
+}
+
+std::vector<std::vector<std::byte>> MpiCommunicator::gather_bytes(std::span<const std::byte> mine, int root) {
+  const auto bytes = static_cast<std::int64_t>(mine.size());
+  const Call call(*this, "gather_bytes", rank_ == root ? 0 : bytes);
+  std::vector<std::int64_t> sizes(rank_ == root ? static_cast<std::size_t>(size_) : 0);
+  check(MPI_Gather(&bytes, 1, MPI_INT64_T, sizes.data(), 1, MPI_INT64_T, root, group_), "gather_bytes");
+  std::vector<std::vector<std::byte>> all(sizes.size());
+  if (rank_ != root) start_send(mine.data(), bytes, root, "gather_bytes");
+  for (std::size_t p = 0; p < all.size(); ++p) {
+    if (static_cast<int>(p) == rank_) {
+      all[p].assign(mine.begin(), mine.end());
+    } else {
+      all[p].resize(static_cast<std::size_t>(sizes[p]));
+      start_receive(all[p].data(), sizes[p], static_cast<int>(p), "gather_bytes");
+    }
+  }
+  finish("gather_bytes");
+  return all;
+}
+
+void MpiCommunicator::broadcast_bytes(std::vector<std::byte>& inout, int root) {
+  auto bytes = static_cast<std::int64_t>(inout.size());
+  const Call call(*this, "broadcast_bytes", broadcast_traffic(bytes, root));
+  broadcast_memory(&bytes, sizeof bytes, root, "broadcast_bytes");
+  inout.resize(static_cast<std::size_t>(bytes));
+  broadcast_memory(inout.data(), bytes, root, "broadcast_bytes");
+}
+
+void MpiCommunicator::barrier() {
+  const Call call(*this, "barrier", 0);
+  check(MPI_Barrier(group_), "barrier");
+}
+
+std::unique_ptr<Communicator> MpiCommunicator::split(int color, int key) {
+  expect(color >= 0, "split: a color is not negative");
+  const Call call(*this, "split", 0);
+  MPI_Comm part = MPI_COMM_NULL;
+  check(MPI_Comm_split(group_, color, key, &part), "split");
+  return std::make_unique<MpiCommunicator>(session_, part, piece_bytes_);
+}
+
+}  // namespace
+
+std::unique_ptr<Communicator> make_mpi_world(std::int64_t largest_message_bytes) {
+  expect(largest_message_bytes >= 8 && largest_message_bytes < std::int64_t{1} << 31,
+         "make_mpi_world: one message holds between 8 bytes and 2 GiB");
+  auto session = MpiSession::get();
+  MPI_Comm world = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &world), "MPI_Comm_dup", 0, 0);
+  return std::make_unique<MpiCommunicator>(std::move(session), world, largest_message_bytes);
+}
+
+}  // namespace smlp
