@@ -1,0 +1,73 @@
+#include "eval/perplexity.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <numbers>
+#include <vector>
+
+namespace smlp {
+
+double Evaluation::loss() const { return tokens == 0 ? 0.0 : loss_sum / static_cast<double>(tokens); }
+double Evaluation::perplexity() const { return std::exp(loss()); }
+double Evaluation::bits_per_byte(std::int64_t bytes) const {
+  return bytes == 0 ? 0.0 : loss_sum / std::numbers::ln2 / static_cast<double>(bytes);
+}
+
+namespace {
+
+// Adds the loss of windows [first, first + count) of `length` tokens each to the f64 `total`.
+void score_windows(Model& model, Backend& backend, Arena& arena, const TokenFile& file, std::int64_t stride,
+                   std::int64_t first, std::int64_t count, std::int64_t length, TensorView total) {
+  const std::int64_t rows = count * length;
+  std::vector<std::int32_t> tokens, targets, window(static_cast<std::size_t>(length + 1));
+  for (std::int64_t w = first; w < first + count; ++w) {
+    file.read(w * stride, window);
+    tokens.insert(tokens.end(), window.begin(), window.end() - 1);
+    targets.insert(targets.end(), window.begin() + 1, window.end());
+  }
+  Context c{.backend = backend, .scratch = arena, .mode = Mode::evaluation, .sequences = count, .length = length};
+  c.tokens = arena.take({rows}, DType::i32);
+  c.targets = arena.take({rows}, DType::i32);
+  backend.upload(tokens.data(), c.tokens);
+  backend.upload(targets.data(), c.targets);
+  const auto row_loss = arena.take({rows}, DType::f64);
+  model.forward_loss(c, row_loss);
+  backend.sum(row_loss, total);
+}
+
+}  // namespace
+
+Evaluation evaluate(Model& model, Backend& backend, Arena& arena, Communicator& world, const TokenFile& file,
+                    const EvaluationPlan& plan, const std::function<void()>& between) {
+  const std::int64_t predicted = std::max<std::int64_t>(file.tokens() - 1, 0);
+  std::int64_t whole = predicted / plan.context;
+  std::int64_t tail = predicted % plan.context;
+  if (plan.windows > 0 && plan.windows <= whole) {
+    whole = plan.windows;
+    tail = 0;
+  }
+  double loss_sum = 0;
+  const auto score = [&](std::int64_t first, std::int64_t count, std::int64_t length) {
+    arena.reset();
+    const auto total = arena.take({1}, DType::f64);
+    backend.fill(total, 0);
+    score_windows(model, backend, arena, file, plan.context, first, count, length, total);
+    double sum = 0;
+    backend.download(total, &sum);
+    loss_sum += sum;
+    between();
+  };
+  // Every rank makes the same number of calls, some with no window: experts are shared.
+  const std::int64_t ranks = world.size(), a_turn = plan.batch * ranks;
+  for (std::int64_t turn = 0; turn * a_turn < whole; ++turn) {
+    const std::int64_t first = std::min(turn * a_turn + world.rank() * plan.batch, whole);
+    score(first, std::min(plan.batch, whole - first), plan.context);
+  }
+  if (tail > 0) score(whole, world.rank() == 0 ? 1 : 0, tail);
+  std::array<double, 1> sum = {loss_sum};
+  world.all_reduce_host(sum, Reduce::sum);
+  return {sum[0], whole * plan.context + tail};
+}
+
+}  // namespace smlp

@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# The main job from end to end on this machine: gather text, train a tokenizer, train a deterministic sMLP on two
+# ranks, kill one of them half-way, see it resume, and look at what came out. Everything lands in demo/ and runs/demo.
+#   TEXT="path…" scripts/demo.sh     any files or folders instead of the headers under /usr/include
+set -euo pipefail
+cd "$(dirname "$0")/.."
+smlp=build/bin/smlp
+text=${TEXT:-}
+megabytes=16  # of text at most: enough for this small model
+
+say() { printf '\n== %s\n' "$*"; }
+field() { python3 -c 'import json,sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
+
+rm -rf demo runs/demo
+mkdir -p demo/text
+
+say "Gathering text"
+if [ -n "$text" ]; then
+  # shellcheck disable=SC2086  # TEXT is a list of paths
+  inputs=$(printf '%s\n' $text)
+else
+  python3 - "$megabytes" <<'PY'
+import os, sys
+limit = int(sys.argv[1]) << 20
+names = []
+for folder, folders, files in os.walk("/usr/include"):
+    folders.sort()
+    names += [os.path.join(folder, f) for f in sorted(files) if f.endswith((".h", ".hpp")) or "." not in f]
+# Spread over all of them, so that a large library does not crowd out the rest.
+total = 0
+names = [n for k in range(7) for n in names[k::7]]
+for count, name in enumerate(names):
+    if not os.path.isfile(name):
+        continue
+    text = open(name, "rb").read()
+    if total + len(text) > limit:
+        break
+    total += len(text)
+    with open("demo/text/%05d.txt" % count, "wb") as out:
+        out.write(text)
+print("%d headers, %.1f MB" % (count, total / 1e6))
+PY
+  inputs=demo/text
+fi
+
+say "Training a tokenizer of 4,096 tokens, turning text into tokens"
+# shellcheck disable=SC2086
+$smlp data train-tokenizer --input $inputs --vocabulary 4096 --output demo/bpe
+# shellcheck disable=SC2086
+$smlp data prepare --input $inputs --tokenizer demo/bpe --output demo/train --valid-output demo/valid --valid-share 0.05
+
+say "Training on two ranks; half-way one of them is killed"
+$smlp run examples/demo.toml &
+job=$!
+trap 'kill "$job" 2>/dev/null || true' EXIT
+(
+  while ! grep -q '"step":200[,}]' runs/demo/metrics.jsonl 2>/dev/null; do
+    kill -0 "$job" 2>/dev/null || exit 0
+    sleep 0.1
+  done
+  read -r _ _ _ _ victim _ < runs/demo/heartbeats/rank-0001
+  say "Killing rank 1 (process $victim) with SIGKILL"
+  kill -9 "$victim"
+) &
+killer=$!
+wait "$job"
+trap - EXIT
+wait "$killer"
+
+say "What came out"
+python3 - <<'PY'
+import json
+events = [json.loads(line) for line in open("runs/demo/events.jsonl")]
+scores = [e for e in events if e["event"] == "evaluation"]
+print("validation perplexity: %.1f before training, %.1f after" % (scores[0]["perplexity"], scores[-1]["perplexity"]))
+PY
+$smlp eval runs/demo --data demo/valid
+say "A sample"
+$smlp generate runs/demo --prompt "#ifndef " --tokens 80 --temperature 0.7 --top-k 40 --seed 1
+say "The newest checkpoint"
+$smlp checkpoint ls runs/demo
+$smlp checkpoint verify runs/demo
+printf '\nMetrics were served while it ran at: '
+python3 -c 'import json; print(", ".join("http://%s/metrics" % t for g in json.load(open("runs/demo/targets.json")) for t in g["targets"]))'

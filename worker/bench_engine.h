@@ -1,0 +1,37 @@
+// An Engine fed with random tokens, for benchmarks of whole steps.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "worker/engine.h"
+
+namespace smlp {
+
+// The groups of the ranks that mpirun started, or of one rank when it did not.
+ProcessGrid grid_for(const JobConfig& job, Backend& backend);
+
+class BenchEngine {
+ public:
+  BenchEngine(const JobConfig& job, std::unique_ptr<Backend> backend, ProcessGrid grid);
+
+  struct Step {
+    double seconds = 0;
+    PhaseSeconds phases;
+  };
+  void warm_up();  // the steps that allocate and set up kernels
+  Step step();
+  double tokens_per_step() const;  // of all ranks
+  Engine& engine() { return *engine_; }
+
+ private:
+  JobConfig job_;
+  std::unique_ptr<Engine> engine_;
+  std::vector<std::int32_t> tokens_, targets_;
+  std::int64_t steps_ = 0;
+};
+
+std::string isa_name();  // what this CPU offers, as the CPU backend sees it
+
+}  // namespace smlp

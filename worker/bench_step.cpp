@@ -1,0 +1,52 @@
+// `bench step`: whole training steps on random tokens, beside the product rate of the same run.
+#include <algorithm>
+#include <array>
+
+#include "worker/bench.h"
+#include "worker/bench_engine.h"
+#include "worker/machine_limits.h"
+
+namespace smlp {
+
+void bench_step(const BenchOptions& options, nlohmann::json& result) {
+  const auto& job = options.job;
+  auto backend = make_backend(job);
+  auto grid = grid_for(job, *backend);
+  BenchEngine bench(job, std::move(backend), std::move(grid));
+  bench.warm_up();
+  auto rate = product_rate(bench.engine().backend(), value_type(job));
+  std::vector<double> seconds;
+  PhaseSeconds phases;
+  auto& world = *bench.engine().grid().world;
+  const Stopwatch watch;
+  std::array<double, 1> more = {1};
+  while (more[0] > 0) {
+    const auto step = bench.step();
+    seconds.push_back(step.seconds);
+    phases += step.phases;
+    more[0] = world.rank() == 0 && (seconds.size() < 5 || watch.seconds() < options.seconds) ? 1 : 0;
+    world.all_reduce_host(more, Reduce::sum);
+  }
+  rate = std::max(rate, product_rate(bench.engine().backend(), value_type(job)));
+  std::nth_element(seconds.begin(), seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 2), seconds.end());
+  if (world.rank() != 0) return;
+  const double median = seconds[seconds.size() / 2];
+  const double ranks = world.size();
+  const double tokens_per_second = bench.tokens_per_step() / median;
+  const double useful = tokens_per_second / ranks * useful_flops_per_token(job);
+  result = {{"tokens_per_second", tokens_per_second},
+            {"step_seconds", median},
+            {"steps", seconds.size()},
+            {"matmul_flops_per_second", rate},
+            {"useful_flops_per_second", useful},
+            {"share", useful / rate},
+            {"dtype", job.train.precision},
+            {"isa", isa_name()},
+            {"ranks", ranks},
+            {"threads", job.cluster.threads}};
+  for (std::size_t i = 0; i < phase_count; ++i) {
+    result["phases"][phase_names[i]] = phases[static_cast<Phase>(i)] / static_cast<double>(seconds.size());
+  }
+}
+
+}  // namespace smlp

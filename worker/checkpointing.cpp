@@ -1,0 +1,64 @@
+#include "worker/checkpointing.h"
+
+#include <chrono>
+#include <thread>
+
+#include "core/error.h"
+
+namespace smlp {
+
+namespace {
+enum Flag : std::size_t { written, failed, published };
+}
+
+void Checkpointing::begin(Backend& backend, std::span<const Piece> pieces, const RunState& state) {
+  expect(idle(), "a checkpoint was begun while another one is being written");
+  step_ = state.integer("step");
+  phase_ = Phase::writing;
+  writer_.begin(backend, pieces, state);
+}
+
+void Checkpointing::fill(std::span<double> flags) const {
+  const auto state = writer_.state();
+  using State = CheckpointWriter::State;
+  flags[written] = state == State::written ? 1 : 0;
+  flags[failed] = state == State::failed ? 1 : 0;
+  flags[published] = state == State::published ? 1 : 0;
+}
+
+void Checkpointing::agree(std::span<const double> sums) {
+  if (phase_ == Phase::idle) return;
+  if (sums[failed] > 0) {
+    finish(false);
+  } else if (phase_ == Phase::writing && sums[written] == ranks_) {
+    phase_ = Phase::publishing;
+    if (root_) writer_.publish();
+  } else if (phase_ == Phase::publishing && sums[published] > 0) {
+    finish(true);
+  }
+}
+
+void Checkpointing::finish(bool was_published) {
+  SaveOutcome outcome{.step = step_, .published = was_published, .failure = {}, .seconds = writer_.write_seconds(),
+                      .bytes = writer_.written_bytes()};
+  if (writer_.state() == CheckpointWriter::State::failed) outcome.failure = writer_.failure();
+  writer_.release();
+  phase_ = Phase::idle;
+  last_failed_ = !was_published;
+  if (was_published) last_published_ = step_;
+  told_(outcome);
+}
+
+void Checkpointing::drain(Communicator& world, const std::function<void()>& between) {
+  using namespace std::chrono_literals;
+  std::array<double, flag_count> flags{};
+  while (!idle()) {
+    fill(flags);
+    world.all_reduce_host(flags, Reduce::sum);
+    agree(flags);
+    between();
+    if (!idle()) std::this_thread::sleep_for(2ms);
+  }
+}
+
+}  // namespace smlp

@@ -1,0 +1,59 @@
+// The loop's side of a checkpoint: all ranks begin at the same step, ask each other once a step how far the
+// shards are, and agree that it is published or failed (docs/architecture.md, the life of one checkpoint).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+
+#include "checkpoint/checkpoint.h"
+#include "comm/communicator.h"
+
+namespace smlp {
+
+// What became of a save, told once on every rank; seconds and bytes are this rank's.
+struct SaveOutcome {
+  std::int64_t step = 0;
+  bool published = false;
+  std::string failure;  // on the rank that failed
+  double seconds = 0;
+  std::int64_t bytes = 0;
+};
+
+class Checkpointing {
+ public:
+  static constexpr std::size_t flag_count = 3;
+  using Told = std::function<void(const SaveOutcome&)>;
+
+  Checkpointing(const WriterOptions& options, Told told) 
+      : writer_(options), root_(options.rank == 0), ranks_(options.ranks), told_(std::move(told)) {}
+
+  bool idle() const { return phase_ == Phase::idle; }
+  void begin(Backend& backend, std::span<const Piece> pieces, const RunState& state);  // when idle, on every rank
+  double stall_seconds() const { return writer_.stall_seconds(); }
+
+  // Once a step: mine into the flags, the sums of all ranks back.
+  void fill(std::span<double> flags) const;
+  void agree(std::span<const double> sums);
+  // Until idle; every rank calls it. `between` is called while waiting.
+  void drain(Communicator& world, const std::function<void()>& between);
+
+  std::int64_t last_published() const { return last_published_; }  // step; -1: none by this process
+  bool last_failed() const { return last_failed_; }
+
+ private:
+  enum class Phase { idle, writing, publishing };
+  void finish(bool published);
+
+  CheckpointWriter writer_;
+  bool root_;
+  int ranks_;
+  Told told_;
+  Phase phase_ = Phase::idle;
+  std::int64_t step_ = -1, last_published_ = -1;
+  bool last_failed_ = false;
+};
+
+}  // namespace smlp

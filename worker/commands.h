@@ -1,0 +1,32 @@
+// What smlp-worker does besides training, one function a mode. Each prints to stdout from rank 0 alone.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "comm/communicator.h"
+#include "core/job_config.h"
+#include "data/tokenizer.h"
+#include "eval/generate.h"
+#include "worker/engine.h"
+
+namespace smlp {
+
+// Under mpirun or srun: all its ranks. Started by hand: one rank, without MPI.
+std::unique_ptr<Communicator> join_world(Backend& backend);
+bool started_by_mpi();
+
+// A model with the weights of a checkpoint, and the job it was trained by.
+struct LoadedModel {
+  JobConfig job;
+  std::unique_ptr<Engine> engine;
+};
+LoadedModel load_model(const std::filesystem::path& checkpoint);
+
+void evaluate_command(const std::filesystem::path& checkpoint, const std::string& data, bool json);
+void generate_command(const std::filesystem::path& checkpoint, const std::string& prompt, GenerationSettings settings);
+void plan_command(const JobConfig& job, bool json);
+void bench_command(const std::string& what, const JobConfig& job, bool json);
+
+}  // namespace smlp

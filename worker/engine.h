@@ -1,0 +1,88 @@
+// The model with everything that computes on it: backend, groups, parameters, optimiser, scratch memory. Knows
+// how to take one training step and how to evaluate; knows nothing of files, clocks of the run, or restarts.
+// Owned by the Trainer, by a benchmark, or by a command.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+#include "comm/communicator.h"
+#include "core/job_config.h"
+#include "eval/perplexity.h"
+#include "layers/model.h"
+#include "optim/adamw.h"
+#include "optim/gradient_sync.h"
+#include "params/parameter_store.h"
+#include "worker/phases.h"
+
+namespace smlp {
+
+ModelConfig model_config(const JobConfig& job);
+DType value_type(const JobConfig& job);  // of train.precision
+// CPU memory and arithmetic as the job asks for; throws Error(unavailable) for a device this machine lacks.
+std::unique_ptr<Backend> make_backend(const JobConfig& job);
+
+struct BlockLoad {
+  std::int64_t block = 0;
+  std::vector<double> expert_tokens;  // of all ranks, this step
+  double dropped = 0, rounds = 0;     // rounds: the most any group needed; negative: the cap was met
+};
+
+struct StepResult {
+  double loss = 0;  // mean over the predicted tokens of the global batch
+  double gradient_norm = 0, learning_rate = 0;
+  bool updated = true;  // false: a gradient was not finite and every rank left its weights alone
+  std::vector<BlockLoad> blocks;
+  PhaseSeconds phases;
+};
+
+// Tokens and targets (host) of sequences [position, position + count) of the run; the next call will be for `next`.
+using ReadBatch = std::function<void(std::int64_t position, std::int64_t count, std::int64_t next,
+                                     const std::int32_t*& tokens, const std::int32_t*& targets)>;
+
+class Engine {
+ public:
+  // Collective. `trainable`: with gradients, optimiser state and first values; otherwise weights alone, undefined.
+  Engine(const JobConfig& job, std::unique_ptr<Backend> backend, ProcessGrid grid, bool trainable);
+  ~Engine();
+
+  // One step from sequence `position`; `flags` are summed over all ranks in the step's one small all-reduce.
+  // `between` is called after every micro-batch.
+  StepResult train_step(std::int64_t step, std::int64_t position, const ReadBatch& read, std::span<double> flags,
+                        const std::function<void()>& between);
+  Evaluation evaluate(const TokenFile& file, std::int64_t windows, const std::function<void()>& between);
+
+  // Parameters, and with the optimiser its state, as this layout holds them.
+  std::vector<Piece> pieces(bool with_optimizer) const;
+  void weights_loaded();  // after a checkpoint was read into pieces(): 16-bit values follow their masters or the reverse
+
+  Backend& backend() { return *backend_; }
+  Arena& arena() { return *arena_; }
+  Model& model() { return *model_; }
+  ProcessGrid& grid() { return grid_; }
+  ParameterStore& store() { return *store_; }
+  std::int64_t updates() const;
+  void set_updates(std::int64_t updates);
+
+ private:
+  struct Buffers;  // small views that live as long as the engine
+  void add_reports(const std::vector<RoutingReport>& reports);
+
+  JobConfig job_;
+  ModelConfig config_;
+  std::unique_ptr<Backend> backend_;
+  ProcessGrid grid_;
+  std::unique_ptr<Arena> arena_;
+  std::unique_ptr<ParameterStore> store_;
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<AdamW> optimizer_;
+  std::unique_ptr<GradientSync> sync_;
+  std::unique_ptr<Buffers> buffers_;
+  std::vector<BlockLoad> loads_;
+};
+
+}  // namespace smlp

@@ -1,0 +1,51 @@
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "data/prepare.h"
+#include "eval/perplexity.h"
+#include "worker/commands.h"
+
+namespace smlp {
+
+namespace {
+
+// Bytes of the text behind a token file: from the file's own notes, else by decoding it.
+std::int64_t text_bytes(const TokenFile& file, const std::string& prefix, const std::string& tokenizer_name) {
+  if (const auto bytes = read_info(prefix).bytes) return *bytes;
+  const auto tokenizer = open_tokenizer(tokenizer_name);
+  std::int64_t bytes = 0;
+  constexpr std::int64_t chunk = 1 << 16;
+  for (std::int64_t first = 0; first < file.tokens(); first += chunk) {
+    std::vector<std::int32_t> ids(static_cast<std::size_t>(std::min(chunk, file.tokens() - first)));
+    file.read(first, ids);
+    std::erase(ids, tokenizer->end_of_text());
+    bytes += static_cast<std::int64_t>(tokenizer->decode(ids).size());
+  }
+  return bytes;
+}
+
+}  // namespace
+
+void evaluate_command(const std::filesystem::path& checkpoint, const std::string& data, bool json) {
+  auto model = load_model(checkpoint);
+  auto& world = *model.engine->grid().world;
+  const TokenFile file(data);
+  const auto result = model.engine->evaluate(file, 0, [] {});
+  if (world.rank() != 0) return;
+  const double bits = result.bits_per_byte(text_bytes(file, data, model.job.data.tokenizer));
+  if (json) {
+    const nlohmann::json facts = {{"loss", result.loss()},
+                                  {"perplexity", result.perplexity()},
+                                  {"tokens", result.tokens},
+                                  {"bits_per_byte", bits},
+                                  {"checkpoint", checkpoint.string()},
+                                  {"data", data}};
+    fmt::print("{}\n", facts.dump(2));
+  } else {
+    fmt::print("{} on {}: loss {:.4f}, perplexity {:.2f}, {:.4f} bits a byte, {} tokens\n",
+               checkpoint.filename().string(), data, result.loss(), result.perplexity(), bits, result.tokens);
+  }
+}
+
+}  // namespace smlp

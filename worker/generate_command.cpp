@@ -1,0 +1,57 @@
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "worker/commands.h"
+
+namespace smlp {
+
+namespace {
+
+// The length of the longest prefix of `text` that does not end inside a UTF-8 character: a token may hold a
+// part of one, and a terminal should get it whole.
+std::size_t whole_characters(const std::string& text) {
+  for (std::size_t back = 1; back <= 3 && back <= text.size(); ++back) {
+    const auto byte = static_cast<unsigned char>(text[text.size() - back]);
+    if (byte < 0x80) break;
+    if (byte >= 0xC0) {
+      const std::size_t length = byte >= 0xF0 ? 4 : byte >= 0xE0 ? 3 : 2;
+      return back < length ? text.size() - back : text.size();
+    }
+  }
+  return text.size();
+}
+
+void print(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+}  // namespace
+
+void generate_command(const std::filesystem::path& checkpoint, const std::string& prompt,
+                      GenerationSettings settings) {
+  auto [job, engine] = load_model(checkpoint);
+  const auto tokenizer = open_tokenizer(job.data.tokenizer);
+  const bool root = engine->grid().world->rank() == 0;
+  std::vector<std::int32_t> ids;
+  tokenizer->encode(prompt, ids);
+  if (ids.empty()) ids.push_back(tokenizer->end_of_text());
+  settings.context = job.model.context;
+  settings.vocabulary = job.model.vocabulary;
+  settings.known_tokens = tokenizer->vocabulary();
+  settings.stop_token = tokenizer->end_of_text();
+  std::string pending;
+  if (root) print(prompt);
+  generate(engine->model(), engine->backend(), engine->arena(), ids, value_type(job), settings,
+           [&](std::int32_t id) {
+             if (!root) return;
+             pending += tokenizer->decode(std::span(&id, 1));
+             const auto whole = whole_characters(pending);
+             print(pending.substr(0, whole));
+             pending.erase(0, whole);
+           });
+  if (root) print(pending + "\n");
+}
+
+}  // namespace smlp

@@ -1,0 +1,157 @@
+// smlp-worker: one rank. `train` is what the launcher starts through mpirun or srun; the other modes do for the
+// commands of `smlp` what needs the model.
+#include <fmt/format.h>
+#include <spdlog/sinks/basic_file_sink.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+
+#include "core/files.h"
+#include "core/job_file.h"
+#include "worker/commands.h"
+#include "worker/signals.h"
+#include "worker/trainer.h"
+
+namespace smlp {
+namespace {
+
+int rank_from_environment() {
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID"}) {
+    if (const char* value = std::getenv(name)) return std::atoi(value);
+  }
+  return 0;
+}
+
+void log_to(const std::filesystem::path& file) {
+  auto logger = spdlog::basic_logger_mt("worker", file.string());
+  logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %v");
+  logger->flush_on(spdlog::level::info);
+  spdlog::set_default_logger(logger);
+}
+
+// The launcher shows this sentence when the attempt ends.
+void leave_sentence(const RunDirectory& run, int attempt, int rank, const std::string& sentence) {
+  try {
+    auto file = run.log(attempt, rank);
+    write_atomically(file.replace_extension(".error"), sentence + "\n");
+  } catch (const std::exception&) {
+    // The disk may be what failed; stderr still has the sentence.
+  }
+}
+
+ExitCode train(const TrainerOptions& options) {
+  die_with_parent();
+  install_stop_signals();
+  const int rank = rank_from_environment();
+  std::filesystem::create_directories(options.run.log_folder(options.attempt));
+  log_to(options.run.log(options.attempt, rank));
+  const auto alive = FileLock::try_lock(options.run.workers_lock(), FileLock::Kind::shared);
+  const auto report = [&](const std::string& sentence) {
+    spdlog::critical("{}", sentence);
+    leave_sentence(options.run, options.attempt, rank, fmt::format("rank {}: {}", rank, sentence));
+  };
+  try {
+    auto job = load_job(options.run.job());
+    check_and_resolve(job);
+    std::filesystem::create_directories(options.run.heartbeats());
+    Heartbeat heartbeat(options.run.heartbeat(rank), job.config.cluster.hang_floor_seconds, report);
+    auto backend = make_backend(job.config);
+    auto world = join_world(*backend);
+    auto grid = ProcessGrid::cut(std::move(world), static_cast<int>(job.config.cluster.expert_ranks));
+    auto engine = std::make_unique<Engine>(job.config, std::move(backend), std::move(grid), true);
+    Trainer trainer(job.config, options, std::move(engine), heartbeat);
+    const auto code = trainer.run();
+    heartbeat.enter(Section::finish, 0);
+    return code;
+  } catch (const std::exception& error) {
+    report(error.what());
+    throw;
+  }
+}
+
+JobConfig resolved_job(const std::string& file) {
+  auto job = load_job(file);
+  check_and_resolve(job);
+  return job.config;
+}
+
+int run(int argc, char** argv) {
+  CLI::App app{"One rank of smlp; started by `smlp`, seldom by hand.", "smlp-worker"};
+  app.require_subcommand(1);
+  ExitCode code = ExitCode::done;
+
+  TrainerOptions training;
+  std::int64_t not_after = -1;
+  std::string init_from;
+  auto* train_mode = app.add_subcommand("train", "trains in a run directory until done or asked to leave");
+  train_mode->add_option("--run-dir", training.run.root)->required();
+  train_mode->add_option("--attempt", training.attempt)->required();
+  train_mode->add_option("--not-after", not_after, "use no checkpoint newer than this step");
+  train_mode->add_option("--init-from", init_from, "weights for a run without a checkpoint");
+  train_mode->callback([&] {
+    if (not_after >= 0) training.not_after = not_after;
+    if (!init_from.empty()) training.init_from = init_from;
+    code = train(training);
+  });
+
+  bool json = false;
+  std::string checkpoint, data, job_file, prompt, what;
+  GenerationSettings generation;
+  auto* evaluate_mode = app.add_subcommand("eval", "loss of a checkpoint on a token file");
+  evaluate_mode->add_option("--checkpoint", checkpoint)->required();
+  evaluate_mode->add_option("--data", data)->required();
+  evaluate_mode->add_flag("--json", json);
+  evaluate_mode->callback([&] { evaluate_command(checkpoint, data, json); });
+
+  auto* generate_mode = app.add_subcommand("generate", "text from a checkpoint");
+  generate_mode->add_option("--checkpoint", checkpoint)->required();
+  generate_mode->add_option("--prompt", prompt)->required();
+  generate_mode->add_option("--tokens", generation.tokens);
+  generate_mode->add_option("--temperature", generation.temperature);
+  generate_mode->add_option("--top-k", generation.top_k);
+  generate_mode->add_option("--seed", generation.seed);
+  generate_mode->callback([&] { generate_command(checkpoint, prompt, generation); });
+
+  auto* plan_mode = app.add_subcommand("plan", "counts and memory of a job, without allocating it");
+  plan_mode->add_option("--job", job_file)->required();
+  plan_mode->add_flag("--json", json);
+  plan_mode->callback([&] { plan_command(resolved_job(job_file), json); });
+
+  auto* bench_mode = app.add_subcommand("bench", "measures, beside the machine's own limit");
+  bench_mode->add_option("what", what)->required();
+  bench_mode->add_option("--job", job_file)->required();
+  bench_mode->add_flag("--json", json);
+  bench_mode->callback([&] { bench_command(what, resolved_job(job_file), json); });
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    const int status = app.exit(error);
+    return status == 0 ? 0 : static_cast<int>(ExitCode::usage);
+  }
+  return static_cast<int>(code);
+}
+
+}  // namespace
+}  // namespace smlp
+
+int main(int argc, char** argv) {
+  spdlog::set_default_logger(spdlog::stderr_logger_mt("smlp"));
+  spdlog::set_pattern("smlp-worker: %v");
+  int status = static_cast<int>(smlp::ExitCode::fault);
+  try {
+    return smlp::run(argc, argv);
+  } catch (const smlp::Error& error) {
+    status = static_cast<int>(error.code());
+    fmt::print(stderr, "smlp: {}\n", error.what());
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "smlp: {}\n", error.what());
+  }
+  // Peers may be waiting in a collective: leaving without MPI_Finalize makes mpirun end them all.
+  std::fflush(nullptr);
+  std::_Exit(status);
+}

@@ -1,0 +1,45 @@
+// What a run says of itself while it trains: metrics for Prometheus on every rank, metrics.jsonl, events.jsonl and
+// targets.json by rank 0. A disk that is full or away never ends the run: the line is lost, a warning is logged.
+#pragma once
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+#include "comm/communicator.h"
+#include "core/job_config.h"
+#include "core/run_directory.h"
+#include "worker/checkpointing.h"
+#include "worker/engine.h"
+
+namespace smlp {
+
+struct StepLine {
+  std::int64_t step = 0, sequences = 0, tokens = 0;  // done so far
+  std::int64_t step_tokens = 0;                      // of this step, all ranks
+  StepResult result;
+  double seconds = 0;
+  std::optional<double> validation_loss;
+};
+
+class RunLog {
+ public:
+  // Collective: the ranks' addresses are gathered. `peak` and `work`: this rank's product rate and the useful
+  // floating-point operations of one token, for the share of peak.
+  RunLog(const RunDirectory& run, int attempt, const JobConfig& job, Communicator& world, double peak, double work);
+  ~RunLog();
+
+  void event(const std::string& kind, std::int64_t step, const std::string& detail,
+             const nlohmann::json& more = nlohmann::json::object());
+  void step(const StepLine& line);
+  void saved(const SaveOutcome& outcome);
+  void save_stalled(double seconds);
+  void resumed(std::int64_t step, std::int64_t tokens);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace smlp

@@ -1,0 +1,193 @@
+#include "worker/trainer.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <array>
+#include <cmath>
+
+#include "core/job_file.h"
+#include "worker/machine_limits.h"
+#include "worker/restore.h"
+#include "worker/signals.h"
+
+namespace smlp {
+
+namespace {
+
+constexpr std::int64_t skips_before_giving_up = 5;
+
+enum Flag : std::size_t { stop_asked = Checkpointing::flag_count, save_asked, flag_count };
+
+std::vector<TokenFile> open_all(const std::vector<std::string>& prefixes) {
+  std::vector<TokenFile> files;
+  for (const auto& prefix : prefixes) files.emplace_back(prefix);
+  return files;
+}
+
+}  // namespace
+
+Trainer::Trainer(const JobConfig& job, const TrainerOptions& options, std::unique_ptr<Engine> engine,
+                 Heartbeat& heartbeat)
+    : job_(job), options_(options), engine_(std::move(engine)), heartbeat_(heartbeat) {
+  auto& world = *engine_->grid().world;
+  const double peak = product_rate(engine_->backend(), value_type(job_));
+  log_ = std::make_unique<RunLog>(options_.run, options_.attempt, job_, world, peak, useful_flops_per_token(job_));
+  stream_ = std::make_unique<TokenStream>(StreamSettings{.prefixes = job_.data.train,
+                                                         .weights = job_.data.weights,
+                                                         .context = job_.model.context,
+                                                         .seed = static_cast<std::uint64_t>(job_.seed)});
+  loader_ = std::make_unique<BatchLoader>(*stream_, job_.model.context);
+  valid_ = open_all(job_.data.valid);
+  pieces_ = engine_->pieces(true);
+  const WriterOptions writing{.root = options_.run.checkpoints(),
+                              .rank = world.rank(),
+                              .ranks = world.size(),
+                              .attempt = options_.attempt,
+                              .keep_last = static_cast<int>(job_.checkpoint.keep_last),
+                              .keep_every = job_.checkpoint.keep_every};
+  checkpoints_ = std::make_unique<Checkpointing>(writing, [this](const SaveOutcome& outcome) { log_->saved(outcome); });
+}
+
+RunState Trainer::run_state() const {
+  RunState state;
+  state.integers = {{"step", {step_}},
+                    {"sequences", {sequences_}},
+                    {"tokens", {sequences_ * job_.model.context}},
+                    {"updates", {engine_->updates()}},
+                    {"skipped_in_row", {skipped_in_row_}},
+                    {"seed", {job_.seed}}};
+  state.numbers = {{"best_validation_loss", {best_validation_}}};
+  state.texts = {{"fingerprint", fingerprint(job_)}, {"job", to_toml(job_)}};
+  return state;
+}
+
+void Trainer::restore() {
+  auto& world = *engine_->grid().world;
+  const auto chosen = choose_checkpoint(
+      options_.run.checkpoints(), options_.not_after, world,
+      [this](const std::filesystem::path& path, const std::string& reason) {
+        spdlog::warn("checkpoint {} is not used: {}", path.string(), reason);
+        log_->event("checkpoint_rejected", 0, fmt::format("{}: {}", path.filename().string(), reason));
+      },
+      [this] { heartbeat_.beat(); });
+  if (chosen) {
+    load_checkpoint(*chosen, engine_->backend(), pieces_);
+    const auto state = read_run_state(*chosen);
+    step_ = saved_step_ = state.integer("step");
+    sequences_ = state.integer("sequences");
+    skipped_in_row_ = state.integer("skipped_in_row");
+    engine_->set_updates(state.integer("updates"));
+    best_validation_ = state.numbers.at("best_validation_loss").at(0);
+  } else if (options_.init_from) {
+    load_checkpoint(*options_.init_from, engine_->backend(), engine_->pieces(false), {.weights_only = true});
+  }
+  if (chosen || options_.init_from) engine_->weights_loaded();
+  log_->resumed(step_, sequences_ * job_.model.context);
+  const auto from = chosen               ? fmt::format("from {}", chosen->filename().string())
+                    : options_.init_from ? fmt::format("with the weights of {}", options_.init_from->string())
+                                         : std::string("from the first step");
+  spdlog::info("attempt {} starts {} on {} ranks", options_.attempt, from, world.size());
+  log_->event("start", step_, from, {{"ranks", world.size()}});
+}
+
+ExitCode Trainer::run() {
+  heartbeat_.enter(Section::start, 0);
+  restore();
+  if (step_ == 0) evaluate(0);
+  since_save_ = {};
+  while (!complete() && !stop_) {
+    step();
+    if (skipped_in_row_ >= skips_before_giving_up) {
+      log_->event("diverged", step_, fmt::format("{} steps in a row had gradients that are not finite", skipped_in_row_));
+      spdlog::error("{} steps in a row had gradients that are not finite", skipped_in_row_);
+      return ExitCode::diverged;
+    }
+  }
+  return leave(complete());
+}
+
+bool Trainer::save_due() const {
+  const auto& plan = job_.checkpoint;
+  if (plan.every_steps > 0 && step_ % plan.every_steps == 0) return true;
+  return plan.every_seconds > 0 && since_save_.seconds() >= plan.every_seconds;
+}
+
+void Trainer::step() {
+  heartbeat_.enter(Section::step, step_);
+  Stopwatch watch;
+  const auto read = [this](std::int64_t position, std::int64_t count, std::int64_t next, const std::int32_t*& tokens,
+                           const std::int32_t*& targets) {
+    const auto& batch = loader_->take(position, count, next);
+    tokens = batch.tokens.data();
+    targets = batch.targets.data();
+  };
+  std::array<double, flag_count> flags{};
+  checkpoints_->fill(flags);
+  flags[stop_asked] = stop_requested() ? 1 : 0;
+  ++step_;  // the step being taken; everything below counts it as done
+  const bool root = engine_->grid().world->rank() == 0;
+  flags[save_asked] = root && checkpoints_->idle() && save_due() ? 1 : 0;
+  StepLine line;
+  line.result = engine_->train_step(step_, sequences_, read, flags, [this] { heartbeat_.beat(); });
+  watch.lap();
+  sequences_ += job_.train.global_batch;
+  skipped_in_row_ = line.result.updated ? 0 : skipped_in_row_ + 1;
+  stop_ = flags[stop_asked] > 0;
+
+  checkpoints_->agree(flags);
+  if (flags[save_asked] > 0 && checkpoints_->idle() && line.result.updated) save();
+  line.result.phases[Phase::checkpoint] += watch.lap();
+  const double seconds = watch.seconds();
+  heartbeat_.step_took(seconds);
+  const bool evaluation_due = job_.train.eval_every > 0 && step_ % job_.train.eval_every == 0;
+  if (evaluation_due || complete()) line.validation_loss = evaluate(step_);
+  line.step = step_;
+  line.sequences = sequences_;
+  line.tokens = sequences_ * job_.model.context;
+  line.step_tokens = job_.train.global_batch * job_.model.context;
+  line.seconds = seconds;
+  log_->step(line);
+}
+
+std::optional<double> Trainer::evaluate(std::int64_t step) {
+  if (valid_.empty()) return std::nullopt;
+  heartbeat_.enter(Section::evaluation, step);
+  Evaluation sum;
+  for (const auto& file : valid_) {
+    const auto one = engine_->evaluate(file, job_.train.eval_sequences, [this] { heartbeat_.beat(); });
+    sum.loss_sum += one.loss_sum;
+    sum.tokens += one.tokens;
+  }
+  if (best_validation_ == 0 || sum.loss() < best_validation_) best_validation_ = sum.loss();
+  spdlog::info("step {}: validation loss {:.4f}, perplexity {:.2f}", step, sum.loss(), sum.perplexity());
+  log_->event("evaluation", step, fmt::format("validation loss {:.4f}, perplexity {:.2f}", sum.loss(), sum.perplexity()),
+              {{"validation_loss", sum.loss()}, {"perplexity", sum.perplexity()}, {"tokens", sum.tokens}});
+  return sum.loss();
+}
+
+void Trainer::save() {
+  checkpoints_->begin(engine_->backend(), pieces_, run_state());
+  saved_step_ = step_;
+  since_save_ = {};
+  log_->save_stalled(checkpoints_->stall_seconds());
+}
+
+ExitCode Trainer::leave(bool complete) {
+  auto& world = *engine_->grid().world;
+  heartbeat_.enter(Section::checkpoint, step_);
+  const auto beat = [this] { heartbeat_.beat(); };
+  checkpoints_->drain(world, beat);
+  if (saved_step_ != step_ || checkpoints_->last_failed()) {
+    save();
+    checkpoints_->drain(world, beat);
+  }
+  if (checkpoints_->last_failed()) {
+    throw Error(ExitCode::io_failed, fmt::format("the last checkpoint, of step {}, could not be written; "
+                                                 "the one before it is the newest: see events.jsonl", step_));
+  }
+  log_->event(complete ? "complete" : "stopped", step_, complete ? "all steps are done" : "asked to save and leave");
+  return complete ? ExitCode::done : ExitCode::call_again;
+}
+
+}  // namespace smlp
