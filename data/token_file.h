@@ -11,8 +11,8 @@ namespace smlp {
 
 class TokenFile {
  public:
-  // Throws Error(configuration) when a file is missing, naming the command that prepares it when `prefix` is a
-  // text file; Error(bad_data) when the index and the tokens do not fit together.
+  // Throws Error(configuration) when a file is missing, naming the command that prepares it when `prefix` is
+  // a text file; Error(bad_data) when the index and the tokens do not fit together.
   explicit TokenFile(const std::string& prefix);
   ~TokenFile();
   TokenFile(TokenFile&&) noexcept;
@@ -21,8 +21,10 @@ class TokenFile {
   std::int64_t sequences() const;  // entries of the index
   std::int64_t documents() const;
   std::int64_t largest_token() const;  // reads everything once; for checks
-  const char* layout() const;      // "megatron", "fairseq"
-  // Tokens [first, first + out.size()) of the concatenation, widened to i32.
+  const char* layout() const;          // "megatron", "fairseq"
+  const char* type() const;            // of a token in the file: "u16", "i32", ...
+  // Tokens [first, first + out.size()) of the concatenation, widened to i32. Error(bad_data) when one of them
+  // is negative or does not fit an i32.
   void read(std::int64_t first, std::span<std::int32_t> out) const;
 
  private:

@@ -12,10 +12,14 @@
 
 namespace smlp {
 
+// How the token between documents is spelled in vocab.json. In a text the same letters are ordinary text.
+inline constexpr std::string_view end_of_text_name = "<|endoftext|>";
+
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
   virtual void encode(std::string_view text, std::vector<std::int32_t>& append_to) const = 0;
+  // The end-of-text token comes out under its name. Error(bad_data) for an id that has no token.
   virtual std::string decode(std::span<const std::int32_t> ids) const = 0;
   virtual std::int64_t vocabulary() const = 0;   // largest id + 1
   virtual std::int32_t end_of_text() const = 0;  // id that ends a document

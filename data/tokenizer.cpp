@@ -1,0 +1,46 @@
+#include "data/tokenizer.h"
+
+#include <fmt/format.h>
+
+#include "core/error.h"
+
+namespace smlp {
+
+namespace {
+
+class ByteTokenizer : public Tokenizer {
+ public:
+  void encode(std::string_view text, std::vector<std::int32_t>& append_to) const override {
+    const auto* bytes = reinterpret_cast<const unsigned char*>(text.data());
+    append_to.insert(append_to.end(), bytes, bytes + text.size());
+  }
+  std::string decode(std::span<const std::int32_t> ids) const override {
+    std::string text;
+    text.reserve(ids.size());
+    for (const auto id : ids) {
+      if (id < 0 || id > end) {
+        throw Error(ExitCode::bad_data,
+                    fmt::format("there is no token {}: the byte tokenizer has 0 to {}", id, end));
+      }
+      if (id == end)
+        text += end_of_text_name;
+      else
+        text += static_cast<char>(id);
+    }
+    return text;
+  }
+  std::int64_t vocabulary() const override { return end + 1; }
+  std::int32_t end_of_text() const override { return end; }
+
+ private:
+  static constexpr std::int32_t end = 256;
+};
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> open_tokenizer(const std::string& folder_or_bytes) {
+  if (folder_or_bytes == "bytes") return std::make_unique<ByteTokenizer>();
+  throw Error(ExitCode::configuration, fmt::format("there is no tokenizer {}", folder_or_bytes));
+}
+
+}  // namespace smlp

@@ -1,0 +1,143 @@
+#include "data/token_stream.h"
+
+#include <array>
+#include <cmath>
+#include <map>
+#include <numeric>
+#include <set>
+
+#include "data/token_file_writer.h"
+#include "tests/data/scratch.h"
+
+namespace smlp::test {
+namespace {
+
+// `count` tokens that tell where they stand: first, first + 1, ...
+std::string numbered(const Scratch& scratch, const std::string& name, std::int32_t first, std::size_t count) {
+  std::vector<std::int32_t> tokens(count);
+  std::iota(tokens.begin(), tokens.end(), first);
+  TokenFileWriter writer(scratch / name, 1 << 20);
+  writer.append(tokens);
+  writer.finish();
+  return scratch / name;
+}
+
+// First tokens of the sequences [position, position + count), after checking that each is a run with its
+// targets.
+std::vector<std::int32_t> starts(const TokenStream& stream, std::int64_t context, std::int64_t position,
+                                 std::int64_t count) {
+  std::vector<std::int32_t> tokens(static_cast<std::size_t>(count * context)), targets(tokens.size()), first;
+  stream.read(position, count, tokens, targets);
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    EXPECT_EQ(targets[i], tokens[i] + 1);
+    if (i % static_cast<std::size_t>(context) == 0)
+      first.push_back(tokens[i]);
+    else
+      EXPECT_EQ(tokens[i], tokens[i - 1] + 1);
+  }
+  return first;
+}
+
+TEST(TokenStream, ReadsInFileOrderWithoutShuffle) {
+  const Scratch scratch;
+  // 21 tokens hold two windows of 10 + 1, 20 only one; 11 exactly one.
+  const StreamSettings settings{.prefixes = {numbered(scratch, "a", 0, 21), numbered(scratch, "b", 100, 20),
+                                             numbered(scratch, "c", 200, 11)},
+                                .context = 10,
+                                .shuffle = false};
+  const TokenStream stream(settings);
+  EXPECT_EQ(stream.windows(), 4);
+  EXPECT_EQ(starts(stream, 10, 0, 9), (std::vector<std::int32_t>{0, 10, 100, 200, 0, 10, 100, 200, 0}));
+}
+
+TEST(TokenStream, VisitsEveryWindowOnceAnEpochInAnotherOrderEachTime) {
+  const Scratch scratch;
+  StreamSettings settings{.prefixes = {numbered(scratch, "a", 0, 1001), numbered(scratch, "b", 100000, 505)},
+                          .context = 10,
+                          .seed = 5};
+  const TokenStream stream(settings);
+  ASSERT_EQ(stream.windows(), 150);
+  const auto first = starts(stream, 10, 0, 150), second = starts(stream, 10, 150, 150);
+  EXPECT_NE(first, second);
+  EXPECT_EQ(std::set(first.begin(), first.end()).size(), 150u);
+  EXPECT_EQ(std::set(first.begin(), first.end()), std::set(second.begin(), second.end()));
+  settings.seed = 6;
+  EXPECT_NE(starts(TokenStream(settings), 10, 0, 150), first);
+}
+
+TEST(TokenStream, IsAFunctionOfThePosition) {
+  const Scratch scratch;
+  for (const std::vector<double>& weights : {std::vector<double>{}, std::vector<double>{0.3, 0.7}}) {
+    const StreamSettings settings{
+        .prefixes = {numbered(scratch, "a", 0, 777), numbered(scratch, "b", 100000, 3000)},
+        .weights = weights,
+        .context = 7,
+        .seed = 1};
+    const TokenStream one(settings), other(settings);
+    const auto all = starts(one, 7, 0, 5000);
+    for (const std::int64_t position : {4999, 17, 0, 4096, 333}) {
+      EXPECT_EQ(starts(other, 7, position, 1)[0], all[static_cast<std::size_t>(position)]);
+    }
+    // Far away positions cost what near ones do.
+    starts(one, 7, std::int64_t{1} << 50, 3);
+  }
+}
+
+TEST(TokenStream, MixesFilesByWeightEvenlyAndKeepsTheirEpochs) {
+  const Scratch scratch;
+  const StreamSettings settings{
+      .prefixes = {numbered(scratch, "a", 0, 101), numbered(scratch, "b", 100000, 50001),
+                   numbered(scratch, "c", 300000, 501)},
+      .weights = {2, 5, 3},
+      .context = 10,
+      .seed = 9};
+  const TokenStream stream(settings);
+  const auto order = starts(stream, 10, 0, 4096 * 3);
+  std::array<std::int64_t, 3> taken{};
+  std::vector<std::int32_t> small;
+  for (std::size_t p = 0; p < order.size(); ++p) {
+    const std::size_t file = order[p] < 100000 ? 0 : order[p] < 300000 ? 1 : 2;
+    ++taken[file];
+    if (file == 0) small.push_back(order[p]);
+    const double done = static_cast<double>(p + 1);
+    EXPECT_NEAR(static_cast<double>(taken[0]), 0.2 * done, 2.0);
+    EXPECT_NEAR(static_cast<double>(taken[1]), 0.5 * done, 2.0);
+    EXPECT_NEAR(static_cast<double>(taken[2]), 0.3 * done, 2.0);
+  }
+  for (std::size_t epoch = 0; epoch + 10 <= small.size(); epoch += 10) {  // 10 windows in file a
+    EXPECT_EQ(std::set(small.begin() + static_cast<std::ptrdiff_t>(epoch),
+                       small.begin() + static_cast<std::ptrdiff_t>(epoch) + 10)
+                  .size(),
+              10u);
+  }
+}
+
+TEST(TokenStream, GivesTinyWeightsOneSlotAndZeroNone) {
+  const Scratch scratch;
+  StreamSettings settings{.prefixes = {numbered(scratch, "a", 0, 101), numbered(scratch, "b", 100000, 101),
+                                       numbered(scratch, "c", 200000, 101)},
+                          .weights = {1, 1e-9, 0},
+                          .context = 10};
+  std::map<std::int32_t, int> taken;
+  for (const auto start : starts(TokenStream(settings), 10, 0, 4096)) ++taken[start / 100000];
+  EXPECT_EQ(taken, (std::map<std::int32_t, int>{{0, 4095}, {1, 1}}));
+}
+
+TEST(TokenStream, RefusesWhatCannotWork) {
+  const Scratch scratch;
+  const auto a = numbered(scratch, "a", 0, 10), b = numbered(scratch, "b", 0, 1000);
+  const auto said = [](const StreamSettings& settings) {
+    return refusal(ExitCode::configuration, [&] { TokenStream stream(settings); });
+  };
+  EXPECT_TRUE(contains(said({.prefixes = {b, a}, .context = 10}), "holds 10 tokens, fewer than the 11"));
+  EXPECT_TRUE(contains(said({.prefixes = {}, .context = 10}), "no token file"));
+  EXPECT_TRUE(contains(said({.prefixes = {a, b}, .weights = {1}, .context = 4}), "one a file"));
+  const double nan = std::nan("");
+  for (const auto& weights : std::vector<std::vector<double>>{{1, -1}, {0, 0}, {1, nan}, {1, HUGE_VAL}}) {
+    EXPECT_TRUE(
+        contains(said({.prefixes = {a, b}, .weights = weights, .context = 4}), "data.weights must be"));
+  }
+}
+
+}  // namespace
+}  // namespace smlp::test
