@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+"""Runs that stop and go on: bit for bit on the same layout, to rounding on another; damaged checkpoints; requests to
+leave; a second run in the same directory. Real processes, real files."""
+import json
+import pathlib
+import shutil
+import signal
+import time
+
+import harness
+from harness import smlp, smlp_json
+
+
+def final(run, step):
+    return pathlib.Path(run) / "checkpoints" / f"step-{step:08d}"
+
+
+def same(place, a, b):
+    smlp("checkpoint", "diff", place.path / a, place.path / b)
+
+
+def ten_and_ten_steps_are_twenty(place):
+    place.run(place.job(steps=20, every=7), "straight")
+    place.run(place.job(steps=10, every=7), "parts")
+    place.run(place.job(steps=20, every=7), "parts")
+    same(place, final("straight", 20), final("parts", 20))
+    assert len(place.lines("parts", "attempts.jsonl")) == 2
+
+
+def sigterm_saves_and_leaves_and_the_run_goes_on(place):
+    job = place.job(steps=400, every=1000)
+    process = place.start(job, "stopped")
+    harness.wait_until(lambda: len(place.lines("stopped", "metrics.jsonl")) > 5, 60, "five steps")
+    process.send_signal(signal.SIGTERM)
+    asked = time.monotonic()
+    assert process.wait(timeout=30) == 75, "a run that was asked to leave ends with 75"
+    assert time.monotonic() - asked < 10
+    saved = smlp_json("checkpoint", "ls", place.path / "stopped")
+    assert len(saved) == 1 and saved[0]["valid"], saved
+    place.run(job, "stopped")
+    place.run(job, "straight")
+    same(place, final("straight", 400), final("stopped", 400))
+
+
+def a_flipped_bit_is_found_and_the_run_falls_back(place):
+    place.run(place.job(steps=20, every=5), "straight")
+    place.run(place.job(steps=10, every=5), "flipped")
+    shard = place.path / final("flipped", 10) / "rank-0001.h5"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 4
+    shard.write_bytes(content)
+    bad = smlp("checkpoint", "verify", place.path / final("flipped", 10), check=False)
+    assert bad.returncode == 65 and "rank-0001.h5" in bad.stderr, bad
+    place.run(place.job(steps=20, every=5), "flipped")
+    rejected = [e for e in place.lines("flipped", "events.jsonl") if e["event"] == "checkpoint_rejected"]
+    assert len(rejected) == 1 and "rank-0001.h5" in rejected[0]["detail"], rejected
+    started = [e for e in place.lines("flipped", "events.jsonl") if e["event"] == "start"]
+    assert started[-1]["step"] == 5, started
+    same(place, final("straight", 20), final("flipped", 20))
+
+
+def any_number_of_ranks_reads_what_four_wrote(place):
+    settings = dict(steps=12, every=6, ranks=4, precision="f64")
+    place.run(place.job(**settings), "four")
+    source = place.path / final("four", 12)
+    losses = [smlp_json("eval", source, "--data", "valid", "--ranks", ranks, cwd=place.path)["loss"]
+              for ranks in (1, 2, 4)]
+    assert max(losses) - min(losses) < 1e-12, losses
+    weights = smlp_json("checkpoint", "digest", source)["tensors"]
+    place.run(place.job(**{**settings, "steps": 14}), "straight")
+    straight = [line["loss"] for line in place.lines("straight", "metrics.jsonl") if line["step"] > 12]
+    for ranks in (1, 2, 8):
+        # A step that changes no weight: what was loaded in this layout is what is saved by it.
+        still, run = f"still{ranks}", f"on{ranks}"
+        for copy in (still, run):
+            shutil.copytree(place.path / "four", place.path / copy)
+        place.run(place.job(**{**settings, "steps": 13, "ranks": ranks}), still, "--set", "optimizer.learning_rate=0.0",
+                  "--set", "schedule.initial_rate=0.0", "--accept-change", "optimizer.learning_rate",
+                  "--accept-change", "schedule.initial_rate")
+        after = smlp_json("checkpoint", "digest", place.path / final(still, 13))["tensors"]
+        for name, digest in weights.items():
+            if "/" not in name:
+                assert after[name] == digest, f"{name} differs after being loaded by {ranks} ranks"
+        place.run(place.job(**{**settings, "steps": 14, "ranks": ranks}), run)
+        resumed = [line["loss"] for line in place.lines(run, "metrics.jsonl") if line["step"] > 12]
+        assert len(resumed) == 2 and max(abs(a - b) for a, b in zip(straight, resumed)) < 1e-10, (straight, resumed)
+
+
+def a_second_run_in_the_same_directory_is_refused(place):
+    job = place.job(steps=100000, every=1000)
+    process = place.start(job, "busy")
+    harness.wait_until(lambda: len(place.lines("busy", "metrics.jsonl")) > 2, 60, "two steps")
+    second = place.run(job, "busy", expect=75)
+    assert str(process.pid) in second.stderr, second.stderr
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 75
+
+
+def a_changed_job_is_refused_with_the_keys(place):
+    place.run(place.job(steps=6), "run")
+    changed = place.run(place.job(steps=8), "run", "--set", "model.width=64", expect=78)
+    assert "model.width" in changed.stderr, changed.stderr
+    place.run(place.job(steps=8), "run", "--set", "optimizer.weight_decay=0.05", "--accept-change",
+              "optimizer.weight_decay")
+
+
+def weights_of_another_run_start_a_new_one(place):
+    place.run(place.job(steps=30, eval_every=30), "first")
+    place.run(place.job(steps=2, eval_every=2), "second", "--init-from", place.path / final("first", 30))
+
+    def score(run, step):
+        return [e["validation_loss"] for e in place.lines(run, "events.jsonl")
+                if e["event"] == "evaluation" and e["step"] == step][0]
+
+    assert abs(score("second", 0) - score("first", 30)) < 1e-5
+    assert score("first", 30) < score("first", 0) - 0.1
+
+
+def metrics_lines_hold_every_step(place):
+    place.run(place.job(steps=12, eval_every=4), "run")
+    lines = place.lines("run", "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    assert all(line["loss"] > 0 and line["tokens_per_second"] > 0 and line["attempt"] == 1 for line in lines)
+    assert [line["step"] for line in lines if line.get("validation_loss")] == [4, 8, 12]
+    targets = json.loads((place.path / "run" / "targets.json").read_text())
+    assert len(targets[0]["targets"]) == 2
+
+
+def text_comes_out_of_a_trained_model(place):
+    place.run(place.job(steps=40), "run")
+    once = smlp("generate", "run", "--prompt", "the ", "--tokens", 40, "--seed", 7, cwd=place.path).stdout
+    again = smlp("generate", "run", "--prompt", "the ", "--tokens", 40, "--seed", 7, cwd=place.path).stdout
+    assert once == again and once.startswith("the ") and len(once) > 20, once
+
+
+if __name__ == "__main__":
+    harness.main([ten_and_ten_steps_are_twenty, sigterm_saves_and_leaves_and_the_run_goes_on,
+                  a_flipped_bit_is_found_and_the_run_falls_back, any_number_of_ranks_reads_what_four_wrote,
+                  a_second_run_in_the_same_directory_is_refused, a_changed_job_is_refused_with_the_keys,
+                  weights_of_another_run_start_a_new_one, metrics_lines_hold_every_step,
+                  text_comes_out_of_a_trained_model])
