@@ -4,7 +4,8 @@
 //  * forward() may keep views of x, y and of scratch memory for its backward(); in evaluation mode it keeps
 //    nothing and may give its scratch back.
 //  * Each training forward() is followed by at most one backward(), before the arena is reset.
-//  * dx is written (=), parameter gradients are accumulated (+=). Only ParameterStore::zero_grad() clears them.
+//  * dx is written (=), parameter gradients are accumulated (+=). Only ParameterStore::zero_grad() clears
+//  them.
 //  * A layer touches memory through c.backend alone and never asks for its rank.
 #pragma once
 
@@ -20,24 +21,26 @@ enum class Mode : std::uint8_t { training, evaluation };
 
 // What one sparse layer did with the tokens of this rank's micro-batch, for the worker to publish.
 struct RoutingReport {
-  std::int64_t block = 0;                    // index in the stack, from 0
-  std::vector<std::int64_t> expert_tokens;   // tokens this rank sent to each expert
+  std::int64_t block = 0;                   // index in the stack, from 0
+  std::vector<std::int64_t> expert_tokens;  // tokens this rank sent to each expert
   std::int64_t dropped = 0;
-  TensorView rounds{};                       // i32 on the device: auction rounds of each group; may be empty
+  TensorView rounds{};  // i32 on the device: auction rounds of each group; may be empty
 };
 
-// What a layer may touch while it runs. Passed down, never global. The Trainer fills it anew for every micro-batch.
+// What a layer may touch while it runs. Passed down, never global. The Trainer fills it anew for every
+// micro-batch.
 struct Context {
   Backend& backend;
   Arena& scratch;
   Mode mode = Mode::training;
-  std::int64_t sequences = 0, length = 0;  // B on this rank, T of this micro-batch (may be shorter than trained)
-  TensorView tokens{};                     // i32 [B · T]
-  std::int64_t first_sequence = 0;         // place of my first sequence in the global batch: dropout, groups
+  std::int64_t sequences = 0,
+               length = 0;          // B on this rank, T of this micro-batch (may be shorter than trained)
+  TensorView tokens{};              // i32 [B · T]
+  std::int64_t first_sequence = 0;  // place of my first sequence in the global batch: dropout, groups
   std::int64_t step = 0;
   std::uint64_t seed = 0;
-  TensorView targets{};                    // i32 [B · T], -1: not predicted; for the loss head
-  TensorView loss_scale{};                 // f64 [1]: what each predicted token's gradient is multiplied by
+  TensorView targets{};     // i32 [B · T], -1: not predicted; for the loss head
+  TensorView loss_scale{};  // f64 [1]: what each predicted token's gradient is multiplied by
   std::vector<RoutingReport>* reports = nullptr;
 
   bool training() const noexcept { return mode == Mode::training; }

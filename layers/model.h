@@ -4,6 +4,8 @@
 
 #include <functional>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "comm/communicator.h"
 #include "layers/layer.h"
@@ -11,9 +13,10 @@
 
 namespace smlp {
 
-struct ModelConfig {  // model.md; [model] and [routing] of the job file, resolved
+struct ModelConfig {          // model.md; [model] and [routing] of the job file, resolved
   std::string kind = "smlp";  // "gmlp", "smlp"
-  std::int64_t context = 0, width = 0, hidden = 0, dense_blocks = 0, sparse_blocks = 0, experts = 1, heads = 1;
+  std::int64_t context = 0, width = 0, hidden = 0, dense_blocks = 0, sparse_blocks = 0, experts = 1,
+               heads = 1;
   std::int64_t vocabulary = 0;
   double dropout = 0;
   Activation activation = Activation::gelu_tanh;
@@ -21,6 +24,7 @@ struct ModelConfig {  // model.md; [model] and [routing] of the job file, resolv
   std::string channels = "deterministic";
   std::string tokens = "balanced";
   std::int64_t group_sequences = 1;
+  std::vector<std::string> stack;  // kind of each block ("gmlp", "smlp"); empty: by kind and placement
 };
 
 // What a layer is told of how the job is spread: which experts live here and whom to exchange tokens with.
@@ -31,14 +35,15 @@ struct ExpertGroup {
 class Model {
  public:
   virtual ~Model() = default;
-  // Forward over c.tokens; with c.targets and training mode also the loss and its gradient with respect to the
-  // last hidden state (chunk by chunk: all [tokens, vocabulary] logits are never held at once).
-  // row_loss: f64 [B · T], written.
+  // Forward over c.tokens; with c.targets and training mode also the loss and its gradient with respect to
+  // the last hidden state (chunk by chunk: all [tokens, vocabulary] logits are never held at once). row_loss:
+  // f64 [B · T], written.
   virtual void forward_loss(Context& c, TensorView row_loss) = 0;
   // After a training forward_loss(). block_done(k) is called when every gradient of stack entry k is final
   // (k counts down; k = blocks is the head with the final norm, -1 the embedding), to start its reduction.
   virtual void backward(Context& c, const std::function<void(int)>& block_done) = 0;
-  // Evaluation: logits of the given rows (i32 indices into the B · T rows; -1 gives zeros), out [n, vocabulary].
+  // Evaluation: logits of the given rows (i32 indices into the B · T rows; -1 gives zeros), out [n,
+  // vocabulary].
   virtual void forward_logits(Context& c, TensorView rows, TensorView logits) = 0;
   virtual int blocks() const = 0;
 };
@@ -47,5 +52,8 @@ std::unique_ptr<Model> make_model(const ModelConfig& config, ParameterStore& sto
 
 // Places of the sparse blocks in the stack, counted from 0, by the paper's or fairseq's rule (model.md §2).
 std::vector<bool> sparse_places(std::int64_t dense, std::int64_t sparse, const std::string& rule);
+// Kind of each block, from the first to the last.
+std::vector<std::string> stack_of(const ModelConfig& config);
+bool has_experts(const ModelConfig& config);
 
 }  // namespace smlp

@@ -41,8 +41,8 @@ struct ParameterSpec {
 
 struct Parameter : ParameterSpec {
   explicit Parameter(ParameterSpec spec) : ParameterSpec(std::move(spec)) {}
-  TensorView value, grad;      // views into a segment; valid after seal()
-  std::size_t segment = 0;     // where: segments()[segment], from element `offset`
+  TensorView value, grad;   // views into a segment; valid after seal()
+  std::size_t segment = 0;  // where: segments()[segment], from element `offset`
   std::int64_t offset = 0;
   Shape global_shape() const;  // dimension 0 times shards
 };
@@ -62,7 +62,8 @@ class ParameterStore {
   ParameterStore(const ParameterStore&) = delete;
   ParameterStore& operator=(const ParameterStore&) = delete;
 
-  // In forward order, the same on every rank. The reference stays valid. Throws after seal() or on a name twice.
+  // In forward order, the same on every rank. The reference stays valid. Throws after seal() or on a name
+  // twice.
   Parameter& add(ParameterSpec spec);
 
   // Lays out, allocates, writes first values. Gradients are f32 where values are bf16 or f16, else as values.
@@ -76,7 +77,7 @@ class ParameterStore {
   const std::deque<Parameter>& parameters() const { return list_; }
   Parameter& find(const std::string& name);
 
-  std::int64_t count_global() const;                     // elements of the whole model
+  std::int64_t count_global() const;  // elements of the whole model
   std::int64_t count_global(Placement placement) const;
   // Optimiser state is laid out like a segment's values: the part of it that belongs to `parameter`.
   static TensorView part_of(const TensorView& like_segment, const Parameter& parameter);

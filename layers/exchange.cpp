@@ -1,0 +1,125 @@
+#include "layers/exchange.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "core/error.h"
+
+namespace smlp {
+
+ExpertExchange::ExpertExchange(Communicator& ranks, std::int64_t experts)
+    : ranks_(ranks), members_(ranks.size()), experts_(experts), local_experts_(experts / members_) {
+  expect(experts % members_ == 0,
+         fmt::format("{} experts cannot be spread evenly over a group of {} ranks", experts, members_));
+}
+
+void ExpertExchange::begin(const Context& c) {
+  length_ = c.length;
+  sequences_.assign(static_cast<std::size_t>(members_), c.sequences);
+  if (!alone()) {
+    const std::size_t members = sequences_.size();
+    std::vector<std::int64_t> mine(2 * members), all(2 * members);
+    for (std::size_t p = 0; p < members; ++p) {
+      mine[2 * p] = c.sequences;
+      mine[2 * p + 1] = c.length;
+    }
+    ranks_.all_to_all_host(mine, all);
+    for (std::size_t p = 0; p < members; ++p) {
+      sequences_[p] = all[2 * p];
+      if (c.sequences == 0) length_ = std::max(length_, all[2 * p] > 0 ? all[2 * p + 1] : 0);
+    }
+    for (std::size_t p = 0; p < members; ++p) {
+      expect(
+          sequences_[p] == 0 || all[2 * p + 1] == length_,
+          fmt::format("ranks of one expert group brought sequences of {} and of {} tokens to the same call",
+                      length_, all[2 * p + 1]));
+    }
+  }
+  all_sequences_ = std::accumulate(sequences_.begin(), sequences_.end(), std::int64_t{0});
+}
+
+void ExpertExchange::all_to_all(Context& c, TensorView in, std::span<const std::int64_t> rows_to,
+                                TensorView out, std::span<const std::int64_t> rows_from) {
+  ranks_.after(c.backend);
+  ranks_.all_to_all(in, rows_to, out, rows_from);
+  ranks_.before(c.backend);
+}
+
+std::vector<std::int64_t> ExpertExchange::share_counts(std::span<const std::int64_t> of_experts) {
+  std::vector<std::int64_t> from(of_experts.size());
+  ranks_.all_to_all_host(of_experts, from);
+  return from;
+}
+
+ParameterSpec ExpertExchange::slice_of(ParameterSpec of_expert) const {
+  const Shape& one = of_expert.shape;
+  of_expert.shape = one.rank() == 1 ? Shape{local_experts_, one[0]} : Shape{local_experts_, one[0], one[1]};
+  of_expert.placement = Placement::expert;
+  of_expert.shard = ranks_.rank();
+  of_expert.shards = members_;
+  return of_expert;
+}
+
+void TokenExchange::prepare(std::span<const std::int64_t> rows_of_expert,
+                            std::optional<std::int64_t> slots_of_group, std::int64_t group_sequences) {
+  const auto local = static_cast<std::size_t>(exchange_.local_experts());
+  const auto members = static_cast<std::size_t>(exchange_.members());
+  arrived_to_grouped_.clear();
+  grouped_to_arrived_.clear();
+  if (exchange_.alone()) {
+    rows_of_local_.assign(rows_of_expert.begin(), rows_of_expert.end());
+    expert_rows_ = std::accumulate(rows_of_local_.begin(), rows_of_local_.end(), std::int64_t{0});
+    return;
+  }
+  std::vector<std::int64_t> from;  // [source][local expert]
+  if (slots_of_group) {
+    for (const std::int64_t sequences : exchange_.sequences()) {
+      from.insert(from.end(), local, sequences / group_sequences * *slots_of_group);
+    }
+  } else {
+    from = exchange_.share_counts(rows_of_expert);
+  }
+  rows_to_.assign(members, 0);
+  rows_from_.assign(members, 0);
+  rows_of_local_.assign(local, 0);
+  for (std::size_t p = 0; p < members; ++p) {
+    for (std::size_t l = 0; l < local; ++l) {
+      rows_to_[p] += rows_of_expert[p * local + l];
+      rows_from_[p] += from[p * local + l];
+      rows_of_local_[l] += from[p * local + l];
+    }
+  }
+  expert_rows_ = std::accumulate(rows_from_.begin(), rows_from_.end(), std::int64_t{0});
+  if (local == 1) return;
+  std::vector<std::int64_t> next(local, 0);  // where an expert's next rows go
+  for (std::size_t l = 1; l < local; ++l) next[l] = next[l - 1] + rows_of_local_[l - 1];
+  std::int64_t arrived = 0;
+  for (std::size_t i = 0; i < from.size(); ++i) {
+    if (from[i] > 0) {
+      arrived_to_grouped_.push_back({arrived, next[i % local], from[i]});
+      grouped_to_arrived_.push_back({next[i % local], arrived, from[i]});
+    }
+    arrived += from[i];
+    next[i % local] += from[i];
+  }
+}
+
+void TokenExchange::to_experts(Context& c, TensorView slots, TensorView rows) {
+  if (arrived_to_grouped_.empty()) return exchange_.all_to_all(c, slots, rows_to_, rows, rows_from_);
+  const Arena::Frame frame(c.scratch);
+  const TensorView arrived = c.scratch.take(rows.shape, rows.dtype);
+  exchange_.all_to_all(c, slots, rows_to_, arrived, rows_from_);
+  c.backend.copy_rows(arrived, rows, arrived_to_grouped_);
+}
+
+void TokenExchange::to_tokens(Context& c, TensorView rows, TensorView slots) {
+  if (grouped_to_arrived_.empty()) return exchange_.all_to_all(c, rows, rows_from_, slots, rows_to_);
+  const Arena::Frame frame(c.scratch);
+  const TensorView arrived = c.scratch.take(rows.shape, rows.dtype);
+  c.backend.copy_rows(rows, arrived, grouped_to_arrived_);
+  exchange_.all_to_all(c, arrived, rows_from_, slots, rows_to_);
+}
+
+}  // namespace smlp

@@ -1,0 +1,72 @@
+// The expert group as sparse layers see it: who brings how many sequences to this call, and tokens to where
+// their experts live and back. Owned by the Model; layers hold a reference and never ask for a rank.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "layers/layer.h"
+#include "params/parameter_store.h"
+
+namespace smlp {
+
+class ExpertExchange {
+ public:
+  ExpertExchange(Communicator& ranks, std::int64_t experts);
+
+  // Once a forward pass, before any layer: shares sequences and length. Ranks may differ in sequences (none
+  // at all included), never in length.
+  void begin(const Context& c);
+
+  bool alone() const noexcept { return members_ == 1; }
+  std::int64_t members() const noexcept { return members_; }
+  std::int64_t local_experts() const noexcept { return local_experts_; }
+  std::int64_t length() const noexcept { return length_; }
+  std::span<const std::int64_t> sequences() const noexcept { return sequences_; }  // of every member
+  std::int64_t all_sequences() const noexcept { return all_sequences_; }
+
+  void all_to_all(Context& c, TensorView in, std::span<const std::int64_t> rows_to, TensorView out,
+                  std::span<const std::int64_t> rows_from);
+  // One block of local_experts() counts for each member, to and from.
+  std::vector<std::int64_t> share_counts(std::span<const std::int64_t> of_experts);
+
+  // This rank's slice of a parameter that is stacked over experts: `of_expert` is the shape of one.
+  ParameterSpec slice_of(ParameterSpec of_expert) const;
+
+ private:
+  Communicator& ranks_;
+  std::int64_t members_, experts_, local_experts_;
+  std::int64_t length_ = 0, all_sequences_ = 0;
+  std::vector<std::int64_t> sequences_;
+};
+
+// The way of one layer's rows to their experts: slots [expert][..] on the token side, on the other side
+// [local expert][source][..], so that all rows of an expert are adjacent.
+class TokenExchange {
+ public:
+  explicit TokenExchange(ExpertExchange& exchange) : exchange_(exchange) {}
+
+  // rows_of_expert: of this rank, all experts. slots_of_group, where it is known: slots an expert gets from a
+  // routing group of `group_sequences` sequences; else the counts are exchanged.
+  void prepare(std::span<const std::int64_t> rows_of_expert, std::optional<std::int64_t> slots_of_group,
+               std::int64_t group_sequences);
+
+  bool direct() const noexcept { return exchange_.alone(); }  // both sides are the same memory
+  std::int64_t expert_rows() const noexcept { return expert_rows_; }
+  std::span<const std::int64_t> rows_of_local_expert() const noexcept { return rows_of_local_; }
+
+  // Not called when direct().
+  void to_experts(Context& c, TensorView slots, TensorView rows);
+  void to_tokens(Context& c, TensorView rows, TensorView slots);
+
+ private:
+  ExpertExchange& exchange_;
+  std::int64_t expert_rows_ = 0;
+  std::vector<std::int64_t> rows_to_, rows_from_, rows_of_local_;
+  std::vector<RowBlock> arrived_to_grouped_, grouped_to_arrived_;  // empty: the orders are the same
+};
+
+}  // namespace smlp

@@ -1,0 +1,32 @@
+// The dense block of gMLP: x + W_out · (u * (W_s · LN(v) + b_s)), u and v the halves of act(W_in · LN(x)).
+#pragma once
+
+#include "layers/dropout.h"
+#include "layers/spatial_gate.h"
+
+namespace smlp {
+
+struct GmlpSizes {
+  std::int64_t width, hidden, context, heads = 1;
+};
+
+class GmlpBlock final : public Layer {
+ public:
+  GmlpBlock(ParameterStore& store, const std::string& name, GmlpSizes sizes, Activation activation,
+            double dropout);
+
+  void forward(Context& c, TensorView x, TensorView y) override;
+  void backward(Context& c, TensorView dy, TensorView dx) override;
+
+ private:
+  std::int64_t half_;
+  Activation activation_;
+  LayerNorm norm_;
+  Parameter &in_weight_, &in_bias_;
+  SpatialGate gate_;
+  Parameter &out_weight_, &out_bias_;
+  Dropout dropout_;
+  TensorView normed_, pre_activation_, gated_;
+};
+
+}  // namespace smlp

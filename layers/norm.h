@@ -1,0 +1,33 @@
+// LayerNorm with what its backward pass needs, over rows or over equal parts of each row.
+#pragma once
+
+#include <string>
+
+#include "layers/layer.h"
+#include "params/parameter_store.h"
+
+namespace smlp {
+
+class LayerNorm final : public Layer {
+ public:
+  LayerNorm(ParameterStore& store, const std::string& name, std::int64_t width);
+  // One norm an expert: `weight` and `bias` [experts, width] belong to parts of the row, in their order.
+  LayerNorm(Parameter& weight, Parameter& bias) : weight_(weight), bias_(bias) {}
+
+  void forward(Context& c, TensorView x, TensorView y) override;
+  void backward(Context& c, TensorView dy, TensorView dx) override { backward(c, dy, {}, dx); }
+  // dx = backward(dy) + residual; dx may be dy or the residual.
+  void backward(Context& c, TensorView dy, TensorView residual, TensorView dx);
+
+ private:
+  std::int64_t groups() const noexcept { return weight_.shape.rank() == 1 ? 1 : weight_.shape[0]; }
+
+  Parameter& weight_;
+  Parameter& bias_;
+  TensorView x_, mean_, inverse_deviation_;
+};
+
+// The type of means, deviations and other numbers that carry a row: f32, f64 for f64.
+inline DType wide_type(DType values) noexcept { return values == DType::f64 ? DType::f64 : DType::f32; }
+
+}  // namespace smlp

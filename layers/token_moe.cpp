@@ -1,0 +1,112 @@
+#include "layers/token_moe.h"
+
+#include <fmt/format.h>
+
+#include "core/error.h"
+
+namespace smlp {
+
+TokenMoe::TokenMoe(ParameterStore& store, const std::string& name, std::int64_t block, TokenMoeSizes sizes,
+                   Activation activation, double dropout, std::unique_ptr<Router> router,
+                   ExpertExchange& exchange)
+    : block_(block),
+      sizes_(sizes),
+      router_(std::move(router)),
+      experts_(store, name + ".experts", sizes.width, sizes.hidden, activation, exchange),
+      group_(exchange),
+      exchange_(exchange),
+      dropout_(name, dropout) {}
+
+RouteCall TokenMoe::call(Context& c) const {
+  return {c.backend, c.scratch, c.training(), c.sequences / sizes_.group_sequences, c.tokens};
+}
+
+void TokenMoe::make_plan(Context& c, TensorView x) {
+  expect(!c.training() || c.sequences % sizes_.group_sequences == 0,
+         fmt::format("a micro-batch of {} sequences is no whole number of routing groups of {}", c.sequences,
+                     sizes_.group_sequences));
+  RouteCall route = call(c);
+  plan_ = router_->plan(route, x);
+  exchange_.prepare(plan_.rows_of_expert,
+                    router_->slots_of_group(c.training(), sizes_.group_sequences * group_.length()),
+                    sizes_.group_sequences);
+  if (c.reports != nullptr) report(c);
+}
+
+void TokenMoe::report(Context& c) const {
+  RoutingReport report{block_, plan_.rows_of_expert, 0, plan_.rounds};
+  if (!plan_.every_slot_used && plan_.slots() > 0) {
+    std::vector<std::int32_t> token_of_slot(static_cast<std::size_t>(plan_.slots()));
+    c.backend.download(plan_.token_of_slot, token_of_slot.data());
+    std::size_t slot = 0;
+    std::int64_t placed = 0;
+    for (std::size_t e = 0; e < plan_.rows_of_expert.size(); ++e) {
+      for (std::int64_t i = 0; i < plan_.rows_of_expert[e]; ++i, ++slot) {
+        if (token_of_slot[slot] < 0) --report.expert_tokens[e];
+      }
+      placed += report.expert_tokens[e];
+    }
+    report.dropped = c.rows() - placed;
+  }
+  c.reports->push_back(std::move(report));
+}
+
+void TokenMoe::dispatch(Context& c, TensorView tokens, TensorView weight, TensorView rows) {
+  if (exchange_.direct()) {
+    if (rows.rows() > 0) c.backend.gather_rows(tokens, plan_.token_of_slot, 1, weight, rows);
+    return;
+  }
+  const Arena::Frame frame(c.scratch);
+  const TensorView slots = c.scratch.take({plan_.slots(), sizes_.width}, tokens.dtype);
+  if (slots.rows() > 0) c.backend.gather_rows(tokens, plan_.token_of_slot, 1, weight, slots);
+  exchange_.to_experts(c, slots, rows);
+}
+
+TensorView TokenMoe::collect(Context& c, TensorView rows) {
+  if (exchange_.direct()) return rows;
+  const TensorView slots = c.scratch.take({plan_.slots(), sizes_.width}, rows.dtype);
+  exchange_.to_tokens(c, rows, slots);
+  return slots;
+}
+
+void TokenMoe::forward(Context& c, TensorView x, TensorView y) {
+  make_plan(c, x);
+  const Shape at_experts{exchange_.expert_rows(), sizes_.width};
+  const TensorView rows = c.scratch.take(at_experts, x.dtype);
+  dispatch(c, x, {}, rows);
+  const TensorView out = c.scratch.take(at_experts, x.dtype);
+  experts_.forward(c, exchange_.rows_of_local_expert(), rows, out);
+  answers_ = collect(c, out);
+  if (x.rows() == 0) return;
+  const bool dropping = dropout_.active(c);
+  if (dropping) {
+    c.backend.fill(y, 0);
+  } else {
+    c.backend.copy(x, y);
+  }
+  c.backend.scatter_add_rows(answers_, plan_.token_of_slot, 1, plan_.weight, y);
+  if (dropping) {
+    dropout_.apply(c, y, y);
+    c.backend.add(y, x, y);
+  }
+}
+
+void TokenMoe::backward(Context& c, TensorView dy, TensorView dx) {
+  const Arena::Frame frame(c.scratch);
+  const TensorView dbranch = dropout_.gradient(c, dy);
+  const TensorView drows = c.scratch.take({exchange_.expert_rows(), sizes_.width}, dy.dtype);
+  dispatch(c, dbranch, plan_.weight, drows);
+  experts_.backward(c, drows, drows);
+  const TensorView dslots = collect(c, drows);
+  if (dy.rows() == 0) return;
+  TensorView dweight;
+  if (plan_.weight) {
+    dweight = c.scratch.take({plan_.slots()}, plan_.weight.dtype);
+    c.backend.row_dots(answers_, dbranch, plan_.token_of_slot, dweight);
+  }
+  RouteCall route = call(c);
+  router_->backward(route, plan_, dweight, dy, dx);
+  c.backend.scatter_add_rows(dslots, plan_.token_of_slot, 1, {}, dx);
+}
+
+}  // namespace smlp

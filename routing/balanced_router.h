@@ -1,0 +1,27 @@
+// BASE's routing: scores are products with one centroid an expert; training assigns every group of tokens
+// in balance, evaluation sends each token to its best expert. An answer counts sigmoid(x · centroid), which
+// is the only way a gradient reaches the centroids. Scores and their gradients are f32 (f64 for f64).
+#pragma once
+
+#include <string>
+
+#include "routing/router.h"
+
+namespace smlp {
+
+class BalancedRouter final : public Router {
+ public:
+  BalancedRouter(ParameterStore& store, const std::string& name, std::int64_t experts, std::int64_t width);
+
+  RoutePlan plan(RouteCall& call, TensorView x) override;
+  void backward(RouteCall& call, const RoutePlan& plan, TensorView dweight, TensorView residual,
+                TensorView dx) override;
+  std::optional<std::int64_t> slots_of_group(bool training, std::int64_t tokens) const override;
+
+ private:
+  std::int64_t experts_;
+  Parameter& centroids_;
+  TensorView x_, alpha_;  // of the last plan
+};
+
+}  // namespace smlp
