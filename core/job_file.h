@@ -28,6 +28,11 @@ struct LoadedJob {
 
 // `overrides`: "section.key=value" with a TOML value; a bare word is a string. Throws Error(configuration).
 LoadedJob load_job(const std::filesystem::path& file, const std::vector<std::string>& overrides = {});
+// The same from text; `file` is its name in sentences.
+LoadedJob parse_job(const std::string& text, const std::filesystem::path& file,
+                    const std::vector<std::string>& overrides = {});
+std::string origin_of(const LoadedJob& job, const std::string& key);
+void set_origin(LoadedJob& job, const std::string& key, const std::string& origin);  // a value that was resolved
 
 // Values that must fit each other, before anything runs: E divides H, the global batch can be shared by `ranks`,
 // heads divide F/2, ... Throws Error(configuration) naming key, line and remedy. Fills in group_sequences,

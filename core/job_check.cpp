@@ -1,0 +1,250 @@
+// Values of a job that must fit each other. What one value alone may be stands in the table (core/job_keys.cpp).
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <numeric>
+
+#include "core/error.h"
+#include "core/job_file.h"
+#include "core/job_keys.h"
+
+namespace smlp {
+
+namespace {
+
+std::int64_t largest_divisor(std::int64_t of, std::int64_t at_most) {
+  std::int64_t best = 1;
+  for (std::int64_t d = 1; d * d <= of; ++d) {
+    if (of % d != 0) continue;
+    for (const auto candidate : {d, of / d}) {
+      if (candidate <= at_most) best = std::max(best, candidate);
+    }
+  }
+  return best;
+}
+
+std::int64_t least_divisor_from(std::int64_t of, std::int64_t at_least) {
+  std::int64_t best = of;
+  for (std::int64_t d = 1; d * d <= of; ++d) {
+    if (of % d != 0) continue;
+    for (const auto candidate : {d, of / d}) {
+      if (candidate >= at_least) best = std::min(best, candidate);
+    }
+  }
+  return best;
+}
+
+std::string neighbours(std::int64_t of, std::int64_t wrong) {
+  const auto below = largest_divisor(of, wrong), above = least_divisor_from(of, wrong);
+  return below == above || above < wrong ? fmt::format("{}", below) : fmt::format("{} or {}", below, above);
+}
+
+class Checker {
+ public:
+  explicit Checker(LoadedJob& job) : job_(job), c_(job.config) {}
+
+  void run() {
+    check_names();
+    check_words();
+    check_model();
+    check_batch();
+    check_experts();
+    check_schedule();
+    check_rest();
+    if (!problems_.empty()) throw Error(code_, fmt::format("{}", fmt::join(problems_, "\n")));
+  }
+
+ private:
+  // "demo.toml:12: model.experts = 5"
+  std::string shown(const std::string& key) const {
+    auto origin = origin_of(job_, key);
+    if (origin == "default") origin = fmt::format("{} (by default)", job_.file.string());
+    return fmt::format("{}: {} = {}", origin, key, value_of(c_, key));
+  }
+  void wrong(const std::string& key, const std::string& sentence) {
+    problems_.push_back(fmt::format("{} {}", shown(key), sentence));
+    code_ = ExitCode::configuration;
+  }
+  void resolve(const std::string& key, const std::string& how) { set_origin(job_, key, how); }
+
+  void check_names() {
+    const auto& name = c_.name;
+    const bool control = std::any_of(name.begin(), name.end(), [](char ch) {
+      return static_cast<unsigned char>(ch) < 0x20 || ch == 0x7F;
+    });
+    if (name.empty()) {
+      problems_.push_back(fmt::format("{}: the job has no name; write name = \"…\" at the top", job_.file.string()));
+    } else if (control || name.find('/') != std::string::npos || name == "." || name == "..") {
+      wrong("name", "can't name a folder: leave out '/' and control characters");
+    } else if (name.size() > 200) {
+      wrong("name", "is too long to name a folder: at most 200 bytes");
+    }
+  }
+
+  void check_words() {
+    const bool leaks = c_.routing.channels == "leaky" && !c_.routing.allow_leak;
+    if (leaks) {
+      wrong("routing.channels", "lets a token see later ones, so its losses mean nothing for generation; "
+                                "it is for study, with routing.allow_leak = true");
+    }
+    for (const auto& key : job_key_table()) {
+      if (key.allowed.later.empty() || (leaks && key.info.key == "routing.channels")) continue;
+      const auto& word = *std::get<std::string*>(key.field(c_));
+      const auto& later = key.allowed.later;
+      if (std::find(later.begin(), later.end(), word) != later.end()) {
+        wrong(key.info.key, fmt::format("is not in this build yet; choose {}", listed(key.allowed.words)));
+      }
+    }
+  }
+
+  void check_model() {
+    auto& m = c_.model;
+    if (m.kind == "gmlp" && m.sparse_blocks != 0) {
+      if (origin_of(job_, "model.sparse_blocks") == "default") {
+        m.sparse_blocks = 0;
+        resolve("model.sparse_blocks", "model.kind = \"gmlp\" has none");
+      } else {
+        wrong("model.sparse_blocks", "but model.kind = \"gmlp\" has no sparse blocks; leave the key out or choose smlp");
+      }
+    }
+    if (m.dense_blocks + m.sparse_blocks == 0) wrong("model.dense_blocks", "and no sparse blocks make an empty model");
+    if (m.dense_blocks == 0 && m.sparse_blocks > 0 && m.placement == "paper") {
+      wrong("model.dense_blocks", "leaves the paper's rule nowhere to place sparse blocks: have one dense block at least, "
+                                  "or model.placement = \"fairseq\"");
+    }
+    if (m.hidden % 2 != 0) {
+      wrong("model.hidden", fmt::format("is odd, but a gMLP block cuts it in half; choose {} or {}", m.hidden - 1,
+                                        m.hidden + 1));
+    } else if (m.hidden / 2 % m.heads != 0) {
+      wrong("model.heads", fmt::format("does not divide model.hidden / 2 = {}; choose {}", m.hidden / 2,
+                                       neighbours(m.hidden / 2, m.heads)));
+    }
+    if (m.vocabulary == 1) wrong("model.vocabulary", "leaves nothing to predict; 0 takes the tokenizer's");
+    if (m.sparse_blocks > 0 && m.width % m.experts != 0) {
+      wrong("model.experts",
+            fmt::format("does not divide model.width = {}, and each expert takes an equal share of the channels; "
+                        "choose {} experts",
+                        m.width, neighbours(m.width, m.experts)));
+    }
+  }
+
+  void check_batch() {
+    auto& t = c_.train;
+    const std::int64_t at_once = c_.cluster.ranks * t.micro_batch;
+    if (t.global_batch % at_once != 0) {
+      const auto below = t.global_batch / at_once * at_once;
+      auto remedy = below > 0 ? fmt::format("choose {} or {}", below, below + at_once)
+                              : fmt::format("choose {}", at_once);
+      if (t.global_batch % c_.cluster.ranks == 0) {
+        remedy += fmt::format(", or train.micro_batch = {}",
+                              largest_divisor(t.global_batch / c_.cluster.ranks, t.micro_batch));
+      }
+      wrong("train.global_batch",
+            fmt::format("can't be shared out: {} ranks x micro-batches of {} take {} sequences at once, and the global "
+                        "batch must be a multiple of that; {}",
+                        c_.cluster.ranks, t.micro_batch, at_once, remedy));
+    }
+    auto& group = c_.routing.group_sequences;
+    if (group == 0) {
+      group = t.micro_batch;
+      resolve("routing.group_sequences", "train.micro_batch");
+    } else if (t.micro_batch % group != 0) {
+      const bool inherited = origin_of(job_, "routing.group_sequences").find(':') == std::string::npos;
+      wrong("routing.group_sequences",
+            fmt::format("does not divide train.micro_batch = {}: a micro-batch is a whole number of groups; choose {}",
+                        t.micro_batch,
+                        inherited ? fmt::format("a micro-batch that is a multiple of {}", group)
+                                  : neighbours(t.micro_batch, group)));
+    }
+  }
+
+  void check_experts() {
+    auto& ways = c_.cluster.expert_ranks;
+    const auto experts = c_.model.experts, ranks = c_.cluster.ranks;
+    if (ways == 0) {
+      ways = c_.model.sparse_blocks == 0 ? 1 : std::gcd(experts, ranks);
+      resolve("cluster.expert_ranks",
+              c_.model.sparse_blocks == 0 ? "no sparse blocks" : "gcd(model.experts, cluster.ranks)");
+      return;
+    }
+    const auto common = std::gcd(experts, ranks);
+    if (ranks % ways != 0) {
+      wrong("cluster.expert_ranks",
+            fmt::format("does not divide cluster.ranks = {}; choose {}", ranks, neighbours(common, ways)));
+    } else if (experts % ways != 0) {
+      wrong("cluster.expert_ranks",
+            fmt::format("does not divide model.experts = {}; choose {}", experts, neighbours(common, ways)));
+    }
+  }
+
+  void check_schedule() {
+    const auto& o = c_.optimizer;
+    auto& s = c_.schedule;
+    if (o.betas.size() != 2) {
+      wrong("optimizer.betas", fmt::format("has {} entries, but AdamW takes two, as in [0.9, 0.98]", o.betas.size()));
+    }
+    if (s.decay_steps == 0) {
+      s.decay_steps = c_.train.steps;
+      resolve("schedule.decay_steps", "train.steps");
+    }
+    if (s.kind == "cosine" && s.decay_steps <= s.warmup_steps) {
+      wrong("schedule.warmup_steps",
+            fmt::format("leaves the cosine no step to fall, for it ends at step {} (schedule.decay_steps); choose less",
+                        s.decay_steps));
+    }
+    if (s.kind == "cosine" && s.minimum_rate > o.learning_rate) {
+      wrong("schedule.minimum_rate", fmt::format("is above optimizer.learning_rate = {}, so the cosine would rise",
+                                                 value_of(c_, "optimizer.learning_rate")));
+    }
+    if (s.warmup_steps > 0 && s.initial_rate > o.learning_rate) {
+      wrong("schedule.initial_rate", fmt::format("is above optimizer.learning_rate = {}, so the warm-up would fall",
+                                                 value_of(c_, "optimizer.learning_rate")));
+    }
+  }
+
+  void check_rest() {
+    const auto& d = c_.data;
+    const double sum = std::accumulate(d.weights.begin(), d.weights.end(), 0.0);
+    if (!d.weights.empty() && d.weights.size() != d.train.size()) {
+      wrong("data.weights", fmt::format("has {} entries for {} files in data.train; give one for each", d.weights.size(),
+                                        d.train.size()));
+    } else if (!d.weights.empty() && sum <= 0) {
+      wrong("data.weights", "sums to nothing; at least one must be above 0");
+    }
+    if (c_.checkpoint.keep_best && d.valid.empty()) {
+      wrong("checkpoint.keep_best", "needs data.valid: the best is the one of the least validation loss");
+    } else if (c_.checkpoint.keep_best && c_.train.eval_every == 0) {
+      wrong("checkpoint.keep_best", "needs train.eval_every above 0: the best is the one of the least validation loss");
+    }
+    if (!is_address(c_.metrics.listen)) {
+      wrong("metrics.listen", "is no address and port; write it as \"127.0.0.1:0\" or \"[::1]:9100\"");
+    }
+    if (c_.cluster.device == "cuda" && problems_.empty()) {
+      wrong("cluster.device", "asks for a GPU, but this build of smlp computes on CPUs alone; choose cpu or auto");
+      code_ = ExitCode::unavailable;
+    }
+  }
+
+  static bool is_address(const std::string& text) {
+    const auto colon = text.rfind(':');
+    if (colon == std::string::npos || colon == 0) return false;
+    const auto host = text.substr(0, colon), port = text.substr(colon + 1);
+    const bool bracketed = host.starts_with('[') && host.ends_with(']') && host.size() > 2;
+    if (!bracketed && host.find_first_of(":[] \t/") != std::string::npos) return false;
+    int number = -1;
+    const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), number);
+    return error == std::errc() && end == port.data() + port.size() && number >= 0 && number <= 65535;
+  }
+
+  LoadedJob& job_;
+  JobConfig& c_;
+  std::vector<std::string> problems_;
+  ExitCode code_ = ExitCode::configuration;
+};
+
+}  // namespace
+
+void check_and_resolve(LoadedJob& job) { Checker(job).run(); }
+
+}  // namespace smlp

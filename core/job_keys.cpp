@@ -1,0 +1,253 @@
+#include "core/job_keys.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <string_view>
+
+namespace smlp {
+
+namespace {
+
+using J = JobConfig;
+
+const char* type_name(const JobField& field) {
+  static constexpr std::array names = {"integer", "number", "boolean", "string", "strings", "numbers"};
+  return names[field.index()];
+}
+
+bool key_may_change(std::string_view key) {
+  return key == "train.steps" || key == "train.micro_batch" || key.starts_with("checkpoint.") ||
+         key.starts_with("metrics.") || key.starts_with("cluster.") || key.starts_with("slurm.");
+}
+
+class Table {
+ public:
+  void add(const std::string& key, std::function<JobField(JobConfig&)> field, Allowed allowed, std::string meaning) {
+    JobConfig defaults;
+    const JobField value = field(defaults);
+    keys.push_back({{key, type_name(value), toml_text(value), std::move(meaning), key_may_change(key)},
+                    std::move(allowed),
+                    std::move(field)});
+  }
+  std::vector<JobKey> keys;
+};
+
+// Adds keys of one section, whatever the type of the member.
+template <class Section>
+class InSection {
+ public:
+  InSection(Table& table, std::string name, Section J::*section)
+      : table_(table), name_(std::move(name)), section_(section) {}
+  template <class T>
+  InSection& key(const char* member, T Section::*place, std::string meaning, Allowed allowed = {}) {
+    const auto section = section_;
+    table_.add(name_ + "." + member, [=](JobConfig& c) { return JobField(&(c.*section.*place)); },
+               std::move(allowed), std::move(meaning));
+    return *this;
+  }
+
+ private:
+  Table& table_;
+  std::string name_;
+  Section J::*section_;
+};
+
+constexpr double largest_size = 1 << 30, largest_world = 1 << 20;
+
+Allowed size(double least = 1, double most = largest_size) { return {.least = least, .most = most}; }
+Allowed words(std::vector<std::string> now, std::vector<std::string> later = {}) {
+  return {.words = std::move(now), .later = std::move(later)};
+}
+Allowed fraction() { return {.least = 0, .most = 1, .below_most = true}; }
+Allowed positive() { return {.least = 0, .above_least = true}; }
+
+void add_model_keys(Table& table) {
+  using M = J::Model;
+  InSection(table, "model", &J::model)
+      .key("kind", &M::kind, "the architecture: gmlp (dense) or smlp (sparse)",
+           words({"smlp", "gmlp"}, {"transformer", "gshard", "switch", "base", "hash", "gmlp-token-moe"}))
+      .key("context", &M::context, "T, tokens a sequence", size(2))
+      .key("width", &M::width, "H, channels of a token", size())
+      .key("hidden", &M::hidden, "F, channels inside a block; even", size(2))
+      .key("dense_blocks", &M::dense_blocks, "N1, gMLP blocks", size(0, 1 << 16))
+      .key("sparse_blocks", &M::sparse_blocks, "N2, blocks of sMoE and tMoE; 0 for gmlp", size(0, 1 << 16))
+      .key("experts", &M::experts, "E, experts of a sparse block; must divide width", size(1, largest_world))
+      .key("heads", &M::heads, "spatial gates of a block; must divide hidden / 2", size())
+      .key("vocabulary", &M::vocabulary, "tokens known; 0: the tokenizer's, padded to a multiple of 64", size(0))
+      .key("dropout", &M::dropout, "share of activations dropped in training", fraction())
+      .key("activation", &M::activation, "gelu_tanh, gelu (erf) or relu", words({"gelu_tanh", "gelu", "relu"}))
+      .key("placement", &M::placement, "where sparse blocks stand among dense ones: the paper's rule or fairseq's",
+           words({"paper", "fairseq"}));
+
+  using R = J::Routing;
+  InSection(table, "routing", &J::routing)
+      .key("tokens", &R::tokens, "how tokens find their expert", words({"balanced"}, {"switch", "gshard", "hash"}))
+      .key("channels", &R::channels, "how channels find their expert",
+           words({"deterministic"}, {"partial", "leaky"}))
+      .key("allow_leak", &R::allow_leak, "leaky is refused without it: it sees later tokens")
+      .key("group_sequences", &R::group_sequences,
+           "consecutive sequences of the global batch routed together; 0: the micro-batch", size(0))
+      .key("capacity_factor", &R::capacity_factor, "places an expert has over its even share; switch and gshard",
+           positive())
+      .key("evaluation_capacity_factor", &R::evaluation_capacity_factor,
+           "the same at evaluation; 0: nothing is dropped");
+}
+
+void add_data_and_optimizer_keys(Table& table) {
+  using D = J::Data;
+  InSection(table, "data", &J::data)
+      .key("tokenizer", &D::tokenizer, "a folder with vocab.json and merges.txt, or \"bytes\"")
+      .key("train", &D::train, "prefixes of token files to train on (`smlp data prepare` writes them)")
+      .key("valid", &D::valid, "prefixes of token files to evaluate on")
+      .key("weights", &D::weights, "one for each of data.train, mixes them; none: by size");
+
+  using O = J::Optimizer;
+  InSection(table, "optimizer", &J::optimizer)
+      .key("learning_rate", &O::learning_rate, "highest learning rate")
+      .key("betas", &O::betas, "AdamW's two averages, each in [0, 1)", fraction())
+      .key("eps", &O::eps, "AdamW's divisor never falls below it", positive())
+      .key("weight_decay", &O::weight_decay, "decoupled, on all but biases and norms")
+      .key("clip_norm", &O::clip_norm, "largest norm of the whole gradient; 0: off");
+
+  using S = J::Schedule;
+  InSection(table, "schedule", &J::schedule)
+      .key("kind", &S::kind, "inverse_sqrt, cosine or constant", words({"inverse_sqrt", "cosine", "constant"}))
+      .key("warmup_steps", &S::warmup_steps, "steps from initial_rate up to learning_rate")
+      .key("initial_rate", &S::initial_rate, "learning rate of the first step")
+      .key("minimum_rate", &S::minimum_rate, "cosine: the rate at its end")
+      .key("decay_steps", &S::decay_steps, "cosine: the step of its end; 0: train.steps");
+
+  using T = J::Train;
+  InSection(table, "train", &J::train)
+      .key("steps", &T::steps, "optimiser steps of the run", size(1, 1e15))
+      .key("global_batch", &T::global_batch, "sequences a step, over all ranks", size())
+      .key("micro_batch", &T::micro_batch, "sequences a rank takes at once", size())
+      .key("precision", &T::precision, "f32, bf16 (f32 master weights) or f64 (for checks)",
+           words({"f32", "bf16", "f64"}, {"fp16"}))
+      .key("eval_every", &T::eval_every, "steps between evaluations on data.valid; 0: off")
+      .key("eval_sequences", &T::eval_sequences, "sequences an evaluation reads; 0: all");
+}
+
+void add_operation_keys(Table& table) {
+  using C = J::Checkpoint;
+  InSection(table, "checkpoint", &J::checkpoint)
+      .key("every_steps", &C::every_steps, "steps between checkpoints; 0: by time alone")
+      .key("every_seconds", &C::every_seconds, "seconds between checkpoints; 0: by steps alone")
+      .key("auto", &C::automatic, "choose the interval from what a checkpoint costs and how often the run dies")
+      .key("keep_last", &C::keep_last, "newest checkpoints kept", size(1))
+      .key("keep_every", &C::keep_every, "checkpoints of every so many steps kept for good; 0: none")
+      .key("keep_best", &C::keep_best, "keep the checkpoint of the least validation loss")
+      .key("local_dir", &C::local_dir, "a folder on the node's own disk for quicker checkpoints; empty: none")
+      .key("local_every_steps", &C::local_every_steps, "steps between those; 0: none");
+
+  InSection(table, "metrics", &J::metrics)
+      .key("listen", &J::Metrics::listen, "address and port of /metrics; port 0: any free one, each rank its own");
+
+  using K = J::Cluster;
+  InSection(table, "cluster", &J::cluster)
+      .key("ranks", &K::ranks, "worker processes", size(1, largest_world))
+      .key("expert_ranks", &K::expert_ranks, "ranks that share out the experts; 0: gcd(experts, ranks)",
+           size(0, largest_world))
+      .key("device", &K::device, "auto, cpu or cuda", words({"auto", "cpu", "cuda"}))
+      .key("threads", &K::threads, "threads a rank, on CPU", size(1, 4096))
+      .key("spare_nodes", &K::spare_nodes, "nodes kept in reserve", size(0, largest_world))
+      .key("hang_floor_seconds", &K::hang_floor_seconds, "a rank is never called hung sooner than this", positive());
+
+  using S = J::Slurm;
+  InSection(table, "slurm", &J::slurm)
+      .key("nodes", &S::nodes, "nodes to ask for", size(0, largest_world))
+      .key("tasks_per_node", &S::tasks_per_node, "workers a node; nodes x tasks_per_node replaces cluster.ranks",
+           size(1, 4096))
+      .key("time_limit", &S::time_limit, "as sbatch takes it: \"24:00:00\"")
+      .key("partition", &S::partition, "partition of the job")
+      .key("account", &S::account, "account that pays")
+      .key("qos", &S::qos, "quality of service")
+      .key("memory", &S::memory, "memory a node: \"64G\"")
+      .key("constraint", &S::constraint, "features that a node must have")
+      .key("cpus_per_task", &S::cpus_per_task, "cores a worker; 0: cluster.threads", size(0, 4096))
+      .key("gpus_per_task", &S::gpus_per_task, "GPUs a worker", size(0, 64))
+      .key("setup", &S::setup, "lines run before the launch")
+      .key("extra", &S::extra, "more #SBATCH options");
+}
+
+std::vector<JobKey> build_table() {
+  Table table;
+  table.add("name", [](JobConfig& c) { return JobField(&c.name); }, {}, "name of the run; its folder is runs/<name>");
+  table.add("seed", [](JobConfig& c) { return JobField(&c.seed); }, {.most = 9e15},
+            "of the first weights, the order of the data and dropout");
+  add_model_keys(table);
+  add_data_and_optimizer_keys(table);
+  add_operation_keys(table);
+  return std::move(table.keys);
+}
+
+std::string number_text(double value) {
+  if (std::isnan(value)) return "nan";
+  if (std::isinf(value)) return value < 0 ? "-inf" : "inf";
+  auto text = fmt::format("{}", value);  // the shortest that reads back as the same bits
+  if (text.find_first_of(".e") == std::string::npos) text += ".0";
+  return text;
+}
+
+template <class Range, class Show>
+std::string array_text(const Range& values, Show show) {
+  std::string text = "[";
+  for (const auto& value : values) {
+    if (text.size() > 1) text += ", ";
+    text += show(value);
+  }
+  return text + "]";
+}
+
+}  // namespace
+
+std::string toml_quoted(std::string_view text) {
+  std::string quoted = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') {
+      (quoted += '\\') += c;
+    } else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) {
+      quoted += fmt::format("\\u{:04X}", static_cast<unsigned>(static_cast<unsigned char>(c)));
+    } else {
+      quoted += c;
+    }
+  }
+  return quoted + '"';
+}
+
+std::string toml_text(const JobField& field) {
+  struct Visitor {
+    std::string operator()(const std::int64_t* v) const { return fmt::format("{}", *v); }
+    std::string operator()(const double* v) const { return number_text(*v); }
+    std::string operator()(const bool* v) const { return *v ? "true" : "false"; }
+    std::string operator()(const std::string* v) const { return toml_quoted(*v); }
+    std::string operator()(const std::vector<std::string>* v) const { return array_text(*v, toml_quoted); }
+    std::string operator()(const std::vector<double>* v) const { return array_text(*v, number_text); }
+  };
+  return std::visit(Visitor{}, field);
+}
+
+std::string listed(const std::vector<std::string>& words, std::string_view last) {
+  std::string text;
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    if (i > 0) text += i + 1 == words.size() ? fmt::format(" {} ", last) : ", ";
+    text += words[i];
+  }
+  return text;
+}
+
+const std::vector<JobKey>& job_key_table() {
+  static const auto table = build_table();
+  return table;
+}
+
+const JobKey* find_job_key(std::string_view key) {
+  const auto& table = job_key_table();
+  const auto found = std::find_if(table.begin(), table.end(), [&](const JobKey& k) { return k.info.key == key; });
+  return found == table.end() ? nullptr : &*found;
+}
+
+}  // namespace smlp
