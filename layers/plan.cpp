@@ -1,0 +1,132 @@
+#include "layers/plan.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "core/error.h"
+#include "tensor/counting.h"
+
+namespace smlp {
+
+namespace {
+
+// Rank 0 of a group whose other ranks do what it does; nothing is sent.
+class CountingCommunicator final : public Communicator {
+ public:
+  explicit CountingCommunicator(std::int64_t size) : size_(static_cast<int>(size)) {}
+
+  int rank() const noexcept override { return 0; }
+  int size() const noexcept override { return size_; }
+
+  void all_reduce(TensorView, Reduce) override {}
+  void broadcast(TensorView, int) override {}
+  void all_to_all(TensorView in, std::span<const std::int64_t> rows_to, TensorView,
+                  std::span<const std::int64_t>) override {
+    const std::int64_t row_bytes = in.shape[0] == 0 ? 0 : in.bytes() / in.shape[0];
+    std::int64_t rows = 0;
+    for (const std::int64_t to_other : rows_to.subspan(1)) rows += to_other;
+    const Call call(*this, "all_to_all", rows * row_bytes);
+  }
+  void all_reduce_host(std::span<double>, Reduce) override {}
+  void all_to_all_host(std::span<const std::int64_t> in, std::span<std::int64_t> out) override {
+    const std::size_t block = in.size() / static_cast<std::size_t>(size_);
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] = in[i % block];
+  }
+  std::vector<std::vector<std::byte>> gather_bytes(std::span<const std::byte> mine, int) override {
+    return {static_cast<std::size_t>(size_), {mine.begin(), mine.end()}};
+  }
+  void broadcast_bytes(std::vector<std::byte>&, int) override {}
+  void barrier() override {}
+  std::unique_ptr<Communicator> split(int, int) override {
+    return std::make_unique<CountingCommunicator>(size_);
+  }
+  [[noreturn]] void abort(int status) noexcept override { std::_Exit(status); }
+
+ private:
+  int size_;
+};
+
+struct Rehearsal {
+  std::int64_t activation_bytes = 0, exchange_bytes = 0;
+  MultiplyAdds multiply_adds;
+};
+
+// One micro-batch in a group of `members` ranks.
+Rehearsal rehearse(const ModelConfig& config, std::int64_t members, std::int64_t sequences, DType precision,
+                   Mode mode) {
+  CountingBackend backend;
+  CountingCommunicator ranks(members);
+  ParameterStore store;
+  const auto model = make_model(config, store, {ranks});
+  store.seal(backend, precision, 0, false);
+  Arena scratch(backend);
+  const Shape rows{sequences * config.context};
+  Context c{backend, scratch};
+  c.mode = mode;
+  c.sequences = sequences;
+  c.length = config.context;
+  c.tokens = scratch.take(rows, DType::i32);
+  c.targets = scratch.take(rows, DType::i32);
+  c.loss_scale = scratch.take({1}, DType::f64);
+  model->forward_loss(c, scratch.take(rows, DType::f64));
+  if (c.training()) model->backward(c, {});
+  return {scratch.peak_bytes(), ranks.bytes_sent(), backend.multiply_adds()};
+}
+
+PlanCounts::ForwardMacs count_forward(ModelConfig config) {
+  config.group_sequences = 1;  // evaluation knows no groups
+  const auto run = rehearse(config, 1, 2, DType::f32, Mode::evaluation);
+  return {run.multiply_adds.paper, run.multiply_adds.executed};
+}
+
+PlanCounts::Parameters count_parameters(const ModelConfig& config, const ParameterStore& store) {
+  PlanCounts::Parameters counts;
+  counts.total = store.count_global();
+  counts.non_expert = store.count_global(Placement::replicated);
+  if (has_experts(config)) {
+    counts.experts = config.experts;
+    counts.expert = store.count_global(Placement::expert) / config.experts;
+  }
+  return counts;
+}
+
+}  // namespace
+
+PlanCounts count_model(const ModelConfig& config, std::int64_t ranks, std::int64_t expert_ranks,
+                       std::int64_t micro_batch, DType precision, std::int64_t rounds) {
+  expect(ranks > 0 && expert_ranks > 0 && ranks % expert_ranks == 0,
+         "plan: the ranks of an expert group must divide the number of ranks");
+  PlanCounts plan;
+  CountingBackend backend;
+  CountingCommunicator group(expert_ranks);
+  ParameterStore store;
+  const auto model = make_model(config, store, {group});
+  store.seal(backend, precision, 0, false);
+
+  plan.parameters = count_parameters(config, store);
+  plan.forward_macs = count_forward(config);
+  // As AdamW allocates: two moments of the gradient's type, and a master where the value is narrower.
+  std::int64_t state_bytes_per_element = 0;
+  for (const auto& segment : store.segments()) {
+    const std::int64_t gradient = size_of(segment.grad.dtype);
+    const bool master = segment.grad.dtype != segment.value.dtype;
+    state_bytes_per_element = gradient * (master ? 3 : 2);
+    plan.memory.parameters += segment.value.bytes();
+    plan.memory.gradients += segment.grad.bytes();
+    plan.memory.optimizer += segment.value.size() * state_bytes_per_element;
+    const std::int64_t sharers = segment.placement == Placement::expert ? ranks / expert_ranks : ranks;
+    if (sharers > 1) plan.reduce_bytes_per_step += segment.grad.bytes();
+  }
+  plan.checkpoint_bytes = plan.parameters.total * (size_of(precision) + state_bytes_per_element);
+
+  const Rehearsal spread = rehearse(config, expert_ranks, micro_batch, precision, Mode::training);
+  const Rehearsal alone = rehearse(config, 1, micro_batch, precision, Mode::training);
+  plan.memory.activations = std::min(alone.activation_bytes, spread.activation_bytes);
+  plan.memory.exchange = spread.activation_bytes - plan.memory.activations;
+  plan.memory.total = plan.memory.parameters + plan.memory.gradients + plan.memory.optimizer +
+                      plan.memory.activations + plan.memory.exchange;
+  plan.exchange_bytes_per_step = spread.exchange_bytes * rounds;
+  return plan;
+}
+
+}  // namespace smlp

@@ -1,0 +1,78 @@
+// A backend that computes nothing and adds up: bytes held, multiply-adds of products. Its addresses lead
+// nowhere, so a model of any size "runs" on it in no time, through the same layers as in training.
+#pragma once
+
+#include <cstdint>
+#include <unordered_map>
+
+#include "tensor/backend.h"
+
+namespace smlp {
+
+// Multiply-adds of matrix-like products. `paper` counts the causal token mixing as the full square, as
+// published counts do; `executed` counts the triangle that is really computed.
+struct MultiplyAdds {
+  std::int64_t paper = 0, executed = 0;
+};
+
+class CountingBackend final : public Backend {
+ public:
+  std::int64_t bytes_now() const noexcept { return now_; }
+  std::int64_t bytes_peak() const noexcept { return peak_; }
+  std::int64_t allocations() const noexcept { return allocations_; }
+  const MultiplyAdds& multiply_adds() const noexcept { return multiply_adds_; }
+
+  void* allocate(std::int64_t bytes) override;
+  void release(void* memory) noexcept override;
+  void upload(const void*, TensorView) override {}
+  void download(TensorView from, void* host) override;  // zeros
+  void fill(TensorView, double) override {}
+  void copy(TensorView, TensorView) override {}
+  void copy_rows(TensorView, TensorView, std::span<const RowBlock>) override {}
+  void synchronize() override {}
+
+  void matmul(const Matmul& m) override;
+  void spatial(const SpatialProduct& p) override { count(p); }
+  void spatial_backward_input(const SpatialProduct& p) override { count(p); }
+  void spatial_backward_weight(const SpatialProduct& p) override { count(p); }
+
+  void add(TensorView, TensorView, TensorView) override {}
+  void activate(Activation, TensorView, TensorView) override {}
+  void activate_backward(Activation, TensorView, TensorView, TensorView) override {}
+  void gate(TensorView, TensorView, TensorView, TensorView) override {}
+  void gate_backward(TensorView, TensorView, TensorView, TensorView, TensorView, TensorView) override {}
+  void layer_norm(TensorView, TensorView, TensorView, std::int64_t, TensorView, TensorView,
+                  TensorView) override {}
+  void layer_norm_backward(TensorView, TensorView, std::int64_t, TensorView, TensorView, TensorView,
+                           TensorView, TensorView, TensorView, TensorView) override {}
+  void sum_rows(TensorView, TensorView) override {}
+  void dropout(TensorView, double, std::uint64_t, std::int64_t, TensorView) override {}
+
+  void gather_rows(TensorView, TensorView, double, TensorView, TensorView) override {}
+  void scatter_add_rows(TensorView, TensorView, double, TensorView, TensorView) override {}
+  void row_dots(TensorView, TensorView, TensorView, TensorView) override {}
+
+  void assign_balanced(TensorView, std::int64_t, TensorView, TensorView) override {}
+  // As even as it can be.
+  void assign_greedy(TensorView scores, TensorView, std::span<std::int64_t> rows_of_expert) override;
+  void sigmoid_of_slots(TensorView, TensorView, std::span<const std::int64_t>, TensorView) override {}
+  void sigmoid_of_slots_backward(TensorView, TensorView, TensorView, std::span<const std::int64_t>,
+                                 TensorView) override {}
+
+  void cross_entropy(TensorView, TensorView, TensorView, TensorView, bool) override {}
+  void sum(TensorView, TensorView) override {}
+  void sum_of_squares(TensorView, TensorView) override {}
+  void adamw(const AdamWSettings&, TensorView, TensorView, TensorView, TensorView, TensorView,
+             TensorView) override {}
+
+ private:
+  void count(const SpatialProduct& p);
+
+  std::unordered_map<void*, std::int64_t> held_;
+  std::uintptr_t next_ = std::uintptr_t{1}
+                         << 57;  // where no memory is: following an address ends the process
+  std::int64_t now_ = 0, peak_ = 0, allocations_ = 0;
+  MultiplyAdds multiply_adds_;
+};
+
+}  // namespace smlp
