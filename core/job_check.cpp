@@ -13,6 +13,8 @@ namespace smlp {
 
 namespace {
 
+constexpr const char* kept_from_run = "kept from the run's own job.toml";
+
 std::int64_t largest_divisor(std::int64_t of, std::int64_t at_most) {
   std::int64_t best = 1;
   for (std::int64_t d = 1; d * d <= of; ++d) {
@@ -150,7 +152,7 @@ class Checker {
       group = t.micro_batch;
       resolve("routing.group_sequences", "train.micro_batch");
     } else if (t.micro_batch % group != 0) {
-      const bool inherited = origin_of(job_, "routing.group_sequences").find(':') == std::string::npos;
+      const bool inherited = origin_of(job_, "routing.group_sequences") == kept_from_run;
       wrong("routing.group_sequences",
             fmt::format("does not divide train.micro_batch = {}: a micro-batch is a whole number of groups; choose {}",
                         t.micro_batch,
@@ -246,5 +248,15 @@ class Checker {
 }  // namespace
 
 void check_and_resolve(LoadedJob& job) { Checker(job).run(); }
+
+void keep_resolved(LoadedJob& job, const JobConfig& run) {
+  const auto keep = [&](const char* key, std::int64_t& value, std::int64_t of_run) {
+    if (value != 0) return;
+    value = of_run;
+    set_origin(job, key, kept_from_run);
+  };
+  keep("routing.group_sequences", job.config.routing.group_sequences, run.routing.group_sequences);
+  keep("schedule.decay_steps", job.config.schedule.decay_steps, run.schedule.decay_steps);
+}
 
 }  // namespace smlp

@@ -38,6 +38,9 @@ void set_origin(LoadedJob& job, const std::string& key, const std::string& origi
 // heads divide F/2, ... Throws Error(configuration) naming key, line and remedy. Fills in group_sequences,
 // decay_steps, expert_ranks. model.vocabulary must be resolved first, or 0 when no data is opened.
 void check_and_resolve(LoadedJob& job);
+// Call before it when a run goes on: what the job leaves to be derived from keys that may change stays as the run
+// has it (group_sequences from micro_batch, decay_steps from steps).
+void keep_resolved(LoadedJob& job, const JobConfig& run);
 
 std::string to_toml(const JobConfig& config);   // every key, readable by load_job()
 std::string value_of(const JobConfig& config, const std::string& key);  // as TOML

@@ -1,0 +1,172 @@
+// Errors, files, locks, clocks and counter-based random numbers.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <vector>
+
+#include "core/clock.h"
+#include "core/error.h"
+#include "core/files.h"
+#include "core/random.h"
+
+namespace smlp {
+namespace {
+
+using testing::HasSubstr;
+
+class Folder : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = testing::TempDir() + "smlp-core-XXXXXX";
+    path = mkdtemp(pattern.data());
+  }
+  void TearDown() override { std::filesystem::remove_all(path); }
+  std::filesystem::path path;
+};
+
+TEST(NearestName, SuggestsTheClosestAndNothingFarAway) {
+  const std::vector<std::string> known = {"context", "width", "hidden"};
+  EXPECT_EQ(nearest_name("contxt", known), "context");
+  EXPECT_EQ(nearest_name("wdith", known), "width");
+  EXPECT_EQ(nearest_name("zzzzzzzzz", known), "");
+}
+
+TEST(EditDistance, CountsInsertionsDeletionsAndReplacements) {
+  EXPECT_EQ(edit_distance("kitten", "sitting"), 3u);
+  EXPECT_EQ(edit_distance("", "abc"), 3u);
+  EXPECT_EQ(edit_distance("same", "same"), 0u);
+}
+
+TEST(Expect, NamesThePlaceOfABrokenPromise) {
+  try {
+    expect(false, "two is more than one");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::fault);
+    EXPECT_THAT(error.what(), HasSubstr("two is more than one"));
+    EXPECT_THAT(error.what(), HasSubstr("basics_test.cpp"));
+  }
+}
+
+TEST_F(Folder, WritingReplacesTheWholeFile) {
+  const auto file = path / "a";
+  write_durably(file, "a long first text");
+  write_durably(file, "short");
+  EXPECT_EQ(read_text(file), "short");
+  write_atomically(file, "again");
+  EXPECT_EQ(read_text(file), "again");
+  append_line(file, "more");
+  EXPECT_EQ(read_text(file), "againmore\n");
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(path), {}), 1) << "a temporary file was left";
+}
+
+TEST_F(Folder, AMissingFileIsAConfigurationErrorThatNamesIt) {
+  try {
+    read_text(path / "absent");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::configuration);
+    EXPECT_THAT(error.what(), HasSubstr((path / "absent").string()));
+  }
+}
+
+TEST_F(Folder, AnExclusiveLockKeepsOthersOutUntilItsHolderDies) {
+  const auto file = path / "lock";
+  std::array<int, 2> ready{};
+  ASSERT_EQ(pipe(ready.data()), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    const auto lock = FileLock::try_lock(file, FileLock::Kind::exclusive);
+    [[maybe_unused]] const auto told = write(ready[1], lock.held() ? "y" : "n", 1);
+    pause();
+    _exit(0);
+  }
+  char held = 0;
+  ASSERT_EQ(read(ready[0], &held, 1), 1);
+  EXPECT_EQ(held, 'y');
+  EXPECT_FALSE(FileLock::try_lock(file, FileLock::Kind::exclusive).held());
+  EXPECT_FALSE(FileLock::try_lock(file, FileLock::Kind::shared).held());
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+  EXPECT_TRUE(FileLock::try_lock(file, FileLock::Kind::exclusive).held());
+}
+
+TEST_F(Folder, SharedLocksStandBesideEachOther) {
+  const auto first = FileLock::try_lock(path / "lock", FileLock::Kind::shared);
+  EXPECT_TRUE(first.held());
+  EXPECT_TRUE(FileLock::try_lock(path / "lock", FileLock::Kind::shared).held());
+  EXPECT_FALSE(FileLock::try_lock(path / "lock", FileLock::Kind::exclusive).held());
+}
+
+TEST(Clock, TellsDurationsToPeople) {
+  EXPECT_EQ(duration_text(42.4), "0:42");
+  EXPECT_EQ(duration_text(3909), "1:05:09");
+  EXPECT_EQ(duration_text(76 * 3600 * 24 + 4 * 3600), "76 d 4 h");
+  EXPECT_EQ(duration_text(std::nan("")), "?");
+  EXPECT_EQ(duration_text(INFINITY), "?");
+}
+
+TEST(Clock, WritesTheTimeAsOthersParseIt) {
+  EXPECT_THAT(utc_time(), testing::MatchesRegex("[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{3}Z"));
+  const double before = monotonic_seconds();
+  EXPECT_GE(monotonic_seconds(), before);
+}
+
+// Known answers of Philox4x32-10 (the Random123 distribution's kat_vectors).
+TEST(Philox, GivesThePublishedNumbers) {
+  using Words = std::array<std::uint32_t, 4>;
+  EXPECT_EQ(philox(0, 0, 0), (Words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+  const auto ones = ~std::uint64_t{0};
+  EXPECT_EQ(philox(ones, ones, ones), (Words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
+  EXPECT_EQ(philox(0x299f31d0a4093822, 0x85a308d3243f6a88, 0x0370734413198a2e),
+            (Words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
+}
+
+TEST(RandomStream, IsAFunctionOfSeedNameAndIndex) {
+  const RandomStream a(1, "x"), same(1, "x"), other_name(1, "y"), other_seed(2, "x");
+  EXPECT_EQ(a.bits(7), same.bits(7));
+  EXPECT_NE(a.bits(7), a.bits(8));
+  EXPECT_NE(a.bits(7), other_name.bits(7));
+  EXPECT_NE(a.bits(7), other_seed.bits(7));
+}
+
+TEST(RandomStream, HasTheMomentsItPromises) {
+  const RandomStream stream(5, "moments");
+  constexpr int n = 100000;
+  double uniform = 0, normal = 0, squares = 0;
+  for (std::uint64_t i = 0; i < n; ++i) {
+    const double u = stream.uniform(i), z = stream.normal(i);
+    ASSERT_GE(u, 0);
+    ASSERT_LT(u, 1);
+    uniform += u / n;
+    normal += z / n;
+    squares += z * z / n;
+  }
+  EXPECT_NEAR(uniform, 0.5, 0.004);
+  EXPECT_NEAR(normal, 0, 0.013);
+  EXPECT_NEAR(squares, 1, 0.02);
+}
+
+TEST(Permute, IsABijectionOfEverySize) {
+  for (const std::uint64_t size : {1, 2, 3, 7, 64, 1000}) {
+    std::vector<bool> seen(size);
+    for (std::uint64_t i = 0; i < size; ++i) {
+      const auto place = permute(i, size, 42);
+      ASSERT_LT(place, size);
+      ASSERT_FALSE(seen[place]);
+      seen[place] = true;
+    }
+  }
+  int moved = 0;
+  for (std::uint64_t i = 0; i < 1000; ++i) moved += permute(i, 1000, 1) != permute(i, 1000, 2);
+  EXPECT_GT(moved, 900);
+}
+
+}  // namespace
+}  // namespace smlp

@@ -1,0 +1,145 @@
+// Values that must fit each other: each impossible job is refused with key, line, value, reason and remedy.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/error.h"
+#include "core/job_file.h"
+
+namespace smlp {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+constexpr const char* sound = "name = \"demo\"\n[data]\ntokenizer = \"bytes\"\ntrain = [\"a\"]\nvalid = [\"b\"]\n";
+
+JobConfig accepted(const std::vector<std::string>& overrides) {
+  auto job = parse_job(sound, "demo.toml", overrides);
+  check_and_resolve(job);
+  return job.config;
+}
+
+struct Refused {
+  std::vector<std::string> overrides;
+  std::vector<std::string> words;
+  ExitCode code = ExitCode::configuration;
+};
+
+TEST(JobCheck, ASoundJobIsResolved) {
+  auto job = parse_job(sound, "demo.toml");
+  check_and_resolve(job);
+  EXPECT_EQ(job.config.routing.group_sequences, 4);
+  EXPECT_EQ(job.config.schedule.decay_steps, 400);
+  EXPECT_EQ(job.config.cluster.expert_ranks, 2);
+  EXPECT_EQ(origin_of(job, "cluster.expert_ranks"), "gcd(model.experts, cluster.ranks)");
+  auto again = parse_job(to_toml(job.config), "job.toml");
+  check_and_resolve(again);
+  EXPECT_EQ(to_toml(again.config), to_toml(job.config)) << "a resolved file resolves to itself";
+}
+
+TEST(JobCheck, ImpossibleJobsAreRefusedWithReasonAndRemedy) {
+  const std::vector<Refused> table = {
+      {{"model.experts=5"}, {"--set model.experts=5", "model.experts = 5", "model.width = 128", "4 or 8"}},
+      {{"model.hidden=511"}, {"model.hidden = 511", "odd", "510 or 512"}},
+      {{"model.heads=3"}, {"model.heads = 3", "256", "2 or 4"}},
+      {{"train.global_batch=18"}, {"train.global_batch = 18", "2 ranks x micro-batches of 4", "16 or 24", "micro_batch = 3"}},
+      {{"train.global_batch=3"}, {"choose 8"}},
+      {{"cluster.ranks=3"}, {"demo.toml (by default): train.global_batch = 16", "12 or 24"}},
+      {{"routing.group_sequences=3"}, {"routing.group_sequences = 3", "train.micro_batch = 4", "2 or 4"}},
+      {{"cluster.expert_ranks=3"}, {"cluster.ranks = 2", "choose 2"}},
+      {{"cluster.expert_ranks=2", "model.experts=1"}, {"model.experts = 1", "choose 1"}},
+      {{"train.precision=fp16"}, {"not in this build yet", "f32, bf16 or f64"}},
+      {{"model.kind=transformer"}, {"not in this build yet", "smlp or gmlp"}},
+      {{"model.kind=gshard"}, {"not in this build yet"}},
+      {{"model.kind=hash"}, {"not in this build yet"}},
+      {{"routing.tokens=switch"}, {"not in this build yet", "balanced"}},
+      {{"routing.channels=partial"}, {"not in this build yet", "deterministic"}},
+      {{"routing.channels=leaky"}, {"routing.allow_leak = true"}},
+      {{"routing.channels=leaky", "routing.allow_leak=true"}, {"not in this build yet"}},
+      {{"cluster.device=cuda"}, {"cluster.device = \"cuda\"", "choose cpu"}, ExitCode::unavailable},
+      {{"cluster.device=cuda", "model.experts=5"}, {"model.experts = 5"}},
+      {{"optimizer.betas=[0.9]"}, {"has 1 entries", "two"}},
+      {{"schedule.kind=cosine", "schedule.warmup_steps=400"}, {"schedule.warmup_steps = 400", "step 400"}},
+      {{"schedule.kind=cosine", "schedule.minimum_rate=0.1"}, {"schedule.minimum_rate = 0.1", "rise"}},
+      {{"schedule.initial_rate=0.1"}, {"schedule.initial_rate = 0.1", "0.001"}},
+      {{"model.dense_blocks=0"}, {"model.dense_blocks = 0", "fairseq"}},
+      {{"model.dense_blocks=0", "model.sparse_blocks=0"}, {"empty model"}},
+      {{"model.kind=gmlp", "model.sparse_blocks=2"}, {"model.sparse_blocks = 2", "gmlp"}},
+      {{"model.vocabulary=1"}, {"nothing to predict"}},
+      {{"metrics.listen=9100"}, {"metrics.listen = \"9100\"", "127.0.0.1:0"}},
+      {{"metrics.listen=localhost:70000"}, {"no address"}},
+      {{"metrics.listen=local host:1"}, {"no address"}},
+      {{"metrics.listen="}, {"no address"}},
+      {{"name="}, {"no name"}},
+      {{"name=a/b"}, {"name = \"a/b\"", "folder"}},
+      {{"name=\"a\\nb\""}, {"control characters"}},
+      {{"name=.."}, {"can't name a folder"}},
+      {{"data.weights=[1, 2]"}, {"2 entries for 1 files"}},
+      {{"data.weights=[0]"}, {"sums to nothing"}},
+      {{"checkpoint.keep_best=true", "data.valid=[]"}, {"data.valid"}},
+      {{"checkpoint.keep_best=true", "train.eval_every=0"}, {"train.eval_every"}},
+  };
+  for (const auto& row : table) {
+    std::string what = "accepted";
+    ExitCode code = ExitCode::done;
+    try {
+      accepted(row.overrides);
+    } catch (const Error& error) {
+      what = error.what();
+      code = error.code();
+    }
+    for (const auto& word : row.words) EXPECT_THAT(what, HasSubstr(word)) << row.overrides.front();
+    EXPECT_EQ(code, row.code) << row.overrides.front();
+  }
+}
+
+TEST(JobCheck, AllThatIsWrongIsListedAtOnce) {
+  try {
+    accepted({"model.experts=5", "model.hidden=511", "train.global_batch=18", "name=a/b"});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), AllOf(HasSubstr("model.experts"), HasSubstr("model.hidden"),
+                                    HasSubstr("train.global_batch"), HasSubstr("name")));
+  }
+}
+
+TEST(JobCheck, SuggestedValuesAreAccepted) {
+  EXPECT_NO_THROW(accepted({"train.global_batch=18", "train.micro_batch=3"}));
+  EXPECT_NO_THROW(accepted({"model.dense_blocks=0", "model.placement=fairseq"}));
+  EXPECT_NO_THROW(accepted({"model.heads=4"}));
+  EXPECT_NO_THROW(accepted({"metrics.listen=[::1]:0"}));
+  EXPECT_NO_THROW(accepted({"metrics.listen=localhost:9100"}));
+}
+
+TEST(JobCheck, GmlpNeedsNoWordAboutSparseBlocks) {
+  const auto config = accepted({"model.kind=gmlp"});
+  EXPECT_EQ(config.model.sparse_blocks, 0);
+  EXPECT_EQ(config.cluster.expert_ranks, 1);
+}
+
+TEST(JobCheck, WhatWasDerivedStaysTheRunsOwn) {
+  const auto run = accepted({"schedule.kind=cosine", "train.steps=200"});
+  auto now = parse_job(sound, "demo.toml", {"schedule.kind=cosine", "train.steps=800", "train.micro_batch=8"});
+  keep_resolved(now, run);
+  check_and_resolve(now);
+  EXPECT_EQ(now.config.schedule.decay_steps, 200);
+  EXPECT_EQ(now.config.routing.group_sequences, 4);
+  EXPECT_TRUE(changed_keys(run, now.config).empty());
+
+  auto smaller = parse_job(sound, "demo.toml", {"train.micro_batch=2"});
+  keep_resolved(smaller, run);
+  try {
+    check_and_resolve(smaller);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), AllOf(HasSubstr("kept from the run"), HasSubstr("a multiple of 4")));
+  }
+}
+
+TEST(JobCheck, LaterKeysAreAccepted) {
+  EXPECT_NO_THROW(accepted({"checkpoint.auto=true", "checkpoint.every_seconds=30", "checkpoint.local_dir=/tmp/x",
+                            "checkpoint.local_every_steps=5", "cluster.spare_nodes=2"}));
+}
+
+}  // namespace
+}  // namespace smlp

@@ -1,0 +1,166 @@
+// From TOML and --set to a JobConfig and back; what is refused before any check of values against each other.
+#include "core/job_file.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/error.h"
+
+namespace smlp {
+namespace {
+
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+std::string refusal(const std::string& text, const std::vector<std::string>& overrides = {},
+                    ExitCode code = ExitCode::configuration) {
+  try {
+    parse_job(text, "demo.toml", overrides);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), code);
+    return error.what();
+  }
+  return "accepted";
+}
+
+TEST(JobFile, TenLinesAreEnough) {
+  const auto job = parse_job("name = \"demo\"\n[data]\ntokenizer = \"bytes\"\ntrain = [\"a\", \"b\"]\n", "demo.toml");
+  EXPECT_EQ(job.config.name, "demo");
+  EXPECT_THAT(job.config.data.train, ElementsAre("a", "b"));
+  EXPECT_EQ(job.config.model.context, 128);
+  EXPECT_EQ(origin_of(job, "data.train"), "demo.toml:4");
+  EXPECT_EQ(origin_of(job, "model.context"), "default");
+}
+
+TEST(JobFile, WhatIsWrittenReadsBackTheSame) {
+  auto job = parse_job(
+      "name = \"a \\\"quoted\\\" näme\"\nseed = 7\n[optimizer]\nlearning_rate = 3e-4\neps = 1.5e-08\nclip_norm = 2\n"
+      "betas = [0.9, 0.99]\n[checkpoint]\nauto = true\n[data]\nweights = [1, 2.5]\n[slurm]\nsetup = [\"x\\ty\"]",
+      "demo.toml");
+  const auto text = to_toml(job.config);
+  const auto again = parse_job(text, "again.toml");
+  EXPECT_EQ(to_toml(again.config), text);
+  for (const auto& key : job_keys()) EXPECT_EQ(value_of(again.config, key.key), value_of(job.config, key.key));
+  EXPECT_EQ(again.config.optimizer.eps, 1.5e-8);
+  EXPECT_EQ(again.config.optimizer.clip_norm, 2.0) << "an integer serves as a number";
+  EXPECT_TRUE(again.config.checkpoint.automatic);
+  EXPECT_EQ(again.config.slurm.setup.at(0), "x\ty");
+}
+
+TEST(JobFile, EveryKeyHasAMeaningAndItsDefault) {
+  for (const auto& key : job_keys()) {
+    EXPECT_FALSE(key.meaning.empty()) << key.key;
+    const auto defaults = parse_job("", "x");
+    EXPECT_EQ(value_of(defaults.config, key.key), key.fallback) << key.key;
+  }
+}
+
+TEST(JobFile, UnknownKeysGetTheNearestName) {
+  EXPECT_THAT(refusal("name = \"x\"\n[model]\ncontxt = 5\n"),
+              AllOf(HasSubstr("demo.toml:3"), HasSubstr("model.contxt"), HasSubstr("did you mean model.context?")));
+  EXPECT_THAT(refusal("[modle]\ncontext = 5\n"), AllOf(HasSubstr("demo.toml:1"), HasSubstr("did you mean [model]?")));
+  EXPECT_THAT(refusal("[train]\ncontext = 5\n"), HasSubstr("did you mean model.context?"));
+  EXPECT_THAT(refusal("steps = 5\n"), HasSubstr("did you mean train.steps?"));
+  EXPECT_THAT(refusal("naem = \"x\"\n"), HasSubstr("did you mean name?"));
+  EXPECT_THAT(refusal("[train]\nqqqqqqqqqqqqqqqqqq = 5\n"), HasSubstr("smlp config keys"));
+  EXPECT_THAT(refusal("model = 3\n"), HasSubstr("[model] is a section"));
+  EXPECT_THAT(refusal("[model.width]\nx = 1\n"), HasSubstr("model.width = a table is a section"));
+}
+
+TEST(JobFile, WrongTypesAreNamedWithTheValueAndWhatIsNeeded) {
+  EXPECT_THAT(refusal("[model]\ncontext = \"big\"\n"),
+              AllOf(HasSubstr("demo.toml:2"), HasSubstr("model.context"), HasSubstr("big"), HasSubstr("is a string"),
+                    HasSubstr("whole number")));
+  EXPECT_THAT(refusal("[model]\ncontext = 128.0\n"), HasSubstr("whole number"));
+  EXPECT_THAT(refusal("[model]\nkind = 3\n"), HasSubstr("a string in quotes is needed"));
+  EXPECT_THAT(refusal("[routing]\nallow_leak = 1\n"), HasSubstr("true or false"));
+  EXPECT_THAT(refusal("[data]\ntrain = \"one\"\n"), HasSubstr("array of strings"));
+  EXPECT_THAT(refusal("[data]\ntrain = [\"one\", 2]\n"), HasSubstr("array of strings"));
+  EXPECT_THAT(refusal("[optimizer]\nbetas = [0.9, \"x\"]\n"), HasSubstr("array of numbers"));
+  EXPECT_THAT(refusal("[slurm]\ntime_limit = 23:00:00\n"), HasSubstr("a date or time"));
+}
+
+TEST(JobFile, ValuesOutOfRangeAreRefused) {
+  for (const char* line : {"[model]\ncontext = 1", "[model]\nwidth = 0", "[model]\nwidth = -4", "[model]\ndropout = 1.0",
+                           "[model]\ndropout = -0.1", "seed = -1", "[train]\nsteps = 0", "[train]\nmicro_batch = 0",
+                           "[train]\neval_every = -1", "[optimizer]\nlearning_rate = -1e-3", "[optimizer]\neps = 0",
+                           "[optimizer]\nlearning_rate = nan", "[optimizer]\nlearning_rate = inf",
+                           "[optimizer]\nbetas = [0.9, 1.0]", "[checkpoint]\nkeep_last = 0", "[cluster]\nranks = 0",
+                           "[cluster]\nthreads = -2", "[cluster]\nhang_floor_seconds = 0", "[model]\nheads = 0",
+                           "[schedule]\nwarmup_steps = -5", "[model]\nwidth = 9000000000000"}) {
+    EXPECT_THAT(refusal(line), AllOf(HasSubstr("demo.toml:"), HasSubstr("out of range"), HasSubstr("must be"))) << line;
+  }
+}
+
+TEST(JobFile, UnknownWordsGetTheNearestOneAndTheChoices) {
+  EXPECT_THAT(refusal("[model]\nkind = \"smpl\"\n"),
+              AllOf(HasSubstr("did you mean \"smlp\"?"), HasSubstr("choose smlp or gmlp")));
+  EXPECT_THAT(refusal("[train]\nprecision = \"f16\"\n"), HasSubstr("choose f32, bf16 or f64"));
+}
+
+TEST(JobFile, AllThatIsWrongIsListedAtOnce) {
+  const auto sentences = refusal("[model]\ncontxt = 5\nwidth = \"x\"\n[train]\nsteps = -1\n", {"seed=abc"});
+  EXPECT_THAT(sentences, AllOf(HasSubstr("demo.toml:2:"), HasSubstr("demo.toml:3:"), HasSubstr("demo.toml:5:"),
+                               HasSubstr("--set seed=abc:")));
+}
+
+TEST(JobFile, WhatIsNoTomlIsNamedWithItsLine) {
+  EXPECT_THAT(refusal("name = \"x\"\n[model\n"), AllOf(HasSubstr("demo.toml:2:"), HasSubstr("not TOML")));
+  EXPECT_THAT(refusal("seed = 1\nseed = 2\n"), HasSubstr("demo.toml:2:"));
+  EXPECT_THAT(refusal("seed = 99999999999999999999\n"), HasSubstr("demo.toml:1:"));
+}
+
+TEST(JobFile, OverridesTakeTomlAndABareWordIsAString) {
+  const auto job = parse_job("name = \"x\"\n[train]\nsteps = 5\n", "demo.toml",
+                             {"train.steps=7", "data.tokenizer=data/bpe", "name=\"quo ted\"", "optimizer.betas=[0.8, 0.9]",
+                              "slurm.time_limit=24:00:00", "data.train=[\"a\"]", "seed=3", "train.steps=8"});
+  EXPECT_EQ(job.config.train.steps, 8) << "the last one counts";
+  EXPECT_EQ(job.config.data.tokenizer, "data/bpe");
+  EXPECT_EQ(job.config.name, "quo ted");
+  EXPECT_THAT(job.config.optimizer.betas, ElementsAre(0.8, 0.9));
+  EXPECT_EQ(job.config.slurm.time_limit, "24:00:00");
+  EXPECT_EQ(job.config.seed, 3);
+  EXPECT_EQ(origin_of(job, "train.steps"), "--set train.steps=8");
+  EXPECT_EQ(parse_job("", "x", {"name=12"}).config.name, "12");
+}
+
+TEST(JobFile, BadOverridesAreRefused) {
+  EXPECT_THAT(refusal("", {"train.steps"}, ExitCode::usage), HasSubstr("section.key=value"));
+  EXPECT_THAT(refusal("", {"train.stps=3"}), HasSubstr("did you mean train.steps?"));
+  EXPECT_THAT(refusal("", {"train.steps=many"}), HasSubstr("whole number"));
+  EXPECT_THAT(refusal("", {"model.context=3\nseed=4"}), HasSubstr("whole number")) << "one value, not a document";
+  EXPECT_THAT(refusal("", {"=3"}, ExitCode::usage), HasSubstr("section.key=value"));
+  EXPECT_THAT(refusal("", {"name=\xff\xfe"}), HasSubstr("--set"));
+}
+
+TEST(JobFile, FingerprintAndComparisonIgnoreWhatMayChange) {
+  const auto base = parse_job("name = \"x\"", "a").config;
+  const auto with = [](const char* override) { return parse_job("name = \"x\"", "a", {override}).config; };
+  for (const char* free : {"train.steps=9", "train.micro_batch=2", "checkpoint.every_steps=1", "metrics.listen=0.0.0.0:1",
+                           "cluster.ranks=7", "cluster.expert_ranks=1", "slurm.nodes=3"}) {
+    EXPECT_TRUE(changed_keys(base, with(free)).empty()) << free;
+    EXPECT_EQ(fingerprint(base), fingerprint(with(free))) << free;
+  }
+  for (const char* bound : {"seed=9", "model.width=2", "train.global_batch=2", "optimizer.eps=1e-9", "data.train=[\"q\"]",
+                            "routing.group_sequences=2", "schedule.decay_steps=5", "train.precision=bf16"}) {
+    const std::string key(bound, std::string(bound).find('='));
+    EXPECT_THAT(changed_keys(base, with(bound)), ElementsAre(key));
+    EXPECT_NE(fingerprint(base), fingerprint(with(bound))) << bound;
+  }
+}
+
+TEST(JobFile, AMissingFileOrAFolderIsNamed) {
+  for (const char* path : {"/nowhere/job.toml", "/"}) {
+    try {
+      load_job(path);
+      FAIL();
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::configuration);
+      EXPECT_THAT(error.what(), HasSubstr(path));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace smlp
