@@ -58,7 +58,8 @@ class Engine {
 
   // Parameters, and with the optimiser its state, as this layout holds them.
   std::vector<Piece> pieces(bool with_optimizer) const;
-  void weights_loaded();  // after a checkpoint was read into pieces(): 16-bit values follow their masters or the reverse
+  // After a checkpoint was read into pieces(): masters that did not come with it start as the values are.
+  void weights_loaded(bool with_masters);
 
   Backend& backend() { return *backend_; }
   Arena& arena() { return *arena_; }
@@ -70,6 +71,7 @@ class Engine {
 
  private:
   struct Buffers;  // small views that live as long as the engine
+  void agree(StepResult& result, std::span<double> flags, double scale);
   void add_reports(const std::vector<RoutingReport>& reports);
 
   JobConfig job_;

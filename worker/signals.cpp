@@ -14,7 +14,8 @@ namespace {
 volatile std::sig_atomic_t requests = 0;
 
 void request_stop(int) {
-  if (++requests > 1) _exit(static_cast<int>(ExitCode::call_again));
+  requests = requests + 1;
+  if (requests > 1) _exit(static_cast<int>(ExitCode::call_again));
 }
 
 }  // namespace

@@ -78,11 +78,12 @@ void Trainer::restore() {
     sequences_ = state.integer("sequences");
     skipped_in_row_ = state.integer("skipped_in_row");
     engine_->set_updates(state.integer("updates"));
+    engine_->weights_loaded(true);
     best_validation_ = state.numbers.at("best_validation_loss").at(0);
   } else if (options_.init_from) {
     load_checkpoint(*options_.init_from, engine_->backend(), engine_->pieces(false), {.weights_only = true});
+    engine_->weights_loaded(false);
   }
-  if (chosen || options_.init_from) engine_->weights_loaded();
   log_->resumed(step_, sequences_ * job_.model.context);
   const auto from = chosen               ? fmt::format("from {}", chosen->filename().string())
                     : options_.init_from ? fmt::format("with the weights of {}", options_.init_from->string())

@@ -1,0 +1,234 @@
+#include "worker/engine.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <numeric>
+
+#include "core/error.h"
+#include "optim/schedule.h"
+
+namespace smlp {
+
+ModelConfig model_config(const JobConfig& job) {
+  ModelConfig config;
+  config.kind = job.model.kind;
+  config.context = job.model.context;
+  config.width = job.model.width;
+  config.hidden = job.model.hidden;
+  config.dense_blocks = job.model.dense_blocks;
+  config.sparse_blocks = job.model.sparse_blocks;
+  config.experts = job.model.experts;
+  config.heads = job.model.heads;
+  config.vocabulary = job.model.vocabulary;
+  config.dropout = job.model.dropout;
+  config.activation = job.model.activation == "gelu"   ? Activation::gelu
+                      : job.model.activation == "relu" ? Activation::relu
+                                                       : Activation::gelu_tanh;
+  config.placement = job.model.placement;
+  config.channels = job.routing.channels;
+  config.tokens = job.routing.tokens;
+  config.group_sequences = job.routing.group_sequences;
+  return config;
+}
+
+DType value_type(const JobConfig& job) { return dtype_named(job.train.precision); }
+
+std::unique_ptr<Backend> make_backend(const JobConfig& job) {
+  return make_cpu_backend({.threads = static_cast<int>(job.cluster.threads)});
+}
+
+struct Engine::Buffers {
+  explicit Buffers(Backend& backend) : backend_(backend) {
+    loss_scale = TensorView(backend.allocate(8), {1}, DType::f64);
+    loss_sum = TensorView(backend.allocate(8), {1}, DType::f64);
+  }
+  ~Buffers() {
+    backend_.release(loss_scale.data);
+    backend_.release(loss_sum.data);
+  }
+  TensorView loss_scale, loss_sum;
+  std::vector<RoutingReport> reports;
+  std::vector<double> agreed;
+
+ private:
+  Backend& backend_;
+};
+
+Engine::Engine(const JobConfig& job, std::unique_ptr<Backend> backend, ProcessGrid grid, bool trainable)
+    : job_(job), config_(model_config(job)), backend_(std::move(backend)), grid_(std::move(grid)) {
+  arena_ = std::make_unique<Arena>(*backend_);
+  store_ = std::make_unique<ParameterStore>();
+  model_ = make_model(config_, *store_, ExpertGroup{*grid_.experts});
+  store_->seal(*backend_, value_type(job_), static_cast<std::uint64_t>(job_.seed), trainable);
+  buffers_ = std::make_unique<Buffers>(*backend_);
+  if (!trainable) return;
+  const AdamWSettings settings{.beta1 = job_.optimizer.betas.at(0),
+                               .beta2 = job_.optimizer.betas.at(1),
+                               .eps = job_.optimizer.eps,
+                               .weight_decay = job_.optimizer.weight_decay,
+                               .clip_norm = job_.optimizer.clip_norm};
+  optimizer_ = std::make_unique<AdamW>(*backend_, *store_, settings);
+  sync_ = std::make_unique<GradientSync>(*backend_, *store_, grid_, model_->blocks());
+}
+
+Engine::~Engine() = default;
+
+std::int64_t Engine::updates() const { return optimizer_->updates(); }
+void Engine::set_updates(std::int64_t updates) { optimizer_->set_updates(updates); }
+
+StepResult Engine::train_step(std::int64_t step, std::int64_t position, const ReadBatch& read,
+                              std::span<double> flags, const std::function<void()>& between) {
+  auto& world = *grid_.world;
+  const std::int64_t micro = job_.train.micro_batch, ranks = world.size();
+  const std::int64_t rounds = job_.train.global_batch / (micro * ranks), rows = micro * job_.model.context;
+  const double scale = 1.0 / static_cast<double>(job_.train.global_batch * job_.model.context);
+  const auto reducing = [&] { return world.seconds() + grid_.replicas->seconds(); };
+  StepResult result;
+  Stopwatch watch;
+  backend_->upload(&scale, buffers_->loss_scale);
+  backend_->fill(buffers_->loss_sum, 0);
+  store_->zero_grad(*backend_);
+  loads_.clear();
+  result.phases[Phase::other] += watch.lap();
+
+  for (std::int64_t round = 0; round < rounds; ++round) {
+    const bool last = round + 1 == rounds;
+    const std::int64_t first = (round * ranks + world.rank()) * micro;
+    const std::int64_t next = last ? job_.train.global_batch + world.rank() * micro : first + ranks * micro;
+    arena_->reset();
+    Context c{.backend = *backend_, .scratch = *arena_, .sequences = micro, .length = job_.model.context};
+    c.tokens = arena_->take({rows}, DType::i32);
+    c.targets = arena_->take({rows}, DType::i32);
+    const std::int32_t *tokens = nullptr, *targets = nullptr;
+    read(position + first, micro, position + next, tokens, targets);
+    backend_->upload(tokens, c.tokens);
+    backend_->upload(targets, c.targets);
+    c.first_sequence = first;
+    c.step = step;
+    c.seed = static_cast<std::uint64_t>(job_.seed);
+    c.loss_scale = buffers_->loss_scale;
+    c.reports = &buffers_->reports;
+    const auto row_loss = arena_->take({rows}, DType::f64);
+    result.phases[Phase::data] += watch.lap();
+
+    double exchanged = grid_.experts->seconds();
+    model_->forward_loss(c, row_loss);
+    backend_->sum(row_loss, buffers_->loss_sum);
+    double exchange = grid_.experts->seconds() - exchanged;
+    result.phases[Phase::exchange] += exchange;
+    result.phases[Phase::forward] += watch.lap() - exchange;
+
+    exchanged = grid_.experts->seconds();
+    const double reduced = reducing();
+    model_->backward(c, [&](int block) {
+      if (last) sync_->block_done(block);
+    });
+    if (last) sync_->finish();
+    exchange = grid_.experts->seconds() - exchanged;
+    const double reduce = reducing() - reduced;
+    result.phases[Phase::exchange] += exchange;
+    result.phases[Phase::reduce] += reduce;
+    result.phases[Phase::backward] += watch.lap() - exchange - reduce;
+    add_reports(buffers_->reports);
+    buffers_->reports.clear();
+    between();
+  }
+
+  const Schedule schedule{job_.schedule.kind,         job_.optimizer.learning_rate, job_.schedule.warmup_steps,
+                          job_.schedule.initial_rate, job_.schedule.minimum_rate,   job_.schedule.decay_steps};
+  result.learning_rate = schedule.rate(optimizer_->updates());
+  optimizer_->prepare(result.learning_rate);
+  sync_->squared_norm(optimizer_->control());
+  optimizer_->apply();
+  const double squared_norm = optimizer_->squared_norm();
+  result.gradient_norm = std::sqrt(squared_norm);
+  result.updated = optimizer_->finish(squared_norm);
+  backend_->download(buffers_->loss_sum, &result.loss);
+  result.phases[Phase::optimizer] += watch.lap();
+  agree(result, flags, scale);
+  result.phases[Phase::other] += watch.lap();
+  return result;
+}
+
+// The step's one small all-reduce: flags, loss, and what each block sent to each expert.
+void Engine::agree(StepResult& result, std::span<double> flags, double scale) {
+  auto& sums = buffers_->agreed;
+  sums.assign(flags.begin(), flags.end());
+  sums.push_back(result.loss);
+  for (const auto& load : loads_) {
+    sums.insert(sums.end(), load.expert_tokens.begin(), load.expert_tokens.end());
+    sums.push_back(load.dropped);
+  }
+  grid_.world->all_reduce_host(sums, Reduce::sum);
+  auto next = sums.begin();
+  for (double& flag : flags) flag = *next++;
+  result.loss = *next++ * scale;
+  for (auto& load : loads_) {
+    for (double& tokens : load.expert_tokens) tokens = *next++;
+    load.dropped = *next++;
+  }
+  result.blocks = loads_;
+}
+
+void Engine::add_reports(const std::vector<RoutingReport>& reports) {
+  for (const auto& report : reports) {
+    const auto same = [&](const BlockLoad& load) { return load.block == report.block; };
+    auto load = std::find_if(loads_.begin(), loads_.end(), same);
+    if (load == loads_.end()) {
+      loads_.push_back({report.block, std::vector<double>(report.expert_tokens.size()), 0, 0});
+      load = loads_.end() - 1;
+    }
+    for (std::size_t e = 0; e < report.expert_tokens.size(); ++e) {
+      load->expert_tokens[e] += static_cast<double>(report.expert_tokens[e]);
+    }
+    load->dropped += static_cast<double>(report.dropped);
+    if (!report.rounds) continue;
+    std::vector<std::int32_t> rounds(static_cast<std::size_t>(report.rounds.size()));
+    backend_->download(report.rounds, rounds.data());
+    for (const double r : rounds) {
+      if (std::abs(r) > std::abs(load->rounds)) load->rounds = r;
+    }
+  }
+}
+
+Evaluation Engine::evaluate(const TokenFile& file, std::int64_t windows, const std::function<void()>& between) {
+  const EvaluationPlan plan{job_.model.context, job_.train.micro_batch, windows};
+  return smlp::evaluate(*model_, *backend_, *arena_, *grid_.world, file, plan, between);
+}
+
+std::vector<Piece> Engine::pieces(bool with_optimizer) const {
+  const int ranks = grid_.world->size(), me = grid_.world->rank();
+  const int copies = grid_.replicas->size(), copy = grid_.replicas->rank();
+  // Bytes that each holder writes so far: replicated tensors go to the rank with least to do.
+  std::vector<std::int64_t> world_bytes(static_cast<std::size_t>(ranks)), copy_bytes(static_cast<std::size_t>(copies));
+  std::vector<Piece> pieces;
+  const auto add = [&](const Parameter& parameter, const std::string& prefix, TensorView local) {
+    auto& bytes = parameter.placement == Placement::replicated ? world_bytes : copy_bytes;
+    const int holder = parameter.placement == Placement::replicated ? me : copy;
+    const auto writer = std::min_element(bytes.begin(), bytes.end());
+    *writer += local.bytes();
+    pieces.push_back({.name = prefix + parameter.name,
+                      .local = local,
+                      .global_shape = parameter.global_shape(),
+                      .offset = parameter.shard * local.size(),
+                      .mine = writer - bytes.begin() == holder});
+  };
+  for (const auto& parameter : store_->parameters()) {
+    add(parameter, "", parameter.value);
+    if (!with_optimizer) continue;
+    const auto state = optimizer_->state_of(parameter);
+    add(parameter, "adam.m/", state.m);
+    add(parameter, "adam.v/", state.v);
+    if (state.master) add(parameter, "adam.master/", state.master);
+  }
+  return pieces;
+}
+
+void Engine::weights_loaded(bool with_masters) {
+  if (optimizer_ && !with_masters) optimizer_->reset_masters();
+}
+
+}  // namespace smlp
