@@ -1,0 +1,41 @@
+#include "worker/commands.h"
+
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <numeric>
+
+#include "core/error.h"
+#include "core/job_file.h"
+
+namespace smlp {
+
+bool started_by_mpi() {
+  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"}) {
+    if (std::getenv(name) != nullptr) return true;
+  }
+  return false;
+}
+
+std::unique_ptr<Communicator> join_world(Backend& backend) {
+  return started_by_mpi() ? make_mpi_world() : make_solo(backend);
+}
+
+LoadedModel load_model(const std::filesystem::path& run_or_checkpoint) {
+  const auto checkpoint = find_checkpoint(run_or_checkpoint);
+  const auto state = read_run_state(checkpoint);
+  const auto found = state.texts.find("job");
+  if (found == state.texts.end()) {
+    throw Error(ExitCode::bad_data, fmt::format("{} does not say which job it is of", checkpoint.string()));
+  }
+  auto job = parse_job(found->second, checkpoint / "manifest.json").config;
+  auto backend = make_backend(job);
+  auto world = join_world(*backend);
+  const auto expert_ranks = std::gcd(static_cast<int>(job.model.experts), world->size());
+  auto grid = ProcessGrid::cut(std::move(world), expert_ranks);
+  auto engine = std::make_unique<Engine>(job, std::move(backend), std::move(grid), false);
+  load_checkpoint(checkpoint, engine->backend(), engine->pieces(false), {.weights_only = true});
+  return {std::move(job), std::move(engine)};
+}
+
+}  // namespace smlp

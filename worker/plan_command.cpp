@@ -1,0 +1,75 @@
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "layers/plan.h"
+#include "worker/commands.h"
+
+namespace smlp {
+
+namespace {
+
+std::string millions(std::int64_t count) { return fmt::format("{:.3f} M", static_cast<double>(count) / 1e6); }
+
+std::string binary_size(std::int64_t bytes) {
+  constexpr const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  auto size = static_cast<double>(bytes);
+  std::size_t unit = 0;
+  for (; size >= 1024 && unit < 4; ++unit) size /= 1024;
+  return fmt::format("{:.{}f} {}", size, unit == 0 ? 0 : 2, units[unit]);
+}
+
+nlohmann::json to_json(const PlanCounts& counts) {
+  const auto& [total, non_expert, expert, experts] = counts.parameters;
+  const auto& memory = counts.memory;
+  return {{"parameters", {{"total", total}, {"non_expert", non_expert}, {"expert", expert}, {"experts", experts}}},
+          {"forward_macs", {{"paper", counts.forward_macs.paper}, {"executed", counts.forward_macs.executed}}},
+          {"memory_bytes_per_rank",
+           {{"parameters", memory.parameters},
+            {"gradients", memory.gradients},
+            {"optimizer", memory.optimizer},
+            {"activations", memory.activations},
+            {"exchange", memory.exchange},
+            {"total", memory.total}}},
+          {"exchange_bytes_per_step", counts.exchange_bytes_per_step},
+          {"reduce_bytes_per_step", counts.reduce_bytes_per_step},
+          {"checkpoint_bytes", counts.checkpoint_bytes}};
+}
+
+void print(const JobConfig& job, const PlanCounts& counts) {
+  const auto line = [](const char* what, const std::string& value) { fmt::print("{:<34} {}\n", what, value); };
+  const auto trillion = [](std::int64_t macs) { return fmt::format("{:.4f} T", static_cast<double>(macs) / 1e12); };
+  fmt::print("{}: {} on {} ranks, {}\n", job.name, job.model.kind, job.cluster.ranks, job.train.precision);
+  line("parameters", millions(counts.parameters.total));
+  line("  replicated", millions(counts.parameters.non_expert));
+  if (counts.parameters.experts > 0) {
+    line("  one expert of every sparse block", millions(counts.parameters.expert));
+    line("  experts", fmt::format("{}", counts.parameters.experts));
+  }
+  line("forward multiply-adds, 2 sequences", trillion(counts.forward_macs.paper) + " (as papers count)");
+  line("  executed", trillion(counts.forward_macs.executed));
+  line("memory of a rank", binary_size(counts.memory.total));
+  line("  parameters", binary_size(counts.memory.parameters));
+  line("  gradients", binary_size(counts.memory.gradients));
+  line("  optimiser", binary_size(counts.memory.optimizer));
+  line("  activations", binary_size(counts.memory.activations));
+  line("  exchange", binary_size(counts.memory.exchange));
+  line("sent by a rank to experts, a step", binary_size(counts.exchange_bytes_per_step));
+  line("gradients of a rank summed, a step", binary_size(counts.reduce_bytes_per_step));
+  line("checkpoint", binary_size(counts.checkpoint_bytes));
+}
+
+}  // namespace
+
+void plan_command(const JobConfig& job, bool json) {
+  const std::int64_t rounds = job.train.global_batch / (job.train.micro_batch * job.cluster.ranks);
+  const auto counts = count_model(model_config(job), job.cluster.ranks, job.cluster.expert_ranks,
+                                  job.train.micro_batch, value_type(job), rounds);
+  if (json) {
+    fmt::print("{}\n", to_json(counts).dump(2));
+  } else {
+    print(job, counts);
+  }
+}
+
+}  // namespace smlp
