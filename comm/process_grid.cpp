@@ -8,10 +8,11 @@ namespace smlp {
 ProcessGrid ProcessGrid::cut(std::unique_ptr<Communicator> world, int expert_ranks) {
   const int rank = world->rank(), ranks = world->size();
   if (expert_ranks < 1 || ranks % expert_ranks != 0) {
-    throw Error(ExitCode::configuration,
-                fmt::format("{} ranks can't be cut into expert groups of {}: cluster.expert_ranks must divide the "
-                            "number of ranks",
-                            ranks, expert_ranks));
+    throw Error(
+        ExitCode::configuration,
+        fmt::format("{} ranks can't be cut into expert groups of {}: cluster.expert_ranks must divide the "
+                    "number of ranks",
+                    ranks, expert_ranks));
   }
   auto experts = world->split(rank / expert_ranks, rank);
   auto replicas = world->split(rank % expert_ranks, rank);

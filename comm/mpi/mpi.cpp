@@ -13,12 +13,18 @@ namespace smlp {
 
 namespace {
 
+constexpr std::int64_t reduce_piece_bytes = std::int64_t{512} << 10;  // a rank
+
 MPI_Datatype type_of_sum(DType type) {
   switch (type) {
-    case DType::f64: return MPI_DOUBLE;
-    case DType::f32: return MPI_FLOAT;
-    case DType::i64: return MPI_INT64_T;
-    default: break;
+    case DType::f64:
+      return MPI_DOUBLE;
+    case DType::f32:
+      return MPI_FLOAT;
+    case DType::i64:
+      return MPI_INT64_T;
+    default:
+      break;
   }
   throw Error(ExitCode::fault,
               fmt::format("all_reduce: sums are taken of f64, f32 and i64, not of {}", name_of(type)));
@@ -84,7 +90,9 @@ class MpiCommunicator final : public Communicator {
   MPI_Comm group_;
   std::int64_t piece_bytes_;
   int rank_ = 0, size_ = 1;
-  std::vector<MPI_Request> requests_;  // of the call that runs
+  // Of the call that runs; kept so that later ones need no memory.
+  std::vector<MPI_Request> requests_;
+  std::vector<std::int64_t> send_at_, receive_at_;  // first row for and from each rank
 };
 
 void MpiCommunicator::all_reduce(TensorView inout, Reduce op) {
@@ -92,7 +100,9 @@ void MpiCommunicator::all_reduce(TensorView inout, Reduce op) {
   const MPI_Datatype type = type_of_sum(inout.dtype);
   const Call call(*this, "all_reduce", reduce_traffic(inout.bytes()));
   if (size_ == 1) return;
-  const std::int64_t most = std::max<std::int64_t>(1, piece_bytes_ / size_of(inout.dtype));
+  // Pieces that stay in the caches between the sum and the sharing take half the time of one long call, and
+  // the cuts depend on nothing but the layout, so the order of the sums is fixed.
+  const std::int64_t most = std::min(piece_bytes_, reduce_piece_bytes * size_) / size_of(inout.dtype);
   in_pieces(inout.size(), most, [&](std::int64_t first, int count) {
     check(MPI_Allreduce(MPI_IN_PLACE, inout.at(first), count, type, op_of(op), group_), "all_reduce");
   });
@@ -120,13 +130,15 @@ void MpiCommunicator::start_send(const void* from, std::int64_t bytes, int to, c
 
 void MpiCommunicator::start_receive(void* to, std::int64_t bytes, int from, const char* call) {
   in_pieces(bytes, piece_bytes_, [&](std::int64_t first, int count) {
-    check(MPI_Irecv(static_cast<char*>(to) + first, count, MPI_BYTE, from, 0, group_, &requests_.emplace_back()),
+    check(MPI_Irecv(static_cast<char*>(to) + first, count, MPI_BYTE, from, 0, group_,
+                    &requests_.emplace_back()),
           call);
   });
 }
 
+// One by one: Open MPI 4.1's MPI_Waitall can spin for ever when one of several requests fails.
 void MpiCommunicator::finish(const char* call) {
-  check(MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE), call);
+  for (auto& request : requests_) check(MPI_Wait(&request, MPI_STATUS_IGNORE), call);
   requests_.clear();
 }
 
@@ -137,26 +149,30 @@ void MpiCommunicator::all_to_all(TensorView in, std::span<const std::int64_t> ro
   expect(in.dtype == out.dtype && row == row_bytes(out), "all_to_all: the rows of the two views differ");
   expect(std::ssize(rows_to) == size_ && std::ssize(rows_from) == size_,
          "all_to_all: there must be one count of rows for each rank");
-  std::vector<std::int64_t> send_at(rows_to.size() + 1, 0), receive_at(rows_to.size() + 1, 0);
+  send_at_.assign(1, 0);
+  receive_at_.assign(1, 0);
   for (std::size_t p = 0; p < rows_to.size(); ++p) {
     expect(rows_to[p] >= 0 && rows_from[p] >= 0, "all_to_all: a negative count of rows");
-    send_at[p + 1] = send_at[p] + rows_to[p];
-    receive_at[p + 1] = receive_at[p] + rows_from[p];
+    send_at_.push_back(send_at_[p] + rows_to[p]);
+    receive_at_.push_back(receive_at_[p] + rows_from[p]);
   }
-  expect(send_at.back() <= in.shape[0] && receive_at.back() <= out.shape[0],
+  expect(send_at_.back() <= in.shape[0] && receive_at_.back() <= out.shape[0],
          "all_to_all: the counts add up to more rows than a view has");
   const auto me = static_cast<std::size_t>(rank_);
   expect(rows_to[me] == rows_from[me], "all_to_all: a rank must take from itself what it sends itself");
 
-  const Call call(*this, "all_to_all", (send_at.back() - rows_to[me]) * row);
-  const auto source = [&](std::size_t p) { return static_cast<char*>(in.data) + send_at[p] * row; };
-  const auto target = [&](std::size_t p) { return static_cast<char*>(out.data) + receive_at[p] * row; };
-  // Nearest ranks first on either side, so that no rank is everybody's first target.
+  const Call call(*this, "all_to_all", (send_at_.back() - rows_to[me]) * row);
+  const auto source = [&](std::size_t p) { return static_cast<char*>(in.data) + send_at_[p] * row; };
+  const auto target = [&](std::size_t p) { return static_cast<char*>(out.data) + receive_at_[p] * row; };
+  // Each rank begins with its neighbour, so that no rank is everybody's first target. The part that stays is
+  // copied while the others travel.
   for (int step = 1; step < size_; ++step) {
-    const int from = (rank_ - step + size_) % size_, to = (rank_ + step) % size_;
-    start_receive(target(static_cast<std::size_t>(from)), rows_from[static_cast<std::size_t>(from)] * row, from,
-                  "all_to_all");
-    start_send(source(static_cast<std::size_t>(to)), rows_to[static_cast<std::size_t>(to)] * row, to, "all_to_all");
+    const auto from = static_cast<std::size_t>((rank_ - step + size_) % size_);
+    start_receive(target(from), rows_from[from] * row, static_cast<int>(from), "all_to_all");
+  }
+  for (int step = 1; step < size_; ++step) {
+    const auto to = static_cast<std::size_t>((rank_ + step) % size_);
+    start_send(source(to), rows_to[to] * row, static_cast<int>(to), "all_to_all");
   }
   if (rows_to[me] > 0) std::memcpy(target(me), source(me), static_cast<std::size_t>(rows_to[me] * row));
   finish("all_to_all");
@@ -164,17 +180,20 @@ void MpiCommunicator::all_to_all(TensorView in, std::span<const std::int64_t> ro
 
 void MpiCommunicator::all_reduce_host(std::span<double> inout, Reduce op) {
   const Call call(*this, "all_reduce_host", reduce_traffic(static_cast<std::int64_t>(inout.size_bytes())));
-  check(MPI_Allreduce(MPI_IN_PLACE, inout.data(), static_cast<int>(inout.size()), MPI_DOUBLE, op_of(op), group_),
+  check(MPI_Allreduce(MPI_IN_PLACE, inout.data(), static_cast<int>(inout.size()), MPI_DOUBLE, op_of(op),
+                      group_),
         "all_reduce_host");
 }
 
 void MpiCommunicator::all_to_all_host(std::span<const std::int64_t> in, std::span<std::int64_t> out) {
   const auto ranks = static_cast<std::size_t>(size_);
-  expect(in.size() == out.size() && in.size() % ranks == 0, "all_to_all_host: both sides hold one block a rank");
+  expect(in.size() == out.size() && in.size() % ranks == 0,
+         "all_to_all_host: both sides hold one block a rank");
   const std::size_t block = in.size() / ranks;
   const Call call(*this, "all_to_all_host", static_cast<std::int64_t>((ranks - 1) * block * sizeof in[0]));
   const int count = static_cast<int>(block);
-  check(MPI_Alltoall(in.data(), count, MPI_INT64_T, out.data(), count, MPI_INT64_T, group_), "all_to_all_host");
+  check(MPI_Alltoall(in.data(), count, MPI_INT64_T, out.data(), count, MPI_INT64_T, group_),
+        "all_to_all_host");
 }
 
 std::vector<std::vector<std::byte>> MpiCommunicator::gather_bytes(std::span<const std::byte> mine, int root) {

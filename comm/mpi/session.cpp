@@ -30,15 +30,18 @@ std::shared_ptr<MpiSession> MpiSession::get() {
 MpiSession::MpiSession() {
   int finalised = 0;
   MPI_Finalized(&finalised);
-  expect(finalised == 0, "MPI was finalised when the last communicator died and can't start again in this process");
-  // A rank that waits lets others run: with more ranks than cores, spinning makes a collective take milliseconds.
+  expect(finalised == 0,
+         "MPI was finalised when the last communicator died and can't start again in this process");
+  // A rank that waits lets others run: with more ranks than cores, spinning makes a collective take
+  // milliseconds.
   setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
   int provided = 0;
   check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread", 0, 0);
   if (provided < MPI_THREAD_FUNNELED) {
-    throw Error(ExitCode::unavailable,
-                "this MPI library does not allow threads beside the one that talks (MPI_THREAD_FUNNELED): use Open "
-                "MPI 4 or later");
+    throw Error(
+        ExitCode::unavailable,
+        "this MPI library does not allow threads beside the one that talks (MPI_THREAD_FUNNELED): use Open "
+        "MPI 4 or later");
   }
 }
 
