@@ -1,0 +1,420 @@
+#include "tensor/cpu/cpu_backend.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+
+#include "core/error.h"
+#include "tensor/cpu/checks.h"
+
+namespace smlp {
+
+std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) {
+  return std::make_unique<cpu::CpuBackend>(options);
+}
+
+namespace cpu {
+
+namespace {
+
+int place_of(DType type) {
+  switch (type) {
+    case DType::f64: return 0;
+    case DType::f32: return 1;
+    case DType::bf16: return 2;
+    default: return -1;
+  }
+}
+
+Pointwise pointwise(Activation kind) {
+  switch (kind) {
+    case Activation::gelu_tanh: return Pointwise::gelu_tanh;
+    case Activation::gelu: return Pointwise::gelu;
+    case Activation::relu: return Pointwise::relu;
+    case Activation::none: break;
+  }
+  return Pointwise::none;
+}
+
+void copy_bytes(const Matrix& from, const Matrix& to, std::int64_t element) {
+  for (std::int64_t r = 0; r < from.rows; ++r) {
+    std::memcpy(static_cast<std::byte*>(to.data) + r * to.stride * element,
+                static_cast<const std::byte*>(from.data) + r * from.stride * element,
+                static_cast<std::size_t>(from.width * element));
+  }
+}
+
+}  // namespace
+
+CpuBackend::CpuBackend(const CpuOptions& options)
+    : set_(kernels_named(options.isa.c_str())), products_(options.threads, set_) {
+  require(options.threads > 0, "cpu backend", "it needs at least one thread");
+}
+
+const Kernels& CpuBackend::kernels(DType type) const {
+  return type == DType::f64 ? set_.f64 : type == DType::f32 ? set_.f32 : set_.bf16;
+}
+
+void* CpuBackend::scratch(std::int64_t bytes) {
+  if (static_cast<std::int64_t>(scratch_.size()) < bytes) scratch_.resize(static_cast<std::size_t>(bytes));
+  return scratch_.data();
+}
+
+// --- memory ---------------------------------------------------------------------------------------------------
+
+void* CpuBackend::allocate(std::int64_t bytes) {
+  const std::int64_t rounded = (bytes + 63) / 64 * 64;
+  void* memory = bytes < 0 ? nullptr : std::aligned_alloc(64, static_cast<std::size_t>(rounded));
+  if (!memory && bytes != 0) {
+    throw Error(ExitCode::unavailable,
+                fmt::format("this rank asked for {} bytes of memory and did not get them; use a smaller micro-batch, "
+                            "a smaller model or more ranks",
+                            bytes));
+  }
+  return memory;
+}
+
+void CpuBackend::release(void* memory) noexcept { std::free(memory); }
+
+void CpuBackend::upload(const void* host, TensorView to) {
+  copy(TensorView(const_cast<void*>(host), to.shape, to.dtype), to);
+}
+
+void CpuBackend::download(TensorView from, void* host) { copy(from, TensorView(host, from.shape, from.dtype)); }
+
+void CpuBackend::fill(TensorView out, double value) {
+  if (out.size() == 0) return;
+  if (place_of(out.dtype) >= 0) {
+    for_each_matrix<1>({out}, [&](const auto& m) { kernels(out.dtype).fill(m[0], value); });
+    return;
+  }
+  require(out.dtype != DType::f16, "fill", "the CPU computes in f64, f32 and bf16, not in f16");
+  const auto filled = static_cast<std::int64_t>(value);
+  const std::int64_t size = size_of(out.dtype);
+  for_each_matrix<1>({out}, [&](const auto& m) {
+    for (std::int64_t r = 0; r < m[0].rows; ++r) {
+      for (std::int64_t c = 0; c < m[0].width; ++c) {
+        std::memcpy(static_cast<std::byte*>(m[0].data) + (r * m[0].stride + c) * size, &filled,
+                    static_cast<std::size_t>(size));
+      }
+    }
+  });
+}
+
+void CpuBackend::convert(const Matrix& from, DType from_type, const Matrix& to, DType to_type) const {
+  if (from_type == to_type) return copy_bytes(from, to, size_of(to_type));
+  const int i = place_of(from_type), j = place_of(to_type);
+  if (i < 0 || j < 0) {
+    throw Error(ExitCode::fault,
+                fmt::format("copy: the CPU does not convert {} to {}", name_of(from_type), name_of(to_type)));
+  }
+  set_.convert[i][j](from, to);
+}
+
+void CpuBackend::copy(TensorView from, TensorView to) {
+  same_shape("copy", {from, to});
+  for_each_matrix<2>({from, to}, [&](const auto& m) { convert(m[0], from.dtype, m[1], to.dtype); });
+}
+
+void CpuBackend::copy_rows(TensorView from, TensorView to, std::span<const RowBlock> blocks) {
+  require(from.width() == to.width(), "copy_rows", "rows of different widths");
+  const Matrix source = as_matrix(from), target = as_matrix(to);
+  for (const auto& block : blocks) {
+    require(block.from >= 0 && block.to >= 0 && block.rows >= 0 && block.from + block.rows <= source.rows &&
+                block.to + block.rows <= target.rows,
+            "copy_rows", "a block lies outside of its view");
+    convert({from.at(block.from * source.stride), block.rows, source.width, source.stride}, from.dtype,
+            {to.at(block.to * target.stride), block.rows, target.width, target.stride}, to.dtype);
+  }
+}
+
+// --- products -------------------------------------------------------------------------------------------------
+
+void CpuBackend::matmul(const Matmul& m) {
+  const char* verb = "matmul";
+  float_type(verb, m.a);
+  same_type(verb, {m.a, m.b, m.bias});
+  const Matrix a = as_matrix(m.a), b = as_matrix(m.b), out = as_matrix(m.out);
+  const std::int64_t k = m.transpose_a ? a.rows : a.width;
+  require((m.transpose_b ? b.width : b.rows) == k && (m.transpose_a ? a.width : a.rows) == out.rows &&
+              (m.transpose_b ? b.rows : b.width) == out.width,
+          verb, "the shapes of a, b and out do not fit");
+  require(m.out.dtype == m.a.dtype || (m.a.dtype == DType::bf16 && m.out.dtype == DType::f32), verb,
+          "out must have the values' type, or f32 for bf16");
+  require(!m.accumulate || (!m.bias && !m.residual && m.activation == Activation::none), verb,
+          "an accumulating product has no bias, residual or activation");
+  if (m.bias) vector_of(verb, "bias", m.bias, out.width, m.a.dtype);
+  Product p{.m = out.rows, .n = out.width, .k = k, .a = a.data, .b = b.data, .out = out.data,
+            .a_stride = a.stride, .b_stride = b.stride, .out_stride = out.stride,
+            .transpose_a = m.transpose_a, .transpose_b = m.transpose_b, .accumulate = m.accumulate,
+            .type = m.a.dtype, .out_type = m.out.dtype, .bias = m.bias.data};
+  if (m.residual) {
+    same_shape(verb, {m.out, m.residual});
+    same_type(verb, {m.out, m.residual});
+    p.residual = m.residual.data;
+    p.residual_stride = m.residual.row_stride();
+  }
+  Matrix activated = out;
+  if (m.activation != Activation::none && m.pre_activation) {
+    same_shape(verb, {m.out, m.pre_activation});
+    same_type(verb, {m.out, m.pre_activation});
+    activated = as_matrix(m.pre_activation);
+    p.out = activated.data;
+    p.out_stride = activated.stride;
+  }
+  products_.run(p);
+  if (m.activation != Activation::none) kernels(m.out.dtype).activate(pointwise(m.activation), activated, out);
+}
+
+// --- pointwise and rows ---------------------------------------------------------------------------------------
+
+void CpuBackend::add(TensorView a, TensorView b, TensorView out) {
+  same_shape("add", {a, b, out});
+  same_type("add", {a, b, out});
+  float_type("add", a);
+  for_each_matrix<3>({a, b, out}, [&](const auto& m) { kernels(a.dtype).add(m[0], m[1], m[2]); });
+}
+
+void CpuBackend::activate(Activation kind, TensorView in, TensorView out) {
+  same_shape("activate", {in, out});
+  same_type("activate", {in, out});
+  float_type("activate", in);
+  for_each_matrix<2>({in, out}, [&](const auto& m) { kernels(in.dtype).activate(pointwise(kind), m[0], m[1]); });
+}
+
+void CpuBackend::activate_backward(Activation kind, TensorView in, TensorView dout, TensorView din) {
+  same_shape("activate_backward", {in, dout, din});
+  same_type("activate_backward", {in, dout, din});
+  float_type("activate_backward", in);
+  for_each_matrix<3>({in, dout, din}, [&](const auto& m) {
+    kernels(in.dtype).activate_backward(pointwise(kind), m[0], m[1], m[2]);
+  });
+}
+
+namespace {
+
+// Calls body(group, bias of the group's first position, matrices) for the channels of each sequence and group.
+template <std::size_t n, class Body>
+void for_each_gate(const char* verb, const TensorView& bias, const std::array<TensorView, n>& views, Body body) {
+  const Shape& shape = views[0].shape;
+  require(shape.rank() == 3 && bias.shape.rank() == 2 && bias.shape[1] == shape[1], verb,
+          "views must be [sequences, length, channels] and the bias [groups, length]");
+  require(bias.shape[0] > 0 && shape[2] % bias.shape[0] == 0, verb, "the groups do not divide the channels");
+  const std::int64_t channels = shape[2] / bias.shape[0];
+  for (std::int64_t b = 0; b < shape[0]; ++b) {
+    for (std::int64_t g = 0; g < bias.shape[0]; ++g) {
+      std::array<Matrix, n> m;
+      for (std::size_t i = 0; i < n; ++i) {
+        m[i] = {views[i].at(b * views[i].stride[0] + g * channels), shape[1], channels, views[i].stride[1]};
+      }
+      body(bias.at(g * bias.stride[0]), m);
+    }
+  }
+}
+
+}  // namespace
+
+void CpuBackend::gate(TensorView u, TensorView z, TensorView bias, TensorView out) {
+  same_shape("gate", {u, z, out});
+  same_type("gate", {u, z, bias, out});
+  float_type("gate", u);
+  for_each_gate<3>("gate", bias, {u, z, out},
+                   [&](void* b, const auto& m) { kernels(u.dtype).gate(m[0], m[1], b, m[2]); });
+}
+
+void CpuBackend::gate_backward(TensorView u, TensorView gate, TensorView dout, TensorView du, TensorView dz,
+                               TensorView dbias) {
+  const char* verb = "gate_backward";
+  same_shape(verb, {u, gate, dout, du, dz});
+  same_type(verb, {u, gate, dout, du, dz});
+  float_type(verb, u);
+  require(dbias.dtype == wide_type(u.dtype), verb, "dbias must be f64 for f64 values and f32 for others");
+  for_each_gate<5>(verb, dbias, {u, gate, dout, du, dz}, [&](void* b, const auto& m) {
+    kernels(u.dtype).gate_backward(m[0], m[1], m[2], m[3], m[4], b);
+  });
+}
+
+namespace {
+
+NormArguments norm_arguments(const char* verb, const TensorView& x, const TensorView& weight, std::int64_t groups,
+                             const TensorView& mean, const TensorView& inverse_deviation) {
+  float_type(verb, x);
+  require(groups > 0 && x.width() % groups == 0, verb, "the groups do not divide the channels");
+  const DType wide = wide_type(x.dtype);
+  vector_of(verb, "mean", mean, x.rows() * groups, wide);
+  vector_of(verb, "inverse_deviation", inverse_deviation, x.rows() * groups, wide);
+  if (weight) vector_of(verb, "weight", weight, x.width(), x.dtype);
+  NormArguments a{};
+  a.x = as_matrix(x);
+  a.weight = weight.data;
+  a.groups = groups;
+  a.mean = mean.data;
+  a.inverse_deviation = inverse_deviation.data;
+  return a;
+}
+
+}  // namespace
+
+void CpuBackend::layer_norm(TensorView x, TensorView weight, TensorView bias, std::int64_t groups, TensorView out,
+                            TensorView mean, TensorView inverse_deviation) {
+  const char* verb = "layer_norm";
+  same_shape(verb, {x, out});
+  same_type(verb, {x, out});
+  NormArguments a = norm_arguments(verb, x, weight, groups, mean, inverse_deviation);
+  if (bias) vector_of(verb, "bias", bias, x.width(), x.dtype);
+  a.bias = bias.data;
+  a.out = as_matrix(out);
+  kernels(x.dtype).layer_norm(a);
+}
+
+void CpuBackend::layer_norm_backward(TensorView x, TensorView weight, std::int64_t groups, TensorView mean,
+                                     TensorView inverse_deviation, TensorView dy, TensorView residual, TensorView dx,
+                                     TensorView dweight, TensorView dbias) {
+  const char* verb = "layer_norm_backward";
+  same_shape(verb, {x, dy, dx});
+  same_type(verb, {x, dy, dx, residual});
+  NormArguments a = norm_arguments(verb, x, weight, groups, mean, inverse_deviation);
+  a.dy = as_matrix(dy);
+  a.dx = as_matrix(dx);
+  if (residual) {
+    same_shape(verb, {x, residual});
+    a.residual = as_matrix(residual);
+  }
+  const DType wide = wide_type(x.dtype);
+  if (dweight) vector_of(verb, "dweight", dweight, x.width(), wide);
+  if (dbias) vector_of(verb, "dbias", dbias, x.width(), wide);
+  a.dweight = dweight.data;
+  a.dbias = dbias.data;
+  a.scratch = scratch(2 * x.width() * size_of(wide));
+  kernels(x.dtype).layer_norm_backward(a);
+}
+
+void CpuBackend::sum_rows(TensorView x, TensorView add_to) {
+  float_type("sum_rows", x);
+  const DType wide = wide_type(x.dtype);
+  const std::int64_t width = x.width();
+  vector_of("sum_rows", "add_to", add_to, width, add_to.dtype);
+  if (add_to.dtype == wide) {
+    kernels(x.dtype).sum_rows(as_matrix(x), add_to.data);
+    return;
+  }
+  same_type("sum_rows", {x, add_to});
+  const Matrix total{scratch(width * size_of(wide)), 1, width, width}, to{add_to.data, 1, width, width};
+  convert(to, add_to.dtype, total, wide);
+  kernels(x.dtype).sum_rows(as_matrix(x), total.data);
+  convert(total, wide, to, add_to.dtype);
+}
+
+void CpuBackend::dropout(TensorView in, double rate, std::uint64_t key, std::int64_t first_row, TensorView out) {
+  same_shape("dropout", {in, out});
+  same_type("dropout", {in, out});
+  float_type("dropout", in);
+  require(rate >= 0 && rate < 1, "dropout", "the rate must lie in [0, 1)");
+  kernels(in.dtype).dropout(as_matrix(in), rate, key, first_row, as_matrix(out));
+}
+
+// --- rows by index --------------------------------------------------------------------------------------------
+
+namespace {
+
+IndexArguments index_arguments(const char* verb, const TensorView& in, const TensorView& index, double scale,
+                               const TensorView& row_scale, const TensorView& out, const TensorView& indexed) {
+  float_type(verb, in);
+  require(in.width() == out.width(), verb, "rows of different widths");
+  vector_of(verb, "index", index, index.size(), DType::i32);
+  if (row_scale) vector_of(verb, "row_scale", row_scale, index.size(), in.dtype);
+  const auto* values = index.as<const std::int32_t>();
+  for (std::int64_t s = 0; s < index.size(); ++s) {
+    require(values[s] < indexed.rows(), verb, "an index lies beyond the last row");
+  }
+  return {as_matrix(in), values, index.size(), scale, row_scale.data, as_matrix(out)};
+}
+
+}  // namespace
+
+void CpuBackend::gather_rows(TensorView in, TensorView index, double scale, TensorView row_scale, TensorView out) {
+  same_type("gather_rows", {in, out});
+  require(out.rows() == index.size(), "gather_rows", "out must have one row an index");
+  kernels(in.dtype).gather_rows(index_arguments("gather_rows", in, index, scale, row_scale, out, in));
+}
+
+void CpuBackend::scatter_add_rows(TensorView in, TensorView index, double scale, TensorView row_scale,
+                                  TensorView add_to) {
+  const char* verb = "scatter_add_rows";
+  require(in.rows() == index.size(), verb, "in must have one row an index");
+  const IndexArguments a = index_arguments(verb, in, index, scale, row_scale, add_to, add_to);
+  if (add_to.dtype == wide_type(in.dtype)) return kernels(in.dtype).scatter_add_rows_wide(a);
+  same_type(verb, {in, add_to});
+  kernels(in.dtype).scatter_add_rows(a);
+}
+
+void CpuBackend::row_dots(TensorView a, TensorView b, TensorView index, TensorView out) {
+  const char* verb = "row_dots";
+  same_type(verb, {a, b, out});
+  vector_of(verb, "out", out, a.rows(), a.dtype);
+  require(a.rows() == index.size(), verb, "a must have one row an index");
+  const IndexArguments checked = index_arguments(verb, a, index, 1, {}, b, b);
+  kernels(a.dtype).row_dots(checked.in, checked.out, checked.index, out.data);
+}
+
+// --- loss and update ------------------------------------------------------------------------------------------
+
+void CpuBackend::cross_entropy(TensorView logits, TensorView targets, TensorView row_loss, TensorView scale,
+                               bool gradient) {
+  const char* verb = "cross_entropy";
+  float_type(verb, logits);
+  const Matrix m = as_matrix(logits);
+  vector_of(verb, "targets", targets, m.rows, DType::i32);
+  vector_of(verb, "row_loss", row_loss, m.rows, DType::f64);
+  if (gradient) vector_of(verb, "scale", scale, 1, DType::f64);
+  const auto* target = targets.as<const std::int32_t>();
+  for (std::int64_t r = 0; r < m.rows; ++r) {
+    require(target[r] < m.width, verb, "a target lies beyond the vocabulary");
+  }
+  kernels(logits.dtype)
+      .cross_entropy({m, target, row_loss.as<double>(), gradient ? scale.as<double>()[0] : 0, gradient});
+}
+
+void CpuBackend::sum(TensorView x, TensorView add_to) {
+  float_type("sum", x);
+  vector_of("sum", "add_to", add_to, 1, DType::f64);
+  for_each_matrix<1>({x}, [&](const auto& m) { add_to.as<double>()[0] += kernels(x.dtype).sum(m[0]); });
+}
+
+void CpuBackend::sum_of_squares(TensorView x, TensorView add_to) {
+  float_type("sum_of_squares", x);
+  vector_of("sum_of_squares", "add_to", add_to, 1, DType::f64);
+  for_each_matrix<1>({x}, [&](const auto& m) { add_to.as<double>()[0] += kernels(x.dtype).sum_of_squares(m[0]); });
+}
+
+void CpuBackend::adamw(const AdamWSettings& settings, TensorView value, TensorView master, TensorView grad,
+                       TensorView m, TensorView v, TensorView control) {
+  const char* verb = "adamw";
+  float_type(verb, value);
+  const DType wide = wide_type(value.dtype);
+  const std::int64_t count = value.size();
+  vector_of(verb, "value", value, count, value.dtype);
+  vector_of(verb, "grad", grad, count, wide);
+  vector_of(verb, "m", m, count, wide);
+  vector_of(verb, "v", v, count, wide);
+  if (master) vector_of(verb, "master", master, count, DType::f32);
+  require(!master || value.dtype == DType::bf16, verb, "only bf16 values have a master copy");
+  vector_of(verb, "control", control, StepControl::size, DType::f64);
+  const auto* step = control.as<const double>();
+  const double squared_norm = step[StepControl::squared_norm];
+  if (!std::isfinite(squared_norm)) return;
+  double scale = step[StepControl::gradient_scale];
+  if (settings.clip_norm > 0) {
+    const double norm = std::sqrt(squared_norm) * scale;
+    scale *= std::min(1.0, settings.clip_norm / (norm + 1e-6));
+  }
+  kernels(value.dtype)
+      .adamw({count, value.data, master.as<float>(), grad.data, m.data, v.data, step[StepControl::learning_rate],
+              step[StepControl::correction], scale, settings.beta1, settings.beta2, settings.eps,
+              settings.weight_decay});
+}
+
+}  // namespace cpu
+}  // namespace smlp

@@ -1,0 +1,83 @@
+// The backend on host memory: checks the views of every verb, then calls oneDNN, OpenBLAS or the own kernels.
+// Owned by whoever called make_cpu_backend(); calls finish before they return. Not shared by threads.
+#pragma once
+
+#include <vector>
+
+#include "tensor/backend.h"
+#include "tensor/balanced_assignment.h"
+#include "tensor/cpu/kernels.h"
+#include "tensor/cpu/products.h"
+
+namespace smlp::cpu {
+
+class CpuBackend final : public Backend {
+ public:
+  explicit CpuBackend(const CpuOptions& options);
+
+  void* allocate(std::int64_t bytes) override;
+  void release(void* memory) noexcept override;
+  void upload(const void* host, TensorView to) override;
+  void download(TensorView from, void* host) override;
+  void fill(TensorView out, double value) override;
+  void copy(TensorView from, TensorView to) override;
+  void copy_rows(TensorView from, TensorView to, std::span<const RowBlock> blocks) override;
+  void synchronize() override {}
+
+  void matmul(const Matmul& m) override;
+  void spatial(const SpatialProduct& p) override;
+  void spatial_backward_input(const SpatialProduct& p) override;
+  void spatial_backward_weight(const SpatialProduct& p) override;
+
+  void add(TensorView a, TensorView b, TensorView out) override;
+  void activate(Activation kind, TensorView in, TensorView out) override;
+  void activate_backward(Activation kind, TensorView in, TensorView dout, TensorView din) override;
+  void gate(TensorView u, TensorView z, TensorView bias, TensorView out) override;
+  void gate_backward(TensorView u, TensorView gate, TensorView dout, TensorView du, TensorView dz,
+                     TensorView dbias) override;
+  void layer_norm(TensorView x, TensorView weight, TensorView bias, std::int64_t groups, TensorView out,
+                  TensorView mean, TensorView inverse_deviation) override;
+  void layer_norm_backward(TensorView x, TensorView weight, std::int64_t groups, TensorView mean,
+                           TensorView inverse_deviation, TensorView dy, TensorView residual, TensorView dx,
+                           TensorView dweight, TensorView dbias) override;
+  void sum_rows(TensorView x, TensorView add_to) override;
+  void dropout(TensorView in, double rate, std::uint64_t key, std::int64_t first_row, TensorView out) override;
+
+  void gather_rows(TensorView in, TensorView index, double scale, TensorView row_scale, TensorView out) override;
+  void scatter_add_rows(TensorView in, TensorView index, double scale, TensorView row_scale,
+                        TensorView add_to) override;
+  void row_dots(TensorView a, TensorView b, TensorView index, TensorView out) override;
+
+  void assign_balanced(TensorView scores, std::int64_t groups, TensorView token_of_slot,
+                       TensorView rounds) override;
+  void assign_greedy(TensorView scores, TensorView token_of_slot,
+                     std::span<std::int64_t> rows_of_expert) override;
+  void sigmoid_of_slots(TensorView scores, TensorView token_of_slot, std::span<const std::int64_t> rows_of_expert,
+                        TensorView alpha) override;
+  void sigmoid_of_slots_backward(TensorView alpha, TensorView dalpha, TensorView token_of_slot,
+                                 std::span<const std::int64_t> rows_of_expert, TensorView dscores) override;
+
+  void cross_entropy(TensorView logits, TensorView targets, TensorView row_loss, TensorView scale,
+                     bool gradient) override;
+  void sum(TensorView x, TensorView add_to) override;
+  void sum_of_squares(TensorView x, TensorView add_to) override;
+  void adamw(const AdamWSettings& settings, TensorView value, TensorView master, TensorView grad, TensorView m,
+             TensorView v, TensorView control) override;
+
+ private:
+  const Kernels& kernels(DType type) const;
+  void convert(const Matrix& from, DType from_type, const Matrix& to, DType to_type) const;
+  void load_scores(const TensorView& scores, std::int64_t first, std::int64_t count);
+  void* masked_weight(const TensorView& weight, std::int64_t g, std::int64_t length);
+  void* scratch(std::int64_t bytes);  // valid until the next call of scratch()
+
+  const KernelSet& set_;
+  Products products_;
+  BalancedAssignment assignment_;
+  std::vector<double> scores_;
+  std::vector<std::int64_t> starts_;
+  std::vector<std::int32_t> slots_;
+  std::vector<std::byte> scratch_;
+};
+
+}  // namespace smlp::cpu

@@ -1,0 +1,150 @@
+// Verbs that decide who sits in which slot, and the sigmoid gate over slots.
+#include <algorithm>
+
+#include "tensor/cpu/checks.h"
+#include "tensor/cpu/cpu_backend.h"
+
+namespace smlp::cpu {
+
+namespace {
+
+void check_scores(const char* verb, const TensorView& scores) {
+  float_type(verb, scores);
+  require(scores.shape.rank() == 2 && scores.shape[1] > 0, verb, "scores must be [tokens, experts]");
+}
+
+std::int64_t total_of(std::span<const std::int64_t> rows) {
+  std::int64_t total = 0;
+  for (const auto count : rows) total += count;
+  return total;
+}
+
+float bf16_value(std::uint16_t bits) {
+  const std::uint32_t wide = std::uint32_t{bits} << 16;
+  float value;
+  __builtin_memcpy(&value, &wide, 4);
+  return value;
+}
+
+}  // namespace
+
+// Rows [first, first + count) of the scores in scores_, as f64.
+void CpuBackend::load_scores(const TensorView& scores, std::int64_t first, std::int64_t count) {
+  const std::int64_t experts = scores.shape[1];
+  scores_.resize(static_cast<std::size_t>(count * experts));
+  convert({scores.at(first * scores.stride[0]), count, experts, scores.stride[0]}, scores.dtype,
+          {scores_.data(), count, experts, experts}, DType::f64);
+}
+
+void CpuBackend::assign_balanced(TensorView scores, std::int64_t groups, TensorView token_of_slot, TensorView rounds) {
+  const char* verb = "assign_balanced";
+  check_scores(verb, scores);
+  require(groups > 0 && scores.shape[0] % groups == 0, verb, "the groups do not divide the tokens");
+  const std::int64_t tokens = scores.shape[0] / groups, experts = scores.shape[1];
+  const std::int64_t capacity = (tokens + experts - 1) / experts;
+  vector_of(verb, "token_of_slot", token_of_slot, experts * groups * capacity, DType::i32);
+  vector_of(verb, "rounds", rounds, groups, DType::i32);
+  slots_.resize(static_cast<std::size_t>(experts * capacity));
+  for (std::int64_t g = 0; g < groups; ++g) {
+    load_scores(scores, g * tokens, tokens);
+    rounds.as<std::int32_t>()[g] = assignment_.assign(scores_, tokens, experts, slots_);
+    for (std::int64_t e = 0; e < experts; ++e) {
+      std::int32_t* to = token_of_slot.as<std::int32_t>() + (e * groups + g) * capacity;
+      for (std::int64_t i = 0; i < capacity; ++i) {
+        const std::int32_t token = slots_[static_cast<std::size_t>(e * capacity + i)];
+        to[i] = token < 0 ? token : token + static_cast<std::int32_t>(g * tokens);
+      }
+    }
+  }
+}
+
+void CpuBackend::assign_greedy(TensorView scores, TensorView token_of_slot, std::span<std::int64_t> rows_of_expert) {
+  const char* verb = "assign_greedy";
+  check_scores(verb, scores);
+  const std::int64_t tokens = scores.shape[0], experts = scores.shape[1];
+  vector_of(verb, "token_of_slot", token_of_slot, tokens, DType::i32);
+  require(static_cast<std::int64_t>(rows_of_expert.size()) == experts, verb, "rows_of_expert must hold one count an expert");
+  load_scores(scores, 0, tokens);
+  slots_.resize(static_cast<std::size_t>(tokens));
+  std::fill(rows_of_expert.begin(), rows_of_expert.end(), 0);
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    const double* row = scores_.data() + t * experts;
+    std::int64_t best = 0;
+    for (std::int64_t e = 1; e < experts; ++e) {
+      if (row[e] > row[best] || (row[best] != row[best] && row[e] == row[e])) best = e;
+    }
+    slots_[static_cast<std::size_t>(t)] = static_cast<std::int32_t>(best);
+    ++rows_of_expert[static_cast<std::size_t>(best)];
+  }
+  starts_.assign(static_cast<std::size_t>(experts), 0);
+  for (std::size_t e = 1; e < starts_.size(); ++e) starts_[e] = starts_[e - 1] + rows_of_expert[e - 1];
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    auto& place = starts_[static_cast<std::size_t>(slots_[static_cast<std::size_t>(t)])];
+    token_of_slot.as<std::int32_t>()[place++] = static_cast<std::int32_t>(t);
+  }
+}
+
+namespace {
+
+template <class Body>
+void for_each_slot(const TensorView& token_of_slot, std::span<const std::int64_t> rows_of_expert, Body body) {
+  const auto* token = token_of_slot.as<const std::int32_t>();
+  std::int64_t slot = 0;
+  for (std::size_t e = 0; e < rows_of_expert.size(); ++e) {
+    for (std::int64_t i = 0; i < rows_of_expert[e]; ++i, ++slot) {
+      body(slot, std::int64_t{token[slot]}, static_cast<std::int64_t>(e));
+    }
+  }
+}
+
+void check_slots(const char* verb, const TensorView& scores, const TensorView& alpha, const TensorView& token_of_slot,
+                 std::span<const std::int64_t> rows_of_expert) {
+  check_scores(verb, scores);
+  require(static_cast<std::int64_t>(rows_of_expert.size()) == scores.shape[1], verb,
+          "rows_of_expert must hold one count an expert");
+  const std::int64_t slots = total_of(rows_of_expert);
+  vector_of(verb, "token_of_slot", token_of_slot, slots, DType::i32);
+  vector_of(verb, "alpha", alpha, slots, alpha.dtype);
+}
+
+double value_at(const TensorView& view, std::int64_t offset) {
+  switch (view.dtype) {
+    case DType::f64: return view.as<const double>()[offset];
+    case DType::f32: return static_cast<double>(view.as<const float>()[offset]);
+    default: return static_cast<double>(bf16_value(view.as<const std::uint16_t>()[offset]));
+  }
+}
+
+}  // namespace
+
+void CpuBackend::sigmoid_of_slots(TensorView scores, TensorView token_of_slot,
+                                  std::span<const std::int64_t> rows_of_expert, TensorView alpha) {
+  check_slots("sigmoid_of_slots", scores, alpha, token_of_slot, rows_of_expert);
+  scores_.resize(static_cast<std::size_t>(alpha.size()));
+  for_each_slot(token_of_slot, rows_of_expert, [&](std::int64_t slot, std::int64_t token, std::int64_t expert) {
+    scores_[static_cast<std::size_t>(slot)] =
+        token < 0 ? 0 : value_at(scores, token * scores.stride[0] + expert);
+  });
+  set_.f64.sigmoid(scores_.data(), scores_.data(), alpha.size());
+  for_each_slot(token_of_slot, rows_of_expert, [&](std::int64_t slot, std::int64_t token, std::int64_t) {
+    if (token < 0) scores_[static_cast<std::size_t>(slot)] = 0;
+  });
+  const std::int64_t n = alpha.size();
+  convert({scores_.data(), 1, n, n}, DType::f64, {alpha.data, 1, n, n}, alpha.dtype);
+}
+
+void CpuBackend::sigmoid_of_slots_backward(TensorView alpha, TensorView dalpha, TensorView token_of_slot,
+                                           std::span<const std::int64_t> rows_of_expert, TensorView dscores) {
+  const char* verb = "sigmoid_of_slots_backward";
+  check_slots(verb, dscores, alpha, token_of_slot, rows_of_expert);
+  vector_of(verb, "dalpha", dalpha, alpha.size(), dalpha.dtype);
+  for_each_slot(token_of_slot, rows_of_expert, [&](std::int64_t slot, std::int64_t token, std::int64_t expert) {
+    if (token < 0) return;
+    const double a = value_at(alpha, slot);
+    const std::int64_t place = token * dscores.stride[0] + expert;
+    double sum = value_at(dscores, place) + value_at(dalpha, slot) * a * (1 - a);
+    convert({&sum, 1, 1, 1}, DType::f64, {dscores.at(place), 1, 1, 1}, dscores.dtype);
+  });
+}
+
+}  // namespace smlp::cpu

@@ -1,0 +1,103 @@
+// The table of own CPU kernels: plain functions over plain matrices, one table for each instruction set. The same
+// source (kernels.inc) is compiled once for each set with its own flags, everything else in it is local to its file,
+// so no function built for a wide set can be linked into code that runs on a narrow one. The backend checks shapes
+// and types before it calls; kernels check nothing, allocate nothing and run on the calling thread.
+#pragma once
+
+#include <cstdint>
+
+namespace smlp::cpu {
+
+// Rows of adjacent elements, `stride` elements apart. No member functions: see above.
+struct Matrix {
+  void* data;
+  std::int64_t rows, width, stride;
+};
+
+struct NormArguments {
+  Matrix x;
+  const void* weight;  // null: 1
+  const void* bias;    // null: 0
+  std::int64_t groups;
+  void* mean;  // [rows, groups], f32 (f64 for f64)
+  void* inverse_deviation;
+  Matrix out;       // forward
+  Matrix dy;        // backward from here
+  Matrix residual;  // data null: none
+  Matrix dx;
+  void* dweight;  // f32 (f64 for f64), null with weight
+  void* dbias;
+  void* scratch;  // 2 * width of the gradients' type
+};
+
+struct IndexArguments {
+  Matrix in;
+  const std::int32_t* index;
+  std::int64_t count;
+  double scale;
+  const void* row_scale;  // null: 1
+  Matrix out;
+};
+
+struct LossArguments {
+  Matrix logits;
+  const std::int32_t* targets;
+  double* row_loss;
+  double scale;
+  bool gradient;
+};
+
+struct UpdateArguments {
+  std::int64_t count;
+  void* value;
+  float* master;     // null: the value itself
+  const void* grad;  // f32 (f64 for f64)
+  void* m;
+  void* v;
+  double learning_rate, correction, gradient_scale;  // gradient_scale: clipping included
+  double beta1, beta2, eps, weight_decay;
+};
+
+// Numbers of enum Activation.
+enum class Pointwise : int { none, gelu_tanh, gelu, relu };
+
+// Kernels over values of one type. "wide" is f32 for f32 and bf16, f64 for f64.
+struct Kernels {
+  void (*fill)(Matrix out, double value);
+  void (*add)(Matrix a, Matrix b, Matrix out);
+  void (*activate)(Pointwise kind, Matrix in, Matrix out);
+  void (*activate_backward)(Pointwise kind, Matrix in, Matrix dout, Matrix din);
+  void (*gate)(Matrix u, Matrix z, const void* bias, Matrix out);
+  void (*gate_backward)(Matrix u, Matrix gate, Matrix dout, Matrix du, Matrix dz, void* wide_dbias);
+  void (*layer_norm)(const NormArguments& a);
+  void (*layer_norm_backward)(const NormArguments& a);
+  void (*sum_rows)(Matrix x, void* wide_add_to);
+  void (*dropout)(Matrix in, double rate, std::uint64_t key, std::int64_t first_row, Matrix out);
+  void (*gather_rows)(const IndexArguments& a);
+  void (*scatter_add_rows)(const IndexArguments& a);
+  void (*scatter_add_rows_wide)(const IndexArguments& a);
+  void (*row_dots)(Matrix a, Matrix b, const std::int32_t* index, void* out);
+  void (*cross_entropy)(const LossArguments& a);
+  double (*sum)(Matrix x);
+  double (*sum_of_squares)(Matrix x);
+  void (*adamw)(const UpdateArguments& a);
+  void (*sigmoid)(const void* in, void* out, std::int64_t count);
+  // The columns c <= row + offset: copied, with zeros in the others; or added to `out`, the others untouched.
+  void (*copy_lower)(Matrix in, std::int64_t offset, Matrix out);
+  void (*add_lower)(Matrix in, std::int64_t offset, Matrix out);
+};
+
+struct KernelSet {
+  const char* name;
+  Kernels f64, f32, bf16;
+  // convert[from][to], in the order f64, f32, bf16
+  void (*convert[3][3])(Matrix from, Matrix to);
+};
+
+const KernelSet& kernels_baseline();
+const KernelSet& kernels_avx2();    // x86-64-v3
+const KernelSet& kernels_avx512();  // x86-64-v4
+// "" is the widest this processor has; throws Error when it lacks the one asked for.
+const KernelSet& kernels_named(const char* isa);
+
+}  // namespace smlp::cpu
