@@ -1,0 +1,31 @@
+// Serves a rank's metrics over HTTP, at /metrics, from threads of its own until it is destroyed. Owned by the
+// worker, beside the RunMetrics it reads.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "metrics/registry.h"
+
+namespace prometheus {
+class Exposer;
+}
+
+namespace smlp {
+
+class Exporter {
+ public:
+  // `listen` is "host:port"; port 0 is any free one. Throws Error(configuration) when it can't be listened
+  // on.
+  Exporter(const std::string& listen, const RunMetrics& metrics);
+  ~Exporter();
+
+  // Where others find it: "127.0.0.1:43767", with this host's name when it listens on every address.
+  const std::string& address() const noexcept { return address_; }
+
+ private:
+  std::unique_ptr<prometheus::Exposer> exposer_;
+  std::string address_;
+};
+
+}  // namespace smlp

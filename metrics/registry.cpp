@@ -1,0 +1,281 @@
+#include "metrics/registry.h"
+
+#include <fmt/format.h>
+#include <prometheus/counter.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "core/error.h"
+
+namespace smlp {
+
+namespace {
+
+using prometheus::Counter;
+using prometheus::Family;
+using prometheus::Gauge;
+using prometheus::Histogram;
+using prometheus::Labels;
+
+constexpr double unknown = std::numeric_limits<double>::quiet_NaN();  // of a gauge that nothing has set yet
+constexpr std::array phases = {"forward",   "backward", "exchange",   "reduce",
+                               "optimizer", "data",     "checkpoint", "other"};
+constexpr std::array reasons = {"fault", "io", "diverged", "killed", "hang", "stopped", "other"};
+
+const Histogram::BucketBoundaries& seconds_buckets() {
+  static const Histogram::BucketBoundaries bounds = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+                                                     1,     2.5,    5,     10,   25,    50,   100, 250};
+  return bounds;
+}
+
+template <std::size_t N>
+std::size_t place_of(const std::array<const char*, N>& names, std::string_view name) {
+  const auto found = std::find(names.begin(), names.end(), name);
+  return static_cast<std::size_t>(std::min(found, names.end() - 1) - names.begin());
+}
+
+void raise_to(Counter& counter, double value) { counter.Increment(std::max(0.0, value - counter.Value())); }
+
+}  // namespace
+
+double expert_balance(std::span<const double> tokens) {
+  const double sum = std::accumulate(tokens.begin(), tokens.end(), 0.0);
+  if (!(sum > 0)) return unknown;
+  return *std::max_element(tokens.begin(), tokens.end()) * static_cast<double>(tokens.size()) / sum;
+}
+
+double routing_entropy(std::span<const double> tokens) {
+  const double sum = std::accumulate(tokens.begin(), tokens.end(), 0.0);
+  if (!(sum > 0)) return unknown;
+  if (tokens.size() == 1) return 1;
+  double entropy = 0;
+  for (const double n : tokens) {
+    if (n > 0) entropy -= n / sum * std::log(n / sum);
+  }
+  return entropy / std::log(static_cast<double>(tokens.size()));
+}
+
+// Every family hangs on one registry and lives as long as it.
+struct RunMetrics::Families {
+  explicit Families(const RunIdentity& identity)
+      : identity(identity), rank{{"rank", std::to_string(identity.rank)}} {
+    auto build = labels();
+    build.insert({{"version", identity.version}, {"device", identity.device}, {"isa", identity.isa}});
+    gauge_family("smlp_build_info", "Always 1; what runs here is in the labels").Add(build, 1.0);
+    attempt.Set(static_cast<double>(identity.attempt));
+    for (std::size_t i = 0; i < phases.size(); ++i) {
+      phase_seconds[i] = &phase_family.Add(labels({{"phase", phases[i]}}));
+    }
+    for (std::size_t i = 0; i < reasons.size(); ++i) {
+      restarts[i] = &restart_family.Add(labels({{"reason", reasons[i]}}));
+    }
+  }
+
+  Labels labels(const Labels& more = {}) const {
+    Labels all = rank;
+    all.insert(more.begin(), more.end());
+    return all;
+  }
+  Family<Gauge>& gauge_family(const char* name, const char* help) {
+    return prometheus::BuildGauge().Name(name).Help(help).Register(*registry);
+  }
+  Family<Counter>& counter_family(const char* name, const char* help) {
+    return prometheus::BuildCounter().Name(name).Help(help).Register(*registry);
+  }
+  Gauge& gauge(const char* name, const char* help, double first) {
+    return gauge_family(name, help).Add(labels(), first);
+  }
+  Counter& counter(const char* name, const char* help) { return counter_family(name, help).Add(labels()); }
+  Histogram& histogram(const char* name, const char* help) {
+    return prometheus::BuildHistogram().Name(name).Help(help).Register(*registry).Add(labels(),
+                                                                                      seconds_buckets());
+  }
+
+  // What one sparse block has, made when it first reports.
+  struct Block {
+    Gauge *balance, *entropy, *rounds;
+    Counter* dropped;
+    std::vector<Counter*> tokens;
+  };
+  Block& block(const StepReport::Block& report) {
+    expect(report.block >= 0 && report.block < identity.blocks,
+           "metrics: a block that the model does not have");
+    expect(std::ssize(report.expert_tokens) <= identity.experts, "metrics: more experts than the model has");
+    const Labels where = {{"block", std::to_string(report.block)}};
+    auto [found, fresh] = blocks.try_emplace(report.block);
+    auto& block = found->second;
+    if (fresh) {
+      block = {&balance.Add(labels(where), unknown),
+               &entropy.Add(labels(where), unknown),
+               &rounds.Add(labels(where), 0.0),
+               &dropped.Add(labels(where)),
+               {}};
+    }
+    while (block.tokens.size() < report.expert_tokens.size()) {
+      auto cell = where;
+      cell["expert"] = std::to_string(block.tokens.size());
+      block.tokens.push_back(&expert_tokens.Add(labels(cell)));
+    }
+    return block;
+  }
+
+  const RunIdentity identity;
+  const Labels rank;
+  const std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
+
+  Gauge& step = gauge("smlp_step", "The step that was done last", 0);
+  Counter& steps = counter("smlp_steps_total", "Steps done by the run, those before this attempt included");
+  Counter& tokens =
+      counter("smlp_tokens_total", "Tokens trained on by all ranks, those before this attempt included");
+  Gauge& loss = gauge("smlp_loss", "Training loss of the last step, in nats a token", unknown);
+  Gauge& learning_rate = gauge("smlp_learning_rate", "Learning rate of the last step", 0);
+  Gauge& gradient_norm = gauge("smlp_gradient_norm", "Norm of the whole gradient, before clipping", unknown);
+  Histogram& step_seconds = histogram("smlp_step_seconds", "Seconds a step took on this rank");
+  Gauge& tokens_per_second =
+      gauge("smlp_tokens_per_second", "Tokens a second of all ranks, in the last step", 0);
+  Gauge& flops_share =
+      gauge("smlp_flops_share", "Useful work of this rank over its best matrix product's rate", 0);
+  Family<Counter>& phase_family =
+      counter_family("smlp_phase_seconds_total", "Seconds of this rank's steps by phase");
+  Family<Counter>& expert_tokens = counter_family("smlp_expert_tokens_total", "Tokens that each expert took");
+  Family<Gauge>& balance = gauge_family("smlp_expert_balance", "Tokens of the fullest expert over the mean");
+  Family<Gauge>& entropy = gauge_family("smlp_routing_entropy", "Entropy of the experts' shares; 1 is even");
+  Family<Counter>& dropped =
+      counter_family("smlp_dropped_tokens_total", "Tokens that found no room at an expert");
+  Family<Gauge>& rounds =
+      gauge_family("smlp_assignment_rounds", "Rounds of the balanced assignment in the last step");
+  Histogram& checkpoint_seconds =
+      histogram("smlp_checkpoint_seconds", "Seconds from a save's begin to its publication");
+  Counter& checkpoint_stall =
+      counter("smlp_checkpoint_stall_seconds_total", "Seconds that training waited for saves");
+  Counter& checkpoint_bytes =
+      counter("smlp_checkpoint_bytes_total", "Bytes this rank wrote to published checkpoints");
+  Counter& checkpoint_failures = counter("smlp_checkpoint_failures_total", "Saves that came to nothing");
+  Gauge& checkpoint_step =
+      gauge("smlp_checkpoint_last_step", "Step of the newest published checkpoint", unknown);
+  Gauge& checkpoint_time =
+      gauge("smlp_checkpoint_last_timestamp_seconds", "When the newest checkpoint was published", unknown);
+  Family<Counter>& restart_family = counter_family("smlp_restarts_total", "Restarts of the run by reason");
+  Gauge& attempt = gauge("smlp_attempt", "The attempt that runs, counted from 1", 0);
+  Gauge& validation_loss = gauge("smlp_validation_loss", "Loss on held-out text, in nats a token", unknown);
+
+  std::array<Counter*, phases.size()> phase_seconds{};
+  std::array<Counter*, reasons.size()> restarts{};
+  std::map<std::int64_t, Block> blocks;  // loop thread only
+};
+
+RunMetrics::RunMetrics(const RunIdentity& identity) : families_(std::make_unique<Families>(identity)) {}
+RunMetrics::~RunMetrics() = default;
+
+void RunMetrics::resume(std::int64_t steps, std::int64_t tokens) {
+  raise_to(families_->steps, static_cast<double>(steps));
+  raise_to(families_->tokens, static_cast<double>(tokens));
+  families_->step.Set(static_cast<double>(steps));
+}
+
+void RunMetrics::publish(const StepReport& report) {
+  auto& f = *families_;
+  f.step.Set(static_cast<double>(report.step));
+  f.steps.Increment();
+  f.tokens.Increment(static_cast<double>(report.tokens));
+  f.loss.Set(report.loss);
+  f.learning_rate.Set(report.learning_rate);
+  f.gradient_norm.Set(report.gradient_norm);
+  f.step_seconds.Observe(report.seconds);
+  f.tokens_per_second.Set(report.tokens_per_second);
+  f.flops_share.Set(report.flops_share);
+  for (const auto& [phase, seconds] : report.phase_seconds) {
+    f.phase_seconds[place_of(phases, phase)]->Increment(seconds);
+  }
+  for (const auto& load : report.blocks) {
+    auto& block = f.block(load);
+    block.balance->Set(expert_balance(load.expert_tokens));
+    block.entropy->Set(routing_entropy(load.expert_tokens));
+    block.rounds->Set(load.assignment_rounds);
+    block.dropped->Increment(load.dropped);
+    for (std::size_t e = 0; e < load.expert_tokens.size(); ++e)
+      block.tokens[e]->Increment(load.expert_tokens[e]);
+  }
+  if (report.validation_loss) validation_loss(*report.validation_loss);
+}
+
+void RunMetrics::validation_loss(double loss) { families_->validation_loss.Set(loss); }
+
+void RunMetrics::checkpoint_stalled(double seconds) { families_->checkpoint_stall.Increment(seconds); }
+
+void RunMetrics::checkpoint_published(std::int64_t step, double seconds, std::int64_t bytes,
+                                      double unix_time) {
+  families_->checkpoint_seconds.Observe(seconds);
+  families_->checkpoint_bytes.Increment(static_cast<double>(bytes));
+  checkpoint_found(step, unix_time);
+}
+
+void RunMetrics::checkpoint_failed() { families_->checkpoint_failures.Increment(); }
+
+void RunMetrics::checkpoint_found(std::int64_t step, double unix_time) {
+  families_->checkpoint_step.Set(static_cast<double>(step));
+  families_->checkpoint_time.Set(unix_time);
+}
+
+void RunMetrics::restarts(std::string_view reason, std::int64_t count) {
+  raise_to(*families_->restarts[place_of(reasons, reason)], static_cast<double>(count));
+}
+
+std::span<const char* const> RunMetrics::restart_reasons() { return reasons; }
+
+namespace {
+
+nlohmann::json whole(double value) {
+  return std::isfinite(value) ? nlohmann::json(static_cast<std::int64_t>(value)) : nlohmann::json();
+}
+
+nlohmann::json block_json(const StepReport::Block& block) {
+  return {{"block", block.block},
+          {"expert_tokens", block.expert_tokens},
+          {"expert_balance", expert_balance(block.expert_tokens)},
+          {"routing_entropy", routing_entropy(block.expert_tokens)},
+          {"dropped_tokens", block.dropped},
+          {"assignment_rounds", block.assignment_rounds}};
+}
+
+}  // namespace
+
+nlohmann::json RunMetrics::to_json(const StepReport& report, double unix_time) const {
+  const auto& f = *families_;
+  nlohmann::json line = {{"step", report.step},
+                         {"attempt", f.identity.attempt},
+                         {"time", unix_time},
+                         {"loss", report.loss},
+                         {"learning_rate", report.learning_rate},
+                         {"gradient_norm", report.gradient_norm},
+                         {"step_seconds", report.seconds},
+                         {"tokens", report.tokens},
+                         {"steps_total", whole(f.steps.Value())},
+                         {"tokens_total", whole(f.tokens.Value())},
+                         {"tokens_per_second", report.tokens_per_second},
+                         {"flops_share", report.flops_share},
+                         {"phase_seconds", report.phase_seconds},
+                         {"checkpoint_last_step", whole(f.checkpoint_step.Value())},
+                         {"checkpoint_stall_seconds_total", f.checkpoint_stall.Value()},
+                         {"checkpoint_failures_total", whole(f.checkpoint_failures.Value())}};
+  for (const auto& block : report.blocks) line["blocks"].push_back(block_json(block));
+  if (report.validation_loss) line["validation_loss"] = *report.validation_loss;
+  return line;
+}
+
+std::string RunMetrics::text() const {
+  return prometheus::TextSerializer().Serialize(families_->registry->Collect());
+}
+
+std::weak_ptr<prometheus::Registry> RunMetrics::registry() const { return families_->registry; }
+
+}  // namespace smlp

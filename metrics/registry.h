@@ -1,0 +1,91 @@
+// The numbers of a run, under the names of docs/running.md: every metric that Prometheus scrapes, set from
+// plain structs by the loop thread and read by the exporter's threads at any time. Each rank owns one
+// RunMetrics. Label values are bounded: ranks, blocks and experts by the job, phases and reasons by the lists
+// below.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace prometheus {
+class Registry;
+}
+
+namespace smlp {
+
+// Maximum over mean of the tokens that each expert took: 1 is even. NaN when there were none.
+double expert_balance(std::span<const double> tokens);
+// -sum p ln p / ln E of the experts' shares: 1 is even, 0 is one expert for all. 1 for a lone expert, NaN for
+// no tokens.
+double routing_entropy(std::span<const double> tokens);
+
+// Numbers are of the whole job, the same on every rank, unless they say "mine".
+struct StepReport {
+  struct Block {
+    std::int64_t block = 0;             // index in the stack
+    std::vector<double> expert_tokens;  // of this step
+    double dropped = 0;                 // tokens of this step
+    double assignment_rounds = 0;       // the most any routing group needed; negative: the cap was met
+  };
+
+  std::int64_t step = 0;    // just done
+  std::int64_t tokens = 0;  // of this step
+  double loss = 0, learning_rate = 0, gradient_norm = 0;
+  double seconds = 0;  // mine
+  double tokens_per_second = 0;
+  double flops_share = 0;  // mine: useful work over what this machine's best product gives
+  std::map<std::string, double>
+      phase_seconds;  // mine; names of phase_seconds_total's label, others count as "other"
+  std::vector<Block> blocks;
+  std::optional<double> validation_loss;  // when this step ended with an evaluation
+};
+
+struct RunIdentity {
+  int rank = 0;
+  std::int64_t attempt = 1;
+  std::string version, device, isa;
+  std::int64_t blocks = 0, experts = 0;  // of the model, all blocks
+};
+
+class RunMetrics {
+ public:
+  explicit RunMetrics(const RunIdentity& identity);
+  ~RunMetrics();
+  RunMetrics(const RunMetrics&) = delete;
+  RunMetrics& operator=(const RunMetrics&) = delete;
+
+  // Steps and tokens that earlier attempts have done: the counters start there, and never go back.
+  void resume(std::int64_t steps, std::int64_t tokens);
+  void publish(const StepReport& report);
+  void validation_loss(double loss);
+
+  void checkpoint_stalled(double seconds);  // the loop waited for a copy
+  void checkpoint_published(std::int64_t step, double seconds, std::int64_t bytes, double unix_time);
+  void checkpoint_failed();
+  void checkpoint_found(std::int64_t step, double unix_time);  // the one that this attempt began from
+
+  // How often the run was restarted so far for this reason: one of restart_reasons(), others count as
+  // "other".
+  void restarts(std::string_view reason, std::int64_t count);
+  static std::span<const char* const> restart_reasons();
+
+  // The same numbers as one line of metrics.jsonl: keys are the metrics' names without the prefix, and
+  // `time`. A number that is not finite is null.
+  nlohmann::json to_json(const StepReport& report, double unix_time) const;
+
+  std::string text() const;  // what a scrape gets
+  std::weak_ptr<prometheus::Registry> registry() const;
+
+ private:
+  struct Families;
+  std::unique_ptr<Families> families_;
+};
+
+}  // namespace smlp
