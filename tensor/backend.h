@@ -155,5 +155,7 @@ struct CpuOptions {
   std::string isa = "";  // "": the best this CPU has; "avx512", "avx2", "baseline" to test a narrower one
 };
 std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options = {});
+// What this processor offers the CPU backend: "avx512+bf16", "avx2", "baseline".
+std::string cpu_isa();
 
 }  // namespace smlp

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <memory>
-#include <string>
 #include <vector>
 
 #include "worker/engine.h"
@@ -31,7 +30,5 @@ class BenchEngine {
   std::vector<std::int32_t> tokens_, targets_;
   std::int64_t steps_ = 0;
 };
-
-std::string isa_name();  // what this CPU offers, as the CPU backend sees it
 
 }  // namespace smlp

@@ -41,7 +41,7 @@ void bench_step(const BenchOptions& options, nlohmann::json& result) {
             {"useful_flops_per_second", useful},
             {"share", useful / rate},
             {"dtype", job.train.precision},
-            {"isa", isa_name()},
+            {"isa", cpu_isa()},
             {"ranks", ranks},
             {"threads", job.cluster.threads}};
   for (std::size_t i = 0; i < phase_count; ++i) {

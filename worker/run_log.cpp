@@ -1,0 +1,151 @@
+#include "worker/run_log.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <cmath>
+
+#include "core/clock.h"
+#include "core/files.h"
+#include "core/version.h"
+#include "metrics/exporter.h"
+#include "metrics/registry.h"
+
+namespace smlp {
+
+namespace {
+
+RunIdentity identity_of(int attempt, const JobConfig& job, int rank) {
+  const bool sparse = job.model.sparse_blocks > 0;
+  return {.rank = rank,
+          .attempt = attempt,
+          .version = version(),
+          .device = "cpu",
+          .isa = cpu_isa(),
+          .blocks = job.model.dense_blocks + job.model.sparse_blocks,
+          .experts = sparse ? job.model.experts : 0};
+}
+
+StepReport report_of(const StepLine& line, double flops_share) {
+  StepReport report;
+  report.step = line.step;
+  report.tokens = line.step_tokens;
+  report.loss = line.result.loss;
+  report.learning_rate = line.result.learning_rate;
+  report.gradient_norm = line.result.gradient_norm;
+  report.seconds = line.seconds;
+  report.tokens_per_second = static_cast<double>(line.step_tokens) / line.seconds;
+  report.flops_share = flops_share;
+  for (std::size_t i = 0; i < phase_count; ++i) {
+    report.phase_seconds[phase_names[i]] = line.result.phases[static_cast<Phase>(i)];
+  }
+  for (const auto& load : line.result.blocks) {
+    report.blocks.push_back({load.block, load.expert_tokens, load.dropped, load.rounds});
+  }
+  report.validation_loss = line.validation_loss;
+  return report;
+}
+
+}  // namespace
+
+struct RunLog::Impl {
+  Impl(const RunDirectory& run_directory, int attempt_number, const JobConfig& job, int my_rank)
+      : run(run_directory),
+        attempt(attempt_number),
+        rank(my_rank),
+        metrics(identity_of(attempt_number, job, my_rank)),
+        exporter(job.metrics.listen, metrics) {}
+
+  // A line that can't be written is lost; the run is not.
+  void append(const std::filesystem::path& file, const std::string& line) {
+    if (rank != 0) return;
+    try {
+      append_line(file, line);
+      losing = false;
+    } catch (const std::exception& error) {
+      if (!losing) spdlog::warn("{}; lines are lost until it works again", error.what());
+      losing = true;
+    }
+  }
+
+  RunDirectory run;
+  int attempt, rank;
+  int ranks = 1;
+  double peak = 0, work = 0;
+  RunMetrics metrics;
+  Exporter exporter;
+  std::int64_t saved_step = -1;
+  double saved_time = 0;
+  bool losing = false;
+};
+
+RunLog::RunLog(const RunDirectory& run, int attempt, const JobConfig& job, Communicator& world, double peak,
+               double work)
+    : impl_(std::make_unique<Impl>(run, attempt, job, world.rank())) {
+  impl_->ranks = world.size();
+  impl_->peak = peak;
+  impl_->work = work;
+  const auto& address = impl_->exporter.address();
+  spdlog::info("metrics at http://{}/metrics", address);
+  const auto all = world.gather_bytes(std::as_bytes(std::span(address)), 0);
+  if (world.rank() != 0) return;
+  auto groups = nlohmann::json::array();
+  for (std::size_t r = 0; r < all.size(); ++r) {
+    const std::string target(reinterpret_cast<const char*>(all[r].data()), all[r].size());
+    groups.push_back({{"targets", {target}}, {"labels", {{"run", job.name}}}});
+  }
+  write_atomically(impl_->run.targets(), groups.dump(2) + "\n");
+}
+
+RunLog::~RunLog() = default;
+
+void RunLog::event(const std::string& kind, std::int64_t step, const std::string& detail, const nlohmann::json& more) {
+  nlohmann::json line = {{"time", utc_time()}, {"event", kind}, {"attempt", impl_->attempt}, {"step", step},
+                         {"detail", detail}};
+  line.update(more);
+  impl_->append(impl_->run.events(), line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+}
+
+void RunLog::step(const StepLine& line) {
+  const double done = static_cast<double>(line.step_tokens) / impl_->ranks * impl_->work / line.seconds;
+  const auto report = report_of(line, done / impl_->peak);
+  impl_->metrics.publish(report);
+  if (impl_->rank != 0) return;
+  auto json = impl_->metrics.to_json(report, unix_seconds());
+  json["sequences"] = line.sequences;
+  if (impl_->saved_step >= 0) {
+    json["checkpoint_last_step"] = impl_->saved_step;
+    json["checkpoint_last_timestamp_seconds"] = impl_->saved_time;
+  }
+  impl_->append(impl_->run.metrics(), json.dump());
+}
+
+void RunLog::saved(const SaveOutcome& outcome) {
+  if (outcome.published) {
+    impl_->saved_step = outcome.step;
+    impl_->saved_time = unix_seconds();
+    impl_->metrics.checkpoint_published(outcome.step, outcome.seconds, outcome.bytes, impl_->saved_time);
+    spdlog::info("checkpoint of step {} is published ({:.1f} MB by this rank in {:.2f} s)", outcome.step,
+                 static_cast<double>(outcome.bytes) / 1e6, outcome.seconds);
+    event("checkpoint_published", outcome.step, fmt::format("step-{:08}", outcome.step),
+          {{"seconds", outcome.seconds}, {"bytes", outcome.bytes}});
+    return;
+  }
+  impl_->metrics.checkpoint_failed();
+  const auto why = outcome.failure.empty() ? std::string("another rank's part failed: see its log") : outcome.failure;
+  spdlog::error("the checkpoint of step {} was not written, training goes on: {}", outcome.step, why);
+  event("checkpoint_failed", outcome.step, why);
+}
+
+void RunLog::save_stalled(double seconds) { impl_->metrics.checkpoint_stalled(seconds); }
+
+void RunLog::resumed(std::int64_t step, std::int64_t tokens) {
+  impl_->metrics.resume(step, tokens);
+  if (step > 0) {
+    impl_->saved_step = step;
+    impl_->saved_time = unix_seconds();
+    impl_->metrics.checkpoint_found(step, impl_->saved_time);
+  }
+}
+
+}  // namespace smlp
