@@ -1,0 +1,55 @@
+// Watches the small files in which the ranks say where they are (worker/heartbeat.h writes them):
+//   "step section sequence progressed pid host limit"
+// and tells when one makes no progress within the limit it allows itself, stopped processes included. Time is
+// counted by this watch, so hosts need no common clock, and a pause of the launcher counts against nobody.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/run_directory.h"
+
+namespace smlp {
+
+struct Beat {
+  std::int64_t step = 0;
+  std::string section;
+  std::int64_t sequence = 0;  // counts progress; the same on all ranks at the same place of the program
+  pid_t pid = 0;
+  std::string host;
+  double limit_seconds = 0;
+};
+std::optional<Beat> parse_beat(const std::string& line);
+
+struct WatchLimits {
+  double start_seconds = 300;  // for a rank's first sign of life
+  double grace_seconds = 5;    // over a rank's own limit: its own watchdog comes first
+};
+
+class HeartbeatWatch {
+ public:
+  HeartbeatWatch(RunDirectory run, std::int64_t ranks, WatchLimits limits);
+
+  // Reads all files. A sentence when the attempt must be ended; `now` is monotonic.
+  std::optional<std::string> look(double now);
+  void read();  // without judging
+
+  bool all_present() const;      // every rank has been seen
+  bool past_start() const;       // one rank at least has left its start: the choice of a checkpoint is made
+  std::optional<int> last_rank() const;  // the one furthest behind; nullopt: none is behind
+  std::vector<pid_t> pids_here() const;
+  const std::vector<std::optional<Beat>>& beats() const { return beats_; }
+
+ private:
+  RunDirectory run_;
+  WatchLimits limits_;
+  std::vector<std::optional<Beat>> beats_;
+  std::vector<double> quiet_seconds_;  // since the last progress seen
+  double looked_ = -1;
+};
+
+}  // namespace smlp

@@ -1,0 +1,49 @@
+// Follows metrics.jsonl as rank 0 appends to it: the newest step, and when each step since the newest checkpoint
+// was seen, to tell what a restart costs.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+namespace smlp {
+
+struct StepFacts {
+  std::int64_t step = 0;
+  std::optional<double> loss{}, validation_loss{}, tokens_per_second{}, flops_share{}, expert_balance{};
+  std::optional<std::int64_t> checkpoint_step{};
+  std::optional<double> checkpoint_time{};  // seconds since 1970
+};
+
+class MetricsTail {
+ public:
+  explicit MetricsTail(std::filesystem::path file);  // starts at its present end
+
+  // Reads what is new; true when a step was among it. `now`: monotonic.
+  bool read(double now);
+  void begin_attempt(double now);
+
+  const std::optional<StepFacts>& newest() const { return newest_; }  // of this attempt
+  std::optional<std::int64_t> first_step() const { return first_step_; }
+  // Seconds of work between a checkpoint and the newest step of this attempt.
+  double seconds_since(std::int64_t checkpoint_step) const;
+
+ private:
+  void take(const std::string& line, double now);
+
+  std::filesystem::path file_;
+  std::uintmax_t offset_ = 0;
+  std::string rest_;  // an unfinished line
+  std::optional<StepFacts> newest_;
+  std::optional<std::int64_t> first_step_;
+  double began_ = 0;
+  struct Seen {
+    std::int64_t step;
+    double at;
+  };
+  std::deque<Seen> seen_;  // of this attempt, ascending; older ones than the newest checkpoint are dropped
+};
+
+}  // namespace smlp

@@ -1,0 +1,184 @@
+#include "launcher/mpi_launch.h"
+
+#include <fmt/format.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <fstream>
+#include <map>
+#include <set>
+#include <string_view>
+#include <utility>
+
+#include "core/error.h"
+#include "launcher/processes.h"
+
+extern char** environ;
+
+namespace smlp {
+
+namespace {
+
+constexpr std::string_view session_prefix = "smlp-session-";
+
+std::filesystem::path session_parent() {
+  if (access("/dev/shm", W_OK | X_OK) == 0) return "/dev/shm";
+  std::error_code ignored;
+  const auto temporary = std::filesystem::temp_directory_path(ignored);
+  return temporary.empty() ? "/tmp" : temporary;
+}
+
+int topology(int cpu, const char* what) {
+  std::ifstream file(fmt::format("/sys/devices/system/cpu/cpu{}/topology/{}", cpu, what));
+  int value = -1;
+  file >> value;
+  return file ? value : -1;
+}
+
+bool marks_an_outer_launch(std::string_view variable) {
+  constexpr std::array prefixes = {"SLURM_", "PMI_", "PMIX_", "OMPI_COMM_WORLD_", "OMPI_UNIVERSE_"};
+  return std::any_of(prefixes.begin(), prefixes.end(),
+                     [&](std::string_view prefix) { return variable.starts_with(prefix); });
+}
+
+bool leaves_room_for_another(const LaunchShape& shape, const CoreCount& cores) {
+  return 2 * shape.ranks * shape.threads <= cores.cores;
+}
+
+}  // namespace
+
+std::filesystem::path find_worker() {
+  std::filesystem::path worker;
+  if (const char* chosen = std::getenv("SMLP_WORKER")) {
+    worker = chosen;
+  } else {
+    worker = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "smlp-worker";
+  }
+  if (access(worker.c_str(), X_OK) != 0) {
+    throw Error(ExitCode::unavailable,
+                fmt::format("the program {} can't be executed; `make build` puts it beside smlp", worker.string()));
+  }
+  return worker;
+}
+
+CoreCount count_cores() {
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return {};
+  std::set<std::pair<int, int>> cores;
+  CoreCount count{.cores = 0, .threads = 0};
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(static_cast<std::size_t>(cpu), &allowed)) continue;
+    ++count.threads;
+    const int package = topology(cpu, "physical_package_id"), core = topology(cpu, "core_id");
+    cores.emplace(package, core < 0 ? -1 - cpu : core);
+  }
+  count.cores = static_cast<std::int64_t>(cores.size());
+  return count;
+}
+
+SessionFolder::SessionFolder() : lock_(FileLock::none()) {
+  std::string pattern = session_parent() / fmt::format("{}XXXXXX", session_prefix);
+  if (mkdtemp(pattern.data()) == nullptr) {
+    throw Error(ExitCode::io_failed, fmt::format("no folder could be made in {} for Open MPI's session: {}",
+                                                 session_parent().string(), std::strerror(errno)));
+  }
+  path_ = pattern;
+  lock_ = FileLock::try_lock(path_ / "lock", FileLock::Kind::exclusive);
+}
+
+SessionFolder::~SessionFolder() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
+
+void SessionFolder::sweep() {
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(session_parent(), ignored)) {
+    struct stat facts {};
+    if (!entry.path().filename().string().starts_with(session_prefix)) continue;
+    if (lstat(entry.path().c_str(), &facts) != 0 || facts.st_uid != geteuid()) continue;
+    if (time(nullptr) - facts.st_mtime < 60) continue;  // perhaps between its making and its lock
+    try {
+      const auto lock = FileLock::try_lock(entry.path() / "lock", FileLock::Kind::exclusive);
+      if (lock.held()) std::filesystem::remove_all(entry.path(), ignored);
+    } catch (const Error&) {
+      // Somebody else is sweeping it.
+    }
+  }
+}
+
+std::vector<std::string> mpirun_command(const LaunchShape& shape, const CoreCount& cores) {
+  std::vector<std::string> command = {"mpirun", "-n", fmt::format("{}", shape.ranks)};
+  const bool fits = shape.ranks * shape.threads <= cores.cores;
+  // Each mpirun pins its ranks to the first cores: two small jobs on one machine would share them.
+  if (fits && !leaves_room_for_another(shape, cores)) {
+    command.insert(command.end(), {"--map-by", fmt::format("slot:PE={}", shape.threads), "--bind-to", "core"});
+  } else {
+    command.insert(command.end(), {"--oversubscribe", "--bind-to", "none"});
+  }
+  return command;
+}
+
+std::vector<std::string> launch_environment(const LaunchShape& shape, const CoreCount& cores,
+                                            const std::filesystem::path& session) {
+  std::map<std::string, std::string> variables;
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    const std::string_view text(*variable);
+    if (marks_an_outer_launch(text)) continue;
+    variables.emplace(text.substr(0, text.find('=')), text.substr(std::min(text.find('=') + 1, text.size())));
+  }
+  const std::string yes(1, '1');
+  variables["OMPI_ALLOW_RUN_AS_ROOT"] = yes;
+  variables["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = yes;
+  variables["OMP_NUM_THREADS"] = fmt::format("{}", shape.threads);
+  if (!session.empty()) {
+    variables["OMPI_MCA_orte_tmpdir_base"] = session;
+    variables["OMPI_MCA_btl_vader_backing_directory"] = session;
+  }
+  // What a user has set otherwise stands.
+  variables.emplace("OMPI_MCA_btl", "self,vader");
+  variables.emplace("OMPI_MCA_pml", "ob1");
+  variables.emplace("OMPI_MCA_oob_tcp_if_include", "lo");
+  variables.emplace("OMPI_MCA_odls_base_sigkill_timeout", "0");  // else a dead rank is told 1 s later
+  if (shape.ranks * shape.threads > cores.cores) {
+    // Waiting ranks that spin on too few cores make a collective 2000 times slower.
+    variables.emplace("OMPI_MCA_mpi_yield_when_idle", "1");
+  }
+  std::vector<std::string> list;
+  for (const auto& [name, value] : variables) list.push_back(name + "=" + value);
+  return list;
+}
+
+int run_worker(const std::vector<std::string>& arguments, const LaunchShape& shape) {
+  const auto cores = count_cores();
+  const auto worker = find_worker();
+  SessionFolder::sweep();
+  const SessionFolder session;
+  ProcessStart start{.own_group = false, .silent_input = false};
+  if (shape.ranks > 1) start.command = mpirun_command(shape, cores);
+  start.command.push_back(worker);
+  start.command.insert(start.command.end(), arguments.begin(), arguments.end());
+  start.environment = launch_environment(shape, cores, session.path());
+  std::fflush(nullptr);
+  // Ctrl-C reaches the child too, being of our group: its end is ours.
+  signal(SIGINT, SIG_IGN);
+  signal(SIGQUIT, SIG_IGN);
+  const pid_t child = start_process(start);
+  int status = 0;
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  signal(SIGINT, SIG_DFL);
+  signal(SIGQUIT, SIG_DFL);
+  return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+}  // namespace smlp

@@ -1,0 +1,112 @@
+#include "launcher/outcome.h"
+
+#include <fmt/format.h>
+#include <sys/wait.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <regex>
+
+#include "core/error.h"
+#include "launcher/processes.h"
+
+namespace smlp {
+
+namespace {
+
+std::string contents(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+// Open MPI folds its messages at about 80 columns, also between these words.
+std::optional<std::smatch> find(const std::string& text, const char* words) {
+  std::smatch match;
+  return std::regex_search(text, match, std::regex(words)) ? std::optional(match) : std::nullopt;
+}
+
+// Who ended first, in mpirun's words: "rank 1 was killed by signal 9 (SIGKILL)", "" when it says nothing.
+std::string first_to_end(const std::string& words) {
+  if (const auto m = find(words, R"(process\s+rank\s+(\d+)\s+with\s+PID\s+\d+\s+on\s+node\s+\S+\s+exited\s+on\s+signal\s+(\d+))")) {
+    return fmt::format("rank {} was killed by {}", (*m)[1].str(), signal_text(std::stoi((*m)[2].str())));
+  }
+  if (const auto m = find(words, R"(Process\s+name:\s+\[\[\d+,\d+\],(\d+)\]\s+Exit\s+code:\s+(\d+))")) {
+    return fmt::format("rank {} left with exit code {}", (*m)[1].str(), (*m)[2].str());
+  }
+  if (const auto m = find(words, R"(MPI_ABORT\s+was\s+invoked\s+on\s+rank\s+(\d+)\s+[^.]*\s+with\s+errorcode\s+(\d+))")) {
+    return fmt::format("rank {} left with exit code {}", (*m)[1].str(), (*m)[2].str());
+  }
+  return "";
+}
+
+}  // namespace
+
+bool Outcome::is_final() const {
+  switch (static_cast<ExitCode>(code)) {
+    case ExitCode::usage:
+    case ExitCode::bad_data:
+    case ExitCode::unavailable:
+    case ExitCode::configuration:
+      return true;
+    default:
+      return false;
+  }
+}
+
+std::string cause_of(int code) {
+  switch (static_cast<ExitCode>(code)) {
+    case ExitCode::done: return "done";
+    case ExitCode::usage: return "usage";
+    case ExitCode::bad_data: return "bad_data";
+    case ExitCode::unavailable: return "unavailable";
+    case ExitCode::io_failed: return "io";
+    case ExitCode::call_again: return "stopped";
+    case ExitCode::diverged: return "diverged";
+    case ExitCode::configuration: return "configuration";
+    default: break;
+  }
+  if (code == 134) return "hang";  // the watchdog of a rank
+  return code > 128 ? "signal" : "fault";
+}
+
+std::string first_error(const RunDirectory& run, int attempt, int ranks) {
+  std::string sentence;
+  std::filesystem::file_time_type earliest = std::filesystem::file_time_type::max();
+  for (int rank = 0; rank < ranks; ++rank) {
+    std::error_code absent;
+    const auto written = std::filesystem::last_write_time(run.error(attempt, rank), absent);
+    if (absent || written >= earliest) continue;
+    earliest = written;
+    sentence = contents(run.error(attempt, rank));
+  }
+  while (!sentence.empty() && (sentence.back() == '\n' || sentence.back() == '.')) sentence.pop_back();
+  return sentence;
+}
+
+Outcome explain_end(const RunDirectory& run, int attempt, int ranks, int status) {
+  Outcome outcome;
+  const auto words = contents(run.mpirun_log(attempt));
+  outcome.code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+  outcome.cause = cause_of(outcome.code);
+  if (WIFSIGNALED(status)) {
+    outcome.reason = fmt::format("mpirun was killed by {}", signal_text(WTERMSIG(status)));
+    return outcome;
+  }
+  if (outcome.complete()) {
+    outcome.reason = "done";
+    return outcome;
+  }
+  outcome.reason = first_error(run, attempt, ranks);
+  if (outcome.reason.empty()) outcome.reason = first_to_end(words);
+  if (outcome.reason.empty() && outcome.code == static_cast<int>(ExitCode::call_again)) {
+    outcome.reason = "the ranks saved and left";
+  }
+  if (outcome.reason.empty()) {
+    outcome.reason = fmt::format("mpirun ended with exit code {}; its words are in {}", outcome.code,
+                                 run.mpirun_log(attempt).string());
+  }
+  return outcome;
+}
+
+}  // namespace smlp

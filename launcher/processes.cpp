@@ -1,0 +1,149 @@
+#include "launcher/processes.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <climits>
+#include <csignal>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <sstream>
+
+#include "core/error.h"
+
+namespace smlp {
+
+namespace {
+
+std::string read_small(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+// State and parent of a process, from /proc/PID/stat; the name before them may hold anything but ends with ')'.
+struct Status {
+  char state = 0;
+  pid_t parent = 0;
+};
+Status status_of(pid_t pid) {
+  const auto text = read_small(fmt::format("/proc/{}/stat", pid));
+  const auto end = text.rfind(')');
+  Status status;
+  if (end != std::string::npos) std::istringstream(text.substr(end + 1)) >> status.state >> status.parent;
+  return status;
+}
+
+std::vector<char*> pointers(std::vector<std::string>& words) {
+  std::vector<char*> list;
+  for (auto& word : words) list.push_back(word.data());
+  list.push_back(nullptr);
+  return list;
+}
+
+// Between fork and exec: only calls that are safe there. Tells the parent errno through `failure` and ends.
+[[noreturn]] void become(char** command, char** environment, int output, bool own_group, bool silent_input,
+                         pid_t parent, int failure) {
+  if (own_group) setpgid(0, 0);
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != parent) _exit(127);
+  sigset_t none;
+  sigemptyset(&none);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGPIPE, SIGCHLD, SIGUSR1}) signal(number, SIG_DFL);
+  if (silent_input) {
+    const int null = open("/dev/null", O_RDONLY);
+    if (null >= 0) dup2(null, 0);
+  }
+  if (output >= 0) {
+    dup2(output, 1);
+    dup2(output, 2);
+  }
+  sigprocmask(SIG_SETMASK, &none, nullptr);
+  execvpe(command[0], command, environment);
+  const int reason = errno;
+  [[maybe_unused]] const auto told = write(failure, &reason, sizeof reason);
+  _exit(127);
+}
+
+}  // namespace
+
+std::string host_name() {
+  std::array<char, HOST_NAME_MAX + 1> name{};
+  gethostname(name.data(), HOST_NAME_MAX);
+  return name.data();
+}
+
+bool is_alive(pid_t pid) {
+  const char state = status_of(pid).state;
+  return state != 0 && state != 'Z' && state != 'X';
+}
+
+std::string command_line(pid_t pid) {
+  auto text = read_small(fmt::format("/proc/{}/cmdline", pid));
+  for (auto& c : text) {
+    if (c == '\0') c = ' ';
+  }
+  return text;
+}
+
+std::vector<pid_t> children_of(pid_t parent) {
+  std::vector<pid_t> children;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc", ignored)) {
+    const auto name = entry.path().filename().string();
+    pid_t pid = 0;
+    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), pid);
+    if (error != std::errc() || end != name.data() + name.size()) continue;
+    if (status_of(pid).parent == parent) children.push_back(pid);
+  }
+  return children;
+}
+
+void adopt_orphans() { prctl(PR_SET_CHILD_SUBREAPER, 1); }
+
+std::string signal_text(int number) {
+  const char* name = sigabbrev_np(number);
+  return name ? fmt::format("signal {} (SIG{})", number, name) : fmt::format("signal {}", number);
+}
+
+pid_t start_process(const ProcessStart& start) {
+  auto words = start.command;
+  auto variables = start.environment;
+  auto command = pointers(words), environment = pointers(variables);
+  int output = -1;
+  if (!start.output.empty()) {
+    output = open(start.output.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    if (output < 0) {
+      throw Error(ExitCode::io_failed,
+                  fmt::format("opening {} failed: {}", start.output.string(), std::strerror(errno)));
+    }
+  }
+  std::array<int, 2> failure{};
+  if (pipe2(failure.data(), O_CLOEXEC) != 0) throw Error(ExitCode::fault, "no pipe could be made");
+  const pid_t parent = getpid(), child = fork();
+  if (child == 0) {
+    become(command.data(), environment.data(), output, start.own_group, start.silent_input, parent, failure[1]);
+  }
+  close(failure[1]);
+  if (output >= 0) close(output);
+  int reason = child < 0 ? errno : 0;
+  if (child > 0 && read(failure[0], &reason, sizeof reason) != sizeof reason) reason = 0;
+  close(failure[0]);
+  if (reason != 0) {
+    if (child > 0) waitpid(child, nullptr, 0);
+    throw Error(ExitCode::unavailable, fmt::format("{} could not be started: {}{}", start.command.front(),
+                                                   std::strerror(reason),
+                                                   start.command.front() == "mpirun"
+                                                       ? "; install Open MPI (on Debian: apt install openmpi-bin)"
+                                                       : ""));
+  }
+  return child;
+}
+
+}  // namespace smlp

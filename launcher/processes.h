@@ -1,0 +1,35 @@
+// The processes of an attempt as the kernel knows them: found, ended, reaped. Linux (/proc, prctl).
+#pragma once
+
+#include <sys/types.h>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace smlp {
+
+std::string host_name();
+bool is_alive(pid_t pid);                     // a zombie is not
+std::string command_line(pid_t pid);          // words joined by blanks; empty when it is gone
+std::vector<pid_t> children_of(pid_t parent);
+
+// From here on orphans among our descendants become our children, so that none is lost from sight.
+void adopt_orphans();
+
+// "signal 9 (SIGKILL)"
+std::string signal_text(int number);
+
+struct ProcessStart {
+  std::vector<std::string> command{};      // command[0] is looked up in PATH
+  std::vector<std::string> environment{};  // NAME=value, complete
+  std::filesystem::path output{};          // stdout and stderr are appended here; empty: ours
+  bool own_group = true;                 // out of the reach of the terminal's Ctrl-C
+  bool silent_input = true;              // stdin is /dev/null
+};
+
+// Starts a child that is killed when the calling thread ends (also by SIGKILL). Throws Error(unavailable) when
+// the program can't be executed.
+pid_t start_process(const ProcessStart& start);
+
+}  // namespace smlp

@@ -1,0 +1,89 @@
+#include "launcher/progress_line.h"
+
+#include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "core/clock.h"
+
+namespace smlp {
+
+namespace {
+
+constexpr double refresh_seconds = 0.2, plain_seconds = 5;
+
+std::string short_number(double value) {
+  if (value >= 1e6) return fmt::format("{:.1f}M", value / 1e6);
+  if (value >= 1e4) return fmt::format("{:.1f}k", value / 1e3);
+  return fmt::format("{:.0f}", value);
+}
+
+}  // namespace
+
+std::string progress_text(const StepFacts& facts, const JobConfig& job, double unix_now) {
+  auto text = fmt::format("step {}/{}", facts.step, job.train.steps);
+  if (facts.loss) text += fmt::format("  loss {:.3f}", *facts.loss);
+  if (facts.validation_loss) text += fmt::format("  valid {:.3f}", *facts.validation_loss);
+  if (facts.tokens_per_second) text += fmt::format("  {} tokens/s", short_number(*facts.tokens_per_second));
+  if (facts.flops_share) text += fmt::format("  {:.0f} % of peak", 100 * *facts.flops_share);
+  if (facts.expert_balance) text += fmt::format("  balance {:.2f}", *facts.expert_balance);
+  if (facts.checkpoint_step && *facts.checkpoint_step > 0 && facts.checkpoint_time && *facts.checkpoint_time > 0) {
+    text += fmt::format("  checkpoint {} ({} ago)", *facts.checkpoint_step,
+                        duration_text(std::max(0.0, unix_now - *facts.checkpoint_time)));
+  } else {
+    text += "  no checkpoint yet";
+  }
+  if (facts.tokens_per_second && *facts.tokens_per_second > 0) {
+    const auto step_tokens = static_cast<double>(job.train.global_batch * job.model.context);
+    const auto left = static_cast<double>(std::max<std::int64_t>(0, job.train.steps - facts.step));
+    text += fmt::format("  {} left", duration_text(left * step_tokens / *facts.tokens_per_second));
+  }
+  return text;
+}
+
+ProgressLine::ProgressLine(const JobConfig& job, std::FILE* out)
+    : job_(job), out_(out), terminal_(isatty(fileno(out)) == 1) {}
+
+ProgressLine::~ProgressLine() {
+  if (line_open_) std::fputc('\n', out_);
+  std::fflush(out_);
+}
+
+void ProgressLine::clear() {
+  if (line_open_) std::fputs("\r\033[K", out_);
+  line_open_ = false;
+}
+
+void ProgressLine::show(const StepFacts& facts, double now) {
+  const bool first = shown_step_ < 0 || facts.step < shown_step_;
+  if (now - shown_at_ < (terminal_ ? refresh_seconds : plain_seconds) && !first) return;
+  if (!terminal_ && facts.step == shown_step_) return;
+  shown_at_ = now;
+  shown_step_ = facts.step;
+  auto text = progress_text(facts, job_, unix_seconds());
+  if (!terminal_) {
+    fmt::print(out_, "{}\n", text);
+  } else {
+    winsize size{};
+    if (ioctl(fileno(out_), TIOCGWINSZ, &size) == 0 && size.ws_col > 1) text.resize(std::min<std::size_t>(text.size(), size.ws_col - 1u));
+    fmt::print(out_, "\r{}\033[K", text);
+    line_open_ = true;
+  }
+  std::fflush(out_);
+}
+
+void ProgressLine::note(const std::string& sentence) {
+  clear();
+  fmt::print(out_, "{}\n", sentence);
+  std::fflush(out_);
+}
+
+void ProgressLine::finish(const StepFacts& facts) {
+  if (!terminal_ && facts.step == shown_step_) return;
+  note(progress_text(facts, job_, unix_seconds()));
+  shown_step_ = facts.step;
+}
+
+}  // namespace smlp

@@ -1,0 +1,122 @@
+#include "launcher/run_history.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+#include <fstream>
+
+#include "core/clock.h"
+#include "core/error.h"
+#include "core/files.h"
+
+namespace smlp {
+
+namespace {
+
+// The number behind `prefix` in a name that holds nothing else.
+std::optional<std::int64_t> numbered(const std::string& name, const std::string& prefix) {
+  std::int64_t number = 0;
+  const char* first = name.data() + prefix.size();
+  const char* last = name.data() + name.size();
+  if (!name.starts_with(prefix)) return std::nullopt;
+  const auto [end, error] = std::from_chars(first, last, number);
+  return error == std::errc() && end == last && first != last ? std::optional(number) : std::nullopt;
+}
+
+template <class T>
+nlohmann::json or_null(const std::optional<T>& value) {
+  return value ? nlohmann::json(*value) : nlohmann::json();
+}
+
+}  // namespace
+
+std::optional<nlohmann::json> RunHistory::last_attempt() const {
+  std::ifstream file(run_.attempts());
+  std::optional<nlohmann::json> last;
+  for (std::string line; std::getline(file, line);) {
+    auto parsed = nlohmann::json::parse(line, nullptr, false);
+    if (parsed.is_object() && parsed.contains("attempt") && parsed["attempt"].is_number_integer()) {
+      last = std::move(parsed);
+    }
+  }
+  return last;
+}
+
+int RunHistory::begin_attempt() {
+  const auto last = last_attempt();
+  const int recorded = last ? (*last)["attempt"].get<int>() : 0;
+  int seen = 0;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(run_.root / "logs", ignored)) {
+    if (const auto number = numbered(entry.path().filename(), "attempt-")) {
+      seen = std::max(seen, static_cast<int>(*number));
+    }
+  }
+  if (seen > recorded) {
+    AttemptRecord lost{.attempt = seen, .ended = utc_time(), .exit_code = 137, .cause = "launcher"};
+    lost.reason = "the launcher of this attempt ended without a word: it was killed, or the machine went down";
+    append(lost);
+    event("attempt_lost", seen, newest_step(), lost.reason);
+  }
+  return std::max(seen, recorded) + 1;
+}
+
+void RunHistory::append(const AttemptRecord& r) {
+  append_safely(run_.attempts(), {{"attempt", r.attempt},
+                                  {"ranks", r.ranks},
+                                  {"threads", r.threads},
+                                  {"expert_ranks", r.expert_ranks},
+                                  {"host", r.host},
+                                  {"started", r.started},
+                                  {"ended", r.ended},
+                                  {"from_checkpoint", or_null(r.from_checkpoint)},
+                                  {"first_step", or_null(r.first_step)},
+                                  {"last_step", or_null(r.last_step)},
+                                  {"exit_code", r.exit_code},
+                                  {"cause", r.cause},
+                                  {"reason", r.reason}});
+}
+
+void RunHistory::event(const std::string& name, int attempt, std::optional<std::int64_t> step,
+                       const std::string& detail) {
+  nlohmann::json line = {{"time", utc_time()}, {"event", name}, {"attempt", attempt}, {"detail", detail}};
+  if (step) line["step"] = *step;
+  append_safely(run_.events(), line);
+}
+
+void RunHistory::append_safely(const std::filesystem::path& file, const nlohmann::json& line) {
+  try {
+    append_line(file, line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  } catch (const Error& error) {
+    if (!complained_) fmt::print(stderr, "smlp: {}; the run goes on\n", error.what());
+    complained_ = true;
+  }
+}
+
+std::vector<std::int64_t> RunHistory::published_steps() const {
+  std::vector<std::int64_t> steps;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(run_.checkpoints(), ignored)) {
+    const auto step = numbered(entry.path().filename(), "step-");
+    if (step && std::filesystem::exists(entry.path() / "manifest.json", ignored)) steps.push_back(*step);
+  }
+  std::sort(steps.begin(), steps.end());
+  return steps;
+}
+
+std::optional<std::int64_t> RunHistory::newest_step() const {
+  const auto steps = published_steps();
+  return steps.empty() ? std::nullopt : std::optional(steps.back());
+}
+
+std::optional<std::int64_t> RunHistory::newest_step_before(std::int64_t step) const {
+  std::optional<std::int64_t> best;
+  for (const auto candidate : published_steps()) {
+    if (candidate < step) best = candidate;
+  }
+  return best;
+}
+
+}  // namespace smlp

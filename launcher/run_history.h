@@ -1,0 +1,49 @@
+// The launcher's memory, all of it in files of the run directory: attempts.jsonl (one line an attempt),
+// events.jsonl (what happened), the published checkpoints. A launcher that dies loses nothing.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/run_directory.h"
+
+namespace smlp {
+
+struct AttemptRecord {
+  int attempt = 0;
+  std::int64_t ranks = 0, threads = 0, expert_ranks = 0;
+  std::string host{}, started{}, ended{};               // times in UTC
+  std::optional<std::int64_t> first_step{}, last_step{};  // done by this attempt; none: it never got so far
+  std::optional<std::int64_t> from_checkpoint{};    // newest one when it started
+  int exit_code = 0;                              // 128 + signal for a death by signal
+  std::string cause{};                              // a word, for metrics: "signal", "hang", "fault", ...
+  std::string reason{};                             // a sentence
+};
+
+class RunHistory {
+ public:
+  explicit RunHistory(RunDirectory run) : run_(std::move(run)) {}
+
+  // One more than any attempt that left a line or a log folder. An attempt whose launcher died before it could
+  // write its line gets one now.
+  int begin_attempt();
+  std::optional<nlohmann::json> last_attempt() const;
+  // A disk that is full must not end a run: lines that can't be written are reported to stderr, once.
+  void append(const AttemptRecord& record);
+  void event(const std::string& name, int attempt, std::optional<std::int64_t> step, const std::string& detail);
+
+  std::vector<std::int64_t> published_steps() const;           // ascending; directories step-NNNNNNNN with a manifest
+  std::optional<std::int64_t> newest_step() const;
+  std::optional<std::int64_t> newest_step_before(std::int64_t step) const;
+
+ private:
+  void append_safely(const std::filesystem::path& file, const nlohmann::json& line);
+
+  RunDirectory run_;
+  bool complained_ = false;
+};
+
+}  // namespace smlp

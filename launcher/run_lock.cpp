@@ -1,0 +1,60 @@
+#include "launcher/run_lock.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "core/clock.h"
+#include "core/error.h"
+#include "launcher/processes.h"
+
+namespace smlp {
+
+namespace {
+
+void pause_briefly() { std::this_thread::sleep_for(std::chrono::milliseconds(20)); }
+
+// A new holder writes its words right after it took the lock: those of a dead process of this host are still
+// its predecessor's.
+std::string describe_holder(const RunDirectory& run) {
+  for (const double end = monotonic_seconds() + 1;; pause_briefly()) {
+    const auto words = nlohmann::json::parse(run_holder(run), nullptr, false);
+    const bool whole = words.is_object() && words.contains("host") && words.contains("pid");
+    if (whole && (words["host"] != host_name() || is_alive(words["pid"].get<pid_t>()))) {
+      return fmt::format("process {} on {}", words["pid"].get<pid_t>(), words["host"].get<std::string>());
+    }
+    if (monotonic_seconds() > end) return "another process";
+  }
+}
+
+}  // namespace
+
+std::string run_holder(const RunDirectory& run) {
+  std::ifstream file(run.launcher_lock());
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+FileLock take_run(const RunDirectory& run, double seconds) {
+  auto lock = FileLock::try_lock(run.launcher_lock(), FileLock::Kind::exclusive);
+  if (!lock.held()) {
+    throw Error(ExitCode::call_again, fmt::format("{} is in use by {}; stop it first, or choose another --run-dir",
+                                                  run.root.string(), describe_holder(run)));
+  }
+  lock.write(nlohmann::json({{"host", host_name()}, {"pid", getpid()}, {"since", utc_time()}}).dump() + "\n");
+  for (const double end = monotonic_seconds() + seconds;; pause_briefly()) {
+    if (FileLock::try_lock(run.workers_lock(), FileLock::Kind::exclusive).held()) return lock;
+    if (monotonic_seconds() > end) {
+      throw Error(ExitCode::call_again,
+                  fmt::format("workers of an earlier start of {} are still there after {:.0f} s; see which processes "
+                              "hold {}",
+                              run.root.string(), seconds, run.workers_lock().string()));
+    }
+  }
+}
+
+}  // namespace smlp

@@ -1,0 +1,26 @@
+// SIGINT, SIGTERM, SIGHUP and SIGCHLD as a queue: blocked while this object lives and taken one by one, so that
+// nothing ever runs in a signal handler. One at a time, on the main thread, before other threads start.
+#pragma once
+
+#include <csignal>
+#include <optional>
+
+namespace smlp {
+
+class SignalQueue {
+ public:
+  SignalQueue();
+  ~SignalQueue();
+  SignalQueue(const SignalQueue&) = delete;
+  SignalQueue& operator=(const SignalQueue&) = delete;
+
+  // The next signal, waiting up to `seconds` for one.
+  std::optional<int> next(double seconds);
+
+ private:
+  sigset_t taken_{}, before_{};
+};
+
+inline bool asks_to_stop(int signal) { return signal == SIGINT || signal == SIGTERM || signal == SIGHUP; }
+
+}  // namespace smlp

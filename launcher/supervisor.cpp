@@ -1,0 +1,358 @@
+#include "launcher/supervisor.h"
+
+#include <fmt/format.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "core/clock.h"
+#include "core/error.h"
+#include "launcher/processes.h"
+
+namespace smlp {
+
+namespace {
+
+constexpr double poll_seconds = 0.1;
+constexpr double silent_end_seconds = 10;  // for mpirun to notice that all its ranks are gone
+constexpr int stopped_code = static_cast<int>(ExitCode::call_again);
+
+std::string step_text(std::optional<std::int64_t> step) {
+  return step ? fmt::format("checkpoint {}", *step) : std::string("the start");
+}
+
+}  // namespace
+
+struct Supervisor::Attempt {
+  Attempt(int n, HeartbeatWatch w) : number(n), heartbeats(std::move(w)) {}
+  int number;
+  HeartbeatWatch heartbeats;
+  std::optional<SessionFolder> session;
+  pid_t mpirun = 0;
+  std::set<pid_t> strangers;  // children of ours from before
+  std::optional<int> status;  // of mpirun, once it has ended
+  std::string started = utc_time();
+  std::optional<std::int64_t> from_checkpoint;
+  std::string hang;                  // why the attempt was ended by us
+  bool killed = false;               // at once, on the second request
+  std::optional<double> empty_since; // all ranks gone, mpirun still there
+};
+
+Supervisor::Supervisor(RunDirectory run, JobConfig job, SupervisorOptions options)
+    : run_{std::filesystem::absolute(run.root)},
+      job_(std::move(job)),
+      options_(std::move(options)),
+      history_(run_),
+      cores_(count_cores()),
+      line_(job_, options_.out),
+      metrics_(run_.metrics()) {}
+
+int Supervisor::run() {
+  signals_.emplace();
+  adopt_orphans();
+  SessionFolder::sweep();
+  started_at_ = monotonic_seconds();
+  if (const auto last = history_.last_attempt(); last && last->value("cause", "") == "diverged") {
+    not_after_ = step_after_divergence();
+  }
+  auto best = history_.newest_step();
+  int without_progress = 0;
+  for (std::int64_t restarts = 0;; ++restarts) {
+    const auto outcome = run_attempt(history_.begin_attempt());
+    if (outcome.complete() || outcome.is_final() || outcome.code == stopped_code || stop_requests_ > 0) {
+      return finish(outcome);
+    }
+    const auto newest = history_.newest_step();
+    const bool progress = newest && (!best || *newest > *best);
+    without_progress = progress ? 0 : without_progress + 1;
+    if (progress) best = newest;
+    if (without_progress >= options_.attempts_without_progress) {
+      return give_up(outcome, fmt::format("{} attempts in a row brought no new checkpoint", without_progress));
+    }
+    if (options_.max_restarts >= 0 && restarts >= options_.max_restarts) {
+      return give_up(outcome, fmt::format("{} restarts were allowed", options_.max_restarts));
+    }
+    if (outcome.cause == "diverged") {
+      not_after_ = step_after_divergence();
+    } else {
+      diverged_from_.reset();
+    }
+    const double wait = std::min(options_.longest_pause_seconds,
+                                 options_.first_pause_seconds * static_cast<double>(1 << std::min(without_progress, 20)));
+    const auto sentence = fmt::format("attempt {} ended: {}. {}; attempt {} starts from {} in {:.1f} s",
+                                      attempt_number_, outcome.reason, cost_text(outcome), attempt_number_ + 1,
+                                      step_text(not_after_ ? not_after_ : newest), wait);
+    line_.note(sentence);
+    history_.event("restart", attempt_number_, not_after_ ? not_after_ : newest, sentence);
+    if (!pause(wait)) return finish({stopped_code, "stopped", "asked to stop between two attempts"});
+  }
+}
+
+Outcome Supervisor::run_attempt(int number) {
+  attempt_number_ = number;
+  Attempt attempt(number, HeartbeatWatch(run_, job_.cluster.ranks, options_.watch));
+  start(attempt);
+  watch(attempt);
+  clear_processes(attempt);
+  const auto outcome = conclude(attempt);
+  record(attempt, outcome);
+  return outcome;
+}
+
+void Supervisor::start(Attempt& attempt) {
+  const LaunchShape shape{job_.cluster.ranks, job_.cluster.threads};
+  std::filesystem::create_directories(run_.log_folder(attempt.number));
+  std::filesystem::create_directories(run_.checkpoints());
+  std::filesystem::remove_all(run_.heartbeats());  // those of an earlier attempt would look like hung ranks
+  std::filesystem::create_directories(run_.heartbeats());
+  attempt.session.emplace();
+  attempt.from_checkpoint = history_.newest_step();
+  std::error_code absent;
+  targets_seen_ = std::filesystem::last_write_time(run_.targets(), absent);
+  metrics_.begin_attempt(monotonic_seconds());
+
+  ProcessStart process;
+  process.command = mpirun_command(shape, cores_);
+  for (const auto& word : {options_.worker.string(), std::string("train"), std::string("--run-dir"), run_.root.string(),
+                           std::string("--attempt"), fmt::format("{}", attempt.number)}) {
+    process.command.push_back(word);
+  }
+  const auto add = [&](const char* flag, const std::string& value) {
+    process.command.insert(process.command.end(), {flag, value});
+  };
+  if (not_after_) add("--not-after", fmt::format("{}", *not_after_));
+  if (options_.init_from) add("--init-from", std::filesystem::absolute(*options_.init_from).string());
+  process.environment = launch_environment(shape, cores_, attempt.session->path());
+  process.output = run_.mpirun_log(attempt.number);
+  for (const auto child : children_of(getpid())) attempt.strangers.insert(child);
+  attempt.mpirun = start_process(process);
+  history_.event("attempt_started", attempt.number, attempt.from_checkpoint,
+                 fmt::format("{} ranks on {} as process {}, from {}", shape.ranks, host_name(), attempt.mpirun,
+                             step_text(not_after_ ? not_after_ : attempt.from_checkpoint)));
+}
+
+void Supervisor::watch(Attempt& attempt) {
+  while (!attempt.status) {
+    if (const auto signal = signals_->next(poll_seconds); signal && asks_to_stop(*signal)) {
+      take_signal(attempt, *signal);
+    }
+    int status = 0;
+    if (waitpid(attempt.mpirun, &status, WNOHANG) == attempt.mpirun) attempt.status = status;
+    const double now = monotonic_seconds();
+    if (!attempt.status) watch_heartbeats(attempt, now);
+    show_progress(now);
+  }
+}
+
+void Supervisor::take_signal(Attempt& attempt, int signal) {
+  ++stop_requests_;
+  history_.event("signal", attempt.number, {}, fmt::format("{} to the launcher", signal_text(signal)));
+  if (stop_requests_ == 1) {
+    ask_to_leave(attempt);
+  } else {
+    line_.note("leaving at once");
+    attempt.killed = true;
+    end_now(attempt);
+  }
+}
+
+void Supervisor::ask_to_leave(Attempt& attempt) {
+  attempt.heartbeats.read();
+  if (!attempt.heartbeats.all_present()) {
+    // A rank that is still starting would not hear the request, and has done nothing that could be lost.
+    line_.note("stopping: the ranks were just starting");
+    attempt.killed = true;
+    end_now(attempt);
+    return;
+  }
+  line_.note("stopping: the ranks save, then leave (again: leave at once)");
+  kill(attempt.mpirun, SIGUSR1);  // mpirun passes it on
+}
+
+void Supervisor::watch_heartbeats(Attempt& attempt, double now) {
+  auto verdict = attempt.heartbeats.look(now);
+  if (not_after_ && attempt.heartbeats.past_start()) not_after_.reset();
+  const auto pids = attempt.heartbeats.pids_here();
+  const bool gone = attempt.heartbeats.all_present() && std::none_of(pids.begin(), pids.end(), is_alive);
+  if (!gone) {
+    attempt.empty_since.reset();
+  } else if (!attempt.empty_since) {
+    attempt.empty_since = now;
+  } else if (now - *attempt.empty_since > silent_end_seconds) {
+    verdict = fmt::format("mpirun did not end within {:.0f} s of its ranks", silent_end_seconds);
+  }
+  if (!verdict || !attempt.hang.empty()) return;
+  attempt.hang = *verdict;
+  history_.event("hang", attempt.number, {}, *verdict);
+  end_now(attempt);
+}
+
+void Supervisor::show_progress(double now) {
+  show_targets();
+  if (!metrics_.read(now) || !metrics_.newest()) return;
+  if (restart_began_) {
+    const auto step = metrics_.first_step().value_or(0);
+    const auto sentence = fmt::format("training again at step {}, {:.1f} s after the attempt before had ended", step,
+                                      now - *restart_began_);
+    line_.note(sentence);
+    history_.event("recovered", attempt_number_, step, sentence);
+    restart_began_.reset();
+  }
+  line_.show(*metrics_.newest(), now);
+}
+
+void Supervisor::show_targets() {
+  std::error_code absent;
+  const auto written = std::filesystem::last_write_time(run_.targets(), absent);
+  if (absent || written == targets_seen_) return;
+  std::ifstream file(run_.targets());
+  const auto groups = nlohmann::json::parse(file, nullptr, false);
+  if (!groups.is_array()) return;
+  targets_seen_ = written;
+  for (const auto& group : groups) {
+    if (!group.is_object() || !group.contains("targets")) continue;
+    for (const auto& target : group["targets"]) {
+      if (!target.is_string()) continue;
+      line_.note(fmt::format("metrics: http://{}/metrics (all ranks: {})", target.get<std::string>(),
+                             run_.targets().string()));
+      return;
+    }
+  }
+}
+
+// SIGKILL to everything of this attempt that we know; nothing is waited for.
+void Supervisor::end_now(Attempt& attempt) {
+  for (const auto pid : children_of(attempt.mpirun)) kill(pid, SIGKILL);
+  for (const auto pid : attempt.heartbeats.pids_here()) {
+    if (command_line(pid).find(run_.root.string()) != std::string::npos) kill(pid, SIGKILL);
+  }
+  kill(-attempt.mpirun, SIGKILL);
+}
+
+// No process of the attempt outlives it: what mpirun left behind has become our child, or is known by its heartbeat.
+void Supervisor::clear_processes(Attempt& attempt) {
+  attempt.heartbeats.read();
+  for (const double end = monotonic_seconds() + options_.end_seconds;;) {
+    std::set<pid_t> left;
+    for (const auto pid : children_of(getpid())) {
+      if (!attempt.strangers.contains(pid)) left.insert(pid);
+    }
+    for (const auto pid : attempt.heartbeats.pids_here()) {
+      if (is_alive(pid) && command_line(pid).find(run_.root.string()) != std::string::npos) left.insert(pid);
+    }
+    if (left.empty()) break;
+    for (const auto pid : left) {
+      kill(pid, SIGKILL);
+      waitpid(pid, nullptr, WNOHANG);
+    }
+    if (monotonic_seconds() > end) {
+      const auto sentence = fmt::format("{} processes of attempt {} can't be ended, process {} first", left.size(),
+                                        attempt.number, *left.begin());
+      line_.note(sentence);
+      history_.event("processes_left", attempt.number, {}, sentence);
+      break;
+    }
+    usleep(10000);
+  }
+  attempt.session.reset();
+}
+
+Outcome Supervisor::conclude(Attempt& attempt) {
+  const auto ranks = static_cast<int>(job_.cluster.ranks);
+  auto outcome = explain_end(run_, attempt.number, ranks, *attempt.status);
+  if (!attempt.hang.empty()) {
+    outcome = {134, "hang", attempt.hang};
+  } else if (attempt.killed) {
+    outcome = {stopped_code, "stopped", "ended at once, on request"};
+  } else if (outcome.cause == "hang") {
+    if (const auto last = attempt.heartbeats.last_rank()) {
+      outcome.reason += fmt::format("; rank {} is the one furthest behind", *last);
+    }
+  }
+  metrics_.read(monotonic_seconds());
+  return outcome;
+}
+
+void Supervisor::record(const Attempt& attempt, const Outcome& outcome) {
+  AttemptRecord record{.attempt = attempt.number,
+                       .ranks = job_.cluster.ranks,
+                       .threads = job_.cluster.threads,
+                       .expert_ranks = job_.cluster.expert_ranks,
+                       .host = host_name(),
+                       .started = attempt.started,
+                       .ended = utc_time(),
+                       .first_step = metrics_.first_step(),
+                       .from_checkpoint = attempt.from_checkpoint,
+                       .exit_code = outcome.code,
+                       .cause = outcome.cause,
+                       .reason = outcome.reason};
+  if (metrics_.newest()) record.last_step = metrics_.newest()->step;
+  history_.append(record);
+  history_.event("attempt_ended", attempt.number, record.last_step,
+                 fmt::format("exit code {}: {}", outcome.code, outcome.reason));
+  restart_began_ = monotonic_seconds();
+}
+
+std::string Supervisor::cost_text(const Outcome&) const {
+  const auto from = (not_after_ ? not_after_ : history_.newest_step()).value_or(0);
+  const auto last = metrics_.newest() ? metrics_.newest()->step : from;
+  if (last <= from) return "No step is lost";
+  return fmt::format("{} steps are done again ({} to {}, {:.1f} s of work)", last - from, from + 1, last,
+                     metrics_.seconds_since(from));
+}
+
+// The checkpoint before the newest; after a further divergence, the one before that.
+std::optional<std::int64_t> Supervisor::step_after_divergence() {
+  const auto bound = diverged_from_ ? diverged_from_ : history_.newest_step();
+  diverged_from_ = bound ? history_.newest_step_before(*bound).value_or(0) : std::optional<std::int64_t>();
+  return diverged_from_;
+}
+
+bool Supervisor::pause(double seconds) {
+  for (const double end = monotonic_seconds() + seconds; monotonic_seconds() < end;) {
+    const auto signal = signals_->next(std::max(0.001, end - monotonic_seconds()));
+    if (signal && asks_to_stop(*signal)) {
+      history_.event("signal", attempt_number_, {}, fmt::format("{} to the launcher", signal_text(*signal)));
+      return false;
+    }
+  }
+  return true;
+}
+
+int Supervisor::finish(const Outcome& outcome) {
+  if (metrics_.newest()) line_.finish(*metrics_.newest());
+  const auto newest = history_.newest_step();
+  if (outcome.complete()) {
+    const auto sentence = fmt::format("done: {} in {}", step_text(newest),
+                                      duration_text(monotonic_seconds() - started_at_));
+    line_.note(sentence);
+    history_.event("done", attempt_number_, newest, sentence);
+    return 0;
+  }
+  if (outcome.is_final()) {
+    history_.event("failed", attempt_number_, newest, outcome.reason);
+    fmt::print(stderr, "smlp: {} (trying again can't help)\n", outcome.reason);
+    return outcome.code;
+  }
+  const auto sentence = fmt::format("stopped ({}); the run goes on from {} when it is started again", outcome.reason,
+                                    step_text(newest));
+  history_.event("stopped", attempt_number_, newest, sentence);
+  fmt::print(stderr, "smlp: {}\n", sentence);
+  return stopped_code;
+}
+
+int Supervisor::give_up(const Outcome& outcome, const std::string& why) {
+  const auto sentence = fmt::format("giving up, for {}; the last attempt: {}; its logs are in {}", why, outcome.reason,
+                                    run_.log_folder(attempt_number_).string());
+  history_.event("gave_up", attempt_number_, history_.newest_step(), sentence);
+  line_.note("");
+  fmt::print(stderr, "smlp: {}\n", sentence);
+  return outcome.code;
+}
+
+}  // namespace smlp

@@ -1,0 +1,93 @@
+// Starts the ranks of a run, watches them, and starts them again until the run is done or there is no point:
+// docs/architecture.md, the life of one failure. Its whole memory is files (launcher/run_history.h); it knows
+// workers by process, exit code and files alone.
+//
+//   exit code of an attempt        what follows
+//   0                              done
+//   75                             stopped on request: leave with 75
+//   64 65 69 78                    leave with that code: trying again can't help
+//   76                             again, from the checkpoint before the newest
+//   70 74 others, signals, hangs   again, from the newest checkpoint
+//
+// Waits longer each time, and gives up after `attempts_without_progress` attempts in a row that published no newer
+// checkpoint than any before, or after `max_restarts`: then the code is the last attempt's.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <optional>
+
+#include "core/job_config.h"
+#include "core/run_directory.h"
+#include "launcher/heartbeat_watch.h"
+#include "launcher/metrics_tail.h"
+#include "launcher/mpi_launch.h"
+#include "launcher/outcome.h"
+#include "launcher/progress_line.h"
+#include "launcher/run_history.h"
+#include "launcher/signal_queue.h"
+
+namespace smlp {
+
+struct SupervisorOptions {
+  std::filesystem::path worker;                    // the program of a rank
+  std::optional<std::filesystem::path> init_from;  // weights for a run without a checkpoint
+  std::int64_t max_restarts = -1;                  // -1: as long as there is progress
+  int attempts_without_progress = 3;
+  double first_pause_seconds = 0.5, longest_pause_seconds = 30;
+  double end_seconds = 10;                         // within which the processes of an ended attempt must be gone
+  WatchLimits watch;
+  std::FILE* out = stdout;
+};
+
+class Supervisor {
+ public:
+  // The caller holds the run's lock (launcher/run_lock.h); job.toml lies in the run directory.
+  Supervisor(RunDirectory run, JobConfig job, SupervisorOptions options);
+  // An exit code; a sentence on stderr where it isn't 0. Takes SIGINT, SIGTERM and SIGHUP while it runs: the first
+  // lets the ranks save and leave, the second ends them at once; 75 either way.
+  int run();
+
+ private:
+  struct Attempt;
+
+  Outcome run_attempt(int number);
+  void start(Attempt& attempt);
+  void watch(Attempt& attempt);
+  void take_signal(Attempt& attempt, int signal);
+  void ask_to_leave(Attempt& attempt);
+  void watch_heartbeats(Attempt& attempt, double now);
+  void show_progress(double now);
+  void show_targets();
+  void end_now(Attempt& attempt);
+  void clear_processes(Attempt& attempt);
+  Outcome conclude(Attempt& attempt);
+  void record(const Attempt& attempt, const Outcome& outcome);
+
+  int finish(const Outcome& outcome);
+  int give_up(const Outcome& outcome, const std::string& why);
+  std::optional<std::int64_t> step_after_divergence();
+  bool pause(double seconds);  // false: asked to stop meanwhile
+  std::string cost_text(const Outcome& outcome) const;
+
+  RunDirectory run_;
+  JobConfig job_;
+  SupervisorOptions options_;
+  RunHistory history_;
+  CoreCount cores_;
+  ProgressLine line_;
+  MetricsTail metrics_;
+  std::optional<SignalQueue> signals_;
+
+  int stop_requests_ = 0;
+  int attempt_number_ = 0;
+  double started_at_ = 0;
+  std::optional<std::int64_t> not_after_;        // until an attempt has chosen its checkpoint
+  std::optional<std::int64_t> diverged_from_;    // bound of the last restart after divergence, while in a row
+  std::optional<double> restart_began_;          // an attempt ended at; until the next does its first step
+  std::filesystem::file_time_type targets_seen_{};
+};
+
+}  // namespace smlp

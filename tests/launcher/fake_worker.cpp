@@ -1,0 +1,162 @@
+// Stands in for smlp-worker under a real mpirun: does what RUN_DIR/script tells the rank in this attempt.
+// A line: ATTEMPT RANK ACTION [ARGUMENT…], "*" for any. Actions run in order; then the rank leaves with 0.
+//   steps N [ms]    N steps; a request to stop (SIGUSR1) publishes a checkpoint and leaves with 75
+//   checkpoint      rank 0 publishes the current step       wait        until asked to stop
+//   raise N         that signal to itself                   exit N [sentence]
+//   hang            no more progress, heartbeats go on      mute        no more heartbeats
+//   deaf            requests and SIGTERM are ignored        limit S     seconds allowed by its heartbeats
+//   silent          never a heartbeat (first line)          orphan      leaves a process of its own behind
+#include <fmt/format.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+#include "core/clock.h"
+#include "core/files.h"
+#include "core/run_directory.h"
+#include "launcher/processes.h"
+#include "launcher/run_history.h"
+
+namespace {
+
+using namespace smlp;
+
+volatile std::sig_atomic_t asked = 0;
+
+struct Worker {
+  RunDirectory run;
+  int attempt = 0, rank = 0;
+  std::int64_t not_after = 1 << 30;
+  std::atomic<std::int64_t> step = 0, sequence = 0;
+  std::atomic<double> progressed = monotonic_seconds(), limit = 60;
+  std::atomic<bool> mute = false;
+  std::int64_t published = 0;
+
+  void beat() {
+    ++sequence;
+    progressed = monotonic_seconds();
+  }
+  void pulse() {
+    while (!mute) {
+      write_atomically(run.heartbeat(rank), fmt::format("{} step {} {:.3f} {} {} {}\n", step.load(), sequence.load(),
+                                                        progressed.load(), getpid(), host_name(), limit.load()));
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
+  }
+  void publish() {
+    published = step;
+    if (rank != 0) return;
+    const auto folder = run.checkpoints() / fmt::format("step-{:08}", step.load());
+    std::filesystem::create_directories(folder);
+    write_atomically(folder / "manifest.json", "{}");
+  }
+  void restore() {
+    for (const auto s : RunHistory(run).published_steps()) {
+      if (s <= not_after) step = published = s;
+      if (s > not_after && rank == 0) {
+        const auto name = run.checkpoints() / fmt::format("step-{:08}", s);
+        std::filesystem::rename(name, name.string() + ".rejected");
+      }
+    }
+  }
+  void leave_if_asked() {
+    if (!asked) return;
+    publish();
+    std::_Exit(75);
+  }
+  void one_step(int milliseconds) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+    ++step;
+    beat();
+    if (rank == 0) {
+      append_line(run.metrics(), fmt::format(R"({{"attempt":{},"step":{},"loss":2.5,"tokens_per_second":1000,)"
+                                             R"("checkpoint_last_step":{}}})", attempt, step.load(), published));
+    }
+    leave_if_asked();
+  }
+  void act(std::istringstream& words) {
+    std::string action;
+    int number = 0;
+    words >> action;
+    if (action == "steps") {
+      int milliseconds = 10;
+      words >> number >> milliseconds;
+      for (int i = 0; i < number; ++i) one_step(milliseconds);
+    } else if (action == "checkpoint") {
+      publish();
+    } else if (action == "wait") {
+      for (;; beat(), std::this_thread::sleep_for(std::chrono::milliseconds(10))) leave_if_asked();
+    } else if (action == "raise") {
+      words >> number;
+      raise(number);
+    } else if (action == "exit") {
+      std::string sentence;
+      words >> number;
+      std::getline(words, sentence);
+      if (!sentence.empty()) write_atomically(run.error(attempt, rank), fmt::format("rank {}:{}\n", rank, sentence));
+      std::_Exit(number);
+    } else if (action == "hang") {
+      for (;;) pause();
+    } else if (action == "mute") {
+      mute = true;
+    } else if (action == "deaf") {
+      signal(SIGUSR1, SIG_IGN);
+      signal(SIGTERM, SIG_IGN);
+    } else if (action == "limit") {
+      double seconds = 0;
+      words >> seconds;
+      limit = seconds;
+    } else if (action == "orphan") {
+      if (fork() == 0) {
+        setsid();
+        sleep(60);
+        std::_Exit(0);
+      }
+    }
+  }
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  Worker worker;
+  std::string words;
+  for (int i = 2; i < argc; ++i) {
+    const std::string word = argv[i];
+    words += word + "\n";
+    if (word == "--run-dir") worker.run.root = argv[i + 1];
+    if (word == "--attempt") worker.attempt = std::atoi(argv[i + 1]);
+    if (word == "--not-after") worker.not_after = std::atoi(argv[i + 1]);
+  }
+  const char* rank = std::getenv("OMPI_COMM_WORLD_RANK");
+  worker.rank = rank ? std::atoi(rank) : 0;
+  signal(SIGUSR1, [](int) { asked = 1; });
+  const auto alive = FileLock::try_lock(worker.run.workers_lock(), FileLock::Kind::shared);
+  write_atomically(worker.run.root / fmt::format("arguments-{}-{}", worker.attempt, worker.rank), words);
+  if (worker.rank == 0) {
+    write_atomically(worker.run.targets(), R"([{"targets":["127.0.0.1:4711"],"labels":{}}])");
+  }
+  worker.restore();
+  std::ifstream script(worker.run.root / "script");
+  std::jthread pulse;
+  for (std::string line; std::getline(script, line);) {
+    std::istringstream parts(line);
+    std::string attempt, of_rank;
+    parts >> attempt >> of_rank;
+    if (attempt != "*" && std::atoi(attempt.c_str()) != worker.attempt) continue;
+    if (of_rank != "*" && std::atoi(of_rank.c_str()) != worker.rank) continue;
+    if (line.ends_with(" silent")) worker.mute = true;
+    if (!pulse.joinable()) pulse = std::jthread([&] { worker.pulse(); });
+    worker.act(parts);
+  }
+  std::_Exit(0);
+}

@@ -1,0 +1,258 @@
+// The launcher's parts without processes: heartbeats judged, ends explained, metrics followed, history kept.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include "core/clock.h"
+#include "core/error.h"
+#include "core/files.h"
+#include "launcher/heartbeat_watch.h"
+#include "launcher/metrics_tail.h"
+#include "launcher/mpi_launch.h"
+#include "launcher/outcome.h"
+#include "launcher/processes.h"
+#include "launcher/progress_line.h"
+#include "launcher/run_history.h"
+
+namespace smlp {
+namespace {
+
+using testing::Contains;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::Not;
+
+class Launcher : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = testing::TempDir() + "smlp-launcher-XXXXXX";
+    run.root = mkdtemp(pattern.data());
+    std::filesystem::create_directories(run.heartbeats());
+    std::filesystem::create_directories(run.log_folder(1));
+  }
+  void TearDown() override { std::filesystem::remove_all(run.root); }
+
+  void beat(int rank, int step, int sequence, double limit, const char* section = "step") {
+    write_atomically(run.heartbeat(rank),
+                     fmt::format("{:<255}\n", fmt::format("{} {} {} 12.5 {} elsewhere {:.3f}", step, section, sequence,
+                                                          4242, limit)));
+  }
+  Outcome end(int status, const std::string& words = "") {
+    write_atomically(run.mpirun_log(1), words);
+    return explain_end(run, 1, 2, status);
+  }
+  RunDirectory run;
+};
+
+TEST(Beat, IsReadAsTheWorkerWritesIt) {
+  const auto beat = parse_beat("62 evaluation 311 1234.500 4711 node3 15.000            ");
+  ASSERT_TRUE(beat);
+  EXPECT_EQ(beat->step, 62);
+  EXPECT_EQ(beat->section, "evaluation");
+  EXPECT_EQ(beat->sequence, 311);
+  EXPECT_EQ(beat->pid, 4711);
+  EXPECT_EQ(beat->host, "node3");
+  EXPECT_EQ(beat->limit_seconds, 15);
+  EXPECT_FALSE(parse_beat("62 evaluation 311"));
+  EXPECT_FALSE(parse_beat(""));
+}
+
+TEST_F(Launcher, JudgesARankByItsOwnLimitAndBlamesTheOneBehind) {
+  HeartbeatWatch watch(run, 2, {.start_seconds = 3, .grace_seconds = 2});
+  double now = 100;
+  const auto pass = [&](double seconds) {
+    std::optional<std::string> verdict;
+    for (double end = now + seconds; now < end && !verdict; now += 0.5) verdict = watch.look(now);
+    return verdict;
+  };
+  EXPECT_FALSE(pass(2));
+  beat(0, 1, 5, 4);
+  beat(1, 1, 4, 4);
+  EXPECT_FALSE(pass(5.5));
+  beat(0, 2, 6, 4);
+  beat(1, 2, 5, 4);
+  EXPECT_FALSE(pass(5.5)) << "progress starts the count again";
+  EXPECT_THAT(pass(2).value_or(""), HasSubstr("rank 1 makes no progress: in section 'step' of step 2"));
+}
+
+TEST_F(Launcher, CountsNoPauseOfItsOwnAgainstTheRanks) {
+  HeartbeatWatch watch(run, 1, {.start_seconds = 30, .grace_seconds = 2});
+  beat(0, 1, 5, 4);
+  EXPECT_FALSE(watch.look(100));
+  EXPECT_FALSE(watch.look(1000)) << "the launcher itself was stopped for long";
+}
+
+TEST_F(Launcher, WantsASignOfLifeFromEveryRank) {
+  HeartbeatWatch watch(run, 2, {.start_seconds = 3, .grace_seconds = 2});
+  beat(0, 1, 5, 400);
+  std::optional<std::string> verdict;
+  for (double now = 0; now < 10 && !verdict; now += 0.5) verdict = watch.look(now);
+  EXPECT_THAT(verdict.value_or(""), HasSubstr("rank 1 gave no sign of life within 3 s"));
+}
+
+TEST_F(Launcher, KnowsWhetherTheRanksHaveLeftTheirStart) {
+  HeartbeatWatch watch(run, 2, {});
+  beat(0, 0, 1, 300, "start");
+  watch.read();
+  EXPECT_FALSE(watch.all_present());
+  beat(1, 0, 1, 300, "start");
+  watch.read();
+  EXPECT_TRUE(watch.all_present());
+  EXPECT_FALSE(watch.past_start());
+  beat(1, 0, 2, 300);
+  watch.read();
+  EXPECT_TRUE(watch.past_start());
+}
+
+TEST_F(Launcher, ExplainsWhyAnAttemptEnded) {
+  EXPECT_EQ(end(0).cause, "done");
+  EXPECT_EQ(end(9).reason, "mpirun was killed by signal 9 (SIGKILL)");
+  EXPECT_EQ(end(9).code, 137);
+  const auto killed = end(137 << 8, "mpirun noticed that process rank 3 with PID 0 on node vm exited on\nsignal 9 (Killed).");
+  EXPECT_EQ(killed.reason, "rank 3 was killed by signal 9 (SIGKILL)");
+  EXPECT_EQ(killed.cause, "signal");
+  EXPECT_EQ(end(3 << 8, "The first process to do so was:\n\n  Process name: [[4711,1],2]\n  Exit code:    3").reason,
+            "rank 2 left with exit code 3");
+  EXPECT_EQ(end(5 << 8, "MPI_ABORT was invoked on rank 1 in communicator MPI_COMM_WORLD\nwith errorcode 5.").reason,
+            "rank 1 left with exit code 5");
+  EXPECT_THAT(end(1 << 8, "something else").reason, HasSubstr("mpirun.log"));
+  for (const int code : {64, 65, 69, 78}) EXPECT_TRUE(end(code << 8).is_final()) << code;
+  for (const int code : {0, 1, 70, 74, 75, 76, 134, 137}) EXPECT_FALSE(end(code << 8).is_final()) << code;
+  EXPECT_EQ(end(134 << 8).cause, "hang");
+  EXPECT_EQ(end(76 << 8).cause, "diverged");
+}
+
+TEST_F(Launcher, PrefersTheSentenceOfTheRankThatFailedFirst) {
+  write_atomically(run.error(1, 1), "rank 1: the shard is gone.\n");
+  std::filesystem::last_write_time(run.error(1, 1), std::filesystem::file_time_type::clock::now() - std::chrono::seconds(5));
+  write_atomically(run.error(1, 0), "rank 0: my peer is gone.\n");
+  EXPECT_EQ(end(74 << 8, "Process name: [[4711,1],0]\n Exit code: 74").reason, "rank 1: the shard is gone");
+}
+
+TEST_F(Launcher, FollowsMetricsLineByLine) {
+  append_line(run.metrics(), R"({"step":7,"loss":9})");
+  MetricsTail tail(run.metrics());
+  tail.begin_attempt(10);
+  EXPECT_FALSE(tail.read(10)) << "what earlier starts wrote is not ours";
+  append_line(run.metrics(), R"({"step":8,"loss":3.5,"checkpoint_last_step":7,"flops_share":null})");
+  {
+    std::ofstream half(run.metrics(), std::ios::app);
+    half << R"({"step":9,)";
+  }
+  EXPECT_TRUE(tail.read(11));
+  EXPECT_EQ(tail.newest()->step, 8);
+  EXPECT_EQ(tail.newest()->loss, 3.5);
+  EXPECT_FALSE(tail.newest()->flops_share);
+  append_line(run.metrics(), R"("loss":3.25})");
+  append_line(run.metrics(), R"({"step":10})");
+  EXPECT_TRUE(tail.read(14));
+  EXPECT_EQ(tail.newest()->step, 10);
+  EXPECT_EQ(tail.first_step(), 8);
+  EXPECT_DOUBLE_EQ(tail.seconds_since(8), 3);
+  EXPECT_DOUBLE_EQ(tail.seconds_since(7), 4) << "from the start of the attempt";
+  append_line(run.metrics(), "no json");
+  append_line(run.metrics(), R"({"loss":1})");
+  EXPECT_FALSE(tail.read(15));
+}
+
+TEST(Progress, SaysWhatARunIsDoing) {
+  JobConfig job;
+  job.train.steps = 400;
+  StepFacts facts{.step = 120, .loss = 3.2142, .validation_loss = 3.5, .tokens_per_second = 12345, .flops_share = 0.412,
+                  .expert_balance = 1.02, .checkpoint_step = 100, .checkpoint_time = 1000};
+  EXPECT_EQ(progress_text(facts, job, 1003),
+            "step 120/400  loss 3.214  valid 3.500  12.3k tokens/s  41 % of peak  balance 1.02  checkpoint 100 (0:03 "
+            "ago)  0:46 left");
+  EXPECT_EQ(progress_text({.step = 1}, job, 0), "step 1/400  no checkpoint yet");
+}
+
+TEST_F(Launcher, NumbersAttemptsOnAndTellsOfOneWhoseLauncherDied) {
+  RunHistory history(run);
+  std::filesystem::remove_all(run.root / "logs");
+  EXPECT_EQ(history.begin_attempt(), 1);
+  std::filesystem::create_directories(run.log_folder(1));
+  EXPECT_EQ(history.begin_attempt(), 2);
+  EXPECT_EQ((*history.last_attempt())["cause"], "launcher");
+  history.append({.attempt = 2, .ranks = 4, .exit_code = 137, .cause = "signal", .reason = "r"});
+  append_line(run.attempts(), "{half a li");
+  std::filesystem::create_directories(run.log_folder(2));
+  EXPECT_EQ(history.begin_attempt(), 3);
+  EXPECT_EQ((*history.last_attempt())["ranks"], 4);
+  EXPECT_TRUE((*history.last_attempt())["first_step"].is_null());
+}
+
+TEST_F(Launcher, SeesPublishedCheckpointsAlone) {
+  for (const char* name : {"step-00000050", "step-00000100", "step-00000150.attempt-0001.tmp", "step-00000200.rejected",
+                           "step_00000250.tmp", "other"}) {
+    std::filesystem::create_directories(run.checkpoints() / name);
+    write_atomically(run.checkpoints() / name / "manifest.json", "{}");
+  }
+  std::filesystem::create_directories(run.checkpoints() / "step-00000300");
+  RunHistory history(run);
+  EXPECT_THAT(history.published_steps(), ElementsAre(50, 100));
+  EXPECT_EQ(history.newest_step(), 100);
+  EXPECT_EQ(history.newest_step_before(100), 50);
+  EXPECT_FALSE(history.newest_step_before(50));
+}
+
+TEST_F(Launcher, AFullDiskEndsNothing) {
+  if (!std::filesystem::exists("/dev/full")) GTEST_SKIP() << "there is no /dev/full";
+  std::filesystem::create_symlink("/dev/full", run.events());
+  RunHistory history(run);
+  EXPECT_NO_THROW(history.event("x", 1, {}, "y"));
+}
+
+TEST(MpiCommand, BindsOnlyWhereTheJobFillsTheMachine) {
+  EXPECT_THAT(mpirun_command({.ranks = 2}, {.cores = 2}), Contains("core"));
+  EXPECT_THAT(mpirun_command({.ranks = 2, .threads = 2}, {.cores = 4}), Contains("slot:PE=2"));
+  EXPECT_THAT(mpirun_command({.ranks = 1}, {.cores = 2}), Contains("none")) << "a second one may come";
+  EXPECT_THAT(mpirun_command({.ranks = 3}, {.cores = 2}), Contains("none"));
+  EXPECT_THAT(mpirun_command({.ranks = 3}, {.cores = 2}), Contains("--oversubscribe"));
+}
+
+TEST(MpiEnvironment, LetsRootAndCrowdedMachinesRun) {
+  setenv("SLURM_JOB_ID", "7", 1);
+  const auto crowded = launch_environment({.ranks = 3}, {.cores = 2}, "/dev/shm/x");
+  EXPECT_THAT(crowded, Contains("OMPI_ALLOW_RUN_AS_ROOT=1"));
+  EXPECT_THAT(crowded, Contains("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"));
+  EXPECT_THAT(crowded, Contains("OMPI_MCA_mpi_yield_when_idle=1"));
+  EXPECT_THAT(crowded, Contains("OMPI_MCA_btl_vader_backing_directory=/dev/shm/x"));
+  EXPECT_THAT(crowded, Contains("OMP_NUM_THREADS=1"));
+  EXPECT_THAT(crowded, Not(Contains("SLURM_JOB_ID=7"))) << "mpirun would ask the allocation for its nodes";
+  unsetenv("SLURM_JOB_ID");
+}
+
+TEST(Sessions, LeaveNothingBehind) {
+  std::filesystem::path path;
+  {
+    const SessionFolder session;
+    path = session.path();
+    EXPECT_TRUE(std::filesystem::is_directory(path));
+    SessionFolder::sweep();
+    EXPECT_TRUE(std::filesystem::is_directory(path)) << "one in use was swept";
+  }
+  EXPECT_FALSE(std::filesystem::exists(path));
+  std::string pattern = path.parent_path() / "smlp-session-XXXXXX";
+  const std::filesystem::path left = mkdtemp(pattern.data());
+  const auto old = std::filesystem::file_time_type::clock::now() - std::chrono::minutes(5);
+  std::filesystem::last_write_time(left, old);
+  SessionFolder::sweep();
+  EXPECT_FALSE(std::filesystem::exists(left));
+}
+
+TEST(StartProcess, SaysWhatCantBeStarted) {
+  try {
+    start_process({.command = {"/nowhere/at-all"}});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::unavailable);
+    EXPECT_THAT(error.what(), HasSubstr("/nowhere/at-all"));
+  }
+}
+
+}  // namespace
+}  // namespace smlp

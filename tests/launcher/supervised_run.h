@@ -1,0 +1,117 @@
+// A run directory with a script for the fake worker, and the supervisor as a process beside the test.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "core/clock.h"
+#include "launcher/processes.h"
+
+namespace smlp::test {
+
+inline std::string contents(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+inline bool eventually(const std::function<bool()>& condition, double seconds = 10) {
+  for (const double end = monotonic_seconds() + seconds; monotonic_seconds() < end;) {
+    if (condition()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  return condition();
+}
+
+class SupervisedRun : public testing::Test {
+ protected:
+  void SetUp() override {
+    const char* folder = std::getenv("SMLP_TEST_PROGRAMS");
+    if (folder == nullptr) GTEST_SKIP() << "SMLP_TEST_PROGRAMS names the folder of supervise and fake_worker";
+    programs_ = folder;
+    std::string pattern = testing::TempDir() + "smlp-launcher-XXXXXX";
+    run = mkdtemp(pattern.data());
+  }
+  void TearDown() override {
+    for (const auto& [pid, command] : processes()) kill(pid, SIGKILL);
+    if (supervisor_ > 0) waitpid(supervisor_, nullptr, 0);
+    if (HasFailure()) std::cerr << contents(run / "output");
+    if (!run.empty()) std::filesystem::remove_all(run);
+  }
+
+  void script(const std::string& text) { std::ofstream(run / "script") << text; }
+  pid_t start(const std::vector<std::string>& options = {}) {
+    ProcessStart start{.command = {programs_ + "/supervise", run, programs_ + "/fake_worker"}};
+    start.command.insert(start.command.end(), options.begin(), options.end());
+    for (char** variable = environ; *variable != nullptr; ++variable) start.environment.emplace_back(*variable);
+    start.output = run / "output";
+    return supervisor_ = start_process(start);
+  }
+  // The supervisor's exit code, 128 + signal; -1 when it has not ended in time.
+  int wait(double seconds = 20) {
+    int status = 0;
+    if (!eventually([&] { return waitpid(supervisor_, &status, WNOHANG) == supervisor_; }, seconds)) return -1;
+    supervisor_ = 0;
+    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+  }
+  int supervise(const std::string& text, const std::vector<std::string>& options = {}) {
+    script(text);
+    start(options);
+    return wait();
+  }
+
+  // Live processes of this run, by pid: supervise, mpirun, fake_worker.
+  std::vector<std::pair<pid_t, std::string>> processes(const std::string& program = "") const {
+    std::vector<std::pair<pid_t, std::string>> found;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+      const pid_t pid = std::atoi(entry.path().filename().c_str());
+      if (pid <= 0 || pid == getpid()) continue;
+      const auto command = command_line(pid);
+      if (command.find(run.string()) == std::string::npos || !is_alive(pid)) continue;
+      const auto first = std::filesystem::path(command.substr(0, command.find(' '))).filename().string();
+      if (program.empty() || first == program) found.emplace_back(pid, command);
+    }
+    return found;
+  }
+  bool nothing_lives() const { return processes().empty(); }
+
+  std::vector<nlohmann::json> lines(const std::string& name) const {
+    std::vector<nlohmann::json> all;
+    std::ifstream file(run / name);
+    for (std::string line; std::getline(file, line);) all.push_back(nlohmann::json::parse(line));
+    return all;
+  }
+  std::vector<nlohmann::json> attempts() const { return lines("attempts.jsonl"); }
+  int events(const std::string& name) const {
+    int count = 0;
+    for (const auto& line : lines("events.jsonl")) count += line["event"] == name;
+    return count;
+  }
+  std::string output() const { return contents(run / "output"); }
+  std::string arguments(int attempt, int rank) const {
+    return contents(run / ("arguments-" + std::to_string(attempt) + "-" + std::to_string(rank)));
+  }
+  bool reached(int step) const { return output().find("step " + std::to_string(step)) != std::string::npos ||
+                                        contents(run / "metrics.jsonl").find("\"step\":" + std::to_string(step) + ",") !=
+                                            std::string::npos; }
+
+  std::filesystem::path run;
+
+ private:
+  std::string programs_;
+  pid_t supervisor_ = 0;
+};
+
+}  // namespace smlp::test

@@ -1,0 +1,268 @@
+// Every row of "the life of one failure" (docs/architecture.md), with a fake worker under a real mpirun.
+#include "launcher/supervisor.h"
+
+#include <gmock/gmock.h>
+
+#include "supervised_run.h"
+
+namespace smlp {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+
+class SupervisorRestarts : public test::SupervisedRun {};
+class SupervisorGivesUp : public test::SupervisedRun {};
+class SupervisorHangs : public test::SupervisedRun {};
+class SupervisorStops : public test::SupervisedRun {};
+class SupervisorDies : public test::SupervisedRun {};
+
+TEST_F(SupervisorRestarts, NotAtAllWhenTheRunIsDone) {
+  EXPECT_EQ(supervise("* * steps 3\n* * checkpoint\n"), 0);
+  ASSERT_EQ(attempts().size(), 1u);
+  const auto only = attempts()[0];
+  EXPECT_EQ(only["exit_code"], 0);
+  EXPECT_EQ(only["cause"], "done");
+  EXPECT_EQ(only["first_step"], 1);
+  EXPECT_EQ(only["last_step"], 3);
+  EXPECT_EQ(only["ranks"], 2);
+  EXPECT_THAT(output(), AllOf(HasSubstr("http://127.0.0.1:4711/metrics"), HasSubstr("step 3/1000"),
+                              HasSubstr("done: checkpoint 3")));
+  EXPECT_EQ(events("done"), 1);
+  EXPECT_TRUE(nothing_lives());
+}
+
+TEST_F(SupervisorRestarts, FromTheNewestCheckpointAfterADeathBySignalAndTellsTheCost) {
+  EXPECT_EQ(supervise("1 * steps 4\n1 * checkpoint\n1 * steps 3\n1 1 raise 9\n1 0 wait\n2 * steps 2\n"), 0);
+  ASSERT_EQ(attempts().size(), 2u);
+  EXPECT_EQ(attempts()[0]["exit_code"], 137);
+  EXPECT_EQ(attempts()[0]["cause"], "signal");
+  EXPECT_EQ(attempts()[0]["reason"], "rank 1 was killed by signal 9 (SIGKILL)");
+  EXPECT_EQ(attempts()[0]["last_step"], 7);
+  EXPECT_EQ(attempts()[1]["from_checkpoint"], 4);
+  EXPECT_EQ(attempts()[1]["first_step"], 5);
+  EXPECT_THAT(output(), AllOf(HasSubstr("rank 1 was killed by signal 9 (SIGKILL)"),
+                              HasSubstr("3 steps are done again (5 to 7"), HasSubstr("attempt 2 starts from checkpoint 4"),
+                              HasSubstr("training again at step 5")));
+  EXPECT_EQ(events("restart"), 1);
+  EXPECT_EQ(events("recovered"), 1);
+  EXPECT_THAT(arguments(2, 0), Not(HasSubstr("--not-after")));
+}
+
+TEST_F(SupervisorRestarts, AfterAFaultAndAfterAFailedDisk) {
+  EXPECT_EQ(supervise("1 1 exit 70 it broke at step 0\n2 0 exit 74 the disk is full\n3 * steps 1\n"
+                      "1 * wait\n2 * wait\n"), 0);
+  ASSERT_EQ(attempts().size(), 3u);
+  EXPECT_EQ(attempts()[0]["cause"], "fault");
+  EXPECT_EQ(attempts()[0]["reason"], "rank 1: it broke at step 0");
+  EXPECT_EQ(attempts()[1]["cause"], "io");
+  EXPECT_EQ(attempts()[1]["exit_code"], 74);
+  EXPECT_THAT(output(), HasSubstr("rank 0: the disk is full"));
+}
+
+TEST_F(SupervisorRestarts, BeforeTheNewestCheckpointAfterDivergenceAndFurtherBackTheNextTime) {
+  EXPECT_EQ(supervise("1 * steps 2\n1 * checkpoint\n1 * steps 2\n1 * checkpoint\n1 * steps 2\n1 * checkpoint\n"
+                      "1 * steps 1\n1 * exit 76 the loss is not finite\n"
+                      "2 * steps 2\n2 * checkpoint\n2 * exit 76 the loss is not finite\n"
+                      "3 * steps 3\n3 0 raise 11\n3 1 wait\n4 * steps 1\n"), 0);
+  ASSERT_EQ(attempts().size(), 4u);
+  EXPECT_EQ(attempts()[0]["cause"], "diverged");
+  EXPECT_THAT(arguments(2, 0), HasSubstr("--not-after\n4"));
+  EXPECT_EQ(attempts()[1]["first_step"], 5);
+  EXPECT_THAT(arguments(3, 1), HasSubstr("--not-after\n2"));
+  EXPECT_EQ(attempts()[2]["cause"], "signal");
+  EXPECT_EQ(attempts()[2]["first_step"], 3);
+  EXPECT_THAT(arguments(4, 0), Not(HasSubstr("--not-after"))) << "the choice had been made by attempt 3";
+}
+
+TEST_F(SupervisorRestarts, OnOneRankAndOnMoreThanThereAreCores) {
+  EXPECT_EQ(supervise("1 0 raise 9\n2 * steps 1\n", {"ranks=1"}), 0);
+  EXPECT_EQ(attempts().size(), 2u);
+  EXPECT_EQ(supervise("* * steps 1\n", {"ranks=7"}), 0);
+  EXPECT_EQ(attempts().size(), 3u) << "attempts are counted on over several starts";
+  EXPECT_EQ(attempts()[2]["attempt"], 3);
+}
+
+TEST_F(SupervisorRestarts, WithTheWeightsToStartFromHandedOn) {
+  EXPECT_EQ(supervise("* * steps 1\n", {"init-from=/elsewhere/step-00000009"}), 0);
+  EXPECT_THAT(arguments(1, 1), HasSubstr("--init-from\n/elsewhere/step-00000009"));
+}
+
+TEST_F(SupervisorGivesUp, AfterThreeAttemptsWithoutProgressWithTheCodeOfTheLast) {
+  EXPECT_EQ(supervise("1 * steps 2\n1 * checkpoint\n1 0 exit 70\n* * steps 1\n4 1 raise 9\n4 0 wait\n* 0 exit 70 again\n"
+                      "* 1 wait\n"), 137);
+  ASSERT_EQ(attempts().size(), 4u) << "attempt 1 made progress, three more did not";
+  EXPECT_THAT(output(), AllOf(HasSubstr("3 attempts in a row brought no new checkpoint"),
+                              HasSubstr("rank 1 was killed by signal 9"), HasSubstr("logs/attempt-0004")));
+  EXPECT_EQ(events("gave_up"), 1);
+}
+
+TEST_F(SupervisorGivesUp, AfterTheRestartsThatWereAllowed) {
+  EXPECT_EQ(supervise("* * steps 1\n* * checkpoint\n* 0 exit 74\n* 1 wait\n", {"max-restarts=1"}), 74);
+  EXPECT_EQ(attempts().size(), 2u);
+  EXPECT_THAT(output(), HasSubstr("1 restarts were allowed"));
+}
+
+TEST_F(SupervisorGivesUp, AtOnceWhereTryingAgainCantHelp) {
+  for (const int code : {64, 65, 69, 78}) {
+    std::filesystem::remove(run / "attempts.jsonl");
+    std::filesystem::remove_all(run / "logs");
+    EXPECT_EQ(supervise("* 1 exit " + std::to_string(code) + " model.context is too big\n* 0 wait\n"), code);
+    EXPECT_EQ(attempts().size(), 1u);
+    EXPECT_THAT(output(), HasSubstr("smlp: rank 1: model.context is too big"));
+  }
+  EXPECT_TRUE(nothing_lives());
+}
+
+TEST_F(SupervisorHangs, ARankWithoutProgressIsEndedInBoundedTimeAndNamed) {
+  script("1 * limit 0.5\n1 0 steps 3\n1 1 steps 2\n1 * deaf\n1 * hang\n2 * steps 1\n");
+  const double begun = monotonic_seconds();
+  start({"grace=0.5"});
+  EXPECT_EQ(wait(), 0);
+  EXPECT_LT(monotonic_seconds() - begun, 4);
+  ASSERT_EQ(attempts().size(), 2u);
+  EXPECT_EQ(attempts()[0]["exit_code"], 134);
+  EXPECT_EQ(attempts()[0]["cause"], "hang");
+  EXPECT_THAT(attempts()[0]["reason"].get<std::string>(),
+              AllOf(HasSubstr("rank 1 makes no progress"), HasSubstr("step 2")));
+  EXPECT_EQ(events("hang"), 1);
+}
+
+TEST_F(SupervisorHangs, AStoppedRankIsEndedToo) {
+  script("1 * limit 0.5\n1 * steps 2\n1 1 raise 19\n1 0 wait\n2 * steps 1\n");
+  start({"grace=0.5"});
+  EXPECT_EQ(wait(), 0);
+  ASSERT_EQ(attempts().size(), 2u);
+  EXPECT_THAT(attempts()[0]["reason"].get<std::string>(), HasSubstr("rank 1 makes no progress"));
+  EXPECT_TRUE(nothing_lives());
+}
+
+TEST_F(SupervisorHangs, ARankThatNeverShowsUpIsEnded) {
+  script("1 1 silent\n1 * hang\n2 * steps 1\n");
+  start({"start=1"});
+  EXPECT_EQ(wait(), 0);
+  ASSERT_EQ(attempts().size(), 2u);
+  EXPECT_THAT(attempts()[0]["reason"].get<std::string>(), HasSubstr("rank 1 gave no sign of life within 1 s"));
+}
+
+TEST_F(SupervisorHangs, ARankThatFallsSilentIsEnded) {
+  script("1 * limit 0.5\n1 * steps 2\n1 1 mute\n1 1 hang\n1 0 wait\n2 * steps 1\n");
+  start({"grace=0.5"});
+  EXPECT_EQ(wait(), 0);
+  ASSERT_EQ(attempts().size(), 2u);
+  EXPECT_EQ(attempts()[0]["cause"], "hang");
+}
+
+TEST_F(SupervisorHangs, ASlowRankWithinItsLimitIsLeftAlone) {
+  script("1 * limit 5\n1 * steps 2 800\n");
+  start({"grace=0.5"});
+  EXPECT_EQ(wait(), 0);
+  EXPECT_EQ(attempts().size(), 1u);
+}
+
+TEST_F(SupervisorHangs, OrphansOfAnAttemptAreGoneBeforeTheNext) {
+  EXPECT_EQ(supervise("1 * orphan\n1 * steps 2\n1 0 raise 9\n1 1 wait\n2 * orphan\n2 * steps 1\n"), 0);
+  EXPECT_EQ(attempts().size(), 2u);
+  EXPECT_TRUE(nothing_lives());
+}
+
+TEST_F(SupervisorStops, SavingFirstAndLeavesWith75) {
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) {
+    script("* * steps 100000\n");
+    const auto before = attempts().size(), metrics = lines("metrics.jsonl").size();
+    const pid_t pid = start();
+    ASSERT_TRUE(test::eventually([&] { return lines("metrics.jsonl").size() > metrics + 3; }));
+    kill(pid, signal);
+    EXPECT_EQ(wait(5), 75);
+    ASSERT_EQ(attempts().size(), before + 1);
+    EXPECT_EQ(attempts().back()["exit_code"], 75);
+    EXPECT_THAT(output(), AllOf(HasSubstr("the ranks save, then leave"), HasSubstr("the run goes on from checkpoint")));
+    EXPECT_EQ(RunHistory(RunDirectory{run}).newest_step(), attempts().back()["last_step"].get<std::int64_t>());
+    EXPECT_TRUE(nothing_lives());
+  }
+}
+
+TEST_F(SupervisorStops, AtOnceOnTheSecondSignal) {
+  script("* * deaf\n* * steps 100000\n");
+  const pid_t pid = start();
+  ASSERT_TRUE(test::eventually([&] { return reached(5); }));
+  kill(pid, SIGTERM);
+  ASSERT_TRUE(test::eventually([&] { return output().find("save, then leave") != std::string::npos; }));
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  EXPECT_FALSE(nothing_lives()) << "the first signal must not end deaf ranks";
+  kill(pid, SIGTERM);
+  EXPECT_EQ(wait(3), 75);
+  EXPECT_TRUE(nothing_lives());
+}
+
+TEST_F(SupervisorStops, WhileItWaitsBetweenTwoAttempts) {
+  script("* 0 exit 70\n* 1 wait\n");
+  const pid_t pid = start({"pause=30"});
+  ASSERT_TRUE(test::eventually([&] { return events("restart") == 1; }));
+  kill(pid, SIGTERM);
+  EXPECT_EQ(wait(2), 75);
+  EXPECT_EQ(attempts().size(), 1u);
+}
+
+TEST_F(SupervisorStops, AtOnceWhileTheRanksAreStarting) {
+  script("* * silent\n* * hang\n");
+  const pid_t pid = start();
+  ASSERT_TRUE(test::eventually([&] { return processes("fake_worker").size() == 2; }));
+  kill(pid, SIGINT);
+  EXPECT_EQ(wait(3), 75);
+  EXPECT_TRUE(nothing_lives());
+}
+
+TEST_F(SupervisorStops, WithoutBeingAskedWhenTheRanksLeaveWith75) {
+  EXPECT_EQ(supervise("* * steps 1\n* * checkpoint\n* * exit 75\n"), 75);
+  EXPECT_EQ(attempts().size(), 1u);
+}
+
+TEST_F(SupervisorDies, AndNoProcessOutlivesIt) {
+  script("* * deaf\n* * steps 100000\n");
+  const pid_t pid = start();
+  ASSERT_TRUE(test::eventually([&] { return reached(3); }));
+  EXPECT_EQ(processes("fake_worker").size(), 2u);
+  kill(pid, SIGKILL);
+  EXPECT_EQ(wait(2), 137);
+  EXPECT_TRUE(test::eventually([&] { return nothing_lives(); }, 2));
+
+  // The next start tells of the attempt whose launcher died, and goes on.
+  EXPECT_EQ(supervise("* * steps 1\n"), 0);
+  ASSERT_EQ(attempts().size(), 2u);
+  EXPECT_EQ(attempts()[0]["cause"], "launcher");
+  EXPECT_EQ(attempts()[1]["attempt"], 2);
+}
+
+TEST_F(SupervisorDies, NotWithMpirunWhoseRanksGoWithIt) {
+  script("1 * deaf\n1 * steps 100000\n2 * steps 1\n");
+  start();
+  ASSERT_TRUE(test::eventually([&] { return reached(3); }));
+  const auto mpirun = processes("mpirun");
+  ASSERT_EQ(mpirun.size(), 1u);
+  const auto workers = processes("fake_worker");
+  kill(mpirun[0].first, SIGKILL);
+  ASSERT_TRUE(test::eventually([&] {
+    return std::none_of(workers.begin(), workers.end(), [](const auto& w) { return is_alive(w.first); });
+  }, 2));
+  EXPECT_EQ(wait(), 0);
+  ASSERT_EQ(attempts().size(), 2u);
+  EXPECT_EQ(attempts()[0]["reason"], "mpirun was killed by signal 9 (SIGKILL)");
+}
+
+TEST_F(SupervisorDies, NotWhenASecondOneIsStartedWhichIsRefused) {
+  script("* * steps 100000\n");
+  const pid_t first = start();
+  ASSERT_TRUE(test::eventually([&] { return reached(3); }));
+  start();
+  EXPECT_EQ(wait(5), 75);
+  EXPECT_THAT(output(), HasSubstr("is in use by process " + std::to_string(first) + " on " + host_name()));
+  EXPECT_TRUE(is_alive(first));
+  EXPECT_EQ(processes("fake_worker").size(), 2u);
+  kill(first, SIGKILL);
+  waitpid(first, nullptr, 0);
+}
+
+}  // namespace
+}  // namespace smlp
