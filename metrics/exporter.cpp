@@ -1,5 +1,6 @@
 #include "metrics/exporter.h"
 
+#include <arpa/inet.h>
 #include <fmt/format.h>
 #include <netdb.h>
 #include <prometheus/exposer.h>
@@ -9,8 +10,10 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <exception>
+#include <thread>
 
 #include "core/error.h"
 
@@ -29,47 +32,65 @@ constexpr std::size_t threads = 2;  // one may be held by a scraper that keeps i
           listen, why));
 }
 
-struct Place {
-  std::string host;  // numeric, in brackets when it is IPv6
-  std::string port;
-  bool everywhere = false;
-};
-
 bool names_a_port(const std::string& port) {
   return !port.empty() && port.size() <= 5 && port.find_first_not_of("0123456789") == std::string::npos &&
          std::stol(port) <= 65535;
 }
 
-// Finds the numeric address, and whether it can be bound: the server itself would not say why not.
+// An address with port. The HTTP server knows IPv4 only.
+struct Place {
+  sockaddr_in where{};
+
+  const sockaddr* address() const { return reinterpret_cast<const sockaddr*>(&where); }
+  bool everywhere() const { return where.sin_addr.s_addr == htonl(INADDR_ANY); }
+  std::string host() const {  // numeric
+    std::array<char, INET_ADDRSTRLEN> text{};
+    return inet_ntop(AF_INET, &where.sin_addr, text.data(), text.size());
+  }
+};
+
+class Socket {
+ public:
+  Socket() : descriptor_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {}
+  ~Socket() {
+    if (descriptor_ >= 0) close(descriptor_);
+  }
+  Socket(const Socket&) = delete;
+  Socket& operator=(const Socket&) = delete;
+  int descriptor() const { return descriptor_; }
+
+ private:
+  int descriptor_;
+};
+
 Place resolve(const std::string& listen) {
   const auto colon = listen.rfind(':');
   if (colon == std::string::npos || colon == 0) refuse(listen, "it is not of the form host:port");
-  auto host = listen.substr(0, colon);
+  const auto host = listen.substr(0, colon);
   const auto port = listen.substr(colon + 1);
   if (!names_a_port(port)) refuse(listen, fmt::format("'{}' is not a port from 0 to 65535", port));
-  if (host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
 
   addrinfo hints{}, *found = nullptr;
+  hints.ai_family = AF_INET;
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_PASSIVE;
   const int failure = getaddrinfo(host.c_str(), port.c_str(), &hints, &found);
   if (failure != 0) refuse(listen, fmt::format("the host '{}' is unknown ({})", host, gai_strerror(failure)));
-  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> owned(found, freeaddrinfo);
-
-  std::array<char, NI_MAXHOST> numeric{};
-  getnameinfo(found->ai_addr, found->ai_addrlen, numeric.data(), numeric.size(), nullptr, 0, NI_NUMERICHOST);
-  const int probe = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  const int yes = 1;
-  setsockopt(probe, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-  const bool bound = bind(probe, found->ai_addr, found->ai_addrlen) == 0 && ::listen(probe, 1) == 0;
-  const int reason = errno;
-  close(probe);
-  if (!bound) refuse(listen, std::strerror(reason));
-
-  Place place{numeric.data(), port};
-  place.everywhere = place.host == "0.0.0.0" || place.host == "::";
-  if (found->ai_family == AF_INET6) place.host = fmt::format("[{}]", place.host);
+  Place place;
+  std::memcpy(&place.where, found->ai_addr, sizeof place.where);
+  freeaddrinfo(found);
   return place;
+}
+
+// The server would not say why it can't listen, so ask first.
+void try_to_listen(const Place& place, const std::string& listen) {
+  const Socket probe;
+  const int yes = 1;
+  setsockopt(probe.descriptor(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+  if (bind(probe.descriptor(), place.address(), sizeof place.where) != 0 ||
+      ::listen(probe.descriptor(), 1) != 0) {
+    refuse(listen, std::strerror(errno));
+  }
 }
 
 std::string host_name() {
@@ -80,16 +101,40 @@ std::string host_name() {
 
 }  // namespace
 
+struct Exporter::Server {
+  Server(const Place& where, std::weak_ptr<prometheus::Registry> registry)
+      : place(where),
+        exposer(std::make_unique<prometheus::Exposer>(
+            fmt::format("{}:{}", where.host(), ntohs(where.where.sin_port)), threads)) {
+    exposer->RegisterCollectable(registry);
+    place.where.sin_port = htons(static_cast<std::uint16_t>(exposer->GetListeningPorts().at(0)));
+  }
+  // The server's listener looks up every two seconds only: knocking makes it see at once that it shall stop.
+  ~Server() {
+    const std::jthread knocking([this](const std::stop_token& stopped) {
+      while (!stopped.stop_requested()) {
+        const Socket knock;
+        connect(knock.descriptor(), place.address(), sizeof place.where);
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      }
+    });
+    exposer.reset();
+  }
+
+  Place place;  // a wildcard address reaches this host too
+  std::unique_ptr<prometheus::Exposer> exposer;
+};
+
 Exporter::Exporter(const std::string& listen, const RunMetrics& metrics) {
   const auto place = resolve(listen);
+  try_to_listen(place, listen);
   try {
-    exposer_ = std::make_unique<prometheus::Exposer>(fmt::format("{}:{}", place.host, place.port), threads);
-    exposer_->RegisterCollectable(metrics.registry());
-    address_ = fmt::format("{}:{}", place.everywhere ? host_name() : place.host,
-                           exposer_->GetListeningPorts().at(0));
+    server_ = std::make_unique<Server>(place, metrics.registry());
   } catch (const std::exception& error) {
     refuse(listen, error.what());
   }
+  address_ = fmt::format("{}:{}", place.everywhere() ? host_name() : place.host(),
+                         ntohs(server_->place.where.sin_port));
 }
 
 Exporter::~Exporter() = default;

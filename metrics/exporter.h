@@ -7,10 +7,6 @@
 
 #include "metrics/registry.h"
 
-namespace prometheus {
-class Exposer;
-}
-
 namespace smlp {
 
 class Exporter {
@@ -19,12 +15,15 @@ class Exporter {
   // on.
   Exporter(const std::string& listen, const RunMetrics& metrics);
   ~Exporter();
+  Exporter(const Exporter&) = delete;
+  Exporter& operator=(const Exporter&) = delete;
 
   // Where others find it: "127.0.0.1:43767", with this host's name when it listens on every address.
   const std::string& address() const noexcept { return address_; }
 
  private:
-  std::unique_ptr<prometheus::Exposer> exposer_;
+  struct Server;
+  std::unique_ptr<Server> server_;
   std::string address_;
 };
 

@@ -1,0 +1,121 @@
+#include "metrics/exporter.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "core/error.h"
+#include "tests/metrics/http.h"
+#include "tests/metrics/reports.h"
+
+namespace smlp {
+namespace {
+
+test::Answer scrape(const Exporter& exporter) {
+  return test::get("http://" + exporter.address() + "/metrics");
+}
+
+std::string refusal(const std::string& listen) {
+  const RunMetrics metrics(test::small_run(0));
+  try {
+    const Exporter exporter(listen, metrics);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::configuration);
+    EXPECT_NE(std::string(error.what()).find(listen), std::string::npos) << error.what();
+    return error.what();
+  }
+  ADD_FAILURE() << listen << " was accepted";
+  return "";
+}
+
+TEST(Exporter, ServesTheRegistryOnAnyFreePort) {
+  RunMetrics metrics(test::small_run(0));
+  metrics.publish(test::small_step(1));
+  const Exporter exporter("127.0.0.1:0", metrics), second("localhost:0", metrics);
+  EXPECT_TRUE(exporter.address().starts_with("127.0.0.1:")) << exporter.address();
+  EXPECT_NE(exporter.address(), "127.0.0.1:0");
+  EXPECT_NE(exporter.address(), second.address());
+  for (const auto* one : {&exporter, &second}) {
+    const auto answer = scrape(*one);
+    EXPECT_EQ(answer.status, 200);
+    EXPECT_NE(answer.body.find("smlp_loss{rank=\"0\"} 5.5\n"), std::string::npos) << answer.body;
+  }
+}
+
+TEST(Exporter, NamesThisHostWhenItListensEverywhere) {
+  const RunMetrics metrics(test::small_run(0));
+  const Exporter exporter("0.0.0.0:0", metrics);
+  EXPECT_EQ(exporter.address().find("0.0.0.0"), std::string::npos) << exporter.address();
+  const auto port = exporter.address().substr(exporter.address().rfind(':'));
+  EXPECT_EQ(test::get("http://127.0.0.1" + port + "/metrics").status, 200);
+}
+
+TEST(Exporter, SaysWhyItCantListen) {
+  const RunMetrics metrics(test::small_run(0));
+  const Exporter taken("127.0.0.1:0", metrics);
+  EXPECT_NE(refusal(taken.address()).find("Address already in use"), std::string::npos);
+  EXPECT_NE(refusal("9100").find("host:port"), std::string::npos);
+  EXPECT_NE(refusal("127.0.0.1:http").find("'http' is not a port"), std::string::npos);
+  EXPECT_NE(refusal("127.0.0.1:70000").find("'70000' is not a port"), std::string::npos);
+  EXPECT_NE(refusal("nowhere.invalid:0").find("unknown"), std::string::npos);
+  refusal("[::1]:0");
+  EXPECT_NE(refusal("192.0.2.1:0").find("Cannot assign requested address"), std::string::npos);
+}
+
+// Stopping must not hold up a rank that leaves, not even while a scraper keeps its connection open.
+TEST(Exporter, StopsAtOnceAndFreesItsPort) {
+  const RunMetrics metrics(test::small_run(0));
+  auto exporter = std::make_unique<Exporter>("127.0.0.1:0", metrics);
+  const auto address = exporter->address();
+  const test::Getter scraper;
+  EXPECT_EQ(scraper.get("http://" + address + "/metrics").status, 200);
+  const auto begin = std::chrono::steady_clock::now();
+  exporter.reset();
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(1500));
+  EXPECT_EQ(test::get("http://" + address + "/metrics").status, 0);
+  const Exporter again(address, metrics);
+  EXPECT_EQ(again.address(), address);
+  EXPECT_EQ(scrape(again).status, 200);
+}
+
+// Scrapes run while the loop publishes, new blocks and experts included; meant for the thread sanitizer as
+// well.
+TEST(Exporter, IsReadWhileTheLoopPublishes) {
+  auto run = test::small_run(0);
+  run.blocks = 1000;
+  RunMetrics metrics(run);
+  const Exporter exporter("127.0.0.1:0", metrics);
+  std::atomic<bool> stop = false;
+  std::atomic<int> good = 0;
+  std::vector<std::jthread> scrapers;
+  for (int i = 0; i < 2; ++i) {
+    scrapers.emplace_back([&] {
+      while (!stop) {
+        const auto answer = scrape(exporter);
+        if (answer.status == 200 && answer.body.find("smlp_step{") != std::string::npos) ++good;
+      }
+    });
+  }
+  std::int64_t step = 0;
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while ((step < 2000 || good < 20) && std::chrono::steady_clock::now() < end) {
+    auto report = test::small_step(++step);
+    report.blocks[0].block = step % 50;
+    metrics.publish(report);
+    metrics.checkpoint_published(step, 0.5, 10, 1.0);
+    metrics.restarts("killed", step);
+    EXPECT_EQ(metrics.to_json(report, 1.0)["step"], step);
+  }
+  stop = true;
+  scrapers.clear();
+  EXPECT_GE(good, 20);
+  EXPECT_NE(scrape(exporter).body.find(fmt::format("smlp_steps_total{{rank=\"0\"}} {}\n", step)),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace smlp
