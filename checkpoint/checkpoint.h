@@ -43,12 +43,15 @@ struct WriterOptions {
   int attempt = 1;        // in the names of what is written: a stale rank of an earlier attempt can't publish
   int keep_last = 3;
   std::int64_t keep_every = 0;
+  double patience_seconds = 10;  // for other machines' files to show up on a network disk
 };
 
 // One shard file a rank, written behind the training loop's back; nothing counts until publish() renames the
 // directory. Called from the loop's thread only. Life of a checkpoint: docs/architecture.md.
 //   step-00000120.attempt-0003.tmp/rank-0000.h5    being written; swept at start
 //   step-00000120/{rank-….h5, whole.h5, manifest.json}    published
+// Whatever goes wrong on the disk ends in State::failed with a sentence: the files are removed, nothing is
+// published, the process goes on. The run state that is kept is rank 0's.
 class CheckpointWriter {
  public:
   explicit CheckpointWriter(WriterOptions options);
@@ -61,6 +64,7 @@ class CheckpointWriter {
   void begin(Backend& backend, std::span<const Piece> pieces, const RunState& state);
   State state() const;         // polled once a step
   std::string failure() const; // a sentence, when state() is failed
+  std::string note() const;    // a sentence for the log when something minor went wrong after publishing, or ""
   void publish();              // rank 0, when all ranks are written: manifest, whole.h5, rename, LATEST; on the thread
   void release();              // back to idle: after published or failed, anywhere; a failed save's files are removed
   void wait();                 // until the thread has nothing to do
@@ -80,24 +84,31 @@ struct CheckpointInfo {
   int ranks = 0;
   bool valid = false;
   std::string reason;  // why not
+  int attempt = 0;     // that published it
 };
 
 // Published checkpoints of a run, oldest first. `thorough`: digests of every piece are computed and compared;
 // otherwise only manifest and file sizes are looked at.
 std::vector<CheckpointInfo> list_checkpoints(const std::filesystem::path& root, bool thorough);
-CheckpointInfo verify_checkpoint(const std::filesystem::path& checkpoint);  // thorough
+CheckpointInfo verify_checkpoint(const std::filesystem::path& checkpoint);   // thorough
+CheckpointInfo inspect_checkpoint(const std::filesystem::path& checkpoint);  // manifest and file sizes
 // A rank's part of a shared verification: shard files with index % parts == part. Empty string: sound.
 std::string verify_shards(const std::filesystem::path& checkpoint, int part, int parts);
 
 // The path as a user types it: a run directory, its checkpoints folder, or one checkpoint.
-// Chooses the newest valid one; throws Error(bad_data or configuration) with the reasons when there is none.
-std::filesystem::path find_checkpoint(const std::filesystem::path& run_or_checkpoint);
+// Chooses the newest valid one (thorough); throws Error(bad_data or configuration) with the reasons when there is
+// none. `rejected` receives the newer ones that were passed over, newest first.
+std::filesystem::path find_checkpoint(const std::filesystem::path& run_or_checkpoint,
+                                      std::vector<CheckpointInfo>* rejected = nullptr);
 
 RunState read_run_state(const std::filesystem::path& checkpoint);
-// Reads my pieces in *this* run's layout, whatever layout wrote them. Every file is checked against the manifest
-// first. Throws Error(bad_data) naming tensor and file. Pieces absent from the checkpoint: see `missing`.
+// Reads my pieces in *this* run's layout, whatever layout wrote them. Every file's presence and size is checked
+// against the manifest first, and the digest of every stored piece that is read from end to end; a piece that is
+// read in part can't be checked that way, so verify_shards() comes before. Throws Error(bad_data) naming tensor
+// and file, also when pieces and checkpoint don't name the same tensors with the same shapes and types.
 struct LoadOptions {
   bool weights_only = false;  // ignore "adam.…" and the like: pieces whose name holds a '/'
+  bool allow_unread = false;  // the checkpoint may hold tensors that no piece names
 };
 void load_checkpoint(const std::filesystem::path& checkpoint, Backend& backend, std::span<const Piece> pieces,
                      const LoadOptions& options = {});
@@ -118,8 +129,11 @@ std::vector<std::byte> read_tensor(const std::filesystem::path& checkpoint, cons
 std::map<std::string, std::string> digest_tensors(const std::filesystem::path& checkpoint);  // XXH3-128, hex
 std::string digest_all(const std::map<std::string, std::string>& digests);
 
+// Of the run state too, under names like "run state: integers.step". Empty: bit-identical.
 struct TensorDifference {
   std::string name, what;  // "first differs at [3, 7]: 0.5 against 0.25; largest difference 0.3; 12 of 4096 elements"
+  std::int64_t elements = 0, first = 0;  // how many differ, and the first one's place in the flat tensor
+  double largest = 0;
 };
 std::vector<TensorDifference> diff_checkpoints(const std::filesystem::path& a, const std::filesystem::path& b);
 

@@ -1,0 +1,111 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/disk.h"
+#include "checkpoint/manifest.h"
+#include "checkpoint/names.h"
+#include "core/error.h"
+
+namespace smlp {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+std::vector<fs::path> entries_of(const fs::path& root) {
+  std::vector<fs::path> entries;
+  std::error_code error;
+  for (fs::directory_iterator entry(root, error), end; !error && entry != end; entry.increment(error)) {
+    entries.push_back(entry->path());
+  }
+  std::sort(entries.begin(), entries.end());
+  return entries;
+}
+
+struct Published {
+  std::int64_t step;
+  fs::path path;
+};
+
+std::vector<Published> published_under(const fs::path& root) {
+  std::vector<Published> list;
+  for (const auto& path : entries_of(root)) {
+    if (const auto step = step_of_published(path.filename().string())) list.push_back({*step, path});
+  }
+  std::ranges::sort(list, {}, &Published::step);
+  return list;
+}
+
+// As a member of a run the directory's name counts too: nothing may be resumed at a step that isn't its own.
+CheckpointInfo examine(const Published& published, bool thorough) {
+  auto info = thorough ? verify_checkpoint(published.path) : inspect_checkpoint(published.path);
+  if (info.valid && info.step != published.step) {
+    info.valid = false;
+    info.reason = fmt::format("{} holds the checkpoint of step {}", published.path.string(), info.step);
+  }
+  info.step = published.step;
+  return info;
+}
+
+bool is_checkpoint(const fs::path& path) {
+  return fs::exists(path / manifest_name) || step_of_published(path.filename().string()) ||
+         step_of_aside(path.filename().string());
+}
+
+fs::path newest_valid(const fs::path& root, const fs::path& as_typed, std::vector<CheckpointInfo>* rejected) {
+  auto list = published_under(root);
+  std::string reasons;
+  for (auto published = list.rbegin(); published != list.rend(); ++published) {
+    const auto info = examine(*published, true);
+    if (info.valid) return info.path;
+    reasons += fmt::format("\n  {}: {}", info.path.filename().string(), info.reason);
+    if (rejected != nullptr) rejected->push_back(info);
+  }
+  if (list.empty()) {
+    throw Error(ExitCode::configuration, fmt::format("there is no checkpoint in {}", as_typed.string()));
+  }
+  throw Error(ExitCode::bad_data, fmt::format("no checkpoint in {} holds:{}", as_typed.string(), reasons));
+}
+
+}  // namespace
+
+std::vector<CheckpointInfo> list_checkpoints(const fs::path& root, bool thorough) {
+  std::vector<CheckpointInfo> list;
+  for (const auto& published : published_under(root)) list.push_back(examine(published, thorough));
+  return list;
+}
+
+fs::path find_checkpoint(const fs::path& run_or_checkpoint, std::vector<CheckpointInfo>* rejected) {
+  auto path = run_or_checkpoint;
+  if (!path.has_filename()) path = path.parent_path();  // "runs/demo/"
+  if (!fs::is_directory(path)) {
+    throw Error(ExitCode::configuration,
+                fmt::format("{} is neither a run directory nor a checkpoint", run_or_checkpoint.string()));
+  }
+  if (!is_checkpoint(path)) {
+    return newest_valid(fs::is_directory(path / "checkpoints") ? path / "checkpoints" : path, path, rejected);
+  }
+  const auto info = verify_checkpoint(path);
+  if (!info.valid) throw Error(ExitCode::bad_data, fmt::format("{} does not hold: {}", path.string(), info.reason));
+  return path;
+}
+
+void sweep_checkpoints(const fs::path& root) {
+  for (const auto& path : entries_of(root)) {
+    if (!is_temporary(path.filename().string())) continue;
+    if (fs::is_directory(fs::symlink_status(path))) {
+      remove_folder(path);
+    } else {
+      remove_file(path);
+    }
+  }
+}
+
+void set_aside(const fs::path& checkpoint) {
+  rename_path(checkpoint, free_aside_path(checkpoint));
+  sync_folder(checkpoint.has_parent_path() ? checkpoint.parent_path() : fs::path("."));
+}
+
+}  // namespace smlp

@@ -1,0 +1,95 @@
+#include <fmt/format.h>
+
+#include <set>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/digest.h"
+#include "checkpoint/reader.h"
+#include "core/error.h"
+
+namespace smlp {
+
+namespace {
+
+bool is_weight(const std::string& name) { return name.find('/') == std::string::npos; }
+
+const LogicalTensor& matching_tensor(const CheckpointReader& reader, const Piece& piece) {
+  const auto& tensor = reader.tensor(piece.name);
+  if (tensor.shape != piece.global_shape || tensor.dtype != piece.local.dtype) {
+    throw Error(ExitCode::bad_data,
+                fmt::format("{}: tensor {} is {} {} there, {} {} in this run", reader.path().string(), piece.name,
+                            name_of(tensor.dtype), tensor.shape.text(), name_of(piece.local.dtype),
+                            piece.global_shape.text()));
+  }
+  return tensor;
+}
+
+void check_nothing_unread(const CheckpointReader& reader, std::span<const Piece> pieces, const LoadOptions& options) {
+  std::set<std::string_view> wanted;
+  for (const auto& piece : pieces) wanted.insert(piece.name);
+  for (const auto& tensor : reader.manifest().tensors) {
+    if (options.weights_only && !is_weight(tensor.name)) continue;
+    if (!wanted.contains(tensor.name)) {
+      throw Error(ExitCode::bad_data, fmt::format("{} holds tensor {}, which this run's model does not have",
+                                                  reader.path().string(), tensor.name));
+    }
+  }
+}
+
+}  // namespace
+
+std::int64_t RunState::integer(const std::string& name) const {
+  const auto found = integers.find(name);
+  if (found == integers.end() || found->second.empty()) {
+    throw Error(ExitCode::bad_data, fmt::format("the run state has no number '{}'", name));
+  }
+  return found->second.front();
+}
+
+RunState read_run_state(const std::filesystem::path& checkpoint) { return read_manifest(checkpoint).state; }
+
+void load_checkpoint(const std::filesystem::path& checkpoint, Backend& backend, std::span<const Piece> pieces,
+                     const LoadOptions& options) {
+  CheckpointReader reader(checkpoint);
+  if (!options.allow_unread) check_nothing_unread(reader, pieces, options);
+  for (const auto& piece : pieces) {
+    if (options.weights_only && !is_weight(piece.name)) continue;
+    const auto& tensor = matching_tensor(reader, piece);
+    expect(piece.local.contiguous(), "checkpoint: a piece to load into is strided");
+    const TensorView flat(piece.local.data, {piece.local.size()}, piece.local.dtype);
+    reader.read(tensor, piece.offset, flat.size(), [&](std::int64_t first, std::span<const std::byte> bytes) {
+      const auto count = static_cast<std::int64_t>(bytes.size()) / size_of(flat.dtype);
+      backend.upload(bytes.data(), flat.row_range(first - piece.offset, count));
+      backend.synchronize();  // the bytes are the reader's next block
+    });
+  }
+}
+
+std::vector<LogicalTensor> list_tensors(const std::filesystem::path& checkpoint) {
+  return read_manifest(checkpoint).tensors;
+}
+
+std::vector<std::byte> read_tensor(const std::filesystem::path& checkpoint, const std::string& name) {
+  CheckpointReader reader(checkpoint);
+  return reader.read_all(reader.tensor(name));
+}
+
+std::map<std::string, std::string> digest_tensors(const std::filesystem::path& checkpoint) {
+  CheckpointReader reader(checkpoint);
+  std::map<std::string, std::string> digests;
+  for (const auto& tensor : reader.manifest().tensors) {
+    Digest digest;
+    reader.read(tensor, 0, tensor.shape.size(),
+                [&](std::int64_t, std::span<const std::byte> bytes) { digest.update(bytes); });
+    digests[tensor.name] = digest.hex();
+  }
+  return digests;
+}
+
+std::string digest_all(const std::map<std::string, std::string>& digests) {
+  std::string lines;
+  for (const auto& [name, digest] : digests) lines += fmt::format("{} {}\n", digest, name);
+  return digest_of(lines);
+}
+
+}  // namespace smlp

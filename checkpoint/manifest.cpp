@@ -1,0 +1,267 @@
+#include "checkpoint/manifest.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "checkpoint/digest.h"
+#include "core/error.h"
+#include "core/files.h"
+
+namespace smlp {
+
+using nlohmann::json;
+
+namespace {
+
+constexpr std::size_t digest_digits = 32;
+const std::string seal_prefix = "{\"digest\":\"", seal_suffix = "\",\n";
+
+[[noreturn]] void refuse(const std::string& sentence) { throw Error(ExitCode::bad_data, sentence); }
+
+// An object as text whose first line carries the digest of the rest.
+std::string sealed(const json& object) {
+  const std::string rest = object.dump().substr(1) + "\n";
+  return seal_prefix + digest_of(rest) + seal_suffix + rest;
+}
+
+json opened(const std::string& text) {
+  const auto head = seal_prefix.size() + digest_digits + seal_suffix.size();
+  if (text.size() < head) refuse("it is too short to be a manifest");
+  const std::string rest = text.substr(head);
+  if (text.substr(0, head) != seal_prefix + digest_of(rest) + seal_suffix) {
+    refuse("its digest is not the one in its first line: it was changed or cut off");
+  }
+  return json::parse("{" + rest);
+}
+
+json number_to_json(double value) {
+  if (std::isfinite(value)) return value;
+  return std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf";
+}
+
+double number_from_json(const json& value) {
+  if (value.is_number()) return value.get<double>();
+  const auto text = value.get<std::string>();
+  if (text == "nan") return std::nan("");
+  return text == "inf" ? HUGE_VAL : -HUGE_VAL;
+}
+
+json to_json(const RunState& state) {
+  json numbers = json::object();
+  for (const auto& [name, values] : state.numbers) {
+    auto& list = numbers[name] = json::array();
+    for (const double value : values) list.push_back(number_to_json(value));
+  }
+  return {{"numbers", numbers}, {"integers", state.integers}, {"texts", state.texts}};
+}
+
+RunState run_state_from(const json& object) {
+  RunState state;
+  for (const auto& [name, values] : object.at("numbers").items()) {
+    auto& list = state.numbers[name];
+    for (const auto& value : values) list.push_back(number_from_json(value));
+  }
+  object.at("integers").get_to(state.integers);
+  object.at("texts").get_to(state.texts);
+  return state;
+}
+
+json to_json(const std::vector<LogicalTensor>& tensors) {
+  json list = json::array();
+  for (const auto& tensor : tensors) {
+    list.push_back({{"name", tensor.name}, {"dtype", name_of(tensor.dtype)}, {"shape", dims_of(tensor.shape)}});
+  }
+  return list;
+}
+
+std::vector<LogicalTensor> tensors_from(const json& list) {
+  std::vector<LogicalTensor> tensors;
+  for (const auto& item : list) {
+    tensors.push_back({item.at("name"), shape_of(item.at("shape")), dtype_named(item.at("dtype"))});
+  }
+  return tensors;
+}
+
+json to_json(const StoredShard& shard) {
+  json pieces = json::array();
+  for (const auto& piece : shard.pieces) {
+    pieces.push_back({{"tensor", piece.tensor},
+                      {"offset", piece.offset},
+                      {"count", piece.count},
+                      {"position", piece.position},
+                      {"digest", piece.digest}});
+  }
+  return {{"file", shard.file}, {"size", shard.size}, {"frame_digest", shard.frame_digest}, {"pieces", pieces}};
+}
+
+StoredShard shard_from(const json& object) {
+  StoredShard shard{object.at("file"), object.at("size"), object.at("frame_digest"), {}};
+  for (const auto& item : object.at("pieces")) {
+    shard.pieces.push_back({item.at("tensor"), item.at("offset"), item.at("count"), item.at("position"),
+                            item.at("digest")});
+  }
+  return shard;
+}
+
+void check_kind(const json& object, const char* kind) {
+  if (object.at("format") != kind) refuse(fmt::format("it is not a {}", kind));
+  const int version = object.at("version");
+  if (version > checkpoint_format_version) {
+    refuse(fmt::format("it is of format version {}; this program reads versions up to {}", version,
+                       checkpoint_format_version));
+  }
+}
+
+// Where pieces lie within their file: what walk_shard() and every reader rely on.
+void check_places(const Manifest& manifest) {
+  for (const auto& shard : manifest.shards) {
+    std::int64_t end = 0;
+    for (const auto& piece : shard.pieces) {
+      const auto* tensor = manifest.find(piece.tensor);
+      if (tensor == nullptr) refuse(fmt::format("{} holds a piece of {}, which is not listed", shard.file, piece.tensor));
+      if (piece.position < end || piece.count < 0) {
+        refuse(fmt::format("pieces overlap in {} at byte {}", shard.file, piece.position));
+      }
+      end = piece.position + piece.count * size_of(tensor->dtype);
+    }
+    if (end > shard.size) refuse(fmt::format("the pieces of {} go beyond its end", shard.file));
+  }
+}
+
+template <class Parse>
+auto parsed(const char* what, const Parse& parse) {
+  try {
+    return parse();
+  } catch (const json::exception& error) {
+    refuse(fmt::format("it is no {}: {}", what, error.what()));
+  }
+}
+
+}  // namespace
+
+Shape shape_of(const std::vector<std::int64_t>& dims) {
+  switch (dims.size()) {
+    case 0: return {};
+    case 1: return {dims[0]};
+    case 2: return {dims[0], dims[1]};
+    case 3: return {dims[0], dims[1], dims[2]};
+    case 4: return {dims[0], dims[1], dims[2], dims[3]};
+    default: refuse(fmt::format("it names a tensor of {} dimensions; four are the most", dims.size()));
+  }
+}
+
+std::vector<std::int64_t> dims_of(const Shape& shape) {
+  std::vector<std::int64_t> dims;
+  for (int i = 0; i < shape.rank(); ++i) dims.push_back(shape[i]);
+  return dims;
+}
+
+const LogicalTensor* Manifest::find(const std::string& name) const {
+  const auto place = std::lower_bound(tensors.begin(), tensors.end(), name,
+                                      [](const LogicalTensor& tensor, const std::string& key) { return tensor.name < key; });
+  return place != tensors.end() && place->name == name ? &*place : nullptr;
+}
+
+std::int64_t Manifest::bytes() const {
+  std::int64_t sum = whole_size;
+  for (const auto& shard : shards) sum += shard.size;
+  return sum;
+}
+
+std::string to_text(const Manifest& manifest) {
+  json shards = json::array();
+  for (const auto& shard : manifest.shards) shards.push_back(to_json(shard));
+  return sealed({{"format", "smlp checkpoint"},
+                 {"version", checkpoint_format_version},
+                 {"step", manifest.step},
+                 {"attempt", manifest.attempt},
+                 {"ranks", manifest.ranks},
+                 {"run_state", to_json(manifest.state)},
+                 {"tensors", to_json(manifest.tensors)},
+                 {"shards", shards},
+                 {"whole", {{"file", whole_name}, {"size", manifest.whole_size}, {"digest", manifest.whole_digest}}}});
+}
+
+std::string to_text(const Sidecar& sidecar) {
+  return sealed({{"format", "smlp shard"},
+                 {"version", checkpoint_format_version},
+                 {"step", sidecar.step},
+                 {"attempt", sidecar.attempt},
+                 {"rank", sidecar.rank},
+                 {"ranks", sidecar.ranks},
+                 {"tensors", to_json(sidecar.tensors)},
+                 {"shard", to_json(sidecar.shard)}});
+}
+
+Manifest parse_manifest(const std::string& text) {
+  auto manifest = parsed("manifest", [&] {
+    const json object = opened(text);
+    check_kind(object, "smlp checkpoint");
+    Manifest m{object.at("step"), object.at("attempt"), object.at("ranks"), run_state_from(object.at("run_state")),
+               tensors_from(object.at("tensors")), {}, object.at("whole").at("size"),
+               object.at("whole").at("digest")};
+    for (const auto& shard : object.at("shards")) m.shards.push_back(shard_from(shard));
+    return m;
+  });
+  check_places(manifest);
+  const auto fault = coverage_fault(manifest.tensors, manifest.shards);
+  if (!fault.empty()) refuse(fault);
+  return manifest;
+}
+
+Sidecar parse_sidecar(const std::string& text) {
+  return parsed("sidecar of a shard", [&] {
+    const json object = opened(text);
+    check_kind(object, "smlp shard");
+    return Sidecar{object.at("step"),  object.at("attempt"),
+                   object.at("rank"),  object.at("ranks"),
+                   tensors_from(object.at("tensors")), shard_from(object.at("shard"))};
+  });
+}
+
+Manifest read_manifest(const std::filesystem::path& checkpoint) {
+  const auto path = checkpoint / manifest_name;
+  if (!std::filesystem::exists(path)) refuse(fmt::format("{} has no {}", checkpoint.string(), manifest_name));
+  const std::string text = read_text(path);
+  try {
+    return parse_manifest(text);
+  } catch (const Error& error) {
+    refuse(fmt::format("{} does not hold: {}", path.string(), error.what()));
+  }
+}
+
+std::string coverage_fault(const std::vector<LogicalTensor>& tensors, const std::vector<StoredShard>& shards) {
+  struct Range {
+    std::int64_t offset, count;
+    const std::string* file;
+  };
+  std::map<std::string, std::vector<Range>> ranges;
+  for (const auto& shard : shards) {
+    for (const auto& piece : shard.pieces) ranges[piece.tensor].push_back({piece.offset, piece.count, &shard.file});
+  }
+  for (const auto& tensor : tensors) {
+    auto& list = ranges[tensor.name];
+    std::sort(list.begin(), list.end(), [](const Range& a, const Range& b) { return a.offset < b.offset; });
+    std::int64_t end = 0;
+    for (const auto& range : list) {
+      if (range.offset < end) {
+        return fmt::format("tensor {} is stored twice from element {} on, the second time in {}", tensor.name,
+                           range.offset, *range.file);
+      }
+      if (range.offset > end) break;
+      end += range.count;
+    }
+    if (end > tensor.shape.size()) {
+      return fmt::format("tensor {} {} is stored beyond its last element", tensor.name, tensor.shape.text());
+    }
+    if (end != tensor.shape.size()) {
+      return fmt::format("no shard holds element {} of tensor {} {}", end, tensor.name, tensor.shape.text());
+    }
+  }
+  return "";
+}
+
+}  // namespace smlp

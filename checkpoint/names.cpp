@@ -1,0 +1,56 @@
+#include "checkpoint/names.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+
+namespace smlp {
+
+namespace {
+
+constexpr std::string_view step_prefix = "step-", aside_infix = ".aside-", temporary_suffix = ".tmp";
+
+std::optional<std::int64_t> number_in(std::string_view text) {
+  std::int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < 0) return std::nullopt;
+  return value;
+}
+
+}  // namespace
+
+std::string published_name(std::int64_t step) { return fmt::format("step-{:08d}", step); }
+std::string temporary_name(std::int64_t step, int attempt) {
+  return fmt::format("step-{:08d}.attempt-{:04d}.tmp", step, attempt);
+}
+std::string shard_name(int rank) { return fmt::format("rank-{:04d}.h5", rank); }
+std::string sidecar_name(int rank) { return fmt::format("rank-{:04d}.json", rank); }
+
+std::optional<std::int64_t> step_of_published(const std::string& name) {
+  if (!name.starts_with(step_prefix)) return std::nullopt;
+  const auto step = number_in(std::string_view(name).substr(step_prefix.size()));
+  return step && published_name(*step) == name ? step : std::nullopt;
+}
+
+std::optional<std::int64_t> step_of_aside(const std::string& name) {
+  const auto infix = name.find(aside_infix);
+  if (infix == std::string::npos || !number_in(std::string_view(name).substr(infix + aside_infix.size()))) {
+    return std::nullopt;
+  }
+  return step_of_published(name.substr(0, infix));
+}
+
+bool is_temporary(const std::string& name) {
+  return name.ends_with(temporary_suffix) &&
+         (name.starts_with(step_prefix) || name.starts_with(latest_name) || name.starts_with(fence_name));
+}
+
+std::filesystem::path free_aside_path(const std::filesystem::path& checkpoint) {
+  for (int i = 1;; ++i) {
+    auto aside = checkpoint;
+    aside += fmt::format("{}{}", aside_infix, i);
+    if (!std::filesystem::exists(std::filesystem::symlink_status(aside))) return aside;
+  }
+}
+
+}  // namespace smlp

@@ -1,0 +1,29 @@
+// The names under a run's checkpoints folder, and what they mean.
+//   step-00000120                     published
+//   step-00000120.attempt-0003.tmp    being written, or on its way out: swept at start
+//   step-00000120.aside-1             moved aside; goes when the run has passed it
+//   LATEST                            a hint for people and scripts
+//   ATTEMPT                           the newest attempt that may publish
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+namespace smlp {
+
+std::string published_name(std::int64_t step);
+std::string temporary_name(std::int64_t step, int attempt);
+std::string shard_name(int rank);
+std::string sidecar_name(int rank);
+constexpr const char* latest_name = "LATEST";
+constexpr const char* fence_name = "ATTEMPT";
+
+std::optional<std::int64_t> step_of_published(const std::string& name);
+std::optional<std::int64_t> step_of_aside(const std::string& name);
+bool is_temporary(const std::string& name);
+// The first free name to move `checkpoint` aside to.
+std::filesystem::path free_aside_path(const std::filesystem::path& checkpoint);
+
+}  // namespace smlp

@@ -1,0 +1,100 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/digest.h"
+#include "checkpoint/disk.h"
+#include "checkpoint/reader.h"
+#include "core/error.h"
+
+namespace smlp {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+// Every byte of a shard file belongs to one piece or to the frame: each is digested once.
+std::string shard_fault(const fs::path& path, const StoredShard& shard, const Manifest& manifest) {
+  constexpr std::size_t block_bytes = std::size_t{1} << 20;
+  std::vector<std::byte> block(block_bytes);
+  const auto file = DiskFile::open(path);
+  file.will_read_in_order();
+  const auto feed = [&](Digest& digest, std::int64_t at, std::int64_t end) {
+    while (at < end) {
+      const auto part = std::span(block).first(static_cast<std::size_t>(std::min<std::int64_t>(end - at, block_bytes)));
+      file.read_at(part, at);
+      digest.update(part);
+      at += std::ssize(part);
+    }
+  };
+  Digest frame;
+  std::string fault;
+  const auto element_bytes = [&](const StoredPiece& piece) { return size_of(manifest.find(piece.tensor)->dtype); };
+  walk_shard(shard, element_bytes, [&](std::int64_t at, std::int64_t end, const StoredPiece* piece) {
+    if (piece == nullptr) return feed(frame, at, end);
+    if (!fault.empty()) return;
+    Digest digest;
+    feed(digest, at, end);
+    if (digest.hex() != piece->digest) {
+      fault = fmt::format("{}: the bytes of {}, elements [{}, {}), do not match their digest", path.string(),
+                          piece->tensor, piece->offset, piece->offset + piece->count);
+    }
+  });
+  if (fault.empty() && frame.hex() != shard.frame_digest) {
+    fault = fmt::format("{}: the bytes around the tensors do not match their digest", path.string());
+  }
+  return fault;
+}
+
+std::string whole_fault(const fs::path& path, const Manifest& manifest) {
+  std::vector<std::byte> bytes(static_cast<std::size_t>(manifest.whole_size));
+  DiskFile::open(path).read_at(bytes, 0);
+  return digest_of(bytes) == manifest.whole_digest ? "" : fmt::format("{} does not match its digest", path.string());
+}
+
+std::string fault_of_part(const fs::path& checkpoint, const Manifest& manifest, int part, int parts) {
+  if (auto fault = missing_file(checkpoint, manifest); !fault.empty()) return fault;
+  const auto shards = manifest.shards.size();
+  for (auto i = static_cast<std::size_t>(part); i <= shards; i += static_cast<std::size_t>(parts)) {
+    auto fault = i == shards ? whole_fault(checkpoint / whole_name, manifest)
+                             : shard_fault(checkpoint / manifest.shards[i].file, manifest.shards[i], manifest);
+    if (!fault.empty()) return fault;
+  }
+  return "";
+}
+
+CheckpointInfo examine(const fs::path& checkpoint, bool thorough) {
+  CheckpointInfo info;
+  info.path = checkpoint;
+  try {
+    const auto manifest = read_manifest(checkpoint);
+    info.step = manifest.step;
+    info.bytes = manifest.bytes() + static_cast<std::int64_t>(fs::file_size(checkpoint / manifest_name));
+    info.ranks = manifest.ranks;
+    info.attempt = manifest.attempt;
+    info.reason = thorough ? fault_of_part(checkpoint, manifest, 0, 1) : missing_file(checkpoint, manifest);
+  } catch (const std::exception& error) {
+    info.reason = error.what();
+  }
+  info.valid = info.reason.empty();
+  return info;
+}
+
+}  // namespace
+
+CheckpointInfo verify_checkpoint(const fs::path& checkpoint) { return examine(checkpoint, true); }
+CheckpointInfo inspect_checkpoint(const fs::path& checkpoint) { return examine(checkpoint, false); }
+
+std::string verify_shards(const fs::path& checkpoint, int part, int parts) {
+  expect(part >= 0 && part < parts, "verify_shards: no such part");
+  try {
+    return fault_of_part(checkpoint, read_manifest(checkpoint), part, parts);
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+}
+
+}  // namespace smlp

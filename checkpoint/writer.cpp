@@ -1,0 +1,191 @@
+#include <fmt/format.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <mutex>
+#include <new>
+#include <thread>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/disk.h"
+#include "checkpoint/names.h"
+#include "checkpoint/publish.h"
+#include "checkpoint/shard.h"
+#include "core/error.h"
+
+namespace smlp {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// The training loop goes first where both want the same core.
+void be_modest() { ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), 5); }
+
+// For what must not fail because it cleans up after a failure.
+template <class Action>
+void quietly(const Action& action) noexcept {
+  try {
+    action();
+  } catch (...) {
+  }
+}
+
+}  // namespace
+
+struct CheckpointWriter::Impl {
+  // The loop's; the thread reads them while it runs.
+  const WriterOptions options;
+  std::int64_t step = 0;
+  fs::path folder;
+  RunState run_state;
+  ShardPlan plan;
+  Staging staging;
+  double stall_seconds = 0;
+
+  // Shared.
+  std::atomic<State> state = State::idle;
+  std::atomic<double> write_seconds = 0;
+  std::atomic<std::int64_t> written_bytes = 0;
+  std::mutex mutex;
+  std::string failure, note;
+
+  std::jthread thread;
+
+  explicit Impl(WriterOptions o) : options(std::move(o)) {}
+
+  void tell(State next, const std::string& about_failure, const std::string& about = "") {
+    {
+      const std::lock_guard lock(mutex);
+      failure = about_failure;
+      note = about;
+    }
+    state.store(next, std::memory_order_release);
+  }
+
+  void fail(const std::string& reason) {
+    tell(State::failed, fmt::format("the checkpoint of step {} failed on rank {}: {}", step, options.rank, reason));
+  }
+
+  void remove_my_files() noexcept {
+    quietly([&] { remove_file(folder / sidecar_name(options.rank)); });
+    quietly([&] { remove_file(folder / shard_name(options.rank)); });
+    remove_if_empty(folder);
+  }
+
+  void write(std::stop_token stop) {
+    const auto start = std::chrono::steady_clock::now();
+    be_modest();
+    try {
+      make_folder(folder);
+      write_shard(folder, plan, staging, std::move(stop));
+      written_bytes = plan.sidecar.shard.size;
+      write_seconds = seconds_since(start);
+      tell(State::written, "");
+    } catch (const WritingStopped&) {
+      remove_my_files();
+      fail("it was given up");
+    } catch (const std::exception& error) {
+      remove_my_files();
+      fail(error.what());
+    }
+  }
+
+  void publish() {
+    be_modest();
+    try {
+      tell(State::published, "", publish_checkpoint(options, folder, step, run_state));
+    } catch (const std::exception& error) {
+      quietly([&] { remove_folder(folder); });
+      fail(error.what());
+    }
+  }
+
+  void join() {
+    if (thread.joinable()) thread.join();
+  }
+
+  // What this rank leaves behind of a save that wasn't published. Shards that others may still publish stay.
+  void clean_up() noexcept {
+    if (state == State::published || state == State::idle) return;
+    if (options.rank == 0) {
+      quietly([&] { remove_folder(folder); });
+    } else {
+      remove_if_empty(folder);
+    }
+  }
+};
+
+CheckpointWriter::CheckpointWriter(WriterOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {
+  if (impl_->options.rank == 0) quietly([&] { raise_fence(impl_->options.root, impl_->options.attempt); });
+}
+
+CheckpointWriter::~CheckpointWriter() { release(); }
+
+void CheckpointWriter::begin(Backend& backend, std::span<const Piece> pieces, const RunState& state) {
+  const auto start = std::chrono::steady_clock::now();
+  auto& my = *impl_;
+  expect(my.state == State::idle, "checkpoint: begin() before the last save was released");
+  my.join();
+  my.step = state.integer("step");
+  my.folder = my.options.root / temporary_name(my.step, my.options.attempt);
+  my.run_state = state;
+  my.plan = plan_shard(pieces, my.options, my.step);
+  try {
+    my.staging.reserve(my.plan.bytes);
+  } catch (const std::bad_alloc&) {
+    my.fail(fmt::format("there are no {} bytes of host memory for its copy", my.plan.bytes));
+    return;
+  }
+  for (const auto& part : my.plan.parts) {
+    backend.download(pieces[part.piece].local, my.staging.part(part.staged, part.bytes).data());
+  }
+  my.tell(State::writing, "");
+  my.thread = std::jthread([&my](std::stop_token stop) { my.write(std::move(stop)); });
+  my.stall_seconds = seconds_since(start);
+}
+
+CheckpointWriter::State CheckpointWriter::state() const { return impl_->state.load(std::memory_order_acquire); }
+
+std::string CheckpointWriter::failure() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->failure;
+}
+
+std::string CheckpointWriter::note() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->note;
+}
+
+void CheckpointWriter::publish() {
+  auto& my = *impl_;
+  expect(my.options.rank == 0, "checkpoint: publish() is rank 0's");
+  expect(my.state == State::written, "checkpoint: publish() before the shard was written");
+  my.join();
+  my.tell(State::publishing, "");
+  my.thread = std::jthread([&my] { my.publish(); });
+}
+
+void CheckpointWriter::release() {
+  auto& my = *impl_;
+  const bool unfinished = my.state == State::writing;  // nobody has been told that this shard is there
+  my.thread.request_stop();
+  my.join();
+  if (unfinished) my.remove_my_files();
+  my.clean_up();
+  my.state = State::idle;
+}
+
+void CheckpointWriter::wait() { impl_->join(); }
+
+double CheckpointWriter::stall_seconds() const { return impl_->stall_seconds; }
+double CheckpointWriter::write_seconds() const { return impl_->write_seconds; }
+std::int64_t CheckpointWriter::written_bytes() const { return impl_->written_bytes; }
+
+}  // namespace smlp
