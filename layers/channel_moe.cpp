@@ -66,21 +66,15 @@ void ChannelMoe::from_experts(Context& c, TensorView chunk, TensorView columns) 
 void ChannelMoe::forward(Context& c, TensorView x, TensorView y) {
   const bool alone = exchange_.alone();
   const TensorView chunk = take_chunk(c, x.dtype);
-  TensorView branch = y;
-  {
-    // Alone, the normalised rows are the chunk.
-    std::optional<Arena::Frame> frame;
-    if (!alone) frame.emplace(c.scratch);
-    const TensorView normed = alone ? chunk : c.scratch.take({x.rows(), x.width()}, x.dtype);
-    norm_.forward(c, x, normed);
-    if (!alone) to_experts(c, normed, chunk);
-  }
-  const TensorView answer = alone ? branch : take_chunk(c, x.dtype);
+  const TensorView normed = alone ? chunk : y;  // y is free until the answers come back
+  norm_.forward(c, x, normed);
+  if (!alone) to_experts(c, normed, chunk);
+  const TensorView answer = alone ? y : take_chunk(c, x.dtype);
   experts_.forward(c, exchange_.all_sequences(), exchange_.length(), chunk, chunk, answer);
-  if (!alone) from_experts(c, answer, branch);
+  if (!alone) from_experts(c, answer, y);
   if (x.rows() == 0) return;
-  if (dropout_.active(c)) dropout_.apply(c, branch, branch);
-  c.backend.add(branch, x, y);
+  if (dropout_.active(c)) dropout_.apply(c, y, y);
+  c.backend.add(y, x, y);
 }
 
 void ChannelMoe::backward(Context& c, TensorView dy, TensorView dx) {

@@ -37,7 +37,9 @@ void LossHead::forward_loss(Context& c, TensorView x, TensorView row_loss) {
   }
 }
 
-void LossHead::backward(Context& c, TensorView dx) { norm_.backward(c, dnormed_, dx); }
+void LossHead::backward(Context& c, TensorView dx) {
+  if (dx.rows() > 0) norm_.backward(c, dnormed_, dx);
+}
 
 void LossHead::forward_logits(Context& c, TensorView x, TensorView rows, TensorView logits) {
   if (rows.size() == 0) return;

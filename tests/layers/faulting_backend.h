@@ -1,0 +1,126 @@
+// A CPU backend whose addresses fault on the host: every address it hands out lies where no process can
+// have memory, and is translated back inside each verb. Code that follows one by itself ends with a signal.
+#pragma once
+
+#include <memory>
+
+#include "tensor/backend.h"
+
+namespace smlp::test {
+
+class FaultingBackend final : public Backend {
+ public:
+  void* allocate(std::int64_t bytes) override { return moved(inner_->allocate(bytes), away); }
+  void release(void* memory) noexcept override { inner_->release(moved(memory, -away)); }
+  void upload(const void* host, TensorView to) override { inner_->upload(host, real(to)); }
+  void download(TensorView from, void* host) override { inner_->download(real(from), host); }
+  void fill(TensorView out, double value) override { inner_->fill(real(out), value); }
+  void copy(TensorView from, TensorView to) override { inner_->copy(real(from), real(to)); }
+  void copy_rows(TensorView from, TensorView to, std::span<const RowBlock> blocks) override {
+    inner_->copy_rows(real(from), real(to), blocks);
+  }
+  void synchronize() override { inner_->synchronize(); }
+
+  void matmul(const Matmul& m) override { inner_->matmul(real(m)); }
+  void matmul_grouped(const Matmul& m, std::span<const std::int64_t> rows) override {
+    inner_->matmul_grouped(real(m), rows);
+  }
+  void spatial(const SpatialProduct& p) override { inner_->spatial(real(p)); }
+  void spatial_backward_input(const SpatialProduct& p) override { inner_->spatial_backward_input(real(p)); }
+  void spatial_backward_weight(const SpatialProduct& p) override { inner_->spatial_backward_weight(real(p)); }
+
+  void add(TensorView a, TensorView b, TensorView out) override { inner_->add(real(a), real(b), real(out)); }
+  void activate(Activation kind, TensorView in, TensorView out) override {
+    inner_->activate(kind, real(in), real(out));
+  }
+  void activate_backward(Activation kind, TensorView in, TensorView dout, TensorView din) override {
+    inner_->activate_backward(kind, real(in), real(dout), real(din));
+  }
+  void gate(TensorView u, TensorView z, TensorView bias, TensorView out) override {
+    inner_->gate(real(u), real(z), real(bias), real(out));
+  }
+  void gate_backward(TensorView u, TensorView gate, TensorView dout, TensorView du, TensorView dz,
+                     TensorView dbias) override {
+    inner_->gate_backward(real(u), real(gate), real(dout), real(du), real(dz), real(dbias));
+  }
+  void layer_norm(TensorView x, TensorView weight, TensorView bias, std::int64_t groups, TensorView out,
+                  TensorView mean, TensorView inverse_deviation) override {
+    inner_->layer_norm(real(x), real(weight), real(bias), groups, real(out), real(mean),
+                       real(inverse_deviation));
+  }
+  void layer_norm_backward(TensorView x, TensorView weight, std::int64_t groups, TensorView mean,
+                           TensorView inverse_deviation, TensorView dy, TensorView residual, TensorView dx,
+                           TensorView dweight, TensorView dbias) override {
+    inner_->layer_norm_backward(real(x), real(weight), groups, real(mean), real(inverse_deviation), real(dy),
+                                real(residual), real(dx), real(dweight), real(dbias));
+  }
+  void sum_rows(TensorView x, TensorView add_to) override { inner_->sum_rows(real(x), real(add_to)); }
+  void dropout(TensorView in, double rate, std::uint64_t key, std::int64_t first_row,
+               TensorView out) override {
+    inner_->dropout(real(in), rate, key, first_row, real(out));
+  }
+
+  void gather_rows(TensorView in, TensorView index, double scale, TensorView row_scale,
+                   TensorView out) override {
+    inner_->gather_rows(real(in), real(index), scale, real(row_scale), real(out));
+  }
+  void scatter_add_rows(TensorView in, TensorView index, double scale, TensorView row_scale,
+                        TensorView add_to) override {
+    inner_->scatter_add_rows(real(in), real(index), scale, real(row_scale), real(add_to));
+  }
+  void row_dots(TensorView a, TensorView b, TensorView index, TensorView out) override {
+    inner_->row_dots(real(a), real(b), real(index), real(out));
+  }
+
+  void assign_balanced(TensorView scores, std::int64_t groups, TensorView token_of_slot,
+                       TensorView rounds) override {
+    inner_->assign_balanced(real(scores), groups, real(token_of_slot), real(rounds));
+  }
+  void assign_greedy(TensorView scores, TensorView token_of_slot,
+                     std::span<std::int64_t> rows_of_expert) override {
+    inner_->assign_greedy(real(scores), real(token_of_slot), rows_of_expert);
+  }
+  void sigmoid_of_slots(TensorView scores, TensorView token_of_slot,
+                        std::span<const std::int64_t> rows_of_expert, TensorView alpha) override {
+    inner_->sigmoid_of_slots(real(scores), real(token_of_slot), rows_of_expert, real(alpha));
+  }
+  void sigmoid_of_slots_backward(TensorView alpha, TensorView dalpha, TensorView token_of_slot,
+                                 std::span<const std::int64_t> rows_of_expert, TensorView dscores) override {
+    inner_->sigmoid_of_slots_backward(real(alpha), real(dalpha), real(token_of_slot), rows_of_expert,
+                                      real(dscores));
+  }
+
+  void cross_entropy(TensorView logits, TensorView targets, TensorView row_loss, TensorView scale,
+                     bool gradient) override {
+    inner_->cross_entropy(real(logits), real(targets), real(row_loss), real(scale), gradient);
+  }
+  void sum(TensorView x, TensorView add_to) override { inner_->sum(real(x), real(add_to)); }
+  void sum_of_squares(TensorView x, TensorView add_to) override {
+    inner_->sum_of_squares(real(x), real(add_to));
+  }
+  void adamw(const AdamWSettings& settings, TensorView value, TensorView master, TensorView grad,
+             TensorView m, TensorView v, TensorView control) override {
+    inner_->adamw(settings, real(value), real(master), real(grad), real(m), real(v), real(control));
+  }
+
+ private:
+  static constexpr std::int64_t away = std::int64_t{1} << 57;
+
+  static void* moved(void* address, std::int64_t by) noexcept {
+    return address ? reinterpret_cast<void*>(reinterpret_cast<std::intptr_t>(address) + by) : nullptr;
+  }
+  static TensorView real(TensorView view) noexcept {
+    view.data = moved(view.data, -away);
+    return view;
+  }
+  static SpatialProduct real(const SpatialProduct& p) { return {real(p.weight), real(p.v), real(p.out)}; }
+  static Matmul real(Matmul m) {
+    for (TensorView* view : {&m.a, &m.b, &m.out, &m.bias, &m.residual, &m.pre_activation})
+      *view = real(*view);
+    return m;
+  }
+
+  std::unique_ptr<Backend> inner_ = make_cpu_backend();
+};
+
+}  // namespace smlp::test

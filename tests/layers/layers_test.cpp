@@ -1,0 +1,193 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "layers/embedding.h"
+#include "layers/gmlp_block.h"
+#include "layers/loss_head.h"
+#include "layers/smlp_block.h"
+#include "routing/balanced_router.h"
+#include "tests/layers/bench.h"
+
+namespace smlp {
+namespace {
+
+using test::Bench;
+using test::check_gradients;
+
+// A layer whose input does not matter, for parts of a model that are no Layer.
+class EmbeddingAsLayer final : public Layer {
+ public:
+  explicit EmbeddingAsLayer(Embedding& embedding) : embedding_(embedding) {}
+  void forward(Context& c, TensorView, TensorView y) override { embedding_.forward(c, y); }
+  void backward(Context& c, TensorView dy, TensorView dx) override {
+    embedding_.backward(c, dy);
+    c.backend.fill(dx, 0);
+  }
+
+ private:
+  Embedding& embedding_;
+};
+
+TEST(LayerNorm, GradientsMatchDifferences) {
+  Bench b;
+  LayerNorm layer(b.store, "norm", 6);
+  b.seal();
+  check_gradients(b, layer, 6);
+}
+
+TEST(LayerNorm, OnePartOfTheRowForEachExpert) {
+  Bench b;
+  auto& weight = b.store.add({.name = "parts.norm.weight", .shape = {3, 4}, .initial = Initial::ones()});
+  auto& bias = b.store.add({.name = "parts.norm.bias", .shape = {3, 4}, .initial = {}});
+  LayerNorm layer(weight, bias);
+  b.seal();
+  check_gradients(b, layer, 12);
+}
+
+TEST(Embedding, GradientsMatchDifferencesThroughDropout) {
+  for (const double dropout : {0.0, 0.4}) {
+    Bench b(2, 3);
+    Embedding embedding(b.store, "embed", 5, 4, dropout);
+    EmbeddingAsLayer layer(embedding);
+    b.seal();
+    b.c.tokens = b.memory.take({6}, DType::i32);
+    test::write_indices(*b.backend, b.c.tokens, {4, 0, 2, 2, 0, 2});
+    check_gradients(b, layer, 4);
+  }
+}
+
+struct GmlpCase {
+  std::int64_t heads, length;
+  Activation activation;
+  double dropout;
+};
+
+class GmlpBlockTest : public testing::TestWithParam<GmlpCase> {};
+
+TEST_P(GmlpBlockTest, GradientsMatchDifferences) {
+  const GmlpCase& p = GetParam();
+  Bench b(2, p.length);
+  GmlpBlock layer(b.store, "block", {.width = 5, .hidden = 8, .context = 4, .heads = p.heads}, p.activation,
+                  p.dropout);
+  b.seal();
+  check_gradients(b, layer, 5);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, GmlpBlockTest,
+    testing::Values(GmlpCase{1, 4, Activation::gelu_tanh, 0}, GmlpCase{2, 4, Activation::gelu_tanh, 0},
+                    GmlpCase{4, 3, Activation::gelu, 0}, GmlpCase{2, 1, Activation::gelu_tanh, 0},
+                    GmlpCase{1, 4, Activation::relu, 0}, GmlpCase{2, 4, Activation::gelu_tanh, 0.3}));
+
+struct SparseCase {
+  std::int64_t sequences, length, experts, group_sequences;
+  double dropout;
+};
+
+std::unique_ptr<ChannelMoe> make_channels(Bench& b, const SparseCase& p, std::int64_t width) {
+  return std::make_unique<ChannelMoe>(b.store, "smoe", width, 5, p.experts, p.dropout, *b.exchange);
+}
+
+std::unique_ptr<TokenMoe> make_tokens(Bench& b, const SparseCase& p, std::int64_t width) {
+  auto router = std::make_unique<BalancedRouter>(b.store, "tmoe.centroids", p.experts, width);
+  return std::make_unique<TokenMoe>(b.store, "tmoe", 0, TokenMoeSizes{width, 3, p.experts, p.group_sequences},
+                                    Activation::gelu_tanh, p.dropout, std::move(router), *b.exchange);
+}
+
+class SparseTest : public testing::TestWithParam<SparseCase> {};
+
+TEST_P(SparseTest, ChannelMoeGradientsMatchDifferences) {
+  const SparseCase& p = GetParam();
+  Bench b(p.sequences, p.length);
+  b.make_exchange(p.experts);
+  const auto layer = make_channels(b, p, 5 * p.experts);
+  b.seal();
+  check_gradients(b, *layer, 5 * p.experts);
+}
+
+TEST_P(SparseTest, TokenMoeGradientsMatchDifferences) {
+  const SparseCase& p = GetParam();
+  Bench b(p.sequences, p.length);
+  b.make_exchange(p.experts);
+  const auto layer = make_tokens(b, p, 4);
+  b.seal();
+  check_gradients(b, *layer, 4);
+}
+
+TEST_P(SparseTest, SmlpBlockGradientsMatchDifferences) {
+  const SparseCase& p = GetParam();
+  Bench b(p.sequences, p.length);
+  b.make_exchange(p.experts);
+  auto channels = make_channels(b, p, 5 * p.experts);
+  SmlpBlock layer(std::move(channels), make_tokens(b, p, 5 * p.experts));
+  b.seal();
+  check_gradients(b, layer, 5 * p.experts);
+}
+
+// The second: three slots for four experts leave many empty; the third: a remainder in each of two groups.
+INSTANTIATE_TEST_SUITE_P(All, SparseTest,
+                         testing::Values(SparseCase{2, 4, 2, 2, 0}, SparseCase{1, 3, 4, 1, 0},
+                                         SparseCase{4, 5, 3, 2, 0}, SparseCase{2, 3, 1, 1, 0},
+                                         SparseCase{2, 5, 3, 2, 0.3}));
+
+TEST(TokenMoe, AnEmptySlotHasNoEffectOnItsExpert) {
+  // One token, two experts: the expert with the empty slot must get no gradient at all, its biases included.
+  Bench b(1, 1);
+  b.make_exchange(2);
+  const auto layer = make_tokens(b, {1, 1, 2, 1, 0}, 4);
+  b.seal();
+  std::vector<RoutingReport> reports;
+  b.c.reports = &reports;
+  const TensorView x = b.memory.take({1, 4}, DType::f64), y = b.memory.take({1, 4}, DType::f64);
+  const TensorView dy = b.memory.take({1, 4}, DType::f64), dx = b.memory.take({1, 4}, DType::f64);
+  test::write(*b.backend, x, test::random_values(4, 1));
+  test::write(*b.backend, dy, test::random_values(4, 2));
+  layer->forward(b.c, x, y);
+  layer->backward(b.c, dy, dx);
+  ASSERT_EQ(reports.size(), 1u);
+  EXPECT_EQ(reports[0].expert_tokens[0] + reports[0].expert_tokens[1], 1);
+  EXPECT_EQ(reports[0].dropped, 0);
+  const std::size_t idle = reports[0].expert_tokens[0] == 0 ? 0 : 1;
+  for (const auto& parameter : b.store.parameters()) {
+    if (parameter.name.find("experts") == std::string::npos) continue;
+    const auto gradients = test::read(*b.backend, parameter.grad.slice(static_cast<std::int64_t>(idle)));
+    for (const double g : gradients) EXPECT_EQ(g, 0) << parameter.name;
+    double busy = 0;
+    for (const double g : test::read(*b.backend, parameter.grad.slice(1 - static_cast<std::int64_t>(idle)))) {
+      busy += std::abs(g);
+    }
+    EXPECT_GT(busy, 0) << parameter.name;
+  }
+}
+
+TEST(TokenMoe, RefusesAMicroBatchThatCutsAGroup) {
+  Bench b(3, 2);
+  b.make_exchange(2);
+  const auto layer = make_tokens(b, {3, 2, 2, 2, 0}, 4);
+  b.seal();
+  const TensorView x = b.memory.take({6, 4}, DType::f64), y = b.memory.take({6, 4}, DType::f64);
+  EXPECT_THROW(layer->forward(b.c, x, y), std::exception);
+}
+
+TEST(Dropout, MasksFollowThePlaceInTheGlobalBatch) {
+  Bench b(2, 3);
+  const Dropout dropout("name", 0.5);
+  b.seal();
+  const auto mask = [&](std::int64_t first_sequence, std::int64_t sequences, std::int64_t step) {
+    b.c.first_sequence = first_sequence;
+    b.c.sequences = sequences;
+    b.c.step = step;
+    const TensorView x = b.memory.take({sequences * 3, 8}, DType::f64);
+    b.backend->fill(x, 1);
+    dropout.apply(b.c, x, x);
+    return test::read(*b.backend, x);
+  };
+  const auto whole = mask(4, 2, 1), second = mask(5, 1, 1), later = mask(4, 2, 2);
+  EXPECT_EQ(std::vector<double>(whole.begin() + 24, whole.end()), second);
+  EXPECT_NE(whole, later);
+  for (const double v : whole) EXPECT_TRUE(v == 0 || v == 2) << v;
+}
+
+}  // namespace
+}  // namespace smlp

@@ -1,0 +1,98 @@
+#include "tests/layers/tiny_model.h"
+
+#include <cmath>
+#include <numeric>
+
+#include "core/random.h"
+
+namespace smlp::test {
+
+ModelConfig tiny_config(std::vector<std::string> stack) {
+  ModelConfig config;
+  config.stack = std::move(stack);
+  config.context = 6;
+  config.width = 8;
+  config.hidden = 12;
+  config.experts = 4;
+  config.heads = 2;
+  config.vocabulary = 11;
+  return config;
+}
+
+Batch random_batch(const ModelConfig& config, std::int64_t sequences, std::uint64_t seed) {
+  const RandomStream stream(seed, "test batch");
+  Batch batch;
+  for (std::int64_t s = 0; s < sequences; ++s) {
+    for (std::int64_t t = 0; t < config.context; ++t) {
+      const auto index = static_cast<std::uint64_t>(s * (config.context + 1) + t);
+      const auto token = [&](std::uint64_t i) {
+        return static_cast<std::int32_t>(stream.bits(i) % static_cast<std::uint64_t>(config.vocabulary));
+      };
+      batch.tokens.push_back(token(index));
+      batch.targets.push_back(token(index + 1));
+    }
+  }
+  return batch;
+}
+
+TinyModel::TinyModel(const ModelConfig& configuration, Backend& where, Communicator& ranks, DType type,
+                     std::uint64_t seed, double scale)
+    : config(configuration), backend(where), model(make_model(config, store, {ranks})) {
+  store.seal(backend, type, seed);
+  // First values leave much of a model at zero; these do not, and are the same however the model is spread.
+  for (auto& parameter : store.parameters()) {
+    const RandomStream stream(seed, "value of " + parameter.name);
+    const bool scales = parameter.name.ends_with("norm.weight");
+    std::vector<double> values(static_cast<std::size_t>(parameter.value.size()));
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const auto index = static_cast<std::uint64_t>(parameter.shard) * values.size() + i;
+      values[i] = (scales ? 1 : 0) + scale * stream.normal(index);
+    }
+    write(backend, parameter.value, values);
+  }
+  store.zero_grad(backend);
+  backend.fill(scratch.take({std::int64_t{1} << 17}, DType::f64), std::nan(""));
+  c.seed = 5;
+  c.step = 2;
+  c.loss_scale = memory.take({1}, DType::f64);
+}
+
+void TinyModel::load(const Batch& batch, std::int64_t first, std::int64_t count, std::int64_t length) {
+  c.sequences = count;
+  c.length = length > 0 ? length : config.context;
+  c.first_sequence = first;
+  std::vector<std::int32_t> tokens, targets;
+  for (std::int64_t s = first; s < first + count; ++s) {
+    const auto at = static_cast<std::ptrdiff_t>(s * config.context);
+    tokens.insert(tokens.end(), batch.tokens.begin() + at, batch.tokens.begin() + at + c.length);
+    targets.insert(targets.end(), batch.targets.begin() + at, batch.targets.begin() + at + c.length);
+  }
+  c.tokens = memory.take({c.rows()}, DType::i32);
+  c.targets = memory.take({c.rows()}, DType::i32);
+  write_indices(backend, c.tokens, tokens);
+  write_indices(backend, c.targets, targets);
+  scratch.reset();
+}
+
+double TinyModel::forward_loss() {
+  scratch.reset();
+  write(backend, c.loss_scale, {loss_scale});
+  const TensorView row_loss = memory.take({c.rows()}, DType::f64);
+  model->forward_loss(c, row_loss);
+  const auto losses = read(backend, row_loss);
+  return loss_scale * std::accumulate(losses.begin(), losses.end(), 0.0);
+}
+
+std::vector<double> TinyModel::logits() {
+  scratch.reset();
+  std::vector<std::int32_t> rows(static_cast<std::size_t>(c.rows()));
+  std::iota(rows.begin(), rows.end(), 0);
+  const TensorView index = memory.take({c.rows()}, DType::i32);
+  write_indices(backend, index, rows);
+  const DType type = store.segments().front().value.dtype;
+  const TensorView out = memory.take({c.rows(), config.vocabulary}, type);
+  model->forward_logits(c, index, out);
+  return read(backend, out);
+}
+
+}  // namespace smlp::test
