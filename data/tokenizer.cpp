@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "core/error.h"
+#include "data/bpe_tokenizer.h"
 
 namespace smlp {
 
@@ -31,6 +32,8 @@ class ByteTokenizer : public Tokenizer {
   }
   std::int64_t vocabulary() const override { return end + 1; }
   std::int32_t end_of_text() const override { return end; }
+  std::size_t safe_cut(std::string_view text) const override { return text.empty() ? 0 : text.size() - 1; }
+  std::string fingerprint() const override { return "bytes"; }
 
  private:
   static constexpr std::int32_t end = 256;
@@ -40,7 +43,7 @@ class ByteTokenizer : public Tokenizer {
 
 std::unique_ptr<Tokenizer> open_tokenizer(const std::string& folder_or_bytes) {
   if (folder_or_bytes == "bytes") return std::make_unique<ByteTokenizer>();
-  throw Error(ExitCode::configuration, fmt::format("there is no tokenizer {}", folder_or_bytes));
+  return open_bpe_tokenizer(folder_or_bytes);
 }
 
 }  // namespace smlp
