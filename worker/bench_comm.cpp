@@ -1,0 +1,130 @@
+// `bench comm`: the collectives of a training step at the sizes of this job and around them, beside what the
+// memory gives while every rank copies at once.
+#include <algorithm>
+#include <functional>
+#include <vector>
+
+#include "worker/bench.h"
+#include "worker/engine.h"
+#include "worker/phases.h"
+#include "worker/world.h"
+
+namespace smlp {
+
+namespace {
+
+constexpr double seconds_a_size = 0.4;
+constexpr std::int64_t mebibyte = std::int64_t{1} << 20;
+
+// Two views of the backend's memory, for as long as the benchmark runs.
+class Memory {
+ public:
+  Memory(Backend& backend, std::int64_t bytes) : backend_(backend), from_(take(bytes)), to_(take(bytes)) {}
+  ~Memory() {
+    backend_.release(from_.data);
+    backend_.release(to_.data);
+  }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  TensorView from(std::int64_t bytes) const { return {from_.data, {bytes / 4}, DType::f32}; }
+  TensorView to(std::int64_t bytes) const { return {to_.data, {bytes / 4}, DType::f32}; }
+
+ private:
+  TensorView take(std::int64_t bytes) {
+    TensorView view(backend_.allocate(bytes), {bytes / 4}, DType::f32);
+    backend_.fill(view, 0);
+    return view;
+  }
+  Backend& backend_;
+  TensorView from_, to_;
+};
+
+// The median of the time that the slowest rank takes, each call begun by all together.
+double median_seconds(Communicator& world, Backend& backend, const std::function<void()>& call) {
+  const auto timed = [&] {
+    backend.synchronize();
+    world.barrier();
+    const Stopwatch watch;
+    call();
+    backend.synchronize();
+    return watch.seconds();
+  };
+  double first = timed();
+  first = std::max(1e-7, std::min(first, timed()));
+  world.all_reduce_host({&first, 1}, Reduce::max);
+  std::vector<double> seconds(static_cast<std::size_t>(std::clamp(seconds_a_size / first, 5.0, 2000.0)));
+  for (auto& s : seconds) s = timed();
+  world.all_reduce_host(seconds, Reduce::max);
+  const auto middle = seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 2);
+  std::nth_element(seconds.begin(), middle, seconds.end());
+  return *middle;
+}
+
+// One collective on `bytes` of each rank, beside copying as many bytes as a rank passes to the others.
+nlohmann::json measure(Communicator& world, Backend& backend, const Memory& memory, std::int64_t bytes,
+                       const std::function<void()>& call) {
+  const std::int64_t before = world.bytes_sent();
+  call();
+  const std::int64_t sent = (world.bytes_sent() - before) / 4 * 4;
+  const double seconds = median_seconds(world, backend, call);
+  nlohmann::json line = {{"bytes", bytes}, {"sent_bytes", sent}, {"seconds", seconds}};
+  double most = static_cast<double>(sent);
+  world.all_reduce_host({&most, 1}, Reduce::max);
+  if (most > 0) {
+    const auto copied = static_cast<std::int64_t>(most);
+    const double copy = median_seconds(world, backend, [&] {
+      for (std::int64_t left = copied; left > 0;
+           left -= bytes) {  // a reduction passes on more than its own size
+        backend.copy(memory.from(std::min(left, bytes)), memory.to(std::min(left, bytes)));
+      }
+    });
+    line["bytes_per_second"] = most / seconds;
+    line["copy_bytes_per_second"] = most / copy;
+    line["share"] = copy / seconds;
+  }
+  return line;
+}
+
+}  // namespace
+
+void bench_comm(const BenchOptions& options, nlohmann::json& result) {
+  const auto& job = options.job;
+  auto backend = make_backend(job);
+  auto world = join_world(*backend);
+  const std::int64_t ranks = world->size();
+  const std::int64_t exchange = job.train.micro_batch * job.model.context * job.model.width *
+                                size_of(value_type(job)) / (ranks * 4) * ranks * 4;
+  std::vector<std::int64_t> reductions = {mebibyte, 16 * mebibyte, 64 * mebibyte};
+  std::vector<std::int64_t> exchanges = {mebibyte / 16, mebibyte, 4 * mebibyte, exchange};
+  std::sort(exchanges.begin(), exchanges.end());
+  exchanges.erase(std::unique(exchanges.begin(), exchanges.end()), exchanges.end());
+  const Memory memory(*backend, std::max(reductions.back(), exchanges.back()));
+
+  nlohmann::json found = {{"ranks", ranks}, {"exchange_bytes_of_this_job", exchange}};
+  std::vector<double> flags(8, 0.0);
+  found["barrier_seconds"] = median_seconds(*world, *backend, [&] { world->barrier(); });
+  found["agreement_seconds"] =
+      median_seconds(*world, *backend, [&] { world->all_reduce_host(flags, Reduce::sum); });
+  for (const auto bytes : reductions) {
+    found["all_reduce"].push_back(measure(*world, *backend, memory, bytes, [&] {
+      world->after(*backend);
+      world->all_reduce(memory.to(bytes), Reduce::sum);
+      world->before(*backend);
+    }));
+  }
+  for (const auto bytes : exchanges) {
+    const std::int64_t row = bytes / ranks;
+    if (row < 4) continue;
+    const std::vector<std::int64_t> rows(static_cast<std::size_t>(ranks), 1);
+    const Shape shape = {ranks, row / 4};
+    found["all_to_all"].push_back(measure(*world, *backend, memory, bytes, [&] {
+      world->after(*backend);
+      world->all_to_all(memory.from(row / 4 * 4 * ranks).reshaped(shape), rows,
+                        memory.to(row / 4 * 4 * ranks).reshaped(shape), rows);
+      world->before(*backend);
+    }));
+  }
+  if (world->rank() == 0) result = std::move(found);
+}
+
+}  // namespace smlp
