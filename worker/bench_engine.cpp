@@ -1,7 +1,7 @@
 #include "worker/bench_engine.h"
 
 #include "core/random.h"
-#include "worker/commands.h"
+#include "worker/world.h"
 
 namespace smlp {
 

@@ -5,7 +5,6 @@
 
 #include "worker/bench.h"
 #include "worker/bench_engine.h"
-#include "worker/commands.h"
 
 namespace smlp {
 

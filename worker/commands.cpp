@@ -2,24 +2,13 @@
 
 #include <fmt/format.h>
 
-#include <cstdlib>
 #include <numeric>
 
 #include "core/error.h"
 #include "core/job_file.h"
+#include "worker/world.h"
 
 namespace smlp {
-
-bool started_by_mpi() {
-  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"}) {
-    if (std::getenv(name) != nullptr) return true;
-  }
-  return false;
-}
-
-std::unique_ptr<Communicator> join_world(Backend& backend) {
-  return started_by_mpi() ? make_mpi_world() : make_solo(backend);
-}
 
 LoadedModel load_model(const std::filesystem::path& run_or_checkpoint) {
   const auto checkpoint = find_checkpoint(run_or_checkpoint);

@@ -5,17 +5,12 @@
 #include <memory>
 #include <string>
 
-#include "comm/communicator.h"
 #include "core/job_config.h"
 #include "data/tokenizer.h"
 #include "eval/generate.h"
 #include "worker/engine.h"
 
 namespace smlp {
-
-// Under mpirun or srun: all its ranks. Started by hand: one rank, without MPI.
-std::unique_ptr<Communicator> join_world(Backend& backend);
-bool started_by_mpi();
 
 // A model with the weights of a checkpoint, and the job it was trained by.
 struct LoadedModel {

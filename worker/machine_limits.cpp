@@ -30,7 +30,7 @@ double product_rate(Backend& backend, DType type) {
 }
 
 double useful_flops_per_token(const JobConfig& job) {
-  const auto counts = count_model(model_config(job), 1, 1, 1, value_type(job), 1);
+  const auto counts = count_model(model_config(job), 1, 1, job.train.micro_batch, value_type(job), 1);
   return 6.0 * static_cast<double>(counts.forward_macs.executed) / static_cast<double>(2 * job.model.context);
 }
 

@@ -15,6 +15,7 @@
 #include "worker/commands.h"
 #include "worker/signals.h"
 #include "worker/trainer.h"
+#include "worker/world.h"
 
 namespace smlp {
 namespace {
@@ -144,14 +145,14 @@ int main(int argc, char** argv) {
   spdlog::set_pattern("smlp-worker: %v");
   int status = static_cast<int>(smlp::ExitCode::fault);
   try {
-    return smlp::run(argc, argv);
+    status = smlp::run(argc, argv);
+    smlp::leave_world();
+    return status;
   } catch (const smlp::Error& error) {
     status = static_cast<int>(error.code());
     fmt::print(stderr, "smlp: {}\n", error.what());
   } catch (const std::exception& error) {
     fmt::print(stderr, "smlp: {}\n", error.what());
   }
-  // Peers may be waiting in a collective: leaving without MPI_Finalize makes mpirun end them all.
-  std::fflush(nullptr);
-  std::_Exit(status);
+  smlp::end_world(status);
 }

@@ -1,0 +1,37 @@
+#include "worker/world.h"
+
+#include <cstdio>
+#include <cstdlib>
+
+namespace smlp {
+
+namespace {
+std::unique_ptr<Communicator>& kept_aside() {
+  static std::unique_ptr<Communicator> communicator;
+  return communicator;
+}
+}  // namespace
+
+bool started_by_mpi() {
+  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"}) {
+    if (std::getenv(name) != nullptr) return true;
+  }
+  return false;
+}
+
+std::unique_ptr<Communicator> join_world(Backend& backend) {
+  if (!started_by_mpi()) return make_solo(backend);
+  auto world = make_mpi_world();
+  kept_aside() = world->split(0, world->rank());
+  return world;
+}
+
+void leave_world() { kept_aside().reset(); }
+
+void end_world(int status) noexcept {
+  std::fflush(nullptr);
+  if (kept_aside()) kept_aside()->abort(status);
+  std::_Exit(status);
+}
+
+}  // namespace smlp
