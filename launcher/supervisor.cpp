@@ -176,14 +176,16 @@ void Supervisor::ask_to_leave(Attempt& attempt) {
 
 void Supervisor::watch_heartbeats(Attempt& attempt, double now) {
   auto verdict = attempt.heartbeats.look(now);
-  if (not_after_ && attempt.heartbeats.past_start()) not_after_.reset();
   const auto pids = attempt.heartbeats.pids_here();
   const bool gone = attempt.heartbeats.all_present() && std::none_of(pids.begin(), pids.end(), is_alive);
   if (!gone) {
     attempt.empty_since.reset();
-  } else if (!attempt.empty_since) {
-    attempt.empty_since = now;
-  } else if (now - *attempt.empty_since > silent_end_seconds) {
+  } else {
+    // What the ranks left behind may hold their output open, and mpirun waits for its end.
+    for (const auto pid : orphans(attempt)) kill(pid, SIGKILL);
+    if (!attempt.empty_since) attempt.empty_since = now;
+  }
+  if (gone && now - *attempt.empty_since > silent_end_seconds) {
     verdict = fmt::format("mpirun did not end within {:.0f} s of its ranks", silent_end_seconds);
   }
   if (!verdict || !attempt.hang.empty()) return;
@@ -234,14 +236,20 @@ void Supervisor::end_now(Attempt& attempt) {
   kill(-attempt.mpirun, SIGKILL);
 }
 
+// Processes of the attempt whose parents have died: they have become our children.
+std::set<pid_t> Supervisor::orphans(const Attempt& attempt) {
+  std::set<pid_t> found;
+  for (const auto pid : children_of(getpid())) {
+    if (pid != attempt.mpirun && !attempt.strangers.contains(pid)) found.insert(pid);
+  }
+  return found;
+}
+
 // No process of the attempt outlives it: what mpirun left behind has become our child, or is known by its heartbeat.
 void Supervisor::clear_processes(Attempt& attempt) {
   attempt.heartbeats.read();
   for (const double end = monotonic_seconds() + options_.end_seconds;;) {
-    std::set<pid_t> left;
-    for (const auto pid : children_of(getpid())) {
-      if (!attempt.strangers.contains(pid)) left.insert(pid);
-    }
+    auto left = orphans(attempt);
     for (const auto pid : attempt.heartbeats.pids_here()) {
       if (is_alive(pid) && command_line(pid).find(run_.root.string()) != std::string::npos) left.insert(pid);
     }
@@ -260,6 +268,7 @@ void Supervisor::clear_processes(Attempt& attempt) {
     usleep(10000);
   }
   attempt.session.reset();
+  if (attempt.heartbeats.past_start()) not_after_.reset();
 }
 
 Outcome Supervisor::conclude(Attempt& attempt) {

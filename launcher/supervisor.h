@@ -18,6 +18,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <optional>
+#include <set>
 
 #include "core/job_config.h"
 #include "core/run_directory.h"
@@ -62,6 +63,7 @@ class Supervisor {
   void show_progress(double now);
   void show_targets();
   void end_now(Attempt& attempt);
+  static std::set<pid_t> orphans(const Attempt& attempt);
   void clear_processes(Attempt& attempt);
   Outcome conclude(Attempt& attempt);
   void record(const Attempt& attempt, const Outcome& outcome);

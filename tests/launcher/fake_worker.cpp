@@ -1,6 +1,6 @@
 // Stands in for smlp-worker under a real mpirun: does what RUN_DIR/script tells the rank in this attempt.
 // A line: ATTEMPT RANK ACTION [ARGUMENT…], "*" for any. Actions run in order; then the rank leaves with 0.
-//   steps N [ms]    N steps; a request to stop (SIGUSR1) publishes a checkpoint and leaves with 75
+//   steps N [ms]    N steps, in step with the other ranks; a request to stop (SIGUSR1) publishes a checkpoint and leaves with 75
 //   checkpoint      rank 0 publishes the current step       wait        until asked to stop
 //   raise N         that signal to itself                   exit N [sentence]
 //   hang            no more progress, heartbeats go on      mute        no more heartbeats
@@ -33,12 +33,12 @@ volatile std::sig_atomic_t asked = 0;
 
 struct Worker {
   RunDirectory run;
-  int attempt = 0, rank = 0;
+  int attempt = 0, rank = 0, ranks = 1;
   std::int64_t not_after = 1 << 30;
   std::atomic<std::int64_t> step = 0, sequence = 0;
   std::atomic<double> progressed = monotonic_seconds(), limit = 60;
   std::atomic<bool> mute = false;
-  std::int64_t published = 0;
+  std::int64_t published = 0, stop_after = 0;
 
   void beat() {
     ++sequence;
@@ -51,36 +51,52 @@ struct Worker {
       std::this_thread::sleep_for(std::chrono::milliseconds(50));
     }
   }
+  // All ranks return once it is published, as the real ones do: the first to leave ends the others.
   void publish() {
     published = step;
-    if (rank != 0) return;
     const auto folder = run.checkpoints() / fmt::format("step-{:08}", step.load());
-    std::filesystem::create_directories(folder);
-    write_atomically(folder / "manifest.json", "{}");
+    if (rank == 0) {
+      std::filesystem::create_directories(folder);
+      write_atomically(folder / "manifest.json", "{}");
+    }
+    for (int i = 0; i < 400 && RunHistory(run).newest_step().value_or(0) < published; ++i) usleep(5000);
   }
   void restore() {
     for (const auto s : RunHistory(run).published_steps()) {
       if (s <= not_after) step = published = s;
       if (s > not_after && rank == 0) {
         const auto name = run.checkpoints() / fmt::format("step-{:08}", s);
+        std::filesystem::remove_all(name.string() + ".rejected");
         std::filesystem::rename(name, name.string() + ".rejected");
       }
     }
   }
-  void leave_if_asked() {
-    if (!asked) return;
+  void leave() {
     publish();
     std::_Exit(75);
   }
+  std::filesystem::path mark(int of_rank) const { return run.root / fmt::format("mark-{}-{}", attempt, of_rank); }
+  // As a collective would: waits for all ranks to come to this step, and agrees on the one to stop after (rank 0's).
+  void meet() {
+    if (asked && stop_after == 0) stop_after = step + 1;
+    write_atomically(mark(rank), fmt::format("{} {}", step + 1, stop_after));
+    for (int other = ranks - 1; other >= 0; --other) {
+      for (std::int64_t theirs = 0; theirs <= step; usleep(1000)) {
+        std::ifstream(mark(other)) >> theirs >> stop_after;
+      }
+    }
+  }
   void one_step(int milliseconds) {
     std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
-    ++step;
     beat();
     if (rank == 0) {
       append_line(run.metrics(), fmt::format(R"({{"attempt":{},"step":{},"loss":2.5,"tokens_per_second":1000,)"
-                                             R"("checkpoint_last_step":{}}})", attempt, step.load(), published));
+                                             R"("checkpoint_last_step":{}}})", attempt, step + 1, published));
     }
-    leave_if_asked();
+    meet();
+    ++step;
+    beat();
+    if (stop_after == step) leave();
   }
   void act(std::istringstream& words) {
     std::string action;
@@ -93,7 +109,9 @@ struct Worker {
     } else if (action == "checkpoint") {
       publish();
     } else if (action == "wait") {
-      for (;; beat(), std::this_thread::sleep_for(std::chrono::milliseconds(10))) leave_if_asked();
+      for (;; beat(), std::this_thread::sleep_for(std::chrono::milliseconds(10))) {
+        if (asked) leave();
+      }
     } else if (action == "raise") {
       words >> number;
       raise(number);
@@ -114,6 +132,7 @@ struct Worker {
       double seconds = 0;
       words >> seconds;
       limit = seconds;
+      std::this_thread::sleep_for(std::chrono::milliseconds(120));  // until it is written
     } else if (action == "orphan") {
       if (fork() == 0) {
         setsid();
@@ -139,6 +158,8 @@ int main(int argc, char** argv) {
   }
   const char* rank = std::getenv("OMPI_COMM_WORLD_RANK");
   worker.rank = rank ? std::atoi(rank) : 0;
+  const char* ranks = std::getenv("OMPI_COMM_WORLD_SIZE");
+  worker.ranks = ranks ? std::atoi(ranks) : 1;
   signal(SIGUSR1, [](int) { asked = 1; });
   const auto alive = FileLock::try_lock(worker.run.workers_lock(), FileLock::Kind::shared);
   write_atomically(worker.run.root / fmt::format("arguments-{}-{}", worker.attempt, worker.rank), words);

@@ -123,6 +123,7 @@ TEST_F(Launcher, ExplainsWhyAnAttemptEnded) {
   for (const int code : {64, 65, 69, 78}) EXPECT_TRUE(end(code << 8).is_final()) << code;
   for (const int code : {0, 1, 70, 74, 75, 76, 134, 137}) EXPECT_FALSE(end(code << 8).is_final()) << code;
   EXPECT_EQ(end(134 << 8).cause, "hang");
+  EXPECT_EQ(end(134 << 8, "process rank 0 with PID 0 on node vm exited on signal 6 (Aborted).").cause, "signal");
   EXPECT_EQ(end(76 << 8).cause, "diverged");
 }
 

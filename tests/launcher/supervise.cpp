@@ -14,7 +14,8 @@ int main(int argc, char** argv) {
   const RunDirectory run{argv[1]};
   JobConfig job;
   job.train.steps = 1000;
-  SupervisorOptions options{.worker = argv[2]};
+  SupervisorOptions options;
+  options.worker = argv[2];
   options.first_pause_seconds = 0.05;
   for (int i = 3; i < argc; ++i) {
     const std::string word = argv[i], name = word.substr(0, word.find('=')), value = word.substr(name.size() + 1);

@@ -103,9 +103,11 @@ class SupervisedRun : public testing::Test {
   std::string arguments(int attempt, int rank) const {
     return contents(run / ("arguments-" + std::to_string(attempt) + "-" + std::to_string(rank)));
   }
-  bool reached(int step) const { return output().find("step " + std::to_string(step)) != std::string::npos ||
-                                        contents(run / "metrics.jsonl").find("\"step\":" + std::to_string(step) + ",") !=
-                                            std::string::npos; }
+  // `more` steps more than `lines_before`, and both ranks show their heartbeats.
+  bool trains(std::size_t more, std::size_t lines_before = 0) const {
+    return lines("metrics.jsonl").size() >= lines_before + more && std::filesystem::exists(run / "heartbeats/rank-0000") &&
+           std::filesystem::exists(run / "heartbeats/rank-0001");
+  }
 
   std::filesystem::path run;
 
