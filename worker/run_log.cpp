@@ -3,7 +3,8 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
-#include <cmath>
+#include <fstream>
+#include <map>
 
 #include "core/clock.h"
 #include "core/files.h"
@@ -46,6 +47,17 @@ StepReport report_of(const StepLine& line, double flops_share) {
   return report;
 }
 
+// How often the run was started anew so far, by why the attempt before had ended.
+std::map<std::string, std::int64_t> restarts_by_cause(const RunDirectory& run) {
+  std::map<std::string, std::int64_t> counts;
+  std::ifstream file(run.attempts());
+  for (std::string line; std::getline(file, line);) {
+    const auto attempt = nlohmann::json::parse(line, nullptr, false);
+    if (attempt.is_object() && attempt.value("exit_code", 0) != 0) ++counts[attempt.value("cause", "other")];
+  }
+  return counts;
+}
+
 }  // namespace
 
 struct RunLog::Impl {
@@ -85,6 +97,7 @@ RunLog::RunLog(const RunDirectory& run, int attempt, const JobConfig& job, Commu
   impl_->ranks = world.size();
   impl_->peak = peak;
   impl_->work = work;
+  for (const auto& [cause, count] : restarts_by_cause(run)) impl_->metrics.restarts(cause, count);
   const auto& address = impl_->exporter.address();
   spdlog::info("metrics at http://{}/metrics", address);
   const auto all = world.gather_bytes(std::as_bytes(std::span(address)), 0);

@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <array>
-#include <cmath>
 
 #include "core/job_file.h"
 #include "worker/machine_limits.h"
@@ -110,7 +110,9 @@ ExitCode Trainer::run() {
 
 bool Trainer::save_due() const {
   const auto& plan = job_.checkpoint;
-  if (plan.every_steps > 0 && step_ % plan.every_steps == 0) return true;
+  // A step that came due while the last save was still being written is made up for at the next one.
+  const auto intervals = [&](std::int64_t step) { return std::max<std::int64_t>(step, 0) / plan.every_steps; };
+  if (plan.every_steps > 0 && intervals(step_) > intervals(saved_step_)) return true;
   return plan.every_seconds > 0 && since_save_.seconds() >= plan.every_seconds;
 }
 
