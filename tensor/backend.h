@@ -104,8 +104,8 @@ class Backend {
                                    TensorView inverse_deviation, TensorView dy, TensorView residual,
                                    TensorView dx, TensorView dweight, TensorView dbias) = 0;
   virtual void sum_rows(TensorView x, TensorView add_to) = 0;  // add_to[c] += sum over rows; wider type allowed
-  // Inverted dropout, may be in place: keeps element (row, c) when random(key, (first_row + row) · C + c) >= rate,
-  // scaled by 1 / (1 - rate). The same call with dy gives the backward pass.
+  // Inverted dropout, may be in place: keeps element (row, c) when dropout_keeps(key, (first_row + row) · C + c, rate),
+  // scaled by 1 / (1 - rate); see tensor/dropout.h. The same call with dy gives the backward pass.
   virtual void dropout(TensorView in, double rate, std::uint64_t key, std::int64_t first_row, TensorView out) = 0;
 
   // --- rows by index (i32; negative: no row) --------------------------------------------------------------

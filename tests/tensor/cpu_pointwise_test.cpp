@@ -1,0 +1,285 @@
+// Verbs element by element and row by row, against plain loops in f64.
+#include <cmath>
+
+#include "tensor/dropout.h"
+#include "tests/tensor/cpu_case.h"
+
+namespace smlp::test {
+namespace {
+
+INSTANTIATE_TEST_SUITE_P(Cpu, CpuVerbs, testing::ValuesIn(cpu_cases()), case_name);
+
+const std::vector<std::pair<std::int64_t, std::int64_t>> sizes = {{1, 1}, {3, 7}, {5, 16}, {9, 67}, {17, 200}};
+
+TEST_P(CpuVerbs, MovesFillsAndConverts) {
+  for (const auto& [rows, width] : sizes) {
+    Field a = values({rows, width}, 1, 1, 3), same(a.shape(), type(), 2), other(a.shape(), DType::f64);
+    b_.copy(a.view(), same.view());
+    expect_close("copy", same.get(), a.get(), 0);
+    b_.copy(a.view(), other.view());
+    expect_close("widened copy", other.get(), a.get(), 0);
+    other.randomize(5);
+    b_.copy(other.view(), same.view());
+    Values rounded = other.get();
+    for (auto& value : rounded) value = round_to(type(), value);
+    expect_close("narrowed copy", same.get(), rounded, 0);
+    b_.fill(same.view(), -0.75);
+    expect_close("fill", same.get(), Values(rounded.size(), -0.75), 0);
+    EXPECT_TRUE(same.guards_intact() && other.guards_intact());
+
+    std::vector<std::byte> host(static_cast<std::size_t>(a.view().bytes()));
+    b_.download(a.view(), host.data());
+    b_.upload(host.data(), same.view());
+    expect_close("there and back", same.get(), a.get(), 0);
+  }
+  Field index({3, 5}, DType::i32, 1), bytes({7}, DType::u8);
+  b_.fill(index.view(), -1);
+  b_.fill(bytes.view(), 3);
+  expect_close("fill i32", index.get(), Values(15, -1), 0);
+  expect_close("fill u8", bytes.get(), Values(7, 3), 0);
+  Field from = values({6, 5}, 2, 1, 1), to = values({8, 5}, 3, 1, 2);
+  Values wanted = to.get();
+  const Values source = from.get();
+  for (const auto& block : {RowBlock{4, 0, 2}, RowBlock{0, 5, 3}, RowBlock{1, 4, 0}}) {
+    std::copy_n(source.begin() + block.from * 5, block.rows * 5, wanted.begin() + block.to * 5);
+  }
+  const RowBlock blocks[] = {{4, 0, 2}, {0, 5, 3}, {1, 4, 0}};
+  b_.copy_rows(from.view(), to.view(), blocks);
+  check("copy_rows", to, wanted);
+}
+
+TEST_P(CpuVerbs, KeepsInfinitiesAndNansWhenConverting) {
+  Field from({1, 37}, DType::f32), to(from.shape(), type());
+  Values special(37);
+  for (std::size_t i = 0; i < special.size(); ++i) {
+    special[i] = i % 3 == 0 ? std::nan("") : i % 3 == 1 ? INFINITY : -INFINITY;
+  }
+  from.set(special);
+  b_.copy(from.view(), to.view());
+  const Values got = to.get();
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    EXPECT_TRUE(std::isnan(special[i]) ? std::isnan(got[i]) : got[i] == special[i]) << i;
+  }
+}
+
+TEST_P(CpuVerbs, AddsInPlaceAndAcrossGaps) {
+  // A range of positions of every sequence: rows that no single stride covers.
+  Field whole = values({3, 7, 21}, 1), b = values({3, 4, 21}, 2, 1, 2);
+  TensorView a = whole.view();
+  a.data = a.at(2 * a.stride[1]);
+  a.shape = {3, 4, 21};
+  Values wanted = whole.get();
+  const Values add = b.get();
+  for (std::size_t s = 0; s < 3; ++s) {
+    for (std::size_t i = 0; i < 4 * 21; ++i) wanted[s * 7 * 21 + 2 * 21 + i] += add[s * 4 * 21 + i];
+  }
+  b_.add(a, b.view(), a);
+  check("add", whole, wanted);
+}
+
+double act(Activation kind, double x) {
+  switch (kind) {
+    case Activation::gelu_tanh: return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    case Activation::gelu: return 0.5 * x * std::erfc(-x / std::sqrt(2));
+    case Activation::relu: return std::max(x, 0.0);
+    default: return x;
+  }
+}
+
+double act_slope(Activation kind, double x) {
+  if (kind == Activation::none) return 1;
+  if (kind == Activation::relu) return x > 0 ? 1 : 0;
+  if (kind == Activation::gelu) return 0.5 * std::erfc(-x / std::sqrt(2)) + x * std::exp(-x * x / 2) / std::sqrt(2 * M_PI);
+  const double inner = std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x));
+  return 0.5 * (1 + inner) + 0.5 * x * (1 - inner * inner) * std::sqrt(2 / M_PI) * (1 + 3 * 0.044715 * x * x);
+}
+
+TEST_P(CpuVerbs, Activates) {
+  for (const auto kind : {Activation::none, Activation::gelu_tanh, Activation::gelu, Activation::relu}) {
+    for (const auto& [rows, width] : sizes) {
+      Field x = values({rows, width}, 1, 6, 1), dy = values({rows, width}, 2, 1, 2), out({rows, width}, type(), 3);
+      const Values in = x.get(), d = dy.get();
+      Values wanted(in.size()), slopes(in.size());
+      for (std::size_t i = 0; i < in.size(); ++i) {
+        wanted[i] = act(kind, in[i]);
+        slopes[i] = d[i] * act_slope(kind, in[i]);
+      }
+      b_.activate(kind, x.view(), out.view());
+      check("activate", out, wanted);
+      b_.activate_backward(kind, x.view(), dy.view(), out.view());
+      check("activate_backward", out, slopes);
+      b_.activate_backward(kind, x.view(), dy.view(), dy.view());
+      check("activate_backward in place", dy, slopes);
+    }
+    Field extreme({1, 20}, type()), out({1, 20}, type());
+    Values far, limit;
+    for (int i = 0; i < 20; ++i) {
+      far.push_back((i % 2 ? -1 : 1) * std::pow(10.0, i / 2));
+      limit.push_back(act(kind, round_to(type(), far.back())));
+    }
+    extreme.set(far);
+    b_.activate(kind, extreme.view(), out.view());
+    check("activate far out", out, limit);
+  }
+}
+
+TEST_P(CpuVerbs, Gates) {
+  for (const std::int64_t groups : {1, 3}) {
+    const std::int64_t sequences = 2, length = 5, channels = 33, part = channels / groups;
+    const Shape shape{sequences, length, channels};
+    Field u = values(shape, 1, 1, 4), z = values(shape, 2, 1, 1), bias = values({groups, length + 2}, 3), out(shape, type(), 2);
+    const Values x = u.get(), before = z.get(), offsets = bias.get();
+    Values opened(before.size()), wanted(before.size());
+    const auto offset = [&](std::size_t i) {
+      const auto c = static_cast<std::int64_t>(i) % channels, t = static_cast<std::int64_t>(i) / channels % length;
+      return static_cast<std::size_t>(c / part * (length + 2) + t);
+    };
+    for (std::size_t i = 0; i < before.size(); ++i) {
+      opened[i] = round_to(type(), before[i] + offsets[offset(i)]);
+      wanted[i] = opened[i] * x[i];
+    }
+    TensorView positions = bias.view();
+    positions.shape = {groups, length};
+    b_.gate(u.view(), z.view(), positions, out.view());
+    check("gate", out, wanted);
+    check("gate's z", z, opened);
+
+    Field dout = values(shape, 4, 1, 3), du(shape, type(), 1), dz(shape, type(), 5), dbias({groups, length + 2}, wide());
+    dbias.fill(0.5);
+    const Values d = dout.get(), gate = z.get();
+    Values wanted_du(d.size()), wanted_dz(d.size()), wanted_dbias(dbias.get());
+    for (std::size_t i = 0; i < d.size(); ++i) {
+      wanted_du[i] = d[i] * gate[i];
+      wanted_dz[i] = d[i] * x[i];
+      wanted_dbias[offset(i)] += wanted_dz[i];
+    }
+    TensorView slopes = dbias.view();
+    slopes.shape = {groups, length};
+    b_.gate_backward(u.view(), z.view(), dout.view(), du.view(), dz.view(), slopes);
+    check("du", du, wanted_du);
+    check("dz", dz, wanted_dz);
+    check("dbias", dbias, wanted_dbias, true);
+    slopes = dbias.view();
+    dbias.fill(0.5);
+    slopes.shape = {groups, length};
+    b_.gate_backward(u.view(), z.view(), dout.view(), du.view(), z.view(), slopes);
+    check("dz in place of the gate", z, wanted_dz);
+    check("du when dz is in place", du, wanted_du);
+  }
+}
+
+TEST_P(CpuVerbs, SumsRows) {
+  for (const auto& [rows, width] : sizes) {
+    Field x = values({rows, width}, 1, 1, 2), same = values({width}, 2), wider({width}, wide());
+    wider.randomize(3);
+    Values wanted = wider.get(), narrow = same.get();
+    const Values in = x.get();
+    for (std::size_t i = 0; i < in.size(); ++i) {
+      wanted[i % static_cast<std::size_t>(width)] += in[i];
+      narrow[i % static_cast<std::size_t>(width)] += in[i];
+    }
+    b_.sum_rows(x.view(), wider.view());
+    check("sum_rows", wider, wanted, true);
+    b_.sum_rows(x.view(), same.view());
+    check("sum_rows in the values' type", same, narrow);
+  }
+}
+
+TEST_P(CpuVerbs, DropsWhatTheKeySays) {
+  for (const auto& [rows, width] : sizes) {
+    Field x = values({rows, width}, 1, 1, 1), out({rows, width}, type(), 2);
+    const double rate = 0.3;
+    const std::uint64_t key = 0x123456789ABCDEF0;
+    const std::int64_t first = 11;
+    Values wanted = x.get();
+    for (std::size_t i = 0; i < wanted.size(); ++i) {
+      const bool keep = dropout_keeps(key, static_cast<std::uint64_t>(first * width) + i, rate);
+      wanted[i] = keep ? wanted[i] / (1 - rate) : 0;
+    }
+    b_.dropout(x.view(), rate, key, first, out.view());
+    check("dropout", out, wanted);
+    b_.dropout(x.view(), rate, key, first, x.view());
+    check("dropout in place", x, wanted);
+  }
+  Field ones({200, 200}, type());
+  ones.fill(1);
+  b_.dropout(ones.view(), 0.25, 42, 0, ones.view());
+  const Values got = ones.get();
+  const auto dropped = std::count(got.begin(), got.end(), 0.0);
+  EXPECT_NEAR(static_cast<double>(dropped), 10000, 4 * std::sqrt(40000 * 0.25 * 0.75));
+}
+
+TEST_P(CpuVerbs, NormalisesEachGroup) {
+  for (const std::int64_t groups : {1, 2}) {
+    for (const bool affine : {true, false}) {
+      for (const std::int64_t width : {2, 34, 64, 130}) {
+        const std::int64_t rows = 5, part = width / groups;
+        if (part < 2) continue;
+        Field x = values({rows, width}, 1, 2, 3), w = values({width}, 2), bias = values({width}, 3), out({rows, width}, type(), 1);
+        Field mean({rows, groups}, wide()), inverse({rows, groups}, wide());
+        const Values in = x.get(), scale = w.get(), shift = bias.get();
+        Values wanted(in.size()), means, inverses, normed(in.size());
+        for (std::int64_t r = 0; r < rows * groups; ++r) {
+          const auto first = static_cast<std::size_t>(r * part), count = static_cast<std::size_t>(part);
+          double sum = 0, squares = 0;
+          for (std::size_t i = first; i < first + count; ++i) sum += in[i] / static_cast<double>(part);
+          for (std::size_t i = first; i < first + count; ++i) squares += (in[i] - sum) * (in[i] - sum);
+          means.push_back(sum);
+          inverses.push_back(1 / std::sqrt(squares / static_cast<double>(part) + 1e-5));
+          for (std::size_t i = first; i < first + count; ++i) {
+            const std::size_t c = i % static_cast<std::size_t>(width);
+            normed[i] = (in[i] - sum) * inverses.back();
+            wanted[i] = affine ? normed[i] * scale[c] + shift[c] : normed[i];
+          }
+        }
+        const TensorView none;
+        b_.layer_norm(x.view(), affine ? w.view() : none, affine ? bias.view() : none, groups, out.view(), mean.view(),
+                      inverse.view());
+        check("layer_norm", out, wanted);
+        check("mean", mean, means, true);
+        expect_close("inverse deviation", inverse.get(), inverses, 20 * wide_tolerance());
+
+        Field dy = values({rows, width}, 4, 1, 2), residual = values({rows, width}, 5, 1, 1), dx({rows, width}, type(), 4);
+        Field dweight({width}, wide()), dbias({width}, wide());
+        dweight.fill(1);
+        dbias.fill(2);
+        const Values d = dy.get(), rest = residual.get();
+        Values wanted_dx(d.size()), wanted_dw(static_cast<std::size_t>(width), 1), wanted_db(static_cast<std::size_t>(width), 2);
+        for (std::int64_t r = 0; r < rows * groups; ++r) {
+          const auto first = static_cast<std::size_t>(r * part), count = static_cast<std::size_t>(part);
+          double sum = 0, product = 0;
+          const auto dn = [&](std::size_t i) { return affine ? d[i] * scale[i % static_cast<std::size_t>(width)] : d[i]; };
+          for (std::size_t i = first; i < first + count; ++i) {
+            sum += dn(i) / static_cast<double>(part);
+            product += dn(i) * normed[i] / static_cast<double>(part);
+            wanted_dw[i % static_cast<std::size_t>(width)] += d[i] * normed[i];
+            wanted_db[i % static_cast<std::size_t>(width)] += d[i];
+          }
+          for (std::size_t i = first; i < first + count; ++i) {
+            wanted_dx[i] = (dn(i) - sum - normed[i] * product) * inverses[static_cast<std::size_t>(r)] + (affine ? rest[i] : 0);
+          }
+        }
+        const double scale_of_dx = *std::max_element(inverses.begin(), inverses.end());
+        const double dx_tolerance = tolerance() * std::max(1.0, scale_of_dx * scale_of_dx);
+        b_.layer_norm_backward(x.view(), affine ? w.view() : none, groups, mean.view(), inverse.view(), dy.view(),
+                               affine ? residual.view() : none, dx.view(), affine ? dweight.view() : none,
+                               affine ? dbias.view() : none);
+        expect_close("dx", dx.get(), wanted_dx, dx_tolerance);
+        EXPECT_TRUE(dx.guards_intact());
+        if (affine) {
+          expect_close("dweight", dweight.get(), wanted_dw, 10 * wide_tolerance());
+          check("dbias", dbias, wanted_db, true);
+          b_.layer_norm_backward(x.view(), w.view(), groups, mean.view(), inverse.view(), dy.view(), residual.view(),
+                                 residual.view(), dweight.view(), dbias.view());
+          expect_close("dx in place of the residual", residual.get(), dx.get(), 0);
+          b_.layer_norm_backward(x.view(), none, groups, mean.view(), inverse.view(), dy.view(), none, dx.view(), none, none);
+          b_.layer_norm_backward(x.view(), none, groups, mean.view(), inverse.view(), dy.view(), none, dy.view(), none, none);
+          expect_close("dx in place of dy", dy.get(), dx.get(), 0);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace smlp::test

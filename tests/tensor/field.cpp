@@ -1,0 +1,121 @@
+#include "tests/tensor/field.h"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+#include "core/random.h"
+
+namespace smlp::test {
+
+namespace {
+constexpr std::byte guard{0xA5};
+constexpr std::int64_t margin = 64;  // bytes before and after
+
+std::uint16_t to_bf16(double value) {
+  const auto bits = std::bit_cast<std::uint32_t>(static_cast<float>(value));
+  if (std::isnan(value)) return static_cast<std::uint16_t>(bits >> 16 | 0x40);
+  return static_cast<std::uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+float from_bf16(std::uint16_t bits) { return std::bit_cast<float>(std::uint32_t{bits} << 16); }
+}  // namespace
+
+double round_to(DType type, double value) {
+  if (type == DType::f64) return value;
+  if (type == DType::bf16) return static_cast<double>(from_bf16(to_bf16(value)));
+  return static_cast<double>(static_cast<float>(value));
+}
+
+Field::Field(Shape shape, DType type, std::int64_t gap, std::int64_t shift)
+    : shape_(shape), type_(type), gap_(gap), shift_(shift) {
+  const std::int64_t rows = shape.last() == 0 ? 0 : shape.size() / shape.last();
+  const std::int64_t elements = shift + rows * (shape.last() + gap);
+  bytes_.assign(static_cast<std::size_t>(2 * margin + elements * size_of(type)), guard);
+}
+
+std::size_t Field::place(std::int64_t element) const {
+  const std::int64_t width = shape_.last(), row = element / width, column = element % width;
+  return static_cast<std::size_t>(margin + (shift_ + row * (width + gap_) + column) * size_of(type_));
+}
+
+TensorView Field::view() {
+  TensorView view(bytes_.data() + margin + shift_ * size_of(type_), shape_, type_);
+  std::int64_t step = shape_.last() + gap_;
+  for (int i = shape_.rank() - 2; i >= 0; --i) {
+    view.stride[static_cast<std::size_t>(i)] = step;
+    step *= shape_[i];
+  }
+  return view;
+}
+
+void Field::set(const std::vector<double>& values) {
+  ASSERT_EQ(static_cast<std::int64_t>(values.size()), shape_.size());
+  for (std::int64_t i = 0; i < shape_.size(); ++i) {
+    std::byte* to = bytes_.data() + place(i);
+    const double value = values[static_cast<std::size_t>(i)];
+    const auto put = [to](auto typed) { std::memcpy(to, &typed, sizeof typed); };
+    switch (type_) {
+      case DType::f64: put(value); break;
+      case DType::f32: put(static_cast<float>(value)); break;
+      case DType::bf16: put(to_bf16(value)); break;
+      case DType::i32: put(static_cast<std::int32_t>(value)); break;
+      case DType::i64: put(static_cast<std::int64_t>(value)); break;
+      default: put(static_cast<std::uint8_t>(value)); break;
+    }
+  }
+}
+
+void Field::randomize(std::uint64_t seed, double scale) {
+  const RandomStream random(seed, "field");
+  std::vector<double> values(static_cast<std::size_t>(shape_.size()));
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = scale * (2 * random.uniform(i) - 1);
+  set(values);
+}
+
+std::vector<double> Field::get() const {
+  std::vector<double> values(static_cast<std::size_t>(shape_.size()));
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const std::byte* from = bytes_.data() + place(static_cast<std::int64_t>(i));
+    const auto take = [from](auto typed) {
+      std::memcpy(&typed, from, sizeof typed);
+      return typed;
+    };
+    switch (type_) {
+      case DType::f64: values[i] = take(double{}); break;
+      case DType::f32: values[i] = static_cast<double>(take(float{})); break;
+      case DType::bf16: values[i] = static_cast<double>(from_bf16(take(std::uint16_t{}))); break;
+      case DType::i32: values[i] = take(std::int32_t{}); break;
+      case DType::i64: values[i] = static_cast<double>(take(std::int64_t{})); break;
+      default: values[i] = take(std::uint8_t{}); break;
+    }
+  }
+  return values;
+}
+
+bool Field::guards_intact() const {
+  std::vector<bool> element(bytes_.size(), false);
+  for (std::int64_t i = 0; i < shape_.size(); ++i) {
+    for (std::int64_t b = 0; b < size_of(type_); ++b) element[place(i) + static_cast<std::size_t>(b)] = true;
+  }
+  for (std::size_t i = 0; i < bytes_.size(); ++i) {
+    if (!element[i] && bytes_[i] != guard) return false;
+  }
+  return true;
+}
+
+void expect_close(const char* what, const std::vector<double>& got, const std::vector<double>& wanted,
+                  double tolerance) {
+  ASSERT_EQ(got.size(), wanted.size()) << what;
+  std::size_t wrong = 0;
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    const bool both_nan = std::isnan(got[i]) && std::isnan(wanted[i]);
+    if (both_nan || std::abs(got[i] - wanted[i]) <= tolerance * (1 + std::abs(wanted[i]))) continue;
+    if (++wrong <= 3) ADD_FAILURE() << what << "[" << i << "] is " << got[i] << ", not " << wanted[i];
+  }
+  EXPECT_EQ(wrong, 0u) << what << ": wrong elements of " << got.size();
+}
+
+}  // namespace smlp::test
