@@ -31,13 +31,20 @@ double half_value(std::uint16_t bits) {
 
 double value_at(std::span<const std::byte> bytes, std::int64_t i, DType type) {
   switch (type) {
-    case DType::f64: return element<double>(bytes, i);
-    case DType::f32: return element<float>(bytes, i);
-    case DType::bf16: return std::bit_cast<float>(std::uint32_t{element<std::uint16_t>(bytes, i)} << 16);
-    case DType::f16: return half_value(element<std::uint16_t>(bytes, i));
-    case DType::i32: return element<std::int32_t>(bytes, i);
-    case DType::i64: return static_cast<double>(element<std::int64_t>(bytes, i));
-    case DType::u8: return element<std::uint8_t>(bytes, i);
+    case DType::f64:
+      return element<double>(bytes, i);
+    case DType::f32:
+      return element<float>(bytes, i);
+    case DType::bf16:
+      return std::bit_cast<float>(std::uint32_t{element<std::uint16_t>(bytes, i)} << 16);
+    case DType::f16:
+      return half_value(element<std::uint16_t>(bytes, i));
+    case DType::i32:
+      return element<std::int32_t>(bytes, i);
+    case DType::i64:
+      return static_cast<double>(element<std::int64_t>(bytes, i));
+    case DType::u8:
+      return element<std::uint8_t>(bytes, i);
   }
   return 0;
 }
@@ -102,7 +109,8 @@ TensorDifference compare_tensor(CheckpointReader& a, CheckpointReader& b, const 
 }
 
 bool same_bits(const std::vector<double>& a, const std::vector<double>& b) {
-  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0);
+  return a.size() == b.size() &&
+         (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0);
 }
 template <class T>
 bool same_bits(const T& a, const T& b) {
@@ -126,7 +134,9 @@ void compare_state(const char* kind, const Map& a, const Map& b, std::vector<Ten
   for (const auto& name : names) {
     const auto x = a.find(name), y = b.find(name);
     if (x != a.end() && y != b.end() && same_bits(x->second, y->second)) continue;
-    const auto text = [&](const auto& place, const Map& of) { return place == of.end() ? "nothing" : shown(place->second); };
+    const auto text = [&](const auto& place, const Map& of) {
+      return place == of.end() ? "nothing" : shown(place->second);
+    };
     TensorDifference difference;
     difference.name = fmt::format("run state: {}.{}", kind, name);
     difference.what = fmt::format("{} against {}", text(x, a), text(y, b));
@@ -151,7 +161,8 @@ std::vector<TensorDifference> difference_of(const RunState& a, const RunState& b
   return found;
 }
 
-std::vector<TensorDifference> diff_checkpoints(const std::filesystem::path& a, const std::filesystem::path& b) {
+std::vector<TensorDifference> diff_checkpoints(const std::filesystem::path& a,
+                                               const std::filesystem::path& b) {
   CheckpointReader first(a), second(b);
   const auto digests_a = digest_tensors(a), digests_b = digest_tensors(b);
   auto found = difference_of(first.manifest().state, second.manifest().state);
@@ -160,8 +171,9 @@ std::vector<TensorDifference> diff_checkpoints(const std::filesystem::path& a, c
     if (other == nullptr) {
       found.push_back(unlike(tensor.name, fmt::format("only in {}", a.string())));
     } else if (other->shape != tensor.shape || other->dtype != tensor.dtype) {
-      found.push_back(unlike(tensor.name, fmt::format("{} {} against {} {}", name_of(tensor.dtype), tensor.shape.text(),
-                                                      name_of(other->dtype), other->shape.text())));
+      found.push_back(
+          unlike(tensor.name, fmt::format("{} {} against {} {}", name_of(tensor.dtype), tensor.shape.text(),
+                                          name_of(other->dtype), other->shape.text())));
     } else if (digests_a.at(tensor.name) != digests_b.at(tensor.name)) {
       found.push_back(compare_tensor(first, second, tensor));
     }

@@ -28,13 +28,18 @@ void before(const char* operation) {
 
 std::string remedy(int reason) {
   switch (reason) {
-    case ENOSPC: return "; free some space, or lower checkpoint.keep_last";
-    case EDQUOT: return "; the disk quota of this user is used up";
-    case EFBIG: return "; the limit on a file's size (ulimit -f) is too low";
+    case ENOSPC:
+      return "; free some space, or lower checkpoint.keep_last";
+    case EDQUOT:
+      return "; the disk quota of this user is used up";
+    case EFBIG:
+      return "; the limit on a file's size (ulimit -f) is too low";
     case EACCES:
     case EPERM:
-    case EROFS: return "; make the checkpoint folder writable";
-    default: return "";
+    case EROFS:
+      return "; make the checkpoint folder writable";
+    default:
+      return "";
   }
 }
 
@@ -45,7 +50,9 @@ std::string remedy(int reason) {
 
 [[noreturn]] void fail(std::string_view doing, const fs::path& path) { fail(doing, path, errno); }
 
-fs::path parent_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
+fs::path parent_of(const fs::path& path) {
+  return path.has_parent_path() ? path.parent_path() : fs::path(".");
+}
 
 }  // namespace
 
@@ -75,7 +82,7 @@ DiskFile::~DiskFile() {
 }
 
 std::int64_t DiskFile::size() const {
-  struct stat facts{};
+  struct stat facts {};
   if (::fstat(descriptor_, &facts) != 0) fail("asking for the size of", path_);
   return facts.st_size;
 }
@@ -109,7 +116,8 @@ void DiskFile::read_at(std::span<std::byte> bytes, std::int64_t position) const 
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) fail(fmt::format("reading {} bytes at {} of", bytes.size(), position), path_);
     if (n == 0) {
-      throw Error(ExitCode::bad_data, fmt::format("{} ends at byte {}: it was cut off", path_.string(), position));
+      throw Error(ExitCode::bad_data,
+                  fmt::format("{} ends at byte {}: it was cut off", path_.string(), position));
     }
     bytes = bytes.subspan(static_cast<std::size_t>(n));
     position += n;
@@ -209,7 +217,8 @@ void sync_folder(const fs::path& path) {
   const int outcome = ::fsync(descriptor);
   const int reason = errno;
   ::close(descriptor);
-  if (outcome != 0 && reason != EINVAL) fail("flushing the folder", path, reason);  // EINVAL: not for folders here
+  if (outcome != 0 && reason != EINVAL)
+    fail("flushing the folder", path, reason);  // EINVAL: not for folders here
 }
 
 }  // namespace smlp

@@ -1,5 +1,5 @@
-// What a checkpoint does to the disk, operation by operation: throwing wrappers over POSIX whose sentences name
-// file and reason. HDF5 itself never touches the disk (docs/decisions/0020), so this is all there is.
+// What a checkpoint does to the disk, operation by operation: throwing wrappers over POSIX whose sentences
+// name file and reason. HDF5 itself never touches the disk (docs/decisions/0020), so this is all there is.
 #pragma once
 
 #include <atomic>
@@ -26,7 +26,8 @@ class DiskFile {
 
   const std::filesystem::path& path() const { return path_; }
   std::int64_t size() const;
-  void reserve(std::int64_t bytes);  // disk full shows here, before anything is written, where the disk can tell
+  void reserve(
+      std::int64_t bytes);  // disk full shows here, before anything is written, where the disk can tell
   void write_at(std::span<const std::byte> bytes, std::int64_t position);
   void read_at(std::span<std::byte> bytes, std::int64_t position) const;  // all of it, or Error(bad_data)
   void will_read_in_order() const;
@@ -64,8 +65,8 @@ void make_folder(const std::filesystem::path& path);  // with its parents; no er
 void write_file(const std::filesystem::path& path, std::string_view bytes);  // create, write, sync, close
 void rename_path(const std::filesystem::path& from, const std::filesystem::path& to);
 bool exchange_paths(const std::filesystem::path& a, const std::filesystem::path& b);  // false: the disk can't
-void remove_file(const std::filesystem::path& path);     // no error when absent
-void remove_folder(const std::filesystem::path& path);   // with what is in it; no error when absent
+void remove_file(const std::filesystem::path& path);                                  // no error when absent
+void remove_folder(const std::filesystem::path& path);  // with what is in it; no error when absent
 bool remove_if_empty(const std::filesystem::path& path) noexcept;
 void sync_folder(const std::filesystem::path& path);
 

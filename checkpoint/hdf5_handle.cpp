@@ -30,7 +30,8 @@ Hdf5Session::Hdf5Session() : lock_(library_mutex()) {
 void fail_hdf5(std::string_view doing) {
   std::string reason;
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_first, &reason);
-  throw Error(ExitCode::fault, fmt::format("HDF5: {} failed: {}", doing, reason.empty() ? "no reason given" : reason));
+  throw Error(ExitCode::fault,
+              fmt::format("HDF5: {} failed: {}", doing, reason.empty() ? "no reason given" : reason));
 }
 
 }  // namespace smlp

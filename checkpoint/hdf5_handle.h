@@ -1,5 +1,6 @@
-// Thin throwing wrappers over HDF5's C interface: identifiers that close themselves, and calls whose failure is a
-// sentence. Everything happens inside an Hdf5Session, so one thread of a process is in the library at a time.
+// Thin throwing wrappers over HDF5's C interface: identifiers that close themselves, and calls whose failure
+// is a sentence. Everything happens inside an Hdf5Session, so one thread of a process is in the library at a
+// time.
 #pragma once
 
 #include <hdf5.h>

@@ -13,14 +13,17 @@
 
 namespace smlp {
 
-static_assert(std::endian::native == std::endian::little, "checkpoints hold the bytes of little-endian machines");
+static_assert(std::endian::native == std::endian::little,
+              "checkpoints hold the bytes of little-endian machines");
 
 namespace {
 
 // Large datasets start at a page; small ones are packed.
 constexpr std::int64_t aligned_from = 64 << 10, alignment = 4096;
 
-std::string dataset_name(const std::string& tensor, std::int64_t offset) { return fmt::format("{}@{}", tensor, offset); }
+std::string dataset_name(const std::string& tensor, std::int64_t offset) {
+  return fmt::format("{}@{}", tensor, offset);
+}
 
 Hdf5Handle half_type() {
   Hdf5Handle type(H5Tcopy(H5T_IEEE_F32LE), H5Tclose, "making the type f16");
@@ -34,13 +37,20 @@ Hdf5Handle half_type() {
 Hdf5Handle file_type(DType type) {
   const auto copy = [](hid_t id) { return Hdf5Handle(H5Tcopy(id), H5Tclose, "copying a type"); };
   switch (type) {
-    case DType::f64: return copy(H5T_IEEE_F64LE);
-    case DType::f32: return copy(H5T_IEEE_F32LE);
-    case DType::bf16: return copy(H5T_STD_U16LE);
-    case DType::f16: return half_type();
-    case DType::i32: return copy(H5T_STD_I32LE);
-    case DType::i64: return copy(H5T_STD_I64LE);
-    case DType::u8: return copy(H5T_STD_U8LE);
+    case DType::f64:
+      return copy(H5T_IEEE_F64LE);
+    case DType::f32:
+      return copy(H5T_IEEE_F32LE);
+    case DType::bf16:
+      return copy(H5T_STD_U16LE);
+    case DType::f16:
+      return half_type();
+    case DType::i32:
+      return copy(H5T_STD_I32LE);
+    case DType::i64:
+      return copy(H5T_STD_I64LE);
+    case DType::u8:
+      return copy(H5T_STD_U8LE);
   }
   throw Error(ExitCode::fault, "a tensor has a type that checkpoints don't know");
 }
@@ -51,26 +61,34 @@ void set_fill(hid_t properties, hid_t type, DType dtype) {
     check_hdf5(H5Pset_fill_value(properties, type, &value), "setting the fill value");
   };
   switch (dtype) {
-    case DType::f64: return set(std::numeric_limits<double>::quiet_NaN());
-    case DType::f32: return set(std::numeric_limits<float>::quiet_NaN());
-    case DType::bf16: return set(std::uint16_t{0x7fc0});
-    case DType::f16: return set(std::uint16_t{0x7e00});
-    case DType::i32: return set(std::numeric_limits<std::int32_t>::min());
-    case DType::i64: return set(std::numeric_limits<std::int64_t>::min());
-    case DType::u8: return set(std::uint8_t{255});
+    case DType::f64:
+      return set(std::numeric_limits<double>::quiet_NaN());
+    case DType::f32:
+      return set(std::numeric_limits<float>::quiet_NaN());
+    case DType::bf16:
+      return set(std::uint16_t{0x7fc0});
+    case DType::f16:
+      return set(std::uint16_t{0x7e00});
+    case DType::i32:
+      return set(std::numeric_limits<std::int32_t>::min());
+    case DType::i64:
+      return set(std::numeric_limits<std::int64_t>::min());
+    case DType::u8:
+      return set(std::uint8_t{255});
   }
 }
 
 Hdf5Handle space_of(const std::vector<std::int64_t>& dims) {
   const std::vector<hsize_t> extent(dims.begin(), dims.end());
   if (extent.empty()) return {H5Screate(H5S_SCALAR), H5Sclose, "making a dataspace"};
-  return {H5Screate_simple(static_cast<int>(extent.size()), extent.data(), nullptr), H5Sclose, "making a dataspace"};
+  return {H5Screate_simple(static_cast<int>(extent.size()), extent.data(), nullptr), H5Sclose,
+          "making a dataspace"};
 }
 
 void put_attribute(hid_t where, const std::string& name, hid_t file_type_id, hid_t space, hid_t memory_type,
                    const void* values) {
-  Hdf5Handle attribute(H5Acreate2(where, name.c_str(), file_type_id, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose,
-                       "making the attribute " + name);
+  Hdf5Handle attribute(H5Acreate2(where, name.c_str(), file_type_id, space, H5P_DEFAULT, H5P_DEFAULT),
+                       H5Aclose, "making the attribute " + name);
   if (values == nullptr) return;  // an empty list
   check_hdf5(H5Awrite(attribute.id(), memory_type, values), "writing the attribute " + name);
 }
@@ -83,8 +101,7 @@ void put_list(hid_t where, const std::string& name, const std::vector<T>& values
   const auto space = count == 0   ? Hdf5Handle(H5Screate(H5S_NULL), H5Sclose, "making a dataspace")
                      : count == 1 ? space_of({})
                                   : space_of({count});
-  put_attribute(where, name, file_id, space.id(), memory_id,
-                values.empty() ? nullptr : values.data());
+  put_attribute(where, name, file_id, space.id(), memory_id, values.empty() ? nullptr : values.data());
 }
 
 void put_number(hid_t where, const std::string& name, std::int64_t value) {
@@ -120,7 +137,8 @@ Hdf5Handle dataset_properties() {
 }
 
 void select_box(hid_t space, const Box& box) {
-  const std::vector<hsize_t> start(box.start.begin(), box.start.end()), extent(box.extent.begin(), box.extent.end());
+  const std::vector<hsize_t> start(box.start.begin(), box.start.end()),
+      extent(box.extent.begin(), box.extent.end());
   check_hdf5(H5Sselect_hyperslab(space, H5S_SELECT_SET, start.data(), nullptr, extent.data(), nullptr),
              "selecting part of a dataset");
 }
@@ -130,7 +148,8 @@ struct Source {
   const StoredPiece* piece;
 };
 
-void put_whole_tensor(hid_t file, hid_t links, const LogicalTensor& tensor, const std::vector<Source>& sources) {
+void put_whole_tensor(hid_t file, hid_t links, const LogicalTensor& tensor,
+                      const std::vector<Source>& sources) {
   auto dims = dims_of(tensor.shape);
   if (dims.empty()) dims = {1};  // HDF5 has no virtual scalars
   const auto type = file_type(tensor.dtype);
@@ -151,8 +170,8 @@ void put_whole_tensor(hid_t file, hid_t links, const LogicalTensor& tensor, cons
   }
   check_hdf5(H5Sselect_all(space.id()), "selecting all of a dataset");
   const Hdf5Handle dataset(
-      H5Dcreate2(file, tensor.name.c_str(), type.id(), space.id(), links, properties.id(), H5P_DEFAULT), H5Dclose,
-      "creating the dataset " + tensor.name);
+      H5Dcreate2(file, tensor.name.c_str(), type.id(), space.id(), links, properties.id(), H5P_DEFAULT),
+      H5Dclose, "creating the dataset " + tensor.name);
   if (tensor.dtype == DType::bf16) put_text(dataset.id(), "dtype", name_of(tensor.dtype));
 }
 
@@ -174,8 +193,8 @@ ShardImage make_shard_image(const Sidecar& sidecar, const std::vector<PieceOutli
   for (const auto& piece : pieces) {
     const auto name = dataset_name(piece.tensor->name, piece.offset);
     const auto type = file_type(piece.tensor->dtype);
-    const Hdf5Handle dataset(H5Dcreate2(file.id(), name.c_str(), type.id(), space_of({piece.count}).id(), links.id(),
-                                        properties.id(), H5P_DEFAULT),
+    const Hdf5Handle dataset(H5Dcreate2(file.id(), name.c_str(), type.id(), space_of({piece.count}).id(),
+                                        links.id(), properties.id(), H5P_DEFAULT),
                              H5Dclose, "creating the dataset " + name);
     const haddr_t position = H5Dget_offset(dataset.id());
     if (position == HADDR_UNDEF) fail_hdf5("asking where the dataset " + name + " lies");
@@ -204,7 +223,8 @@ std::string make_whole_image(const Manifest& manifest) {
   for (const auto& [name, values] : manifest.state.numbers) put_list(file.id(), "numbers." + name, values);
   for (const auto& [name, values] : manifest.state.integers) put_list(file.id(), "integers." + name, values);
   for (const auto& [name, text] : manifest.state.texts) put_text(file.id(), "texts." + name, text);
-  for (const auto& tensor : manifest.tensors) put_whole_tensor(file.id(), links.id(), tensor, sources[tensor.name]);
+  for (const auto& tensor : manifest.tensors)
+    put_whole_tensor(file.id(), links.id(), tensor, sources[tensor.name]);
   file.close("closing whole.h5");
   std::string text(static_cast<std::size_t>(bytes.end()), '\0');
   bytes.read(0, std::as_writable_bytes(std::span(text)));

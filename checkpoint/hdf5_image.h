@@ -1,5 +1,5 @@
-// The HDF5 side of a checkpoint: what surrounds the data of a shard, and the file that shows every tensor whole.
-// Both are made in memory; the caller writes them to disk.
+// The HDF5 side of a checkpoint: what surrounds the data of a shard, and the file that shows every tensor
+// whole. Both are made in memory; the caller writes them to disk.
 #pragma once
 
 #include <cstdint>

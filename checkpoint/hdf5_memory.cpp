@@ -107,8 +107,9 @@ Hdf5Handle memory_access(SparseBytes& bytes, std::int64_t aligned_from, std::int
   check_hdf5(H5Pset_driver(access.id(), memory_driver(), &info), "choosing the file driver");
   check_hdf5(H5Pset_libver_bounds(access.id(), H5F_LIBVER_V18, H5F_LIBVER_V110), "choosing the file version");
   check_hdf5(H5Pset_fclose_degree(access.id(), H5F_CLOSE_STRONG), "choosing how files close");
-  check_hdf5(H5Pset_alignment(access.id(), static_cast<hsize_t>(aligned_from), static_cast<hsize_t>(alignment)),
-             "choosing the alignment");
+  check_hdf5(
+      H5Pset_alignment(access.id(), static_cast<hsize_t>(aligned_from), static_cast<hsize_t>(alignment)),
+      "choosing the alignment");
   return access;
 }
 

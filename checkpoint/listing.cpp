@@ -88,7 +88,8 @@ fs::path find_checkpoint(const fs::path& run_or_checkpoint, std::vector<Checkpoi
     return newest_valid(fs::is_directory(path / "checkpoints") ? path / "checkpoints" : path, path, rejected);
   }
   const auto info = verify_checkpoint(path);
-  if (!info.valid) throw Error(ExitCode::bad_data, fmt::format("{} does not hold: {}", path.string(), info.reason));
+  if (!info.valid)
+    throw Error(ExitCode::bad_data, fmt::format("{} does not hold: {}", path.string(), info.reason));
   return path;
 }
 

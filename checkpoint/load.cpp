@@ -17,14 +17,15 @@ const LogicalTensor& matching_tensor(const CheckpointReader& reader, const Piece
   const auto& tensor = reader.tensor(piece.name);
   if (tensor.shape != piece.global_shape || tensor.dtype != piece.local.dtype) {
     throw Error(ExitCode::bad_data,
-                fmt::format("{}: tensor {} is {} {} there, {} {} in this run", reader.path().string(), piece.name,
-                            name_of(tensor.dtype), tensor.shape.text(), name_of(piece.local.dtype),
-                            piece.global_shape.text()));
+                fmt::format("{}: tensor {} is {} {} there, {} {} in this run", reader.path().string(),
+                            piece.name, name_of(tensor.dtype), tensor.shape.text(),
+                            name_of(piece.local.dtype), piece.global_shape.text()));
   }
   return tensor;
 }
 
-void check_nothing_unread(const CheckpointReader& reader, std::span<const Piece> pieces, const LoadOptions& options) {
+void check_nothing_unread(const CheckpointReader& reader, std::span<const Piece> pieces,
+                          const LoadOptions& options) {
   std::set<std::string_view> wanted;
   for (const auto& piece : pieces) wanted.insert(piece.name);
   for (const auto& tensor : reader.manifest().tensors) {

@@ -72,7 +72,8 @@ RunState run_state_from(const json& object) {
 json to_json(const std::vector<LogicalTensor>& tensors) {
   json list = json::array();
   for (const auto& tensor : tensors) {
-    list.push_back({{"name", tensor.name}, {"dtype", name_of(tensor.dtype)}, {"shape", dims_of(tensor.shape)}});
+    list.push_back(
+        {{"name", tensor.name}, {"dtype", name_of(tensor.dtype)}, {"shape", dims_of(tensor.shape)}});
   }
   return list;
 }
@@ -94,14 +95,15 @@ json to_json(const StoredShard& shard) {
                       {"position", piece.position},
                       {"digest", piece.digest}});
   }
-  return {{"file", shard.file}, {"size", shard.size}, {"frame_digest", shard.frame_digest}, {"pieces", pieces}};
+  return {
+      {"file", shard.file}, {"size", shard.size}, {"frame_digest", shard.frame_digest}, {"pieces", pieces}};
 }
 
 StoredShard shard_from(const json& object) {
   StoredShard shard{object.at("file"), object.at("size"), object.at("frame_digest"), {}};
   for (const auto& item : object.at("pieces")) {
-    shard.pieces.push_back({item.at("tensor"), item.at("offset"), item.at("count"), item.at("position"),
-                            item.at("digest")});
+    shard.pieces.push_back(
+        {item.at("tensor"), item.at("offset"), item.at("count"), item.at("position"), item.at("digest")});
   }
   return shard;
 }
@@ -121,7 +123,8 @@ void check_places(const Manifest& manifest) {
     std::int64_t end = 0;
     for (const auto& piece : shard.pieces) {
       const auto* tensor = manifest.find(piece.tensor);
-      if (tensor == nullptr) refuse(fmt::format("{} holds a piece of {}, which is not listed", shard.file, piece.tensor));
+      if (tensor == nullptr)
+        refuse(fmt::format("{} holds a piece of {}, which is not listed", shard.file, piece.tensor));
       if (piece.position < end || piece.count < 0) {
         refuse(fmt::format("pieces overlap in {} at byte {}", shard.file, piece.position));
       }
@@ -144,12 +147,18 @@ auto parsed(const char* what, const Parse& parse) {
 
 Shape shape_of(const std::vector<std::int64_t>& dims) {
   switch (dims.size()) {
-    case 0: return {};
-    case 1: return {dims[0]};
-    case 2: return {dims[0], dims[1]};
-    case 3: return {dims[0], dims[1], dims[2]};
-    case 4: return {dims[0], dims[1], dims[2], dims[3]};
-    default: refuse(fmt::format("it names a tensor of {} dimensions; four are the most", dims.size()));
+    case 0:
+      return {};
+    case 1:
+      return {dims[0]};
+    case 2:
+      return {dims[0], dims[1]};
+    case 3:
+      return {dims[0], dims[1], dims[2]};
+    case 4:
+      return {dims[0], dims[1], dims[2], dims[3]};
+    default:
+      refuse(fmt::format("it names a tensor of {} dimensions; four are the most", dims.size()));
   }
 }
 
@@ -160,8 +169,9 @@ std::vector<std::int64_t> dims_of(const Shape& shape) {
 }
 
 const LogicalTensor* Manifest::find(const std::string& name) const {
-  const auto place = std::lower_bound(tensors.begin(), tensors.end(), name,
-                                      [](const LogicalTensor& tensor, const std::string& key) { return tensor.name < key; });
+  const auto place =
+      std::lower_bound(tensors.begin(), tensors.end(), name,
+                       [](const LogicalTensor& tensor, const std::string& key) { return tensor.name < key; });
   return place != tensors.end() && place->name == name ? &*place : nullptr;
 }
 
@@ -174,15 +184,16 @@ std::int64_t Manifest::bytes() const {
 std::string to_text(const Manifest& manifest) {
   json shards = json::array();
   for (const auto& shard : manifest.shards) shards.push_back(to_json(shard));
-  return sealed({{"format", "smlp checkpoint"},
-                 {"version", checkpoint_format_version},
-                 {"step", manifest.step},
-                 {"attempt", manifest.attempt},
-                 {"ranks", manifest.ranks},
-                 {"run_state", to_json(manifest.state)},
-                 {"tensors", to_json(manifest.tensors)},
-                 {"shards", shards},
-                 {"whole", {{"file", whole_name}, {"size", manifest.whole_size}, {"digest", manifest.whole_digest}}}});
+  return sealed(
+      {{"format", "smlp checkpoint"},
+       {"version", checkpoint_format_version},
+       {"step", manifest.step},
+       {"attempt", manifest.attempt},
+       {"ranks", manifest.ranks},
+       {"run_state", to_json(manifest.state)},
+       {"tensors", to_json(manifest.tensors)},
+       {"shards", shards},
+       {"whole", {{"file", whole_name}, {"size", manifest.whole_size}, {"digest", manifest.whole_digest}}}});
 }
 
 std::string to_text(const Sidecar& sidecar) {
@@ -200,8 +211,13 @@ Manifest parse_manifest(const std::string& text) {
   auto manifest = parsed("manifest", [&] {
     const json object = opened(text);
     check_kind(object, "smlp checkpoint");
-    Manifest m{object.at("step"), object.at("attempt"), object.at("ranks"), run_state_from(object.at("run_state")),
-               tensors_from(object.at("tensors")), {}, object.at("whole").at("size"),
+    Manifest m{object.at("step"),
+               object.at("attempt"),
+               object.at("ranks"),
+               run_state_from(object.at("run_state")),
+               tensors_from(object.at("tensors")),
+               {},
+               object.at("whole").at("size"),
                object.at("whole").at("digest")};
     for (const auto& shard : object.at("shards")) m.shards.push_back(shard_from(shard));
     return m;
@@ -216,9 +232,12 @@ Sidecar parse_sidecar(const std::string& text) {
   return parsed("sidecar of a shard", [&] {
     const json object = opened(text);
     check_kind(object, "smlp shard");
-    return Sidecar{object.at("step"),  object.at("attempt"),
-                   object.at("rank"),  object.at("ranks"),
-                   tensors_from(object.at("tensors")), shard_from(object.at("shard"))};
+    return Sidecar{object.at("step"),
+                   object.at("attempt"),
+                   object.at("rank"),
+                   object.at("ranks"),
+                   tensors_from(object.at("tensors")),
+                   shard_from(object.at("shard"))};
   });
 }
 
@@ -233,14 +252,16 @@ Manifest read_manifest(const std::filesystem::path& checkpoint) {
   }
 }
 
-std::string coverage_fault(const std::vector<LogicalTensor>& tensors, const std::vector<StoredShard>& shards) {
+std::string coverage_fault(const std::vector<LogicalTensor>& tensors,
+                           const std::vector<StoredShard>& shards) {
   struct Range {
     std::int64_t offset, count;
     const std::string* file;
   };
   std::map<std::string, std::vector<Range>> ranges;
   for (const auto& shard : shards) {
-    for (const auto& piece : shard.pieces) ranges[piece.tensor].push_back({piece.offset, piece.count, &shard.file});
+    for (const auto& piece : shard.pieces)
+      ranges[piece.tensor].push_back({piece.offset, piece.count, &shard.file});
   }
   for (const auto& tensor : tensors) {
     auto& list = ranges[tensor.name];

@@ -1,6 +1,7 @@
-// The one file that says what a checkpoint is: run state, tensors, and for every shard where each piece lies and
-// what its digest is. The first line holds the digest of all that follows, so the manifest vouches for itself and
-// for every other file. A sidecar is a rank's part of it, on its way to rank 0. docs/checkpoint_format.md.
+// The one file that says what a checkpoint is: run state, tensors, and for every shard where each piece lies
+// and what its digest is. The first line holds the digest of all that follows, so the manifest vouches for
+// itself and for every other file. A sidecar is a rank's part of it, on its way to rank 0.
+// docs/checkpoint_format.md.
 #pragma once
 
 #include <filesystem>
@@ -54,12 +55,14 @@ struct Sidecar {
 
 std::string to_text(const Manifest& manifest);
 std::string to_text(const Sidecar& sidecar);
-// Throw Error(bad_data) with the reason when the text was changed, is of a newer format, or contradicts itself.
+// Throw Error(bad_data) with the reason when the text was changed, is of a newer format, or contradicts
+// itself.
 Manifest parse_manifest(const std::string& text);
 Sidecar parse_sidecar(const std::string& text);
 Manifest read_manifest(const std::filesystem::path& checkpoint);
 
-// "" when the shards hold every element of every tensor exactly once, else a sentence naming tensor and place.
+// "" when the shards hold every element of every tensor exactly once, else a sentence naming tensor and
+// place.
 std::string coverage_fault(const std::vector<LogicalTensor>& tensors, const std::vector<StoredShard>& shards);
 
 // Bit for bit; empty when equal.

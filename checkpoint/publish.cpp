@@ -29,9 +29,10 @@ void await_file(const fs::path& path, double patience_seconds) {
   const auto deadline = steady_clock::now() + duration<double>(patience_seconds);
   while (!fs::exists(path)) {
     if (steady_clock::now() >= deadline) {
-      throw Error(ExitCode::io_failed, fmt::format("{} did not show up within {} s, though its rank wrote it; is the "
-                                                   "checkpoint folder shared by all ranks?",
-                                                   path.string(), patience_seconds));
+      throw Error(ExitCode::io_failed,
+                  fmt::format("{} did not show up within {} s, though its rank wrote it; is the "
+                              "checkpoint folder shared by all ranks?",
+                              path.string(), patience_seconds));
     }
     std::this_thread::sleep_for(10ms);
   }
@@ -139,9 +140,10 @@ void let_go(const WriterOptions& options, const fs::path& checkpoint, std::int64
 void raise_fence(const fs::path& root, int attempt) {
   const int fence = read_fence(root);
   if (fence > attempt) {
-    throw Error(ExitCode::call_again, fmt::format("attempt {} of this run has taken over; attempt {} publishes no more "
-                                                  "checkpoints in {}",
-                                                  fence, attempt, root.string()));
+    throw Error(ExitCode::call_again,
+                fmt::format("attempt {} of this run has taken over; attempt {} publishes no more "
+                            "checkpoints in {}",
+                            fence, attempt, root.string()));
   }
   if (fence == attempt) return;
   make_folder(root);
@@ -181,7 +183,8 @@ void apply_retention(const WriterOptions& options) {
   const auto all = list_checkpoints(options.root, false);
   const auto sound = static_cast<int>(std::ranges::count_if(all, &CheckpointInfo::valid));
   if (sound == 0) return;
-  int to_pass = std::max(0, sound - std::max(1, options.keep_last));  // sound ones older than the last keep_last
+  int to_pass =
+      std::max(0, sound - std::max(1, options.keep_last));  // sound ones older than the last keep_last
   std::int64_t oldest_recent = 0;
   for (const auto& checkpoint : all) {
     const bool every = options.keep_every > 0 && checkpoint.step % options.keep_every == 0;

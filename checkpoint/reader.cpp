@@ -52,8 +52,9 @@ const LogicalTensor& CheckpointReader::tensor(const std::string& name) const {
   std::vector<std::string> names;
   for (const auto& tensor : manifest_.tensors) names.push_back(tensor.name);
   const auto nearest = nearest_name(name, names);
-  throw Error(ExitCode::bad_data, fmt::format("{} holds no tensor {}{}", checkpoint_.string(), name,
-                                              nearest.empty() ? "" : fmt::format("; the nearest name is {}", nearest)));
+  throw Error(ExitCode::bad_data,
+              fmt::format("{} holds no tensor {}{}", checkpoint_.string(), name,
+                          nearest.empty() ? "" : fmt::format("; the nearest name is {}", nearest)));
 }
 
 DiskFile& CheckpointReader::open(const StoredShard& shard) {
@@ -62,8 +63,8 @@ DiskFile& CheckpointReader::open(const StoredShard& shard) {
   return files_.emplace(shard.file, DiskFile::open(checkpoint_ / shard.file)).first->second;
 }
 
-void CheckpointReader::read_part(const Place& place, const LogicalTensor& tensor, std::int64_t from, std::int64_t to,
-                                 const Sink& sink) {
+void CheckpointReader::read_part(const Place& place, const LogicalTensor& tensor, std::int64_t from,
+                                 std::int64_t to, const Sink& sink) {
   const auto& [shard, piece] = place;
   const auto element = size_of(tensor.dtype);
   const auto step = static_cast<std::int64_t>(block_bytes) / element;
@@ -84,7 +85,8 @@ void CheckpointReader::read_part(const Place& place, const LogicalTensor& tensor
   }
 }
 
-void CheckpointReader::read(const LogicalTensor& tensor, std::int64_t offset, std::int64_t count, const Sink& sink) {
+void CheckpointReader::read(const LogicalTensor& tensor, std::int64_t offset, std::int64_t count,
+                            const Sink& sink) {
   const auto end = offset + count;
   expect(offset >= 0 && end <= tensor.shape.size(), "checkpoint: a range beyond the end of its tensor");
   if (count == 0) return;

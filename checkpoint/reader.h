@@ -1,4 +1,5 @@
-// Reads logical tensors out of a checkpoint, whatever layout wrote it: bytes at the places the manifest names.
+// Reads logical tensors out of a checkpoint, whatever layout wrote it: bytes at the places the manifest
+// names.
 #pragma once
 
 #include <filesystem>
@@ -22,8 +23,9 @@ class CheckpointReader {
   const Manifest& manifest() const { return manifest_; }
   const LogicalTensor& tensor(const std::string& name) const;  // throws Error(bad_data) with the nearest name
 
-  // Elements [offset, offset + count), in order, in blocks: sink(first element, bytes). Where a stored piece lies
-  // wholly within the range its digest is compared, after its last block; a difference throws Error(bad_data).
+  // Elements [offset, offset + count), in order, in blocks: sink(first element, bytes). Where a stored piece
+  // lies wholly within the range its digest is compared, after its last block; a difference throws
+  // Error(bad_data).
   using Sink = std::function<void(std::int64_t, std::span<const std::byte>)>;
   void read(const LogicalTensor& tensor, std::int64_t offset, std::int64_t count, const Sink& sink);
   std::vector<std::byte> read_all(const LogicalTensor& tensor);
@@ -34,7 +36,8 @@ class CheckpointReader {
     const StoredPiece* piece;
   };
   DiskFile& open(const StoredShard& shard);
-  void read_part(const Place& place, const LogicalTensor& tensor, std::int64_t from, std::int64_t to, const Sink& sink);
+  void read_part(const Place& place, const LogicalTensor& tensor, std::int64_t from, std::int64_t to,
+                 const Sink& sink);
 
   std::filesystem::path checkpoint_;
   Manifest manifest_;

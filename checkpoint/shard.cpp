@@ -54,8 +54,9 @@ void check_piece(const Piece& piece) {
     refuse(fmt::format("checkpoint: the piece of {} is strided", piece.name));
   }
   if (piece.offset < 0 || piece.offset + piece.local.size() > piece.global_shape.size()) {
-    refuse(fmt::format("checkpoint: the piece of {} covers elements [{}, {}) of a tensor of shape {}", piece.name,
-                       piece.offset, piece.offset + piece.local.size(), piece.global_shape.text()));
+    refuse(fmt::format("checkpoint: the piece of {} covers elements [{}, {}) of a tensor of shape {}",
+                       piece.name, piece.offset, piece.offset + piece.local.size(),
+                       piece.global_shape.text()));
   }
 }
 
@@ -64,7 +65,8 @@ void check_groups(const std::map<std::string, LogicalTensor>& tensors) {
   for (const auto& [name, tensor] : tensors) {
     for (auto slash = name.find('/'); slash != std::string::npos; slash = name.find('/', slash + 1)) {
       if (tensors.contains(name.substr(0, slash))) {
-        refuse(fmt::format("checkpoint: tensor {} is named like the group of {}", name.substr(0, slash), name));
+        refuse(
+            fmt::format("checkpoint: tensor {} is named like the group of {}", name.substr(0, slash), name));
       }
     }
   }
@@ -87,8 +89,9 @@ std::vector<LogicalTensor> collect_tensors(std::span<const Piece> pieces) {
 }
 
 std::size_t index_of(const std::vector<LogicalTensor>& tensors, const std::string& name) {
-  const auto place = std::lower_bound(tensors.begin(), tensors.end(), name,
-                                      [](const LogicalTensor& tensor, const std::string& key) { return tensor.name < key; });
+  const auto place =
+      std::lower_bound(tensors.begin(), tensors.end(), name,
+                       [](const LogicalTensor& tensor, const std::string& key) { return tensor.name < key; });
   return static_cast<std::size_t>(place - tensors.begin());
 }
 
@@ -131,7 +134,8 @@ class ShardStream {
 };
 
 // From front to back, frame and pieces as they come; fills in positions and digests.
-void stream_shard(DiskFile& file, const ShardImage& image, ShardPlan& plan, Staging& staging, std::stop_token stop) {
+void stream_shard(DiskFile& file, const ShardImage& image, ShardPlan& plan, Staging& staging,
+                  std::stop_token stop) {
   std::vector<std::size_t> order(plan.parts.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
   std::sort(order.begin(), order.end(),
@@ -177,7 +181,8 @@ ShardPlan plan_shard(std::span<const Piece> pieces, const WriterOptions& options
   return plan;
 }
 
-void write_shard(const std::filesystem::path& folder, ShardPlan& plan, Staging& staging, std::stop_token stop) {
+void write_shard(const std::filesystem::path& folder, ShardPlan& plan, Staging& staging,
+                 std::stop_token stop) {
   const auto sidecar_path = folder / sidecar_name(plan.sidecar.rank);
   remove_file(sidecar_path);  // of a failed save of the same step
   std::vector<PieceOutline> outlines;

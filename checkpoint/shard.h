@@ -1,4 +1,5 @@
-// One rank's part of a save: which pieces it writes, their copy in host memory, the shard file and its sidecar.
+// One rank's part of a save: which pieces it writes, their copy in host memory, the shard file and its
+// sidecar.
 #pragma once
 
 #include <filesystem>
@@ -43,6 +44,7 @@ struct ShardPlan {
 ShardPlan plan_shard(std::span<const Piece> pieces, const WriterOptions& options, std::int64_t step);
 
 // Writes rank-….h5 and rank-….json into `folder`, both flushed to the disk, and the folder too.
-void write_shard(const std::filesystem::path& folder, ShardPlan& plan, Staging& staging, std::stop_token stop);
+void write_shard(const std::filesystem::path& folder, ShardPlan& plan, Staging& staging,
+                 std::stop_token stop);
 
 }  // namespace smlp

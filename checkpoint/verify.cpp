@@ -24,7 +24,8 @@ std::string shard_fault(const fs::path& path, const StoredShard& shard, const Ma
   file.will_read_in_order();
   const auto feed = [&](Digest& digest, std::int64_t at, std::int64_t end) {
     while (at < end) {
-      const auto part = std::span(block).first(static_cast<std::size_t>(std::min<std::int64_t>(end - at, block_bytes)));
+      const auto part =
+          std::span(block).first(static_cast<std::size_t>(std::min<std::int64_t>(end - at, block_bytes)));
       file.read_at(part, at);
       digest.update(part);
       at += std::ssize(part);
@@ -32,7 +33,9 @@ std::string shard_fault(const fs::path& path, const StoredShard& shard, const Ma
   };
   Digest frame;
   std::string fault;
-  const auto element_bytes = [&](const StoredPiece& piece) { return size_of(manifest.find(piece.tensor)->dtype); };
+  const auto element_bytes = [&](const StoredPiece& piece) {
+    return size_of(manifest.find(piece.tensor)->dtype);
+  };
   walk_shard(shard, element_bytes, [&](std::int64_t at, std::int64_t end, const StoredPiece* piece) {
     if (piece == nullptr) return feed(frame, at, end);
     if (!fault.empty()) return;
@@ -52,15 +55,18 @@ std::string shard_fault(const fs::path& path, const StoredShard& shard, const Ma
 std::string whole_fault(const fs::path& path, const Manifest& manifest) {
   std::vector<std::byte> bytes(static_cast<std::size_t>(manifest.whole_size));
   DiskFile::open(path).read_at(bytes, 0);
-  return digest_of(bytes) == manifest.whole_digest ? "" : fmt::format("{} does not match its digest", path.string());
+  return digest_of(bytes) == manifest.whole_digest
+             ? ""
+             : fmt::format("{} does not match its digest", path.string());
 }
 
 std::string fault_of_part(const fs::path& checkpoint, const Manifest& manifest, int part, int parts) {
   if (auto fault = missing_file(checkpoint, manifest); !fault.empty()) return fault;
   const auto shards = manifest.shards.size();
   for (auto i = static_cast<std::size_t>(part); i <= shards; i += static_cast<std::size_t>(parts)) {
-    auto fault = i == shards ? whole_fault(checkpoint / whole_name, manifest)
-                             : shard_fault(checkpoint / manifest.shards[i].file, manifest.shards[i], manifest);
+    auto fault = i == shards
+                     ? whole_fault(checkpoint / whole_name, manifest)
+                     : shard_fault(checkpoint / manifest.shards[i].file, manifest.shards[i], manifest);
     if (!fault.empty()) return fault;
   }
   return "";

@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -25,8 +26,15 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// The training loop goes first where both want the same core.
-void be_modest() { ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), 5); }
+// The training loop goes first where both want the same core, and the signals are its own. SIGXFSZ is blocked
+// with them: a file that meets its size limit is an error like a full disk, not the end of the process.
+void be_modest() {
+  ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), 5);
+  sigset_t signals;
+  sigfillset(&signals);
+  for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT}) sigdelset(&signals, fault);
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+}
 
 // For what must not fail because it cleans up after a failure.
 template <class Action>
@@ -70,7 +78,8 @@ struct CheckpointWriter::Impl {
   }
 
   void fail(const std::string& reason) {
-    tell(State::failed, fmt::format("the checkpoint of step {} failed on rank {}: {}", step, options.rank, reason));
+    tell(State::failed,
+         fmt::format("the checkpoint of step {} failed on rank {}: {}", step, options.rank, reason));
   }
 
   void remove_my_files() noexcept {
@@ -122,7 +131,8 @@ struct CheckpointWriter::Impl {
   }
 };
 
-CheckpointWriter::CheckpointWriter(WriterOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {
+CheckpointWriter::CheckpointWriter(WriterOptions options)
+    : impl_(std::make_unique<Impl>(std::move(options))) {
   if (impl_->options.rank == 0) quietly([&] { raise_fence(impl_->options.root, impl_->options.attempt); });
 }
 
@@ -151,7 +161,9 @@ void CheckpointWriter::begin(Backend& backend, std::span<const Piece> pieces, co
   my.stall_seconds = seconds_since(start);
 }
 
-CheckpointWriter::State CheckpointWriter::state() const { return impl_->state.load(std::memory_order_acquire); }
+CheckpointWriter::State CheckpointWriter::state() const {
+  return impl_->state.load(std::memory_order_acquire);
+}
 
 std::string CheckpointWriter::failure() const {
   const std::lock_guard lock(impl_->mutex);

@@ -5,8 +5,8 @@
 #include <cmath>
 #include <limits>
 
-#include "checkpoint/digest.h"
 #include "checkpoint/boxes.h"
+#include "checkpoint/digest.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/names.h"
 #include "core/error.h"
@@ -62,7 +62,10 @@ Manifest small_manifest() {
           .ranks = 2,
           .state = sample_state(12),
           .tensors = {{"a", {4, 2}, DType::bf16}, {"b", {3}, DType::f64}},
-          .shards = {{"rank-0000.h5", 400, digest_of("x"), {{"a", 0, 3, 100, digest_of("y")}, {"b", 0, 3, 110, digest_of("z")}}},
+          .shards = {{"rank-0000.h5",
+                      400,
+                      digest_of("x"),
+                      {{"a", 0, 3, 100, digest_of("y")}, {"b", 0, 3, 110, digest_of("z")}}},
                      {"rank-0001.h5", 300, digest_of("w"), {{"a", 3, 5, 200, digest_of("v")}}}},
           .whole_size = 1000,
           .whole_digest = digest_of("whole")};
@@ -87,14 +90,19 @@ TEST(Manifest, ComesBackAsItWasWritten) {
 
 TEST(Manifest, NumbersKeepEveryBit) {
   Manifest manifest = small_manifest();
-  std::vector<double> values = {0.1, 1.0 / 3, std::numeric_limits<double>::min(), std::numeric_limits<double>::max(),
-                                std::numeric_limits<double>::denorm_min(), -HUGE_VAL};
+  std::vector<double> values = {0.1,
+                                1.0 / 3,
+                                std::numeric_limits<double>::min(),
+                                std::numeric_limits<double>::max(),
+                                std::numeric_limits<double>::denorm_min(),
+                                -HUGE_VAL};
   for (std::uint64_t i = 0; i < 1000; ++i) {
     const double value = std::bit_cast<double>(i * 0x9e3779b97f4a7c15u);
     if (!std::isnan(value)) values.push_back(value);
   }
   manifest.state.numbers["values"] = values;
-  manifest.state.integers["seed"] = {std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::int64_t>::max()};
+  manifest.state.integers["seed"] = {std::numeric_limits<std::int64_t>::min(),
+                                     std::numeric_limits<std::int64_t>::max()};
   EXPECT_TRUE(difference_of(parse_manifest(to_text(manifest)).state, manifest.state).empty());
 }
 
@@ -124,15 +132,20 @@ TEST(Manifest, RefusesWhatContradictsItself) {
     return "";
   };
   EXPECT_EQ(refused([](Manifest&) {}), "");
-  EXPECT_EQ(refused([](Manifest& m) { m.shards[1].pieces.clear(); }), "no shard holds element 3 of tensor a [4, 2]");
-  EXPECT_EQ(refused([](Manifest& m) { m.shards[1].pieces[0].offset = 4; }), "no shard holds element 3 of tensor a [4, 2]");
-  EXPECT_EQ(refused([](Manifest& m) { m.shards[1].pieces[0].count = 4; }), "no shard holds element 7 of tensor a [4, 2]");
+  EXPECT_EQ(refused([](Manifest& m) { m.shards[1].pieces.clear(); }),
+            "no shard holds element 3 of tensor a [4, 2]");
+  EXPECT_EQ(refused([](Manifest& m) { m.shards[1].pieces[0].offset = 4; }),
+            "no shard holds element 3 of tensor a [4, 2]");
+  EXPECT_EQ(refused([](Manifest& m) { m.shards[1].pieces[0].count = 4; }),
+            "no shard holds element 7 of tensor a [4, 2]");
   EXPECT_EQ(refused([](Manifest& m) { m.shards[1].pieces[0].count = 6; }),
             "tensor a [4, 2] is stored beyond its last element");
   EXPECT_EQ(refused([](Manifest& m) { m.shards[1].pieces[0].offset = 2; }),
             "tensor a is stored twice from element 2 on, the second time in rank-0001.h5");
-  EXPECT_EQ(refused([](Manifest& m) { m.shards[0].pieces[1].position = 105; }), "pieces overlap in rank-0000.h5 at byte 105");
-  EXPECT_EQ(refused([](Manifest& m) { m.shards[0].size = 120; }), "the pieces of rank-0000.h5 go beyond its end");
+  EXPECT_EQ(refused([](Manifest& m) { m.shards[0].pieces[1].position = 105; }),
+            "pieces overlap in rank-0000.h5 at byte 105");
+  EXPECT_EQ(refused([](Manifest& m) { m.shards[0].size = 120; }),
+            "the pieces of rank-0000.h5 go beyond its end");
   EXPECT_EQ(refused([](Manifest& m) { m.tensors.erase(m.tensors.begin()); }),
             "rank-0000.h5 holds a piece of a, which is not listed");
 }

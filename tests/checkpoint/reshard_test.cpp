@@ -68,7 +68,8 @@ TEST(Load, WholeTensorsWithoutALayout) {
     read_tensor(path, "blocks.0.norm.wieght");
     FAIL();
   } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find("the nearest name is blocks.0.norm.weight"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("the nearest name is blocks.0.norm.weight"), std::string::npos)
+        << error.what();
   }
 }
 
@@ -93,14 +94,20 @@ TEST(Load, RefusesAnotherModel) {
     return load_complaint(path, memory);
   };
   EXPECT_EQ(complaint([](auto&) {}), "");
-  EXPECT_NE(complaint([](auto& t) { t[0].shape = {5, 37}; }).find("embedding.weight is f32 [37, 5] there, f32 [5, 37]"),
+  EXPECT_NE(complaint([](auto& t) {
+              t[0].shape = {5, 37};
+            }).find("embedding.weight is f32 [37, 5] there, f32 [5, 37]"),
             std::string::npos);
-  EXPECT_NE(complaint([](auto& t) { t[0].dtype = DType::i32; }).find("embedding.weight is f32 [37, 5] there, i32"),
+  EXPECT_NE(
+      complaint([](auto& t) { t[0].dtype = DType::i32; }).find("embedding.weight is f32 [37, 5] there, i32"),
+      std::string::npos);
+  EXPECT_NE(complaint([](auto& t) {
+              t.push_back({"head.bias", {3}, DType::f32, Spread::replicated});
+            }).find("holds no tensor head.bias"),
             std::string::npos);
-  EXPECT_NE(complaint([](auto& t) { t.push_back({"head.bias", {3}, DType::f32, Spread::replicated}); })
-                .find("holds no tensor head.bias"),
-            std::string::npos);
-  EXPECT_NE(complaint([](auto& t) { t.erase(t.begin()); }).find("holds tensor embedding.weight, which this run's model"),
+  EXPECT_NE(complaint([](auto& t) {
+              t.erase(t.begin());
+            }).find("holds tensor embedding.weight, which this run's model"),
             std::string::npos);
 }
 

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -20,26 +21,34 @@ namespace fs = std::filesystem;
 
 const std::vector<SampleTensor>& sample_tensors() {
   static const std::vector<SampleTensor> tensors = [] {
-    std::vector<SampleTensor> list = {{"embedding.weight", {37, 5}, DType::f32, Spread::replicated},
-                                      {"blocks.0.norm.weight", {7}, DType::f64, Spread::replicated},
-                                      {"blocks.0.spatial.weight", {2, 11, 11}, DType::bf16, Spread::replicated},
-                                      {"blocks.1.experts.in.weight", {8, 3, 5}, DType::f32, Spread::experts},
-                                      {"blocks.1.experts.out.bias", {8, 3}, DType::bf16, Spread::experts},
-                                      {"scale", {}, DType::f64, Spread::replicated},
-                                      {"nothing", {0, 4}, DType::f32, Spread::replicated},
-                                      {"table", {13}, DType::i64, Spread::flat},
-                                      {"words", {3, 3}, DType::u8, Spread::flat},
-                                      {"halves", {6, 2}, DType::f16, Spread::flat},
-                                      {"counts", {2, 2, 2, 2}, DType::i32, Spread::flat}};
+    std::vector<SampleTensor> list = {
+        {"embedding.weight", {37, 5}, DType::f32, Spread::replicated},
+        {"blocks.0.norm.weight", {7}, DType::f64, Spread::replicated},
+        {"blocks.0.spatial.weight", {2, 11, 11}, DType::bf16, Spread::replicated},
+        {"blocks.1.experts.in.weight", {8, 3, 5}, DType::f32, Spread::experts},
+        {"blocks.1.experts.out.bias", {8, 3}, DType::bf16, Spread::experts},
+        {"scale", {}, DType::f64, Spread::replicated},
+        {"nothing", {0, 4}, DType::f32, Spread::replicated},
+        {"table", {13}, DType::i64, Spread::flat},
+        {"words", {3, 3}, DType::u8, Spread::flat},
+        {"halves", {6, 2}, DType::f16, Spread::flat},
+        {"counts", {2, 2, 2, 2}, DType::i32, Spread::flat}};
     const auto weights = list;
     for (const auto& t : weights) {
       if (t.dtype == DType::f32 || t.dtype == DType::bf16) {
-        list.push_back({"adam.m/" + t.name, t.shape, DType::f32, t.spread == Spread::experts ? t.spread : Spread::flat});
+        list.push_back(
+            {"adam.m/" + t.name, t.shape, DType::f32, t.spread == Spread::experts ? t.spread : Spread::flat});
         list.push_back({"adam.v/" + t.name, t.shape, DType::f32, Spread::flat});
       }
     }
     return list;
   }();
+  return tensors;
+}
+
+const std::vector<SampleTensor>& few_tensors() {
+  static const std::vector<SampleTensor> tensors = {sample_tensors()[0], sample_tensors()[3],
+                                                    sample_tensors()[4], sample_tensors()[7]};
   return tensors;
 }
 
@@ -71,13 +80,15 @@ struct Share {
 Share share_of(const SampleTensor& tensor, std::size_t index, int rank, int ranks) {
   const auto size = tensor.shape.size();
   switch (tensor.spread) {
-    case Spread::replicated: return {0, size, static_cast<int>(index) % ranks == rank};
+    case Spread::replicated:
+      return {0, size, static_cast<int>(index) % ranks == rank};
     case Spread::experts: {
       const auto ways = std::gcd(tensor.shape[0], std::int64_t{ranks});
       const auto part = size / ways;
       return {rank % ways * part, part, rank / ways == 0};
     }
-    case Spread::flat: break;
+    case Spread::flat:
+      break;
   }
   const auto part = (size + ranks - 1) / ranks, first = std::min(size, rank * part);
   return {first, std::min(size, first + part) - first, true};
@@ -127,8 +138,11 @@ std::vector<std::string> SampleRank::wrong(std::int64_t step) {
   return names;
 }
 
+// In memory where possible: a save flushes a dozen files.
 Scratch::Scratch() {
-  auto pattern = (fs::temp_directory_path() / "smlp-checkpoint-XXXXXX").string();
+  const fs::path memory = "/dev/shm";
+  const auto base = ::access(memory.c_str(), W_OK) == 0 ? memory : fs::temp_directory_path();
+  auto pattern = (base / "smlp-checkpoint-XXXXXX").string();
   if (::mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("no scratch folder");
   path_ = pattern;
 }
@@ -147,11 +161,11 @@ SaveResult save(const WriterOptions& options, std::int64_t step, const std::vect
     memory.fill(step);
     writers.back()->begin(memory.backend(), memory.pieces(), sample_state(step));
     memory.wipe();  // the copy is made: training goes on
+    writers.back()->wait();
   }
   SaveResult result;
   bool all_written = true;
   for (auto& writer : writers) {
-    writer->wait();
     all_written = all_written && writer->state() == CheckpointWriter::State::written;
     if (writer->state() == CheckpointWriter::State::failed) result.failure = writer->failure();
   }
@@ -165,10 +179,11 @@ SaveResult save(const WriterOptions& options, std::int64_t step, const std::vect
   return result;
 }
 
-std::string load_fault(const fs::path& checkpoint, int ranks, std::int64_t step) {
+std::string load_fault(const fs::path& checkpoint, int ranks, std::int64_t step,
+                       const std::vector<SampleTensor>& tensors) {
   std::string fault;
   for (int rank = 0; rank < ranks; ++rank) {
-    SampleRank memory(rank, ranks);
+    SampleRank memory(rank, ranks, tensors);
     memory.wipe();
     load_checkpoint(checkpoint, memory.backend(), memory.pieces());
     const auto wrong = memory.wrong(step);
@@ -183,10 +198,18 @@ std::string load_fault(const fs::path& checkpoint, int ranks, std::int64_t step)
 }
 
 WriterOptions options_for(const fs::path& root, int ranks, int attempt) {
-  return {.root = root, .rank = 0, .ranks = ranks, .attempt = attempt, .keep_last = 3, .keep_every = 0, .patience_seconds = 0.2};
+  return {.root = root,
+          .rank = 0,
+          .ranks = ranks,
+          .attempt = attempt,
+          .keep_last = 3,
+          .keep_every = 0,
+          .patience_seconds = 0.2};
 }
 
-fs::path step_path(const fs::path& root, std::int64_t step) { return root / fmt::format("step-{:08d}", step); }
+fs::path step_path(const fs::path& root, std::int64_t step) {
+  return root / fmt::format("step-{:08d}", step);
+}
 
 std::vector<std::string> names_in(const fs::path& folder) {
   std::vector<std::string> names;

@@ -1,5 +1,6 @@
-// A small model spread over any number of ranks of one process: replicated tensors, expert slices with replicas,
-// and flat ranges of elements whose ends fall anywhere; every value a function of (tensor, element, step).
+// A small model spread over any number of ranks of one process: replicated tensors, expert slices with
+// replicas, and flat ranges of elements whose ends fall anywhere; every value a function of (tensor, element,
+// step).
 #pragma once
 
 #include <filesystem>
@@ -22,6 +23,7 @@ struct SampleTensor {
 };
 
 const std::vector<SampleTensor>& sample_tensors();
+const std::vector<SampleTensor>& few_tensors();  // where a test saves hundreds of times
 std::vector<std::byte> sample_bytes(const SampleTensor& tensor, std::int64_t step);
 RunState sample_state(std::int64_t step);
 
@@ -35,9 +37,10 @@ class SampleRank {
 
   Backend& backend() { return *backend_; }
   std::vector<Piece>& pieces() { return pieces_; }
-  void fill(std::int64_t step);      // values of that step
-  void wipe();                       // 0xEE everywhere
-  std::vector<std::string> wrong(std::int64_t step);  // names of the pieces whose bytes are not those of `step`
+  void fill(std::int64_t step);  // values of that step
+  void wipe();                   // 0xEE everywhere
+  std::vector<std::string> wrong(
+      std::int64_t step);  // names of the pieces whose bytes are not those of `step`
 
  private:
   std::unique_ptr<Backend> backend_;
@@ -64,7 +67,8 @@ struct SaveResult {
 SaveResult save(const WriterOptions& options, std::int64_t step,
                 const std::vector<SampleTensor>& tensors = sample_tensors());
 // Loads on `ranks` ranks; "" when every byte is that of `step`.
-std::string load_fault(const std::filesystem::path& checkpoint, int ranks, std::int64_t step);
+std::string load_fault(const std::filesystem::path& checkpoint, int ranks, std::int64_t step,
+                       const std::vector<SampleTensor>& tensors = sample_tensors());
 
 WriterOptions options_for(const std::filesystem::path& root, int ranks, int attempt = 1);
 std::filesystem::path step_path(const std::filesystem::path& root, std::int64_t step);

@@ -1,0 +1,188 @@
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <random>
+
+#include "checkpoint/digest.h"
+#include "checkpoint/manifest.h"
+#include "core/error.h"
+#include "tests/checkpoint/sample.h"
+
+namespace smlp::test {
+
+namespace fs = std::filesystem;
+
+class Damage : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_TRUE(save(options_for(root(), 2), 10).published);
+    ASSERT_TRUE(save(options_for(root(), 2), 20).published);
+    ASSERT_EQ(find_checkpoint(root()), newest());
+  }
+  const fs::path& root() const { return scratch_.path(); }
+  fs::path newest() const { return step_path(root(), 20); }
+  fs::path older() const { return step_path(root(), 10); }
+
+  // The newest is refused for `reason`, by everything that reads it, and the one before it is found.
+  void expect_rejected(const std::string& reason) {
+    const auto verdict = verify_checkpoint(newest());
+    EXPECT_FALSE(verdict.valid);
+    EXPECT_NE(verdict.reason.find(reason), std::string::npos) << verdict.reason;
+    std::vector<CheckpointInfo> rejected;
+    EXPECT_EQ(find_checkpoint(root(), &rejected), older());
+    ASSERT_EQ(rejected.size(), 1u);
+    EXPECT_EQ(rejected[0].reason, verdict.reason);
+    EXPECT_EQ(rejected[0].step, 20);
+    const auto listed = list_checkpoints(root(), true);
+    ASSERT_EQ(listed.size(), 2u);
+    EXPECT_TRUE(listed[0].valid) << listed[0].reason;
+    EXPECT_EQ(listed[1].reason, verdict.reason);
+  }
+
+ private:
+  Scratch scratch_;
+};
+
+TEST_F(Damage, AFlippedBitAnywhereInAnyFileIsFound) {
+  std::mt19937_64 random(1);
+  for (const auto& name : names_in(newest())) {
+    const auto file = newest() / name;
+    const auto bits = static_cast<std::int64_t>(fs::file_size(file)) * 8;
+    std::vector<std::int64_t> places = {0, 7, bits - 1, bits - 8};
+    for (int i = 0; i < 200; ++i)
+      places.push_back(static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(bits)));
+    for (const auto bit : places) {
+      flip_bit(file, bit);
+      const auto verdict = verify_checkpoint(newest());
+      EXPECT_FALSE(verdict.valid) << name << ", bit " << bit;
+      EXPECT_NE(verdict.reason.find(name), std::string::npos) << verdict.reason;
+      flip_bit(file, bit);
+    }
+    ASSERT_TRUE(verify_checkpoint(newest()).valid) << name;
+  }
+}
+
+TEST_F(Damage, EveryPartOfASharedVerificationAnswersForItsShards) {
+  flip_bit(newest() / "rank-0001.h5", 8 * 300);
+  for (const int parts : {1, 2, 3, 5}) {
+    for (int part = 0; part < parts; ++part) {
+      EXPECT_EQ(verify_shards(newest(), part, parts).empty(), part != 1 % parts) << part << " of " << parts;
+    }
+  }
+  flip_bit(newest() / "rank-0001.h5", 8 * 300);
+  flip_bit(newest() / "whole.h5", 8 * 300);
+  for (int part = 0; part < 3; ++part) EXPECT_EQ(verify_shards(newest(), part, 3).empty(), part != 2) << part;
+}
+
+TEST_F(Damage, AFlippedBitOfATensorNamesItAndItsFile) {
+  const auto manifest = read_manifest(newest());
+  const auto& piece = manifest.shards[1].pieces.at(2);
+  flip_bit(newest() / "rank-0001.h5", piece.position * 8 + 5);
+  expect_rejected("rank-0001.h5: the bytes of " + piece.tensor + ",");
+  EXPECT_THROW(read_tensor(newest(), piece.tensor), Error);
+  EXPECT_THROW(digest_tensors(newest()), Error);
+  SampleRank memory(0, 1);
+  EXPECT_THROW(load_checkpoint(newest(), memory.backend(), memory.pieces()), Error);
+}
+
+TEST_F(Damage, AMissingShard) {
+  fs::remove(newest() / "rank-0001.h5");
+  EXPECT_FALSE(list_checkpoints(root(), false).back().valid);
+  expect_rejected("rank-0001.h5 is missing");
+  SampleRank memory(0, 1);
+  EXPECT_THROW(load_checkpoint(newest(), memory.backend(), memory.pieces()), Error);
+  EXPECT_NE(verify_shards(newest(), 0, 2), "");
+}
+
+TEST_F(Damage, ATruncatedShard) {
+  fs::resize_file(newest() / "rank-0000.h5", fs::file_size(newest() / "rank-0000.h5") - 1);
+  EXPECT_FALSE(list_checkpoints(root(), false).back().valid);
+  expect_rejected("the manifest says");
+}
+
+TEST_F(Damage, AGrownShard) {
+  std::ofstream(newest() / "rank-0000.h5", std::ios::app) << "x";
+  expect_rejected("the manifest says");
+}
+
+TEST_F(Damage, AMissingWhole) {
+  fs::remove(newest() / "whole.h5");
+  expect_rejected("whole.h5 is missing");
+}
+
+TEST_F(Damage, AMissingManifest) {
+  fs::remove(newest() / "manifest.json");
+  expect_rejected("has no manifest.json");
+}
+
+TEST_F(Damage, AnEmptyManifest) {
+  std::ofstream(newest() / "manifest.json", std::ios::trunc);
+  expect_rejected("too short to be a manifest");
+}
+
+TEST_F(Damage, AManifestOfANewerFormat) {
+  const auto path = newest() / "manifest.json";
+  std::ifstream file(path);
+  std::string text((std::istreambuf_iterator<char>(file)), {});
+  text = "{" + text.substr(text.find('\n') + 1);
+  auto object = nlohmann::json::parse(text);
+  object["version"] = 2;
+  const std::string rest = object.dump().substr(1) + "\n";
+  std::ofstream(path, std::ios::trunc) << "{\"digest\":\"" << digest_of(rest) << "\",\n" << rest;
+  expect_rejected("it is of format version 2; this program reads versions up to 1");
+}
+
+TEST_F(Damage, ACopyUnderAnotherStepsName) {
+  fs::remove_all(newest());
+  fs::copy(older(), newest());
+  EXPECT_TRUE(verify_checkpoint(newest()).valid);
+  std::vector<CheckpointInfo> rejected;
+  EXPECT_EQ(find_checkpoint(root(), &rejected), older());
+  ASSERT_EQ(rejected.size(), 1u);
+  EXPECT_NE(rejected[0].reason.find("holds the checkpoint of step 10"), std::string::npos)
+      << rejected[0].reason;
+}
+
+TEST_F(Damage, NothingValidIsSaidWithEveryReason) {
+  fs::remove(newest() / "rank-0001.h5");
+  fs::remove(older() / "manifest.json");
+  try {
+    find_checkpoint(root());
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::bad_data);
+    const std::string text = error.what();
+    EXPECT_NE(text.find("step-00000020: "), std::string::npos) << text;
+    EXPECT_NE(text.find("step-00000010: "), std::string::npos) << text;
+  }
+}
+
+TEST(Find, TakesARunItsFolderOrOneCheckpoint) {
+  const Scratch scratch;
+  const auto root = scratch.path() / "checkpoints";
+  ASSERT_TRUE(save(options_for(root, 1), 10).published);
+  ASSERT_TRUE(save(options_for(root, 1), 20).published);
+  const auto newest = step_path(root, 20), older = step_path(root, 10);
+  EXPECT_EQ(find_checkpoint(scratch.path()), newest);
+  EXPECT_EQ(find_checkpoint(scratch.path().string() + "/"), newest);
+  EXPECT_EQ(find_checkpoint(root), newest);
+  EXPECT_EQ(find_checkpoint(older), older);
+  EXPECT_EQ(find_checkpoint(older.string() + "/"), older);
+  const auto code_for = [](const fs::path& path) {
+    try {
+      find_checkpoint(path);
+    } catch (const Error& error) {
+      return error.code();
+    }
+    return ExitCode::done;
+  };
+  fs::create_directory(scratch.path() / "empty");
+  EXPECT_EQ(code_for(scratch.path() / "empty"), ExitCode::configuration);
+  EXPECT_EQ(code_for(scratch.path() / "absent"), ExitCode::configuration);
+  fs::remove(older / "rank-0000.h5");
+  EXPECT_EQ(code_for(older), ExitCode::bad_data);
+  EXPECT_TRUE(list_checkpoints(scratch.path() / "absent", true).empty());
+  EXPECT_NO_THROW(sweep_checkpoints(scratch.path() / "absent"));
+}
+
+}  // namespace smlp::test

@@ -1,0 +1,199 @@
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "checkpoint/disk.h"
+#include "checkpoint/manifest.h"
+#include "checkpoint/publish.h"
+#include "core/files.h"
+#include "tests/checkpoint/sample.h"
+
+namespace smlp::test {
+
+namespace fs = std::filesystem;
+
+const std::vector<SampleTensor> tiny = {{"a", {3}, DType::f32, Spread::replicated}};
+
+std::vector<std::int64_t> steps_in(const fs::path& root) {
+  std::vector<std::int64_t> steps;
+  for (const auto& info : list_checkpoints(root, true)) steps.push_back(info.step);
+  return steps;
+}
+
+void expect_published(const WriterOptions& options, std::int64_t step) {
+  const auto saved = save(options, step, tiny);
+  EXPECT_TRUE(saved.published) << saved.failure;
+  EXPECT_EQ(saved.failure, "");
+}
+
+using Steps = std::vector<std::int64_t>;
+
+TEST(Retention, KeepsTheLastFewAndEveryNth) {
+  const Scratch scratch;
+  auto options = options_for(scratch.path(), 1);
+  options.keep_last = 2;
+  options.keep_every = 40;
+  for (std::int64_t step = 10; step <= 120; step += 10) expect_published(options, step);
+  EXPECT_EQ(steps_in(scratch.path()), (Steps{40, 80, 110, 120}));
+  options.keep_every = 0;
+  options.keep_last = 0;  // never none
+  expect_published(options, 130);
+  EXPECT_EQ(steps_in(scratch.path()), (Steps{130}));
+  EXPECT_EQ(names_in(scratch.path()), (std::vector<std::string>{"ATTEMPT", "LATEST", "step-00000130"}));
+}
+
+TEST(Retention, CountsOnlyWhatHolds) {
+  const Scratch scratch;
+  auto options = options_for(scratch.path(), 1);
+  options.keep_last = 2;
+  for (const std::int64_t step : {10, 20}) expect_published(options, step);
+  fs::remove(step_path(scratch.path(), 20) / "rank-0000.h5");
+  expect_published(options, 30);
+  EXPECT_EQ(steps_in(scratch.path()), (Steps{10, 20, 30}));  // 10 and 30 are the two that hold
+  expect_published(options, 40);
+  EXPECT_EQ(steps_in(scratch.path()), (Steps{30, 40}));
+}
+
+TEST(Retention, LeavesEverythingWhereNothingHolds) {
+  const Scratch scratch;
+  auto options = options_for(scratch.path(), 1);
+  for (const std::int64_t step : {10, 20, 30}) expect_published(options, step);
+  for (const std::int64_t step : {10, 20, 30}) fs::remove(step_path(scratch.path(), step) / "whole.h5");
+  options.keep_last = 1;
+  apply_retention(options);
+  EXPECT_EQ(steps_in(scratch.path()), (Steps{10, 20, 30}));
+}
+
+TEST(Retention, WhatWasSetAsideGoesOnceTheRunHasPassedIt) {
+  const Scratch scratch;
+  auto options = options_for(scratch.path(), 1);
+  options.keep_last = 1;
+  expect_published(options, 10);
+  expect_published(options, 20);
+  set_aside(step_path(scratch.path(), 20));
+  EXPECT_EQ(names_in(scratch.path()),
+            (std::vector<std::string>{"ATTEMPT", "LATEST", "step-00000020.aside-1"}));
+  EXPECT_TRUE(list_checkpoints(scratch.path(), false).empty());
+  expect_published(options, 20);
+  EXPECT_TRUE(fs::exists(scratch.path() / "step-00000020.aside-1"));
+  set_aside(step_path(scratch.path(), 20));
+  EXPECT_TRUE(fs::exists(scratch.path() / "step-00000020.aside-2"));
+  expect_published(options, 30);
+  EXPECT_EQ(names_in(scratch.path()), (std::vector<std::string>{"ATTEMPT", "LATEST", "step-00000030"}));
+}
+
+TEST(Retention, TroubleWithOldOnesDoesNotFailTheSave) {
+  const Scratch scratch;
+  auto options = options_for(scratch.path(), 1);
+  options.keep_last = 1;
+  expect_published(options, 10);
+  // In the way of the name under which step 10 would go.
+  fs::create_directories(scratch.path() / "step-00000010.attempt-0001.tmp" / "in the way");
+  const auto saved = save(options, 20, tiny);
+  EXPECT_TRUE(saved.published);
+  EXPECT_NE(saved.failure.find("is published, but: renaming"), std::string::npos) << saved.failure;
+  EXPECT_EQ(steps_in(scratch.path()), (Steps{10, 20}));
+  sweep_checkpoints(scratch.path());
+  expect_published(options, 30);
+  EXPECT_EQ(steps_in(scratch.path()), (Steps{30}));
+}
+
+TEST(Sweep, RemovesOnlyWhatIsTemporary) {
+  const Scratch scratch;
+  expect_published(options_for(scratch.path(), 1), 10);
+  const auto before = names_in(scratch.path());
+  fs::create_directories(scratch.path() / "step-00000020.attempt-0001.tmp" / "folder");
+  write_atomically(scratch.path() / "step-00000020.attempt-0001.tmp" / "rank-0000.h5", "x");
+  write_atomically(scratch.path() / "LATEST.attempt-0001.tmp", "x");
+  write_atomically(scratch.path() / "notes.tmp", "mine");
+  sweep_checkpoints(scratch.path());
+  auto after = names_in(scratch.path());
+  EXPECT_TRUE(fs::exists(scratch.path() / "notes.tmp"));
+  std::erase(after, "notes.tmp");
+  EXPECT_EQ(after, before);
+}
+
+// Another step's values under the same number, as after a restart that went another way.
+SaveResult save_other(const WriterOptions& options, std::int64_t step, double extra) {
+  SampleRank memory(0, 1, tiny);
+  memory.fill(step + 1000);
+  CheckpointWriter writer(options);
+  auto state = sample_state(step);
+  state.numbers["extra"] = {extra};
+  writer.begin(memory.backend(), memory.pieces(), state);
+  writer.wait();
+  writer.publish();
+  writer.wait();
+  return {writer.state() == CheckpointWriter::State::published, writer.failure()};
+}
+
+TEST(SameStep, IdenticalIsLeftAlone) {
+  const Scratch scratch;
+  expect_published(options_for(scratch.path(), 1, 1), 10);
+  expect_published(options_for(scratch.path(), 1, 2), 10);
+  EXPECT_EQ(names_in(scratch.path()), (std::vector<std::string>{"ATTEMPT", "LATEST", "step-00000010"}));
+  EXPECT_EQ(verify_checkpoint(step_path(scratch.path(), 10)).attempt, 1);
+}
+
+TEST(SameStep, IdenticalButDamagedIsReplaced) {
+  const Scratch scratch;
+  expect_published(options_for(scratch.path(), 1, 1), 10);
+  flip_bit(step_path(scratch.path(), 10) / "rank-0000.h5", 8 * 200);
+  expect_published(options_for(scratch.path(), 1, 2), 10);
+  const auto info = verify_checkpoint(step_path(scratch.path(), 10));
+  EXPECT_TRUE(info.valid) << info.reason;
+  EXPECT_EQ(info.attempt, 2);
+  EXPECT_FALSE(verify_checkpoint(scratch.path() / "step-00000010.aside-1").valid);
+}
+
+TEST(SameStep, AnotherIsReplacedAndKeptAside) {
+  const Scratch scratch;
+  expect_published(options_for(scratch.path(), 1, 1), 10);
+  const auto first = digest_tensors(step_path(scratch.path(), 10));
+  ASSERT_TRUE(save_other(options_for(scratch.path(), 1, 2), 10, 1).published);
+  EXPECT_NE(digest_tensors(step_path(scratch.path(), 10)), first);
+  EXPECT_EQ(digest_tensors(scratch.path() / "step-00000010.aside-1"), first);
+  // The run state alone makes it another.
+  ASSERT_TRUE(save_other(options_for(scratch.path(), 1, 3), 10, 2).published);
+  EXPECT_EQ(read_run_state(step_path(scratch.path(), 10)).numbers.at("extra")[0], 2);
+  EXPECT_TRUE(fs::exists(scratch.path() / "step-00000010.aside-2"));
+}
+
+TEST(Fence, AStaleAttemptPublishesNothing) {
+  const Scratch scratch;
+  SampleRank memory(0, 1, tiny);
+  CheckpointWriter stale(options_for(scratch.path(), 1, 2));
+  stale.begin(memory.backend(), memory.pieces(), sample_state(30));
+  stale.wait();
+  CheckpointWriter current(options_for(scratch.path(), 1, 3));  // takes over
+  stale.publish();
+  stale.wait();
+  EXPECT_EQ(stale.state(), CheckpointWriter::State::failed);
+  EXPECT_NE(stale.failure().find("attempt 3 of this run has taken over"), std::string::npos)
+      << stale.failure();
+  stale.release();
+  EXPECT_TRUE(list_checkpoints(scratch.path(), false).empty());
+  current.begin(memory.backend(), memory.pieces(), sample_state(30));
+  current.wait();
+  current.publish();
+  current.wait();
+  EXPECT_EQ(current.state(), CheckpointWriter::State::published) << current.failure();
+}
+
+TEST(Fence, ShardsOfTwoAttemptsNeverMix) {
+  const Scratch scratch;
+  auto stale_options = options_for(scratch.path(), 2, 1), options = options_for(scratch.path(), 2, 2);
+  stale_options.rank = 1;
+  SampleRank memory0(0, 2), memory1(1, 2);
+  CheckpointWriter stale(stale_options);  // rank 1 of the attempt before, cut off and still alive
+  stale.begin(memory1.backend(), memory1.pieces(), sample_state(30));
+  stale.wait();
+  CheckpointWriter root(options);
+  root.begin(memory0.backend(), memory0.pieces(), sample_state(30));
+  root.wait();
+  root.publish();
+  root.wait();
+  EXPECT_EQ(root.state(), CheckpointWriter::State::failed);
+  EXPECT_NE(root.failure().find("rank-0001.json did not show up"), std::string::npos) << root.failure();
+}
+
+}  // namespace smlp::test

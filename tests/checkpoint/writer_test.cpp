@@ -1,0 +1,327 @@
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <fstream>
+#include <thread>
+
+#include "checkpoint/disk.h"
+#include "checkpoint/manifest.h"
+#include "core/error.h"
+#include "core/files.h"
+#include "tests/checkpoint/sample.h"
+
+namespace smlp::test {
+
+namespace fs = std::filesystem;
+using State = CheckpointWriter::State;
+
+// Waits inside the writing thread until told to go on: shows what is there meanwhile.
+struct Gate {
+  static inline std::atomic<bool> closed = false;
+  static inline std::atomic<int> waiting = 0;
+  static void pause(const char* operation) {
+    if (std::string_view(operation) != "write") return;
+    ++waiting;
+    while (closed) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    --waiting;
+  }
+  Gate() {
+    closed = true;
+    fault_point = &Gate::pause;
+  }
+  ~Gate() {
+    closed = false;
+    while (waiting > 0) std::this_thread::yield();
+    fault_point = nullptr;
+  }
+  static void await_writer() {
+    while (waiting == 0) std::this_thread::yield();
+  }
+};
+
+TEST(Writer, PassesThroughItsStates) {
+  const Scratch scratch;
+  CheckpointWriter writer(options_for(scratch.path(), 1));
+  EXPECT_EQ(writer.state(), State::idle);
+  SampleRank memory(0, 1);
+  memory.fill(4);
+  {
+    const Gate gate;
+    writer.begin(memory.backend(), memory.pieces(), sample_state(4));
+    EXPECT_EQ(writer.state(), State::writing);
+    Gate::await_writer();
+    EXPECT_TRUE(list_checkpoints(scratch.path(), false).empty());
+    EXPECT_THROW(writer.begin(memory.backend(), memory.pieces(), sample_state(5)), Error);
+    EXPECT_THROW(writer.publish(), Error);
+  }
+  memory.wipe();
+  writer.wait();
+  EXPECT_EQ(writer.state(), State::written);
+  EXPECT_EQ(names_in(scratch.path()),
+            (std::vector<std::string>{"ATTEMPT", "step-00000004.attempt-0001.tmp"}));
+  EXPECT_EQ(names_in(scratch.path() / "step-00000004.attempt-0001.tmp"),
+            (std::vector<std::string>{"rank-0000.h5", "rank-0000.json"}));
+  EXPECT_EQ(writer.written_bytes(), static_cast<std::int64_t>(fs::file_size(
+                                        scratch.path() / "step-00000004.attempt-0001.tmp" / "rank-0000.h5")));
+  EXPECT_GT(writer.write_seconds(), 0);
+  EXPECT_GT(writer.stall_seconds(), 0);
+  {
+    const Gate gate;
+    writer.publish();
+    EXPECT_EQ(writer.state(), State::publishing);
+  }
+  writer.wait();
+  EXPECT_EQ(writer.state(), State::published) << writer.failure();
+  EXPECT_EQ(writer.note(), "");
+  writer.release();
+  EXPECT_EQ(writer.state(), State::idle);
+  EXPECT_EQ(names_in(scratch.path()), (std::vector<std::string>{"ATTEMPT", "LATEST", "step-00000004"}));
+  EXPECT_EQ(names_in(step_path(scratch.path(), 4)),
+            (std::vector<std::string>{"manifest.json", "rank-0000.h5", "whole.h5"}));
+  EXPECT_EQ(read_text(scratch.path() / "LATEST"), "step-00000004\n");
+  EXPECT_EQ(load_fault(step_path(scratch.path(), 4), 1, 4), "");
+}
+
+TEST(Writer, OneWriterSavesManyTimes) {
+  const Scratch scratch;
+  CheckpointWriter writer(options_for(scratch.path(), 1));
+  SampleRank memory(0, 1);
+  for (std::int64_t step = 1; step <= 5; ++step) {
+    memory.fill(step);
+    writer.begin(memory.backend(), memory.pieces(), sample_state(step));
+    memory.wipe();
+    writer.wait();
+    writer.publish();
+    writer.wait();
+    ASSERT_EQ(writer.state(), State::published) << writer.failure();
+    writer.release();
+    EXPECT_EQ(load_fault(step_path(scratch.path(), step), 2, step), "");
+  }
+}
+
+TEST(Writer, ReleaseGivesUpWhatIsBeingWritten) {
+  const Scratch scratch;
+  const std::vector<SampleTensor> large = {{"large", {4 << 20}, DType::f32, Spread::replicated}};
+  CheckpointWriter writer(options_for(scratch.path(), 1));
+  SampleRank memory(0, 1, large);
+  std::thread opener;
+  {
+    const Gate gate;
+    writer.begin(memory.backend(), memory.pieces(), sample_state(4));
+    Gate::await_writer();
+    opener = std::thread([] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      Gate::closed = false;
+    });
+    writer.release();  // at the next block
+  }
+  opener.join();
+  EXPECT_EQ(writer.state(), State::idle);
+  EXPECT_EQ(names_in(scratch.path()), (std::vector<std::string>{"ATTEMPT"}));
+}
+
+TEST(Writer, DestructorLeavesNothingUnpublishedBehind) {
+  const Scratch scratch;
+  SampleRank memory(0, 1);
+  for (const bool wait : {false, true}) {
+    CheckpointWriter writer(options_for(scratch.path(), 1));
+    writer.begin(memory.backend(), memory.pieces(), sample_state(4));
+    if (wait) writer.wait();
+  }
+  EXPECT_EQ(names_in(scratch.path()), (std::vector<std::string>{"ATTEMPT"}));
+  {
+    CheckpointWriter writer(options_for(scratch.path(), 1));
+    writer.begin(memory.backend(), memory.pieces(), sample_state(4));
+    writer.wait();
+    writer.publish();
+  }  // waits for the publication
+  EXPECT_TRUE(verify_checkpoint(step_path(scratch.path(), 4)).valid);
+}
+
+// A rank that ends in an orderly way must not take its shard from under rank 0, which may be publishing it.
+TEST(Writer, AnotherRanksEndLeavesItsShardToRankZero) {
+  const Scratch scratch;
+  auto options = options_for(scratch.path(), 2);
+  CheckpointWriter root(options);
+  options.rank = 1;
+  auto other = std::make_unique<CheckpointWriter>(options);
+  SampleRank memory0(0, 2), memory1(1, 2);
+  memory0.fill(4);
+  memory1.fill(4);
+  root.begin(memory0.backend(), memory0.pieces(), sample_state(4));
+  other->begin(memory1.backend(), memory1.pieces(), sample_state(4));
+  root.wait();
+  other->wait();
+  other.reset();
+  root.publish();
+  root.wait();
+  EXPECT_EQ(root.state(), State::published) << root.failure();
+  EXPECT_EQ(load_fault(step_path(scratch.path(), 4), 3, 4), "");
+}
+
+std::string begin_complaint(const std::vector<Piece>& pieces, Backend& backend) {
+  const Scratch scratch;
+  CheckpointWriter writer(options_for(scratch.path(), 1));
+  try {
+    writer.begin(backend, pieces, sample_state(1));
+  } catch (const Error& error) {
+    EXPECT_EQ(writer.state(), State::idle);
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Writer, RefusesPiecesThatContradictEachOther) {
+  SampleRank memory(0, 1, {{"a", {4, 6}, DType::f32, Spread::replicated}});
+  const auto piece = memory.pieces()[0];
+  const auto with = [&](auto change) {
+    auto pieces = memory.pieces();
+    change(pieces);
+    return begin_complaint(pieces, memory.backend());
+  };
+  EXPECT_EQ(with([](auto&) {}), "");
+  EXPECT_NE(with([](auto& p) {
+              p[0].local = p[0].local.reshaped({4, 6}).column_range(0, 3);
+            }).find("strided"),
+            std::string::npos);
+  EXPECT_NE(with([](auto& p) { p[0].offset = 1; }).find("elements [1, 25) of a tensor of shape [4, 6]"),
+            std::string::npos);
+  EXPECT_NE(with([](auto& p) { p[0].name = "a//b"; }).find("can't be the name"), std::string::npos);
+  EXPECT_NE(with([](auto& p) { p[0].name = ""; }).find("can't be the name"), std::string::npos);
+  EXPECT_NE(with([&](auto& p) {
+              p.push_back(piece);
+              p[1].global_shape = {6, 4};
+            }).find("disagree"),
+            std::string::npos);
+  EXPECT_NE(with([&](auto& p) {
+              p.push_back(piece);
+              p[1].name = "a/b";
+            }).find("named like the group"),
+            std::string::npos);
+}
+
+// What publish() must refuse: every element exactly once, over all ranks.
+std::string publish_complaint(const std::function<void(int, std::vector<Piece>&)>& change) {
+  const Scratch scratch;
+  std::vector<std::unique_ptr<CheckpointWriter>> writers;
+  for (int rank = 0; rank < 2; ++rank) {
+    auto options = options_for(scratch.path(), 2);
+    options.rank = rank;
+    SampleRank memory(rank, 2);
+    change(rank, memory.pieces());
+    writers.push_back(std::make_unique<CheckpointWriter>(options));
+    writers.back()->begin(memory.backend(), memory.pieces(), sample_state(1));
+    writers.back()->wait();
+    EXPECT_EQ(writers.back()->state(), State::written) << writers.back()->failure();
+  }
+  writers[0]->publish();
+  writers[0]->wait();
+  const auto failure = writers[0]->failure();
+  EXPECT_EQ(failure.empty(), writers[0]->state() == State::published);
+  for (auto& writer : writers) writer->release();
+  EXPECT_EQ(names_in(scratch.path()).size(), failure.empty() ? 3u : 1u);
+  return failure;
+}
+
+Piece& named(std::vector<Piece>& pieces, const std::string& name) {
+  return *std::find_if(pieces.begin(), pieces.end(), [&](const Piece& p) { return p.name == name; });
+}
+
+TEST(Publish, RefusesWhatDoesNotCoverEveryTensorOnce) {
+  EXPECT_EQ(publish_complaint([](int, auto&) {}), "");
+  EXPECT_NE(publish_complaint([](int, auto& p) {
+              named(p, "embedding.weight").mine = false;
+            }).find("no shard holds element 0 of tensor embedding.weight [37, 5]"),
+            std::string::npos);
+  EXPECT_NE(publish_complaint([](int, auto& p) {
+              named(p, "embedding.weight").mine = true;
+            }).find("tensor embedding.weight is stored twice"),
+            std::string::npos);
+  EXPECT_NE(publish_complaint([](int rank, auto& p) {
+              if (rank == 1) named(p, "blocks.1.experts.in.weight").mine = false;
+            }).find("no shard holds element 60 of tensor blocks.1.experts.in.weight"),
+            std::string::npos);
+  EXPECT_NE(publish_complaint([](int rank, auto& p) {
+              if (rank == 1) named(p, "halves").global_shape = {2, 6};
+            }).find("rank 1 says that tensor halves is f16 [2, 6], another rank f16 [6, 2]"),
+            std::string::npos);
+}
+
+TEST(Publish, WaitsForALateSidecarAndGivesUpInTheEnd) {
+  const Scratch scratch;
+  auto options = options_for(scratch.path(), 1);
+  options.patience_seconds = 5;
+  const auto folder = scratch.path() / "step-00000004.attempt-0001.tmp";
+  SampleRank memory(0, 1);
+  memory.fill(4);
+  CheckpointWriter writer(options);
+  writer.begin(memory.backend(), memory.pieces(), sample_state(4));
+  writer.wait();
+  fs::rename(folder / "rank-0000.json", folder / "late");
+  writer.publish();
+  std::this_thread::sleep_for(std::chrono::milliseconds(30));
+  fs::rename(folder / "late", folder / "rank-0000.json");
+  writer.wait();
+  EXPECT_EQ(writer.state(), State::published) << writer.failure();
+
+  options.patience_seconds = 0.05;
+  CheckpointWriter hasty(options);
+  hasty.begin(memory.backend(), memory.pieces(), sample_state(5));
+  hasty.wait();
+  fs::remove(scratch.path() / "step-00000005.attempt-0001.tmp" / "rank-0000.json");
+  hasty.publish();
+  hasty.wait();
+  EXPECT_EQ(hasty.state(), State::failed);
+  EXPECT_NE(hasty.failure().find("did not show up within 0.05 s"), std::string::npos) << hasty.failure();
+}
+
+TEST(Publish, RefusesADamagedSidecarOrShard) {
+  const auto failure = [](auto damage) {
+    const Scratch scratch;
+    SampleRank memory(0, 1);
+    CheckpointWriter writer(options_for(scratch.path(), 1));
+    writer.begin(memory.backend(), memory.pieces(), sample_state(4));
+    writer.wait();
+    damage(scratch.path() / "step-00000004.attempt-0001.tmp");
+    writer.publish();
+    writer.wait();
+    EXPECT_EQ(writer.state(), State::failed);
+    return writer.failure();
+  };
+  EXPECT_NE(failure([](const fs::path& f) { flip_bit(f / "rank-0000.json", 1000); }).find("was changed"),
+            std::string::npos);
+  EXPECT_NE(failure([](const fs::path& f) {
+              fs::resize_file(f / "rank-0000.h5", 100);
+            }).find("has 100 bytes instead of"),
+            std::string::npos);
+  EXPECT_NE(
+      failure([](const fs::path& f) { fs::remove(f / "rank-0000.h5"); }).find("rank-0000.h5 did not show up"),
+      std::string::npos);
+}
+
+// A large tensor's frame and data lie in one file without a gap, in blocks, wherever they fall.
+TEST(Writer, SizesAroundTheBlockAndTheAlignment) {
+  const Scratch scratch;
+  std::vector<SampleTensor> tensors;
+  for (const std::int64_t count : {1, 1023, 16384, 16385, 262144, 262145, 300000, 1 << 20}) {
+    tensors.push_back({"t" + std::to_string(count), {count}, DType::f32, Spread::flat});
+  }
+  const auto saved = save(options_for(scratch.path(), 2), 3, tensors);
+  ASSERT_TRUE(saved.published) << saved.failure;
+  const auto path = step_path(scratch.path(), 3);
+  EXPECT_TRUE(verify_checkpoint(path).valid);
+  std::int64_t data = 0;
+  for (const auto& tensor : tensors) {
+    EXPECT_EQ(read_tensor(path, tensor.name), sample_bytes(tensor, 3)) << tensor.name;
+    data += tensor.shape.size() * 4;
+  }
+  for (const auto& shard : read_manifest(path).shards) {
+    for (const auto& piece : shard.pieces) {
+      const bool aligned = piece.position % 4096 == 0;
+      EXPECT_TRUE(aligned || piece.count * 4 < (64 << 10)) << piece.tensor;
+    }
+  }
+  EXPECT_LT(verify_checkpoint(path).bytes, data + data / 20);
+}
+
+}  // namespace smlp::test
