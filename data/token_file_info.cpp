@@ -1,0 +1,71 @@
+#include "data/token_file_info.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/files.h"
+
+namespace smlp {
+
+namespace {
+
+template <class T>
+void take(const nlohmann::json& file, const char* key, std::optional<T>& value) {
+  if (const auto found = file.find(key); found != file.end()) value = found->get<T>();
+}
+
+template <class T>
+void give(nlohmann::ordered_json& file, const char* key, const std::optional<T>& value) {
+  if (value) file[key] = *value;
+}
+
+}  // namespace
+
+TokenFileInfo read_info(const std::string& prefix) {
+  TokenFileInfo info;
+  const auto path = prefix + ".json";
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) return info;
+  try {
+    const auto file = nlohmann::json::parse(read_text(path));
+    take(file, "tokenizer", info.tokenizer);
+    take(file, "fingerprint", info.fingerprint);
+    take(file, "vocabulary", info.vocabulary);
+    take(file, "documents", info.documents);
+    take(file, "tokens", info.tokens);
+    take(file, "bytes", info.bytes);
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(ExitCode::bad_data,
+                fmt::format("{} is damaged ({}): prepare the data again, or remove this file if the "
+                            "tokens beside it are good",
+                            path, error.what()));
+  }
+  return info;
+}
+
+void write_info(const std::string& prefix, const TokenFileInfo& info) {
+  nlohmann::ordered_json file;
+  give(file, "tokenizer", info.tokenizer);
+  give(file, "fingerprint", info.fingerprint);
+  give(file, "vocabulary", info.vocabulary);
+  give(file, "documents", info.documents);
+  give(file, "tokens", info.tokens);
+  give(file, "bytes", info.bytes);
+  write_durably(prefix + ".json", file.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n');
+}
+
+void check_tokenizer(const std::string& prefix, const Tokenizer& tokenizer,
+                     const std::string& tokenizer_name) {
+  const auto info = read_info(prefix);
+  if (!info.fingerprint || *info.fingerprint == tokenizer.fingerprint()) return;
+  throw Error(
+      ExitCode::configuration,
+      fmt::format("{} was prepared with another tokenizer ({}) than {}: name that one as data.tokenizer, or "
+                  "prepare the text again with `smlp data prepare --tokenizer {}`",
+                  prefix, info.tokenizer.value_or("not named"), tokenizer_name, tokenizer_name));
+}
+
+}  // namespace smlp
