@@ -17,6 +17,7 @@ void vector_of(const char* verb, const char* name, const TensorView& view, std::
 DType wide_type(DType type) noexcept;  // f32 for f32 and bf16, f64 for f64
 
 inline Matrix as_matrix(const TensorView& view) {
+  if (view.shape.rank() == 2) return {view.data, view.shape[0], view.shape[1], view.stride[0]};
   const TensorView m = view.matrix();
   return {m.data, m.shape[0], m.shape[1], m.stride[0]};
 }

@@ -57,23 +57,10 @@ const Kernels& CpuBackend::kernels(DType type) const {
   return type == DType::f64 ? set_.f64 : type == DType::f32 ? set_.f32 : set_.bf16;
 }
 
-void* CpuBackend::scratch(std::int64_t bytes) {
-  if (static_cast<std::int64_t>(scratch_.size()) < bytes) scratch_.resize(static_cast<std::size_t>(bytes));
-  return scratch_.data();
-}
-
 // --- memory ---------------------------------------------------------------------------------------------------
 
 void* CpuBackend::allocate(std::int64_t bytes) {
-  const std::int64_t rounded = (bytes + 63) / 64 * 64;
-  void* memory = bytes < 0 ? nullptr : std::aligned_alloc(64, static_cast<std::size_t>(rounded));
-  if (!memory && bytes != 0) {
-    throw Error(ExitCode::unavailable,
-                fmt::format("this rank asked for {} bytes of memory and did not get them; use a smaller micro-batch, "
-                            "a smaller model or more ranks",
-                            bytes));
-  }
-  return memory;
+  return allocate_aligned(bytes);
 }
 
 void CpuBackend::release(void* memory) noexcept { std::free(memory); }
@@ -146,26 +133,20 @@ void CpuBackend::matmul(const Matmul& m) {
   require(!m.accumulate || (!m.bias && !m.residual && m.activation == Activation::none), verb,
           "an accumulating product has no bias, residual or activation");
   if (m.bias) vector_of(verb, "bias", m.bias, out.width, m.a.dtype);
-  Product p{.m = out.rows, .n = out.width, .k = k, .a = a.data, .b = b.data, .out = out.data,
-            .a_stride = a.stride, .b_stride = b.stride, .out_stride = out.stride,
-            .transpose_a = m.transpose_a, .transpose_b = m.transpose_b, .accumulate = m.accumulate,
-            .type = m.a.dtype, .out_type = m.out.dtype, .bias = m.bias.data};
+  Product p{.m = out.rows, .n = out.width, .k = k, .a = a.data, .b = b.data, .a_stride = a.stride, .b_stride = b.stride,
+            .transpose_a = m.transpose_a, .transpose_b = m.transpose_b, .accumulate = m.accumulate, .out = out,
+            .type = m.a.dtype, .out_type = m.out.dtype, .bias = m.bias.data, .activation = pointwise(m.activation)};
   if (m.residual) {
     same_shape(verb, {m.out, m.residual});
     same_type(verb, {m.out, m.residual});
-    p.residual = m.residual.data;
-    p.residual_stride = m.residual.row_stride();
+    p.residual = as_matrix(m.residual);
   }
-  Matrix activated = out;
   if (m.activation != Activation::none && m.pre_activation) {
     same_shape(verb, {m.out, m.pre_activation});
     same_type(verb, {m.out, m.pre_activation});
-    activated = as_matrix(m.pre_activation);
-    p.out = activated.data;
-    p.out_stride = activated.stride;
+    p.pre_activation = as_matrix(m.pre_activation);
   }
   products_.run(p);
-  if (m.activation != Activation::none) kernels(m.out.dtype).activate(pointwise(m.activation), activated, out);
 }
 
 // --- pointwise and rows ---------------------------------------------------------------------------------------

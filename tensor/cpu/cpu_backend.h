@@ -69,7 +69,7 @@ class CpuBackend final : public Backend {
   void convert(const Matrix& from, DType from_type, const Matrix& to, DType to_type) const;
   void load_scores(const TensorView& scores, std::int64_t first, std::int64_t count);
   void* masked_weight(const TensorView& weight, std::int64_t g, std::int64_t length);
-  void* scratch(std::int64_t bytes);  // valid until the next call of scratch()
+  void* scratch(std::int64_t bytes) { return scratch_.take(bytes); }  // valid until the next call of scratch()
 
   const KernelSet& set_;
   Products products_;
@@ -77,7 +77,7 @@ class CpuBackend final : public Backend {
   std::vector<double> scores_;
   std::vector<std::int64_t> starts_;
   std::vector<std::int32_t> slots_;
-  std::vector<std::byte> scratch_;
+  Workspace scratch_;
 };
 
 }  // namespace smlp::cpu

@@ -61,12 +61,22 @@ struct UpdateArguments {
 // Numbers of enum Activation.
 enum class Pointwise : int { none, gelu_tanh, gelu, relu };
 
+struct FinishArguments {
+  Matrix sum;  // of the wide type; may be `out` or `pre_activation`
+  const void* bias;
+  Matrix residual;  // data null: none
+  Pointwise activation;
+  Matrix pre_activation;  // data null: not kept
+  Matrix out;
+};
+
 // Kernels over values of one type. "wide" is f32 for f32 and bf16, f64 for f64.
 struct Kernels {
   void (*fill)(Matrix out, double value);
   void (*add)(Matrix a, Matrix b, Matrix out);
   void (*activate)(Pointwise kind, Matrix in, Matrix out);
   void (*activate_backward)(Pointwise kind, Matrix in, Matrix dout, Matrix din);
+  void (*finish)(const FinishArguments& a);  // out = act(sum + bias + residual)
   void (*gate)(Matrix u, Matrix z, const void* bias, Matrix out);
   void (*gate_backward)(Matrix u, Matrix gate, Matrix dout, Matrix du, Matrix dz, void* wide_dbias);
   void (*layer_norm)(const NormArguments& a);

@@ -1,147 +1,118 @@
 #include "tensor/cpu/products.h"
 
 #include <cblas.h>
+#include <dnnl.h>
+#include <fmt/format.h>
 #include <omp.h>
 
-#include <dnnl.hpp>
-#include <unordered_map>
+#include <string_view>
 
 #include "core/error.h"
-#include "tensor/cpu/checks.h"
+#include "tensor/cpu/primitives.h"
 
 namespace smlp::cpu {
 
 namespace {
 
-using Key = std::array<std::int64_t, 9>;
+void multiply_f64(const Product& p, const Matrix& out) {
+  const auto transposed = [](bool yes) { return yes ? CblasTrans : CblasNoTrans; };
+  const auto size = [](std::int64_t value) { return static_cast<blasint>(value); };
+  cblas_dgemm(CblasRowMajor, transposed(p.transpose_a), transposed(p.transpose_b), size(p.m), size(p.n), size(p.k), 1.0,
+              static_cast<const double*>(p.a), size(p.a_stride), static_cast<const double*>(p.b), size(p.b_stride),
+              p.accumulate ? 1.0 : 0.0, static_cast<double*>(out.data), size(out.stride));
+}
 
-struct KeyHash {
-  std::size_t operator()(const Key& key) const noexcept {
-    std::uint64_t h = 0x9E3779B97F4A7C15;
-    for (const auto part : key) {
-      h = (h ^ static_cast<std::uint64_t>(part)) * 0xFF51AFD7ED558CCD;
-      h ^= h >> 32;
-    }
-    return h;
+void multiply_f32(const Product& p, const Matrix& out) {
+  const auto status = dnnl_sgemm(p.transpose_a ? 'T' : 'N', p.transpose_b ? 'T' : 'N', p.m, p.n, p.k, 1.0f,
+                                 static_cast<const float*>(p.a), p.a_stride, static_cast<const float*>(p.b), p.b_stride,
+                                 p.accumulate ? 1.0f : 0.0f, static_cast<float*>(out.data), out.stride);
+  if (status != dnnl_success) {
+    throw Error(ExitCode::fault, fmt::format("oneDNN failed (status {}) at an f32 product {} x {} x {}",
+                                             static_cast<int>(status), p.m, p.n, p.k));
   }
-};
-
-Key key_of(const Product& p) {
-  const std::int64_t flags = (p.transpose_a ? 1 : 0) | (p.transpose_b ? 2 : 0) | (p.accumulate ? 4 : 0) |
-                             (p.bias ? 8 : 0) | (p.residual ? 16 : 0);
-  const auto types = static_cast<std::int64_t>(p.type) * 16 + static_cast<std::int64_t>(p.out_type);
-  return {p.m, p.n, p.k, p.a_stride, p.b_stride, p.out_stride, p.residual ? p.residual_stride : 0, flags, types};
-}
-
-dnnl::memory::data_type data_type(DType type) {
-  return type == DType::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
-}
-
-dnnl::memory::desc matrix(std::int64_t rows, std::int64_t columns, std::int64_t stride, bool transposed, DType type) {
-  const dnnl::memory::dims strides = transposed ? dnnl::memory::dims{1, stride} : dnnl::memory::dims{stride, 1};
-  return {{rows, columns}, data_type(type), strides};
 }
 
 }  // namespace
 
-class Products::Engine {
- private:
-  struct Entry {
-    dnnl::matmul primitive;
-    std::unordered_map<int, dnnl::memory> arguments;
-  };
-
- public:
-  void execute(const Product& p) {
-    Entry& entry = entry_of(p);
-    entry.arguments.at(DNNL_ARG_SRC).set_data_handle(const_cast<void*>(p.a));
-    entry.arguments.at(DNNL_ARG_WEIGHTS).set_data_handle(const_cast<void*>(p.b));
-    entry.arguments.at(DNNL_ARG_DST).set_data_handle(p.out);
-    if (p.bias) entry.arguments.at(DNNL_ARG_BIAS).set_data_handle(const_cast<void*>(p.bias));
-    if (p.residual) {
-      entry.arguments.at(DNNL_ARG_ATTR_MULTIPLE_POST_OP(p.accumulate ? 1 : 0) | DNNL_ARG_SRC_1)
-          .set_data_handle(const_cast<void*>(p.residual));
-    }
-    entry.primitive.execute(stream_, entry.arguments);
-  }
-
- private:
-  Entry& entry_of(const Product& p) {
-    const Key key = key_of(p);
-    if (const auto found = entries_.find(key); found != entries_.end()) return found->second;
-    return entries_.emplace(key, make(p)).first->second;
-  }
-
-  Entry make(const Product& p) {
-    const auto a = matrix(p.m, p.k, p.a_stride, p.transpose_a, p.type);
-    const auto b = matrix(p.k, p.n, p.b_stride, p.transpose_b, p.type);
-    const auto out = matrix(p.m, p.n, p.out_stride, false, p.out_type);
-    dnnl::post_ops post;
-    if (p.accumulate) post.append_sum(1.0f);
-    const auto residual = matrix(p.m, p.n, p.residual ? p.residual_stride : p.n, false, p.out_type);
-    if (p.residual) post.append_binary(dnnl::algorithm::binary_add, residual);
-    dnnl::primitive_attr attributes;
-    attributes.set_post_ops(post);
-    const dnnl::memory::desc bias({1, p.n}, data_type(p.type), dnnl::memory::format_tag::ab);
-    const auto description = p.bias ? dnnl::matmul::desc(a, b, bias, out) : dnnl::matmul::desc(a, b, out);
-    const dnnl::matmul::primitive_desc chosen(description, attributes, engine_);
-    Entry entry{dnnl::matmul(chosen), {}};
-    const auto add = [&](int slot, const dnnl::memory::desc& md) {
-      entry.arguments.emplace(slot, dnnl::memory(md, engine_, DNNL_MEMORY_NONE));
-    };
-    add(DNNL_ARG_SRC, a);
-    add(DNNL_ARG_WEIGHTS, b);
-    add(DNNL_ARG_DST, out);
-    if (p.bias) add(DNNL_ARG_BIAS, bias);
-    if (p.residual) add(DNNL_ARG_ATTR_MULTIPLE_POST_OP(p.accumulate ? 1 : 0) | DNNL_ARG_SRC_1, residual);
-    return entry;
-  }
-
-  dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
-  dnnl::stream stream_{engine_};
-  std::unordered_map<Key, Entry, KeyHash> entries_;
-};
-
 Products::Products(int threads, const KernelSet& kernels)
-    : kernels_(kernels), engine_(std::make_unique<Engine>()) {
+    : kernels_(kernels), primitives_(std::make_unique<Primitives>()) {
   omp_set_num_threads(threads);
   openblas_set_num_threads(threads);
+  if (std::string_view(kernels.name) != "avx512") return;
+  alignas(64) const std::uint16_t ones[32 * 32] = {};
+  alignas(64) float out[32 * 32];
+  const Product trial{.m = 32, .n = 32, .k = 32, .a = ones, .b = ones, .a_stride = 32, .b_stride = 32,
+                      .out = {out, 32, 32, 32}, .type = DType::bf16, .out_type = DType::f32};
+  try {
+    primitives_->run(trial, trial.out);
+    native_bf16_ = true;
+  } catch (const dnnl::error&) {
+    native_bf16_ = false;  // this oneDNN has no bf16 product for this processor: convert
+  }
 }
 
 Products::~Products() = default;
 
-void Products::run(const Product& p) {
-  if (p.m == 0 || p.n == 0) return;
-  if (p.type == DType::f64) return run_f64(p);
-  engine_->execute(p);
+const Kernels& Products::kernels(DType type) const {
+  return type == DType::f64 ? kernels_.f64 : type == DType::f32 ? kernels_.f32 : kernels_.bf16;
 }
 
-void Products::run_f64(const Product& p) const {
-  const Kernels& kernels = kernels_.f64;
-  const Matrix out{p.out, p.m, p.n, p.out_stride};
-  if (!p.accumulate && (p.k == 0 || (!p.bias && !p.residual))) kernels.fill(out, 0);
-  const auto row = [](const void* data, std::int64_t stride, std::int64_t r) {
-    return const_cast<double*>(static_cast<const double*>(data) + stride * r);
-  };
-  if (p.bias) {  // one row at a time: the same bias for all
-    for (std::int64_t r = 0; r < p.m; ++r) {
-      const Matrix bias{row(p.bias, 0, 0), 1, p.n, p.n}, to{row(p.out, p.out_stride, r), 1, p.n, p.n};
-      if (p.residual) {
-        kernels.add({row(p.residual, p.residual_stride, r), 1, p.n, p.n}, bias, to);
-      } else {
-        kernels_.convert[0][0](bias, to);
-      }
-    }
-  } else if (p.residual) {
-    kernels_.convert[0][0]({row(p.residual, 0, 0), p.m, p.n, p.residual_stride}, out);
+void Products::run(const Product& p) {
+  if (p.m == 0 || p.n == 0) return;
+  if (p.type == DType::bf16) return run_bf16(p);
+  const Matrix sum = p.pre_activation.data ? p.pre_activation : p.out;
+  multiply(p, sum);
+  finish(p, sum);
+}
+
+void Products::multiply(const Product& p, const Matrix& out) {
+  if (p.k == 0) {
+    if (!p.accumulate) kernels(p.out_type).fill(out, 0);
+  } else if (p.type == DType::f64) {
+    multiply_f64(p, out);
+  } else if (p.type == DType::f32 && !p.transpose_a) {
+    multiply_f32(p, out);
+  } else {
+    primitives_->run(p, out);
   }
-  if (p.k == 0) return;
-  const bool add = p.accumulate || p.bias || p.residual;
-  const auto transposed = [](bool yes) { return yes ? CblasTrans : CblasNoTrans; };
-  const auto size = [](std::int64_t value) { return static_cast<blasint>(value); };
-  cblas_dgemm(CblasRowMajor, transposed(p.transpose_a), transposed(p.transpose_b), size(p.m), size(p.n), size(p.k),
-              1.0, static_cast<const double*>(p.a), size(p.a_stride), static_cast<const double*>(p.b),
-              size(p.b_stride), add ? 1.0 : 0.0, static_cast<double*>(p.out), size(p.out_stride));
+}
+
+// Bias, residual and activation, from a sum of the wide type.
+void Products::finish(const Product& p, const Matrix& sum) {
+  const bool in_place = sum.data == p.out.data;
+  if (p.accumulate || (in_place && !p.bias && !p.residual.data && p.activation == Pointwise::none)) return;
+  const void* bias = p.bias;
+  if (bias && p.type != p.out_type) {
+    bias = bias_.take(p.n * size_of(p.out_type));
+    kernels_.convert[2][1]({const_cast<void*>(p.bias), 1, p.n, p.n}, {const_cast<void*>(bias), 1, p.n, p.n});
+  }
+  kernels(p.out_type).finish({sum, bias, p.residual, p.activation, p.pre_activation, p.out});
+}
+
+void Products::run_bf16(const Product& p) {
+  Product whole = p, sum = p;
+  const bool plain = !p.bias && !p.residual.data && p.activation == Pointwise::none;
+  if (p.out_type == DType::bf16 && !(native_bf16_ && plain)) {  // an f32 sum first, rounded once at the end
+    sum.out = {sum_.take(p.m * p.n * 4), p.m, p.n, p.n};
+    sum.out_type = DType::f32;
+    sum.accumulate = false;
+    if (p.accumulate) whole.residual = p.out;
+    whole.accumulate = false;
+  }
+  if (!native_bf16_) {
+    const auto widen = [this](const void* data, std::int64_t rows, std::int64_t width, std::int64_t stride, Workspace& to) {
+      void* copy = to.take(rows * width * 4);
+      kernels_.convert[2][1]({const_cast<void*>(data), rows, width, stride}, {copy, rows, width, width});
+      return copy;
+    };
+    sum.a_stride = p.transpose_a ? p.m : p.k;
+    sum.b_stride = p.transpose_b ? p.k : p.n;
+    sum.a = widen(p.a, p.transpose_a ? p.k : p.m, sum.a_stride, p.a_stride, a_);
+    sum.b = widen(p.b, p.transpose_b ? p.n : p.k, sum.b_stride, p.b_stride, b_);
+    sum.type = DType::f32;
+  }
+  multiply(sum, sum.out);
+  finish(whole, sum.out);
 }
 
 }  // namespace smlp::cpu

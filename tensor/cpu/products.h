@@ -1,26 +1,29 @@
-// Dense products: oneDNN for f32 and bf16, OpenBLAS for f64. Owned by the CPU backend; keeps one oneDNN primitive for
-// each distinct shape, stride and epilogue, and the workspace they share, so that a repeated call allocates nothing.
+// Dense products: oneDNN for f32 and bf16, OpenBLAS for f64. Owned by the CPU backend. oneDNN primitives are made once
+// for each distinct shape, stride and type and kept, as is the workspace, so that a repeated call allocates nothing.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 
-#include "tensor/backend.h"
 #include "tensor/cpu/kernels.h"
+#include "tensor/cpu/workspace.h"
+#include "tensor/tensor_view.h"
 
 namespace smlp::cpu {
 
-// out = a · b (+ out) (+ bias) (+ residual), where op(a) is [m, k] and op(b) is [k, n]. Strides in elements.
+// out = act(op(a) · op(b) + bias + residual), or out += op(a) · op(b); op(a) is [m, k] and op(b) [k, n].
+// `type` is that of a, b and bias; the rest has out_type, which is `type` or f32 for bf16.
 struct Product {
   std::int64_t m, n, k;
   const void *a, *b;
-  void* out;
-  std::int64_t a_stride, b_stride, out_stride;
+  std::int64_t a_stride, b_stride;
   bool transpose_a = false, transpose_b = false, accumulate = false;
+  Matrix out;
   DType type = DType::f32, out_type = DType::f32;
-  const void* bias = nullptr;      // [n], of `type`
-  const void* residual = nullptr;  // [m, n], of `out_type`
-  std::int64_t residual_stride = 0;
+  const void* bias = nullptr;  // [n]
+  Matrix residual{};           // data null: none
+  Pointwise activation = Pointwise::none;
+  Matrix pre_activation{};  // data null: not kept
 };
 
 class Products {
@@ -29,13 +32,19 @@ class Products {
   ~Products();
 
   void run(const Product& p);
+  bool native_bf16() const noexcept { return native_bf16_; }
 
  private:
-  class Engine;
-  void run_f64(const Product& p) const;
+  class Primitives;
+  void multiply(const Product& p, const Matrix& out);  // the product alone, or added
+  void run_bf16(const Product& p);
+  void finish(const Product& p, const Matrix& sum);
+  const Kernels& kernels(DType type) const;
 
   const KernelSet& kernels_;
-  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Primitives> primitives_;
+  bool native_bf16_ = false;
+  Workspace a_, b_, sum_, bias_;  // f32 copies where bf16 products are not native
 };
 
 }  // namespace smlp::cpu

@@ -57,8 +57,8 @@ void CpuBackend::spatial(const SpatialProduct& p) {
         const std::int64_t rows = std::min(block_rows, s.length - t);
         products_.run({.m = rows, .n = s.channels, .k = t + rows,
                        .a = weight + t * s.length * size, .b = part(p.v, s, b, g, 0),
-                       .out = part(p.out, s, b, g, t), .a_stride = s.length, .b_stride = p.v.stride[1],
-                       .out_stride = p.out.stride[1], .type = p.v.dtype, .out_type = p.v.dtype});
+                       .a_stride = s.length, .b_stride = p.v.stride[1],
+                       .out = {part(p.out, s, b, g, t), rows, s.channels, p.out.stride[1]}, .type = p.v.dtype, .out_type = p.v.dtype});
       }
     }
   }
@@ -77,8 +77,8 @@ void CpuBackend::spatial_backward_input(const SpatialProduct& p) {
         const std::int64_t rows = std::min(block_rows, s.length - t);
         products_.run({.m = rows, .n = s.channels, .k = s.length - t,
                        .a = weight + (t * s.length + t) * size, .b = part(p.out, s, b, g, t),
-                       .out = part(p.v, s, b, g, t), .a_stride = s.length, .b_stride = p.out.stride[1],
-                       .out_stride = p.v.stride[1], .transpose_a = true, .type = p.v.dtype,
+                       .a_stride = s.length, .b_stride = p.out.stride[1], .transpose_a = true,
+                       .out = {part(p.v, s, b, g, t), rows, s.channels, p.v.stride[1]}, .type = p.v.dtype,
                        .out_type = p.v.dtype});
       }
     }
@@ -99,9 +99,9 @@ void CpuBackend::spatial_backward_weight(const SpatialProduct& p) {
       const std::int64_t rows = std::min(block_rows, s.length - t);
       for (std::int64_t b = 0; b < s.sequences; ++b) {
         products_.run({.m = rows, .n = t + rows, .k = s.channels,
-                       .a = part(p.out, s, b, g, t), .b = part(p.v, s, b, g, 0), .out = panel,
-                       .a_stride = p.out.stride[1], .b_stride = p.v.stride[1], .out_stride = s.length,
-                       .transpose_b = true, .accumulate = b > 0, .type = p.v.dtype, .out_type = wide});
+                       .a = part(p.out, s, b, g, t), .b = part(p.v, s, b, g, 0),
+                       .a_stride = p.out.stride[1], .b_stride = p.v.stride[1], .transpose_b = true,
+                       .accumulate = b > 0, .out = {panel, rows, t + rows, s.length}, .type = p.v.dtype, .out_type = wide});
       }
       const Matrix to{p.weight.at(g * p.weight.stride[0] + t * p.weight.stride[1]), rows, t + rows,
                       p.weight.stride[1]};

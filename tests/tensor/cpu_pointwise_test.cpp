@@ -7,11 +7,12 @@
 namespace smlp::test {
 namespace {
 
-INSTANTIATE_TEST_SUITE_P(Cpu, CpuVerbs, testing::ValuesIn(cpu_cases()), case_name);
+class CpuPointwise : public CpuVerbs {};
+INSTANTIATE_TEST_SUITE_P(Cpu, CpuPointwise, testing::ValuesIn(cpu_cases()), case_name);
 
 const std::vector<std::pair<std::int64_t, std::int64_t>> sizes = {{1, 1}, {3, 7}, {5, 16}, {9, 67}, {17, 200}};
 
-TEST_P(CpuVerbs, MovesFillsAndConverts) {
+TEST_P(CpuPointwise, MovesFillsAndConverts) {
   for (const auto& [rows, width] : sizes) {
     Field a = values({rows, width}, 1, 1, 3), same(a.shape(), type(), 2), other(a.shape(), DType::f64);
     b_.copy(a.view(), same.view());
@@ -48,7 +49,7 @@ TEST_P(CpuVerbs, MovesFillsAndConverts) {
   check("copy_rows", to, wanted);
 }
 
-TEST_P(CpuVerbs, KeepsInfinitiesAndNansWhenConverting) {
+TEST_P(CpuPointwise, KeepsInfinitiesAndNansWhenConverting) {
   Field from({1, 37}, DType::f32), to(from.shape(), type());
   Values special(37);
   for (std::size_t i = 0; i < special.size(); ++i) {
@@ -62,7 +63,7 @@ TEST_P(CpuVerbs, KeepsInfinitiesAndNansWhenConverting) {
   }
 }
 
-TEST_P(CpuVerbs, AddsInPlaceAndAcrossGaps) {
+TEST_P(CpuPointwise, AddsInPlaceAndAcrossGaps) {
   // A range of positions of every sequence: rows that no single stride covers.
   Field whole = values({3, 7, 21}, 1), b = values({3, 4, 21}, 2, 1, 2);
   TensorView a = whole.view();
@@ -94,7 +95,7 @@ double act_slope(Activation kind, double x) {
   return 0.5 * (1 + inner) + 0.5 * x * (1 - inner * inner) * std::sqrt(2 / M_PI) * (1 + 3 * 0.044715 * x * x);
 }
 
-TEST_P(CpuVerbs, Activates) {
+TEST_P(CpuPointwise, Activates) {
   for (const auto kind : {Activation::none, Activation::gelu_tanh, Activation::gelu, Activation::relu}) {
     for (const auto& [rows, width] : sizes) {
       Field x = values({rows, width}, 1, 6, 1), dy = values({rows, width}, 2, 1, 2), out({rows, width}, type(), 3);
@@ -123,7 +124,7 @@ TEST_P(CpuVerbs, Activates) {
   }
 }
 
-TEST_P(CpuVerbs, Gates) {
+TEST_P(CpuPointwise, Gates) {
   for (const std::int64_t groups : {1, 3}) {
     const std::int64_t sequences = 2, length = 5, channels = 33, part = channels / groups;
     const Shape shape{sequences, length, channels};
@@ -168,7 +169,7 @@ TEST_P(CpuVerbs, Gates) {
   }
 }
 
-TEST_P(CpuVerbs, SumsRows) {
+TEST_P(CpuPointwise, SumsRows) {
   for (const auto& [rows, width] : sizes) {
     Field x = values({rows, width}, 1, 1, 2), same = values({width}, 2), wider({width}, wide());
     wider.randomize(3);
@@ -185,7 +186,7 @@ TEST_P(CpuVerbs, SumsRows) {
   }
 }
 
-TEST_P(CpuVerbs, DropsWhatTheKeySays) {
+TEST_P(CpuPointwise, DropsWhatTheKeySays) {
   for (const auto& [rows, width] : sizes) {
     Field x = values({rows, width}, 1, 1, 1), out({rows, width}, type(), 2);
     const double rate = 0.3;
@@ -209,7 +210,7 @@ TEST_P(CpuVerbs, DropsWhatTheKeySays) {
   EXPECT_NEAR(static_cast<double>(dropped), 10000, 4 * std::sqrt(40000 * 0.25 * 0.75));
 }
 
-TEST_P(CpuVerbs, NormalisesEachGroup) {
+TEST_P(CpuPointwise, NormalisesEachGroup) {
   for (const std::int64_t groups : {1, 2}) {
     for (const bool affine : {true, false}) {
       for (const std::int64_t width : {2, 34, 64, 130}) {

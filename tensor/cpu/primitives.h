@@ -1,0 +1,33 @@
+// oneDNN's matmul primitives, one for each distinct shape, stride and type, made at first use and kept.
+#pragma once
+
+#include <array>
+#include <dnnl.hpp>
+#include <unordered_map>
+
+#include "tensor/cpu/products.h"
+
+namespace smlp::cpu {
+
+class Products::Primitives {
+ public:
+  // out = op(a) · op(b), or out += it; nothing else of `p`. Throws dnnl::error where oneDNN has no such product.
+  void run(const Product& p, const Matrix& out);
+
+ private:
+  using Key = std::array<std::int64_t, 8>;
+  struct Hash {
+    std::size_t operator()(const Key& key) const noexcept;
+  };
+  struct Entry {
+    dnnl::matmul primitive;
+    std::unordered_map<int, dnnl::memory> arguments;
+  };
+  Entry make(const Product& p, const Matrix& out);
+
+  dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
+  dnnl::stream stream_{engine_};
+  std::unordered_map<Key, Entry, Hash> entries_;
+};
+
+}  // namespace smlp::cpu
