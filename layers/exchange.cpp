@@ -11,8 +11,12 @@ namespace smlp {
 
 ExpertExchange::ExpertExchange(Communicator& ranks, std::int64_t experts)
     : ranks_(ranks), members_(ranks.size()), experts_(experts), local_experts_(experts / members_) {
-  expect(experts % members_ == 0,
-         fmt::format("{} experts cannot be spread evenly over a group of {} ranks", experts, members_));
+  if (experts % members_ != 0) {
+    throw Error(ExitCode::configuration,
+                fmt::format("{} experts cannot be spread evenly over a group of {} ranks; choose another "
+                            "model.experts or cluster.expert_ranks",
+                            experts, members_));
+  }
 }
 
 void ExpertExchange::begin(const Context& c) {

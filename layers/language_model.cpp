@@ -57,7 +57,6 @@ std::unique_ptr<Layer> LanguageModel::make_block(const ModelConfig& config, Para
                                        GmlpSizes{config.width, config.hidden, config.context, config.heads},
                                        config.activation, config.dropout);
   }
-  expect(config.channels == "deterministic", "the channels of an sMLP block are spread deterministically");
   auto channels = std::make_unique<ChannelMoe>(store, name + ".smoe", config.width, config.context,
                                                config.experts, config.dropout, exchange_);
   auto router = make_router(config, store, name + ".tmoe");

@@ -27,6 +27,8 @@ void check_sizes(const ModelConfig& config) {
   if (!has_experts(config)) return;
   require(config.experts > 0 && config.width % config.experts == 0,
           fmt::format("model.experts = {} must divide model.width = {}", config.experts, config.width));
+  require(config.channels == "deterministic",
+          fmt::format("routing.channels = \"{}\" is not built yet (deterministic)", config.channels));
   require(config.group_sequences > 0,
           fmt::format("routing.group_sequences = {} must be at least 1", config.group_sequences));
 }

@@ -122,6 +122,28 @@ TEST(Model, GradientsMatchDifferences) {
   }
 }
 
+TEST(Model, ManyRowsAreTheSumOfTheirParts) {
+  auto backend = make_cpu_backend();
+  const auto solo = make_solo(*backend);
+  TinyModel whole(tiny_config({"gmlp"}), *backend, *solo, DType::f64);
+  TinyModel parts(whole.config, *backend, *solo, DType::f64);
+  const Batch batch = random_batch(whole.config, 200, 3);  // 1200 rows: more than the head takes at once
+  whole.load(batch, 0, 200);
+  const double loss = whole.forward_loss();
+  whole.backward();
+  double sum = 0;
+  for (std::int64_t first = 0; first < 200; first += 50) {
+    parts.load(batch, first, 50);
+    sum += parts.forward_loss();
+    parts.backward();
+  }
+  EXPECT_NEAR(sum, loss, 1e-12 * loss);
+  const auto expected = flat_gradients(whole), found = flat_gradients(parts);
+  for (std::size_t i = 0; i < found.size(); ++i) ASSERT_NEAR(found[i], expected[i], 1e-10);
+  whole.c.mode = parts.c.mode = Mode::evaluation;
+  EXPECT_NEAR(whole.forward_loss(), loss, 1e-12 * loss);
+}
+
 TEST(Model, RunsOnAddressesThatFaultOnTheHost) {
   for (const DType type : {DType::f64, DType::f32}) {
     test::FaultingBackend faulting;
