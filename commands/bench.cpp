@@ -1,0 +1,80 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "commands/commands.h"
+#include "commands/job_check.h"
+#include "commands/job_options.h"
+#include "core/error.h"
+#include "core/job_keys.h"
+#include "launcher/mpi_launch.h"
+
+namespace smlp {
+
+namespace {
+
+const std::vector<std::string> benches = {"step", "scaling", "kernels", "comm", "checkpoint", "routing"};
+
+struct BenchOptions {
+  std::string what;
+  JobOptions job;
+  bool json = false;
+};
+
+bool is_sparse(const std::string& what) { return what == "scaling" || what == "routing" || what == "checkpoint"; }
+bool wants_company(const std::string& what) { return what == "scaling" || what == "comm"; }
+
+// The sizes that the project's own figures are stated for.
+std::string reference_job(const std::string& what) {
+  return fmt::format(
+      "name = \"bench\"\n[model]\n{}\ncontext = 512\nwidth = 512\nhidden = 2048\nvocabulary = 4096\n"
+      "[train]\nmicro_batch = 4\n[cluster]\nranks = {}\n",
+      is_sparse(what) ? "kind = \"smlp\"\ndense_blocks = 6\nsparse_blocks = 2\nexperts = 4"
+                      : "kind = \"gmlp\"\ndense_blocks = 8",
+      wants_company(what) ? 2 : 1);
+}
+
+LoadedJob bench_job(const BenchOptions& options) {
+  if (!options.job.file.empty()) return load(options.job);
+  auto job = parse_job(reference_job(options.what), "reference job of bench " + options.what, options.job.overrides);
+  override_ranks(job, options.job.ranks);
+  if (origin_of(job, "train.global_batch") == "default") {
+    job.config.train.global_batch = job.config.cluster.ranks * job.config.train.micro_batch;
+  }
+  return job;
+}
+
+int bench(const BenchOptions& options) {
+  if (std::find(benches.begin(), benches.end(), options.what) == benches.end()) {
+    const auto near = nearest_name(options.what, benches);
+    throw Error(ExitCode::usage, fmt::format("there is no benchmark '{}'; {}there are {}", options.what,
+                                             near.empty() ? "" : fmt::format("did you mean {}? ", near),
+                                             listed(benches, "and")));
+  }
+  auto job = bench_job(options);
+  resolve_vocabulary(job, false);
+  check_and_resolve(job);
+  const TemporaryJob file(job.config);
+  std::vector<std::string> arguments = {"bench", options.what, "--job", file.path().string()};
+  if (options.json) arguments.push_back("--json");
+  return run_worker(arguments, {.ranks = job.config.cluster.ranks, .threads = job.config.cluster.threads});
+}
+
+}  // namespace
+
+void add_bench_command(CLI::App& app, int& exit_code) {
+  const auto options = std::make_shared<BenchOptions>();
+  auto* command = app.add_subcommand("bench", "measures, always beside the machine's own limit");
+  command->add_option("WHAT", options->what, "step, scaling, kernels, comm, checkpoint or routing")->required();
+  command->add_option("--job", options->job.file, "sizes of this job, in place of the reference ones")->type_name("JOB.toml");
+  add_override_options(*command, options->job);
+  command->add_flag("--json", options->json, "one JSON document");
+  command->footer(
+      "The reference: H 512, F 2048, T 512, 8 blocks, V 4096, micro-batch 4, f32, one thread a rank; a gMLP on one rank,\n"
+      "for scaling, routing and checkpoint an sMLP with 2 sparse blocks and 4 experts, for scaling and comm on two.\n\n"
+      "Example:\n  smlp bench step --set train.precision=bf16 --json");
+  command->callback([options, &exit_code] { exit_code = bench(*options); });
+}
+
+}  // namespace smlp

@@ -1,0 +1,139 @@
+#include <fmt/format.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "commands/commands.h"
+#include "core/error.h"
+#include "core/version.h"
+#include "launcher/mpi_launch.h"
+#include "launcher/processes.h"
+
+namespace smlp {
+
+namespace {
+
+struct Finding {
+  std::string name, value, remedy;  // remedy: empty when all is well
+  bool needed = false;              // for a run here
+};
+
+std::string find_program(const std::string& name) {
+  const char* path = std::getenv("PATH");
+  std::istringstream folders(path ? path : "");
+  for (std::string folder; std::getline(folders, folder, ':');) {
+    const auto candidate = std::filesystem::path(folder) / name;
+    if (access(candidate.c_str(), X_OK) == 0) return candidate;
+  }
+  return "";
+}
+
+// The first line that a program prints.
+std::string first_line_of(const std::string& command) {
+  std::array<char, 256> line{};
+  std::string text;
+  if (std::FILE* output = popen((command + " 2>&1").c_str(), "r")) {
+    if (std::fgets(line.data(), static_cast<int>(line.size()), output)) text = line.data();
+    pclose(output);
+  }
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  return text;
+}
+
+// Of the first processor in /proc/cpuinfo.
+std::string cpu_fact(const std::string& name) {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with(name)) return line.substr(std::min(line.find(':') + 2, line.size()));
+  }
+  return "";
+}
+
+std::string instruction_sets() {
+  const auto flags = " " + cpu_fact("flags") + " ";
+  std::string found;
+  for (const char* set : {"avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16"}) {
+    if (flags.find(fmt::format(" {} ", set)) != std::string::npos) found += fmt::format("{}{}", found.empty() ? "" : " ", set);
+  }
+  return found.empty() ? "none of those that smlp looks for" : found;
+}
+
+std::string memory_text() {
+  const auto pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+  return fmt::format("{:.1f} GiB", static_cast<double>(pages) * static_cast<double>(size) / (1 << 30));
+}
+
+Finding shared_memory() {
+  struct statvfs facts {};
+  if (statvfs("/dev/shm", &facts) != 0) return {"shared memory", "no /dev/shm", "ranks will exchange through files"};
+  const double bytes = static_cast<double>(facts.f_bavail) * static_cast<double>(facts.f_frsize);
+  return {"shared memory", fmt::format("{:.1f} GiB free in /dev/shm", bytes / (1 << 30)),
+          bytes < 64e6 ? "ranks exchange through it: give it 64 MB at least" : ""};
+}
+
+Finding program(const std::string& name, const std::string& remedy, bool needed, bool with_version = true) {
+  const auto path = find_program(name);
+  if (path.empty()) return {name, "not found", remedy, needed};
+  return {name, with_version ? fmt::format("{} ({})", path, first_line_of(path + " --version")) : path, ""};
+}
+
+std::vector<Finding> examine() {
+  std::vector<Finding> findings;
+  findings.push_back({"smlp", fmt::format("{} ({})", version(), compiler()), ""});
+  try {
+    findings.push_back({"smlp-worker", find_worker().string(), ""});
+  } catch (const Error& error) {
+    findings.push_back({"smlp-worker", "not found", error.what(), true});
+  }
+  const auto cores = count_cores();
+  findings.push_back({"processor", cpu_fact("model name"), ""});
+  findings.push_back({"cores", fmt::format("{} ({} hardware threads) for this process", cores.cores, cores.threads), ""});
+  findings.push_back({"instruction sets", instruction_sets(), ""});
+  findings.push_back({"memory", memory_text(), ""});
+  findings.push_back(shared_memory());
+  findings.push_back(program("mpirun", "install Open MPI (on Debian: apt install openmpi-bin)", true));
+  findings.push_back(program("prometheus", "only to watch runs: apt install prometheus", false));
+  const bool gpu = std::filesystem::exists("/dev/nvidia0");
+  findings.push_back({"GPU", gpu ? "there is one, but this build computes on CPUs alone" : "none", ""});
+  return findings;
+}
+
+int report(bool json) {
+  const auto findings = examine();
+  bool sound = true;
+  auto document = nlohmann::ordered_json::object();
+  for (const auto& finding : findings) {
+    sound = sound && (finding.remedy.empty() || !finding.needed);
+    document["findings"].push_back({{"name", finding.name}, {"value", finding.value}, {"remedy", finding.remedy},
+                                    {"needed", finding.needed}});
+    if (json) continue;
+    fmt::print("{:<17} {}{}\n", finding.name, finding.value, finding.remedy.empty() ? "" : ": " + finding.remedy);
+  }
+  document["sound"] = sound;
+  document["host"] = host_name();
+  if (json) fmt::print("{}\n", document.dump(2));
+  if (!sound) fmt::print(stderr, "smlp: something is missing that a run here needs\n");
+  return static_cast<int>(sound ? ExitCode::done : ExitCode::unavailable);
+}
+
+}  // namespace
+
+void add_doctor_command(CLI::App& app, int& exit_code) {
+  const auto json = std::make_shared<bool>(false);
+  auto* command = app.add_subcommand("doctor", "what this machine has, and what a run here would miss");
+  command->add_flag("--json", *json, "one JSON document");
+  command->footer("Example:\n  smlp doctor");
+  command->callback([json, &exit_code] { exit_code = report(*json); });
+}
+
+}  // namespace smlp

@@ -1,0 +1,58 @@
+#include "commands/job_options.h"
+
+#include <fmt/format.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "core/error.h"
+#include "core/files.h"
+
+namespace smlp {
+
+void add_override_options(CLI::App& command, JobOptions& options) {
+  command.add_option("--set", options.overrides, "section.key=value: changes a value of the job (TOML; a bare word is a string)")
+      ->type_name("KEY=VALUE")
+      ->take_all()
+      ->expected(1)
+      ->allow_extra_args(false);
+  command.add_option("--ranks", options.ranks, "worker processes, in place of cluster.ranks")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20));
+}
+
+void add_job_options(CLI::App& command, JobOptions& options) {
+  command.add_option("JOB", options.file, "job file (docs/running.md, `smlp config keys`)")->required()->type_name("JOB.toml");
+  add_override_options(command, options);
+}
+
+LoadedJob load(const JobOptions& options) {
+  auto job = load_job(options.file, options.overrides);
+  override_ranks(job, options.ranks);
+  return job;
+}
+
+void override_ranks(LoadedJob& job, std::int64_t ranks) {
+  if (ranks == 0) return;
+  job.config.cluster.ranks = ranks;
+  set_origin(job, "cluster.ranks", "--ranks");
+}
+
+TemporaryJob::TemporaryJob(const JobConfig& job) {
+  std::string pattern = std::filesystem::temp_directory_path() / "smlp-job-XXXXXX";
+  const int descriptor = mkstemp(pattern.data());
+  if (descriptor < 0) {
+    throw Error(ExitCode::io_failed, fmt::format("no temporary file could be made: {}", std::strerror(errno)));
+  }
+  close(descriptor);
+  path_ = pattern;
+  write_atomically(path_, to_toml(job));
+}
+
+TemporaryJob::~TemporaryJob() {
+  std::error_code ignored;
+  std::filesystem::remove(path_, ignored);
+}
+
+}  // namespace smlp

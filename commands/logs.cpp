@@ -1,0 +1,102 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <thread>
+
+#include "commands/commands.h"
+#include "core/error.h"
+#include "core/run_directory.h"
+#include "launcher/processes.h"
+#include "launcher/run_lock.h"
+
+namespace smlp {
+
+namespace {
+
+struct LogOptions {
+  std::string run;
+  int rank = 0, attempt = 0;  // 0: the newest
+  bool follow = false;
+};
+
+int newest_attempt(const RunDirectory& run) {
+  int newest = 0;
+  while (std::filesystem::is_directory(run.log_folder(newest + 1))) ++newest;
+  return newest;
+}
+
+// Another host's process can't be seen from here: it counts as alive.
+bool is_live(const RunDirectory& run) {
+  const auto holder = nlohmann::json::parse(run_holder(run), nullptr, false);
+  if (!holder.is_object() || !holder.contains("host") || !holder.contains("pid")) return false;
+  return holder["host"] != host_name() || is_alive(holder["pid"].get<pid_t>());
+}
+
+// Prints what lies behind `offset`; the new end.
+std::streamoff print_from(const std::filesystem::path& path, std::streamoff offset) {
+  std::ifstream file(path, std::ios::binary);
+  file.seekg(offset);
+  char buffer[1 << 16];
+  while (file.read(buffer, sizeof buffer) || file.gcount() > 0) {
+    std::fwrite(buffer, 1, static_cast<std::size_t>(file.gcount()), stdout);
+    offset += file.gcount();
+  }
+  std::fflush(stdout);
+  return offset;
+}
+
+std::string ranks_with_logs(const RunDirectory& run, int attempt) {
+  std::string found;
+  for (int rank = 0; rank < 100000 && std::filesystem::exists(run.log(attempt, rank)); ++rank) {
+    found = fmt::format("0 to {}", rank);
+  }
+  return found.empty() ? "no rank has one; mpirun's words are in " + run.mpirun_log(attempt).string()
+                       : "there are ranks " + found;
+}
+
+void show_logs(const LogOptions& options) {
+  const RunDirectory run{options.run};
+  int attempt = options.attempt > 0 ? options.attempt : newest_attempt(run);
+  if (attempt == 0) {
+    throw Error(ExitCode::configuration, fmt::format("{} holds no logs: it is no run directory, or nothing was started "
+                                                     "there yet", options.run));
+  }
+  if (!options.follow && !std::filesystem::exists(run.log(attempt, options.rank))) {
+    throw Error(ExitCode::configuration, fmt::format("there is no {}; {}", run.log(attempt, options.rank).string(),
+                                                     ranks_with_logs(run, attempt)));
+  }
+  std::streamoff offset = print_from(run.log(attempt, options.rank), 0);
+  while (options.follow) {
+    const bool live = is_live(run);
+    offset = print_from(run.log(attempt, options.rank), offset);
+    if (options.attempt == 0 && std::filesystem::is_directory(run.log_folder(attempt + 1))) {
+      fmt::print(stderr, "smlp: attempt {} begins\n", ++attempt);
+      offset = 0;
+    } else if (!live) {
+      return;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+}
+
+}  // namespace
+
+void add_logs_command(CLI::App& app) {
+  const auto options = std::make_shared<LogOptions>();
+  auto* command = app.add_subcommand("logs", "what a rank has to say, in the newest attempt of a run");
+  command->add_option("RUN", options->run, "a run directory")->required();
+  command->add_option("--rank", options->rank, "whose (0)")->check(CLI::NonNegativeNumber)->type_name("N");
+  command->add_option("--attempt", options->attempt, "of this attempt")->check(CLI::PositiveNumber)->type_name("K");
+  command->add_flag("--follow", options->follow, "goes on until the run ends, through its restarts");
+  command->footer("Example:\n  smlp logs runs/demo --rank 1 --follow");
+  command->callback([options] { show_logs(*options); });
+}
+
+}  // namespace smlp

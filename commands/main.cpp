@@ -1,0 +1,69 @@
+// smlp: what a user types. Starts on any machine, a login node included: what needs the model runs smlp-worker.
+#include <fmt/format.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <sstream>
+
+#include "commands/commands.h"
+#include "commands/usage.h"
+#include "core/error.h"
+#include "core/version.h"
+
+namespace smlp {
+namespace {
+
+int complain(ExitCode code, const std::string& sentences) {
+  std::fflush(stdout);
+  std::istringstream lines(sentences);
+  for (std::string line; std::getline(lines, line);) fmt::print(stderr, "smlp: {}\n", line);
+  return static_cast<int>(code);
+}
+
+int run(int argc, char** argv) {
+  CLI::App app{"Trains sparse all-MLP language models on MPI ranks.", "smlp"};
+  app.set_version_flag("--version", fmt::format("smlp {} ({})", version(), compiler()));
+  app.require_subcommand(1);
+  app.footer("Example:\n  smlp run examples/demo.toml\n\n`smlp COMMAND --help` explains a command, with an example.");
+  int exit_code = 0;
+  add_run_command(app, exit_code);
+  add_logs_command(app);
+  add_plan_command(app, exit_code);
+  add_config_commands(app);
+#ifdef SMLP_DATA_COMMANDS
+  add_data_commands(app);
+#endif
+#ifdef SMLP_CHECKPOINT_COMMANDS
+  add_checkpoint_commands(app, exit_code);
+#endif
+  add_eval_command(app, exit_code);
+  add_generate_command(app, exit_code);
+  add_bench_command(app, exit_code);
+  add_doctor_command(app, exit_code);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    return complain(ExitCode::usage, usage_sentence(app, error, argc, argv));
+  }
+  return exit_code;
+}
+
+}  // namespace
+}  // namespace smlp
+
+int main(int argc, char** argv) {
+  spdlog::set_default_logger(spdlog::stderr_logger_mt("smlp"));
+  spdlog::set_pattern("smlp: %v");
+  try {
+    return smlp::run(argc, argv);
+  } catch (const smlp::Error& error) {
+    return smlp::complain(error.code(), error.what());
+  } catch (const std::filesystem::filesystem_error& error) {
+    return smlp::complain(smlp::ExitCode::io_failed, error.what());
+  } catch (const std::exception& error) {
+    return smlp::complain(smlp::ExitCode::fault, fmt::format("{} (a defect of smlp: please report it)", error.what()));
+  }
+}

@@ -1,0 +1,38 @@
+#include <memory>
+
+#include "commands/commands.h"
+#include "commands/job_check.h"
+#include "commands/job_options.h"
+#include "launcher/mpi_launch.h"
+
+namespace smlp {
+
+namespace {
+
+struct PlanOptions {
+  JobOptions job;
+  bool json = false;
+};
+
+int plan(const PlanOptions& options) {
+  auto job = load(options.job);
+  resolve_vocabulary(job, false);
+  check_and_resolve(job);
+  const TemporaryJob file(job.config);
+  std::vector<std::string> arguments = {"plan", "--job", file.path().string()};
+  if (options.json) arguments.push_back("--json");
+  return run_worker(arguments, {.ranks = 1, .threads = job.config.cluster.threads});
+}
+
+}  // namespace
+
+void add_plan_command(CLI::App& app, int& exit_code) {
+  const auto options = std::make_shared<PlanOptions>();
+  auto* command = app.add_subcommand("plan", "counts, memory, exchange and checkpoint size of a job, without running it");
+  add_job_options(*command, options->job);
+  command->add_flag("--json", options->json, "one JSON document");
+  command->footer("Example:\n  smlp plan examples/demo.toml --ranks 4");
+  command->callback([options, &exit_code] { exit_code = plan(*options); });
+}
+
+}  // namespace smlp

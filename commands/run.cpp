@@ -1,0 +1,88 @@
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "checkpoint/checkpoint.h"
+#include "commands/commands.h"
+#include "commands/job_check.h"
+#include "commands/job_options.h"
+#include "launcher/run_history.h"
+#include "launcher/run_lock.h"
+#include "launcher/run_setup.h"
+#include "launcher/supervisor.h"
+
+namespace smlp {
+
+namespace {
+
+struct RunOptions {
+  JobOptions job;
+  std::string run_directory, init_from;
+  std::int64_t max_restarts = -1;
+  RunSettings settings;
+};
+
+int run(RunOptions options) {
+  auto job = load(options.job);
+  resolve_vocabulary(job, true);
+  auto checked = job;
+  check_and_resolve(checked);  // the name among others, before it names a folder
+  check_data(checked);
+
+  const RunDirectory directory{options.run_directory.empty() ? std::filesystem::path("runs") / job.config.name
+                                                             : std::filesystem::path(options.run_directory)};
+  SupervisorOptions supervision;
+  supervision.worker = find_worker();
+  supervision.max_restarts = options.max_restarts;
+  std::filesystem::create_directories(directory.root);
+  const auto lock = take_run(directory);
+
+  const auto before = job_of_checkpoints(directory);
+  if (before) {
+    keep_resolved(job, *before);
+    check_and_resolve(job);
+  } else {
+    job = std::move(checked);
+  }
+  if (!options.init_from.empty() && before) {
+    fmt::print("--init-from is not used: {} goes on from its own checkpoints\n", directory.root.string());
+  } else if (!options.init_from.empty()) {
+    supervision.init_from = std::filesystem::absolute(find_checkpoint(options.init_from));
+    options.settings.init_from = *supervision.init_from;
+  }
+  prepare_run(directory, job, options.settings);
+  const auto newest = RunHistory(directory).newest_step();
+  fmt::print("{}: {} ranks in {}, {}\n", job.config.name, job.config.cluster.ranks, directory.root.string(),
+             newest ? fmt::format("going on from checkpoint {}", *newest) : "from the start");
+  return Supervisor(directory, job.config, supervision).run();
+}
+
+}  // namespace
+
+void add_run_command(CLI::App& app, int& exit_code) {
+  const auto options = std::make_shared<RunOptions>();
+  auto* command = app.add_subcommand("run", "trains here; goes on where the run directory stands");
+  add_job_options(*command, options->job);
+  command->add_option("--run-dir", options->run_directory, "where everything of the run lies; runs/<name> by default")
+      ->type_name("DIR");
+  command->add_option("--max-restarts", options->max_restarts, "give up after so many; as many as bring progress by default")
+      ->check(CLI::NonNegativeNumber)
+      ->type_name("N");
+  command->add_option("--init-from", options->init_from, "a run or checkpoint whose weights a new run starts with")
+      ->type_name("CHECKPOINT");
+  command->add_option("--accept-change", options->settings.accepted_changes,
+                      "a key that may differ from the run's own, on purpose (logged)")
+      ->type_name("KEY")
+      ->take_all()
+      ->expected(1)
+      ->allow_extra_args(false);
+  command->footer(
+      "Ctrl-C or SIGTERM: the ranks save and leave, smlp ends with 75; a second one ends them at once.\n\n"
+      "Example:\n  smlp run examples/demo.toml --set train.steps=800 --ranks 2");
+  command->callback([options, &exit_code] { exit_code = run(*options); });
+}
+
+}  // namespace smlp

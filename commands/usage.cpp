@@ -1,0 +1,61 @@
+#include "commands/usage.h"
+
+#include <fmt/format.h>
+
+#include <vector>
+
+#include "core/error.h"
+
+namespace smlp {
+
+namespace {
+
+std::vector<std::string> command_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const auto* command : app.get_subcommands({})) names.push_back(command->get_name());
+  return names;
+}
+
+std::vector<std::string> option_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const auto* option : app.get_options()) {
+    for (const auto& name : option->get_lnames()) names.push_back("--" + name);
+  }
+  return names;
+}
+
+std::string did_you_mean(const std::string& word, const std::vector<std::string>& known) {
+  const auto near = nearest_name(word, known);
+  return near.empty() ? "" : fmt::format("; did you mean {}?", near);
+}
+
+}  // namespace
+
+std::string usage_sentence(const CLI::App& app, const CLI::ParseError& error, int argc, const char* const* argv) {
+  const CLI::App* place = &app;
+  std::string path = app.get_name();
+  int at = 1;
+  for (; at < argc; ++at) {
+    const std::string word = argv[at];
+    if (command_names(*place).empty()) break;
+    if (word.starts_with("-")) continue;
+    const auto* command = place->get_subcommand_no_throw(word);
+    if (command == nullptr) {
+      return fmt::format("there is no command '{} {}'{}", path, word, did_you_mean(word, command_names(*place)));
+    }
+    place = command;
+    path += " " + word;
+  }
+  const auto help = fmt::format("`{} --help` says more", path);
+  if (!command_names(*place).empty()) {
+    return fmt::format("`{}` needs a command: {}; {}", path, fmt::format("{}", fmt::join(command_names(*place), ", ")), help);
+  }
+  for (; at < argc; ++at) {
+    const std::string word = argv[at], name = word.substr(0, word.find('='));
+    if (!name.starts_with("--") || name.size() < 3 || place->get_option_no_throw(name) != nullptr) continue;
+    return fmt::format("`{}` has no option {}{}", path, name, did_you_mean(name, option_names(*place)));
+  }
+  return fmt::format("{}: {}; {}", path, error.what(), help);
+}
+
+}  // namespace smlp

@@ -1,0 +1,92 @@
+#include "launcher/run_setup.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <iterator>
+#include <random>
+
+#include "core/clock.h"
+#include "core/error.h"
+#include "core/files.h"
+#include "core/version.h"
+#include "launcher/processes.h"
+#include "launcher/run_history.h"
+
+namespace smlp {
+
+namespace {
+
+std::string new_identity() {
+  std::random_device device;
+  return fmt::format("{:08x}{:08x}", device(), device());
+}
+
+// What run.json holds already; an empty object when there is none, or none that can be read.
+nlohmann::json known_identity(const RunDirectory& run) {
+  std::ifstream file(run.identity());
+  auto known = nlohmann::json::parse(file, nullptr, false);
+  return known.is_object() ? known : nlohmann::json::object();
+}
+
+void refuse(const RunDirectory& run, const LoadedJob& now, const JobConfig& before,
+            const std::vector<std::string>& keys) {
+  std::vector<std::string> differences;
+  for (const auto& key : keys) {
+    differences.push_back(fmt::format("{}: {} = {}, but the run has {}", origin_of(now, key), key,
+                                      value_of(now.config, key), value_of(before, key)));
+  }
+  throw Error(ExitCode::configuration,
+              fmt::format("the checkpoints in {} are of another job: {}. Take another --run-dir, or --accept-change {} "
+                          "if that is meant",
+                          run.root.string(), fmt::join(differences, "; "), keys.front()));
+}
+
+}  // namespace
+
+std::optional<JobConfig> job_of_checkpoints(const RunDirectory& run) {
+  if (RunHistory(run).published_steps().empty() || !std::filesystem::exists(run.job())) return std::nullopt;
+  return load_job(run.job()).config;
+}
+
+void prepare_run(const RunDirectory& run, const LoadedJob& job, const RunSettings& settings) {
+  RunHistory history(run);
+  auto identity = known_identity(run);
+  if (!identity.contains("id")) identity["id"] = new_identity();
+  if (!identity.contains("created")) identity["created"] = utc_time();
+  if (!identity.contains("accepted_changes")) identity["accepted_changes"] = nlohmann::json::array();
+
+  const auto before = job_of_checkpoints(run);
+  auto changed = before ? changed_keys(*before, job.config) : std::vector<std::string>();
+  const auto accepted = [&](const std::string& key) {
+    return std::find(settings.accepted_changes.begin(), settings.accepted_changes.end(), key) !=
+           settings.accepted_changes.end();
+  };
+  for (const auto& key : settings.accepted_changes) value_of(job.config, key);  // refuses an unknown one
+  std::vector<std::string> refused;
+  std::copy_if(changed.begin(), changed.end(), std::back_inserter(refused), [&](const auto& k) { return !accepted(k); });
+  if (!refused.empty()) refuse(run, job, *before, refused);
+  for (const auto& key : changed) {
+    const auto from = value_of(*before, key), to = value_of(job.config, key);
+    history.event("change_accepted", 0, history.newest_step(), fmt::format("{}: {} becomes {}", key, from, to));
+    identity["accepted_changes"].push_back({{"key", key}, {"from", from}, {"to", to}, {"time", utc_time()}});
+  }
+
+  identity["name"] = job.config.name;
+  identity["job_file"] = job.file.string();
+  identity["fingerprint"] = fingerprint(job.config);
+  identity["host"] = host_name();
+  identity["versions"] = {{"smlp", version()}, {"compiler", compiler()}};
+  if (!settings.init_from.empty()) identity["init_from"] = settings.init_from;
+  write_durably(run.job(), to_toml(job.config));
+  write_durably(run.identity(), identity.dump(2) + "\n");
+  history.event("run_started", 0, history.newest_step(), fmt::format("{} by process {} on {}", job.file.string(),
+                                                                     getpid(), host_name()));
+}
+
+}  // namespace smlp

@@ -1,0 +1,175 @@
+// The command line as a user meets it: usage, job files, and the commands that hand over to the worker.
+#include <gmock/gmock.h>
+
+#include "command_line.h"
+
+namespace smlp {
+namespace {
+
+using testing::AllOf;
+using testing::EndsWith;
+using testing::HasSubstr;
+using testing::Not;
+using testing::StartsWith;
+
+class Usage : public test::CommandLine {};
+class Config : public test::CommandLine {};
+class Tools : public test::CommandLine {};
+
+TEST_F(Usage, EveryCommandHasHelpWithAnExample) {
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{}, {"run"}, {"logs"}, {"plan"}, {"config"}, {"config", "show"}, {"config", "check"},
+        {"config", "keys"}, {"eval"}, {"generate"}, {"bench"}, {"doctor"}}) {
+    auto words = command;
+    words.push_back("--help");
+    const auto answer = smlp(words);
+    EXPECT_EQ(answer.code, 0);
+    EXPECT_THAT(answer.out, HasSubstr("Example:\n  smlp ")) << (command.empty() ? "" : command.back());
+    EXPECT_EQ(answer.err, "");
+  }
+}
+
+TEST_F(Usage, WrongCommandLinesGetOneSentenceAndCode64) {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> table = {
+      {{"rnu"}, "there is no command 'smlp rnu'; did you mean run?"},
+      {{"config", "shwo", "x"}, "there is no command 'smlp config shwo'; did you mean show?"},
+      {{}, "`smlp` needs a command"},
+      {{"config"}, "`smlp config` needs a command: show, check, keys"},
+      {{"run"}, "JOB is required"},
+      {{"run", "job.toml", "--rank", "2"}, "no option --rank; did you mean --ranks?"},
+      {{"run", "job.toml", "--ranks", "0"}, "--ranks"},
+      {{"run", "job.toml", "--ranks", "two"}, "--ranks"},
+      {{"run", "job.toml", "other.toml"}, "other.toml"},
+      {{"plan", "job.toml", "--set", "nonsense"}, "--set wants section.key=value"},
+      {{"bench", "setp"}, "there is no benchmark 'setp'; did you mean step?"},
+  };
+  for (const auto& [words, sentence] : table) {
+    const auto answer = smlp(words);
+    EXPECT_EQ(answer.code, 64) << sentence;
+    EXPECT_THAT(answer.err, AllOf(StartsWith("smlp: "), HasSubstr(sentence)));
+    EXPECT_EQ(std::count(answer.err.begin(), answer.err.end(), '\n'), 1) << answer.err;
+    EXPECT_EQ(answer.out, "");
+  }
+}
+
+TEST_F(Usage, TellsItsVersion) {
+  const auto answer = smlp({"--version"});
+  EXPECT_EQ(answer.code, 0);
+  EXPECT_THAT(answer.out, StartsWith("smlp "));
+}
+
+TEST_F(Config, ShowsWhatAJobResolvesToAndFromWhere) {
+  const auto answer = smlp({"config", "show", "job.toml", "--set", "optimizer.betas=[0.8, 0.9]", "--set", "train.steps=9",
+                            "--ranks", "1", "--json"});
+  ASSERT_EQ(answer.code, 0) << answer.err;
+  const auto document = nlohmann::json::parse(answer.out);
+  EXPECT_EQ(document["values"]["name"], "small");
+  EXPECT_EQ(document["values"]["model"]["context"], 16);
+  EXPECT_EQ(document["values"]["model"]["vocabulary"], 320) << "257 tokens, padded";
+  EXPECT_EQ(document["values"]["optimizer"]["betas"], (std::vector<double>{0.8, 0.9}));
+  EXPECT_EQ(document["values"]["cluster"]["ranks"], 1);
+  EXPECT_EQ(document["origins"]["model.context"], "job.toml:3");
+  EXPECT_EQ(document["origins"]["train.steps"], "--set train.steps=9");
+  EXPECT_EQ(document["origins"]["cluster.ranks"], "--ranks");
+  EXPECT_EQ(document["origins"]["seed"], "default");
+
+  const auto text = smlp({"config", "show", "job.toml"});
+  write("again.toml", text.out);
+  EXPECT_EQ(smlp({"config", "show", "again.toml"}).out, text.out) << "what is shown is a job file";
+  EXPECT_THAT(smlp({"config", "show", "job.toml", "--origin"}).out, HasSubstr("# job.toml:3"));
+}
+
+TEST_F(Config, ListsEveryKey) {
+  const auto document = nlohmann::json::parse(smlp({"config", "keys", "--json"}).out);
+  bool found = false;
+  for (const auto& key : document) {
+    if (key["key"] != "train.micro_batch") continue;
+    found = true;
+    EXPECT_EQ(key["type"], "integer");
+    EXPECT_EQ(key["default"], 4);
+    EXPECT_EQ(key["may_change"], true);
+  }
+  EXPECT_TRUE(found);
+  EXPECT_THAT(smlp({"config", "keys"}).out, HasSubstr("routing.group_sequences"));
+}
+
+TEST_F(Config, ChecksAJobWithItsData) {
+  EXPECT_EQ(smlp({"config", "check", "job.toml"}).code, 0);
+  write("text.txt", std::string(5000, 'x'));
+  write_tokens("foreign", 200, 400);
+  const std::vector<std::pair<std::string, std::vector<std::string>>> table = {
+      {"data.train=[\"absent\"]", {"data.train", "absent"}},
+      {"data.train=[\"text.txt\"]", {"data.train", "smlp data prepare"}},
+      {"data.train=[]", {"data.train", "smlp data prepare"}},
+      {"data.valid=[\"absent\"]", {"data.valid", "absent"}},
+      {"data.tokenizer=nowhere", {"data.tokenizer", "nowhere"}},
+      {"data.tokenizer=", {"data.tokenizer", "vocab.json"}},
+      {"model.context=200", {"200 tokens", "201 are needed", "shorten"}},
+      {"model.vocabulary=100", {"model.vocabulary = 100", "257"}},
+      {"data.train=[\"foreign\"]", {"token 39", "model.vocabulary is 320"}},
+      {"model.experts=3", {"model.experts = 3", "does not divide"}},
+      {"model.contxt=3", {"model.contxt", "did you mean model.context?"}},
+  };
+  for (const auto& [override, words] : table) {
+    const auto answer = smlp({"config", "check", "job.toml", "--set", override});
+    EXPECT_EQ(answer.code, 78) << override << answer.err;
+    for (const auto& word : words) EXPECT_THAT(answer.err, HasSubstr(word)) << override;
+  }
+  std::filesystem::resize_file(place / "train.bin", 100);
+  EXPECT_EQ(smlp({"config", "check", "job.toml"}).code, 65) << "a damaged file is bad data";
+}
+
+TEST_F(Tools, PlanHandsTheResolvedJobToOneWorker) {
+  const auto answer = smlp({"plan", "job.toml", "--ranks", "2", "--json"}, talking_worker(0));
+  EXPECT_EQ(answer.code, 0) << answer.err;
+  EXPECT_THAT(answer.out, AllOf(StartsWith("rank alone threads 1: plan --job "), HasSubstr("--json\n"),
+                                HasSubstr("ranks = 2"), HasSubstr("vocabulary = 320"), HasSubstr("group_sequences = 2")));
+}
+
+TEST_F(Tools, PlanNeedsNoDataButAVocabulary) {
+  const auto without = smlp({"plan", "job.toml", "--set", "data.tokenizer=nowhere"}, talking_worker(0));
+  EXPECT_EQ(without.code, 78);
+  EXPECT_THAT(without.err, HasSubstr("set model.vocabulary"));
+  EXPECT_EQ(smlp({"plan", "job.toml", "--set", "data.tokenizer=nowhere", "--set", "model.vocabulary=512", "--set",
+                  "data.train=[\"absent\"]"}, talking_worker(0)).code, 0);
+}
+
+TEST_F(Tools, TheWorkersExitCodeIsOurs) {
+  EXPECT_EQ(smlp({"plan", "job.toml"}, talking_worker(70)).code, 70);
+  const auto absent = smlp({"plan", "job.toml"}, "/nowhere/smlp-worker");
+  EXPECT_EQ(absent.code, 69);
+  EXPECT_THAT(absent.err, HasSubstr("/nowhere/smlp-worker"));
+}
+
+TEST_F(Tools, BenchHasReferenceSizesAndCompanyWhereItNeedsIt) {
+  const auto step = smlp({"bench", "step", "--set", "train.precision=bf16"}, talking_worker(0));
+  EXPECT_EQ(step.code, 0) << step.err;
+  EXPECT_THAT(step.out, AllOf(StartsWith("rank alone threads 1: bench step --job "), HasSubstr("kind = \"gmlp\""),
+                              HasSubstr("hidden = 2048"), HasSubstr("vocabulary = 4096"), HasSubstr("precision = \"bf16\""),
+                              HasSubstr("global_batch = 4")));
+  const auto scaling = smlp({"bench", "scaling", "--json"}, talking_worker(0));
+  EXPECT_THAT(scaling.out, AllOf(HasSubstr("rank 0 threads 1: bench scaling"), HasSubstr("rank 1 threads 1: bench scaling"),
+                                 HasSubstr("sparse_blocks = 2"), HasSubstr("global_batch = 8")));
+  EXPECT_THAT(smlp({"bench", "scaling", "--ranks", "3"}, talking_worker(0)).out, HasSubstr("rank 2"));
+  EXPECT_THAT(smlp({"bench", "kernels", "--job", "job.toml", "--ranks", "1"}, talking_worker(0)).out,
+              AllOf(HasSubstr("context = 16"), Not(HasSubstr("rank 1"))));
+}
+
+TEST_F(Tools, EvalAndGenerateNeedACheckpoint) {
+  const auto evaluated = smlp({"eval", "nowhere", "--data", "valid"}, talking_worker(0));
+  EXPECT_THAT(evaluated.code, testing::AnyOf(65, 78));
+  EXPECT_THAT(evaluated.err, HasSubstr("nowhere"));
+  EXPECT_THAT(smlp({"generate", "nowhere", "--prompt", "x"}, talking_worker(0)).code, testing::AnyOf(65, 78));
+}
+
+TEST_F(Tools, DoctorNamesWhatIsMissing) {
+  const auto sound = smlp({"doctor", "--json"}, talking_worker(0));
+  const auto document = nlohmann::json::parse(sound.out);
+  EXPECT_EQ(document["sound"], sound.code == 0);
+  const auto missing = smlp({"doctor"}, "/nowhere/smlp-worker");
+  EXPECT_EQ(missing.code, 69);
+  EXPECT_THAT(missing.out, HasSubstr("/nowhere/smlp-worker"));
+}
+
+}  // namespace
+}  // namespace smlp

@@ -1,0 +1,137 @@
+// `smlp run` from the job file to the supervisor, with a fake worker (tests/launcher/fake_worker.cpp).
+#include <gmock/gmock.h>
+
+#include "command_line.h"
+
+namespace smlp {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+class Run : public test::CommandLine {
+ protected:
+  void script(const std::string& text) {
+    std::filesystem::create_directories(place / "runs/small");
+    write("runs/small/script", text);
+  }
+  std::vector<std::string> events(const std::string& name) const {
+    std::vector<std::string> details;
+    std::ifstream file(place / "runs/small/events.jsonl");
+    for (std::string line; std::getline(file, line);) {
+      const auto event = nlohmann::json::parse(line);
+      if (event["event"] == name) details.push_back(event["detail"]);
+    }
+    return details;
+  }
+  nlohmann::json identity() const { return nlohmann::json::parse(test::contents(place / "runs/small/run.json")); }
+  bool wait_for(const std::string& path, double seconds = 10) const {
+    for (const double end = monotonic_seconds() + seconds; monotonic_seconds() < end;) {
+      if (std::filesystem::exists(place / path)) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    return false;
+  }
+};
+
+TEST_F(Run, TrainsInTheFolderOfItsNameAndLeavesItsRecords) {
+  script("* * steps 2\n* * checkpoint\n");
+  const auto answer = smlp({"run", "job.toml"}, fake_worker());
+  ASSERT_EQ(answer.code, 0) << answer.err << answer.out;
+  EXPECT_THAT(answer.out, AllOf(HasSubstr("small: 2 ranks in runs/small, from the start"), HasSubstr("step 2/50")));
+  EXPECT_THAT(test::contents(place / "runs/small/job.toml"), AllOf(HasSubstr("vocabulary = 320"), HasSubstr("group_sequences = 2")));
+  EXPECT_EQ(identity()["name"], "small");
+  EXPECT_EQ(identity()["fingerprint"].get<std::string>().size(), 32u);
+  EXPECT_TRUE(identity()["versions"].contains("smlp"));
+  const auto id = identity()["id"];
+
+  const auto again = smlp({"run", "job.toml", "--set", "train.steps=60", "--set", "train.micro_batch=4", "--ranks", "1"},
+                          fake_worker());
+  ASSERT_EQ(again.code, 0) << again.err;
+  EXPECT_THAT(again.out, HasSubstr("going on from checkpoint 2"));
+  EXPECT_EQ(identity()["id"], id);
+  EXPECT_THAT(test::contents(place / "runs/small/job.toml"),
+              AllOf(HasSubstr("steps = 60"), HasSubstr("group_sequences = 2"), HasSubstr("micro_batch = 4")));
+}
+
+TEST_F(Run, RefusesAJobThatIsNotThatOfItsCheckpoints) {
+  script("* * steps 2\n");
+  ASSERT_EQ(smlp({"run", "job.toml"}, fake_worker()).code, 0);
+  ASSERT_EQ(smlp({"run", "job.toml", "--set", "model.width=16"}, fake_worker()).code, 0) << "no checkpoint yet: free";
+  script("* * steps 2\n* * checkpoint\n");
+  ASSERT_EQ(smlp({"run", "job.toml"}, fake_worker()).code, 0);
+
+  const std::vector<std::string> changed = {"run", "job.toml", "--set", "model.width=16", "--set", "seed=2"};
+  const auto refused = smlp(changed, fake_worker());
+  EXPECT_EQ(refused.code, 78);
+  EXPECT_THAT(refused.err, AllOf(HasSubstr("--set model.width=16: model.width = 16, but the run has 8"),
+                                 HasSubstr("seed = 2, but the run has 1"), HasSubstr("--accept-change seed")));
+  auto half = changed;
+  half.insert(half.end(), {"--accept-change", "seed"});
+  EXPECT_EQ(smlp(half, fake_worker()).code, 78) << "one of two was accepted";
+  half.insert(half.end(), {"--accept-change", "model.width"});
+  EXPECT_EQ(smlp(half, fake_worker()).code, 0);
+  EXPECT_THAT(events("change_accepted"), testing::ElementsAre("seed: 1 becomes 2", "model.width: 8 becomes 16"));
+  EXPECT_EQ(identity()["accepted_changes"].size(), 2u);
+  EXPECT_EQ(smlp({"run", "job.toml", "--accept-change", "model.widht"}, fake_worker()).code, 78);
+}
+
+TEST_F(Run, KeepsWhatItOnceDerived) {
+  script("* * steps 2\n* * checkpoint\n");
+  ASSERT_EQ(smlp({"run", "job.toml", "--set", "schedule.kind=cosine", "--set", "schedule.warmup_steps=5"}, fake_worker()).code, 0);
+  const auto longer = smlp({"run", "job.toml", "--set", "schedule.kind=cosine", "--set", "schedule.warmup_steps=5", "--set",
+                            "train.steps=500"}, fake_worker());
+  EXPECT_EQ(longer.code, 0) << longer.err;
+  EXPECT_THAT(test::contents(place / "runs/small/job.toml"), HasSubstr("decay_steps = 50\n"));
+}
+
+TEST_F(Run, RefusesBeforeAnyRankStarts) {
+  const auto answer = smlp({"run", "job.toml", "--set", "data.train=[\"absent\"]"}, fake_worker());
+  EXPECT_EQ(answer.code, 78);
+  EXPECT_FALSE(std::filesystem::exists(place / "runs"));
+}
+
+TEST_F(Run, IsAloneInItsFolderAndStopsOnRequest) {
+  script("* * steps 100000\n");
+  const pid_t first = start({"run", "job.toml"}, fake_worker());
+  ASSERT_TRUE(wait_for("runs/small/metrics.jsonl"));
+  const auto second = smlp({"run", "job.toml", "--run-dir", "./runs/small"}, fake_worker());
+  EXPECT_EQ(second.code, 75);
+  EXPECT_THAT(second.err, HasSubstr("in use by process " + std::to_string(first)));
+  ASSERT_TRUE(wait_for("runs/small/heartbeats/rank-0001"));
+  ASSERT_TRUE(wait_for("runs/small/heartbeats/rank-0000"));
+  kill(first, SIGTERM);
+  EXPECT_EQ(finish(first, 5).code, 75);
+  EXPECT_EQ(events("stopped").size(), 1u);
+}
+
+TEST_F(Run, TakesItsPlaceWhenTheLastHolderWasKilled) {
+  script("1 * steps 100000\n2 * steps 1\n");
+  const pid_t first = start({"run", "job.toml"}, fake_worker());
+  ASSERT_TRUE(wait_for("runs/small/metrics.jsonl"));
+  kill(first, SIGKILL);
+  finish(first);
+  const auto second = smlp({"run", "job.toml"}, fake_worker());
+  EXPECT_EQ(second.code, 0) << second.err;
+}
+
+TEST_F(Run, LogsAreShownByRankAndFollowedThroughRestarts) {
+  for (int attempt : {1, 2}) {
+    for (int rank : {0, 1}) {
+      const auto folder = "runs/small/logs/attempt-000" + std::to_string(attempt);
+      std::filesystem::create_directories(place / folder);
+      write(folder + "/rank-000" + std::to_string(rank) + ".log",
+            "attempt " + std::to_string(attempt) + " rank " + std::to_string(rank) + "\n");
+    }
+  }
+  EXPECT_EQ(smlp({"logs", "runs/small"}).out, "attempt 2 rank 0\n");
+  EXPECT_EQ(smlp({"logs", "runs/small", "--rank", "1", "--attempt", "1"}).out, "attempt 1 rank 1\n");
+  EXPECT_EQ(smlp({"logs", "runs/small", "--follow"}).out, "attempt 2 rank 0\n") << "nobody runs: it ends";
+  const auto absent = smlp({"logs", "runs/small", "--rank", "5"});
+  EXPECT_EQ(absent.code, 78);
+  EXPECT_THAT(absent.err, HasSubstr("there are ranks 0 to 1"));
+  EXPECT_EQ(smlp({"logs", "nowhere"}).code, 78);
+}
+
+}  // namespace
+}  // namespace smlp
