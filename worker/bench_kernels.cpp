@@ -1,0 +1,218 @@
+// `bench kernels`: every product and row kernel of a training step, at the job's sizes, beside this machine's limits of
+// the same run: the 1024³ product for products, adding two long vectors for what only moves memory.
+#include <algorithm>
+#include <functional>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "tensor/arena.h"
+#include "worker/bench.h"
+#include "worker/engine.h"
+#include "worker/machine_limits.h"
+
+namespace smlp {
+
+namespace {
+
+struct Kernel {
+  std::string name;
+  double calls;  // in the step of one micro-batch
+  double flops;  // of one call; 0: bound by memory
+  double bytes;  // read and written by one call
+  std::function<void()> run;
+  double least = std::numeric_limits<double>::max();
+};
+
+class KernelBench {
+ public:
+  explicit KernelBench(const JobConfig& job) : job_(job), backend_(make_backend(job)), arena_(*backend_) {
+    add_products();
+    add_spatial();
+    add_rows();
+    add_update();
+  }
+
+  void measure(double seconds, nlohmann::json& result);
+
+ private:
+  using Size = std::int64_t;
+
+  TensorView take(Shape shape, DType type, double value = 0.01) {
+    const TensorView view = arena_.take(shape, type);
+    backend_->fill(view, value);
+    return view;
+  }
+  TensorView values(Shape shape) { return take(shape, type_); }
+  void add_products();
+  void add_spatial();
+  void add_rows();
+  void add_update();
+  void product(const std::string& name, double calls, const Matmul& m);
+  void memory(const std::string& name, double calls, double elements, std::function<void()> run) {
+    kernels_.push_back({name, calls, 0, elements * static_cast<double>(size_of(type_)), std::move(run)});
+  }
+
+  const JobConfig& job_;
+  std::unique_ptr<Backend> backend_;
+  Arena arena_;
+  DType type_ = value_type(job_), wide_ = type_ == DType::bf16 ? DType::f32 : type_;
+  Size length_ = job_.model.context, width_ = job_.model.width, hidden_ = job_.model.hidden, half_ = hidden_ / 2;
+  Size sequences_ = job_.train.micro_batch, tokens_ = sequences_ * length_, vocabulary_ = job_.model.vocabulary;
+  double blocks_ = static_cast<double>(job_.model.dense_blocks);
+  std::vector<Kernel> kernels_;
+};
+
+void KernelBench::product(const std::string& name, double calls, const Matmul& m) {
+  const double inner = static_cast<double>(m.transpose_a ? m.a.shape[0] : m.a.shape[1]);
+  const double flops = 2 * inner * static_cast<double>(m.out.size());
+  const double bytes = static_cast<double>(m.a.bytes() + m.b.bytes() + m.out.bytes());
+  kernels_.push_back({name, calls, flops, bytes, [this, m] { backend_->matmul(m); }});
+}
+
+void KernelBench::add_products() {
+  const TensorView x = values({tokens_, width_}), y = values({tokens_, width_}), h = values({tokens_, hidden_});
+  const TensorView pre = values({tokens_, hidden_}), gated = values({tokens_, half_});
+  const TensorView in = values({hidden_, width_}), in_bias = values({hidden_});
+  const TensorView out = values({width_, half_}), out_bias = values({width_});
+  const TensorView din = take({hidden_, width_}, wide_), dout = take({width_, half_}, wide_);
+  product("in: x · W^T", blocks_, {.a = x, .b = in, .out = h, .transpose_b = true});
+  product("in: + bias, gelu", blocks_, {.a = x, .b = in, .out = h, .transpose_b = true, .bias = in_bias,
+                                        .activation = Activation::gelu_tanh, .pre_activation = pre});
+  kernels_[kernels_.size() - 2].calls = 0;  // the bare product is there to compare with
+  product("out: x · W^T + bias + residual", blocks_,
+          {.a = gated, .b = out, .out = y, .transpose_b = true, .bias = out_bias, .residual = x});
+  product("out: dx = dy · W", blocks_, {.a = y, .b = out, .out = gated});
+  product("out: dW += dy^T · x", blocks_, {.a = y, .b = gated, .out = dout, .transpose_a = true, .accumulate = true});
+  product("in: dx = dy · W", blocks_, {.a = h, .b = in, .out = x});
+  product("in: dW += dy^T · x", blocks_, {.a = h, .b = x, .out = din, .transpose_a = true, .accumulate = true});
+
+  const Size rows = std::min<Size>(512, tokens_);
+  const double chunks = static_cast<double>(tokens_) / static_cast<double>(rows);
+  const TensorView logits = values({rows, vocabulary_}), table = values({vocabulary_, width_});
+  const TensorView part = x.row_range(0, rows), dtable = take({vocabulary_, width_}, wide_);
+  product("head: x · E^T", chunks, {.a = part, .b = table, .out = logits, .transpose_b = true});
+  product("head: dx = dlogits · E", chunks, {.a = logits, .b = table, .out = part});
+  product("head: dE += dlogits^T · x", chunks,
+          {.a = logits, .b = part, .out = dtable, .transpose_a = true, .accumulate = true});
+  const TensorView targets = take({rows}, DType::i32, 1), loss = take({rows}, DType::f64), scale = take({1}, DType::f64);
+  memory("cross entropy", chunks, 3.0 * static_cast<double>(logits.size()),
+         [=, this] { backend_->cross_entropy(logits, targets, loss, scale, true); });
+}
+
+void KernelBench::add_spatial() {
+  const TensorView weight = values({1, length_, length_}), dweight = take({1, length_, length_}, wide_);
+  const TensorView v = values({sequences_, length_, half_}), z = values({sequences_, length_, half_});
+  const double pairs = static_cast<double>(length_) * static_cast<double>(length_ + 1) / 2;
+  const double flops = 2 * pairs * static_cast<double>(half_ * sequences_);
+  const double bytes = static_cast<double>(2 * v.bytes()) + pairs * static_cast<double>(size_of(type_));
+  kernels_.push_back({"spatial", blocks_, flops, bytes, [=, this] { backend_->spatial({weight, v, z}); }});
+  kernels_.push_back({"spatial, input's gradient", blocks_, flops, bytes,
+                      [=, this] { backend_->spatial_backward_input({weight, v, z}); }});
+  kernels_.push_back({"spatial, weight's gradient", blocks_, flops, bytes,
+                      [=, this] { backend_->spatial_backward_weight({dweight, v, z}); }});
+}
+
+void KernelBench::add_rows() {
+  const TensorView wide_rows = values({tokens_, hidden_}), dwide = values({tokens_, hidden_});
+  const auto by_sequence = [this](TensorView rows) {
+    rows.stride = {rows.row_stride() * length_, rows.row_stride(), 1, 0};
+    rows.shape = {sequences_, length_, rows.shape[1]};
+    return rows;
+  };
+  const TensorView u = wide_rows.column_range(0, half_), v = wide_rows.column_range(half_, half_);
+  const TensorView normed = values({tokens_, half_}), gate = values({tokens_, half_}), out = values({tokens_, half_});
+  const TensorView weight = values({half_}), bias = values({half_}), positions = values({1, length_});
+  const TensorView mean = take({tokens_, 1}, wide_), inverse = take({tokens_, 1}, wide_);
+  const TensorView dweight = take({half_}, wide_), dbias = take({half_}, wide_), dpositions = take({1, length_}, wide_);
+  const TensorView sums = take({hidden_}, wide_), narrow = values({tokens_, width_}), x = values({tokens_, width_});
+  const TensorView narrow_weight = values({width_}), dnarrow = take({width_}, wide_);
+  const double halves = static_cast<double>(tokens_ * half_), rows = static_cast<double>(tokens_ * width_);
+  memory("norm", blocks_ + 1, 2 * rows, [=, this] {
+    backend_->layer_norm(x, narrow_weight, narrow_weight, 1, narrow, mean, inverse);
+  });
+  memory("norm, backward", blocks_ + 1, 4 * rows, [=, this] {
+    backend_->layer_norm_backward(x, narrow_weight, 1, mean, inverse, narrow, x, narrow, dnarrow, dnarrow);
+  });
+  memory("gate norm", blocks_, 2 * halves, [=, this] { backend_->layer_norm(v, weight, bias, 1, normed, mean, inverse); });
+  memory("gate norm, backward", blocks_, 3 * halves, [=, this] {
+    backend_->layer_norm_backward(v, weight, 1, mean, inverse, normed, {}, dwide.column_range(half_, half_), dweight, dbias);
+  });
+  memory("gate", blocks_, 4 * halves, [=, this] {
+    backend_->gate(by_sequence(u), by_sequence(gate), positions, by_sequence(out));
+  });
+  memory("gate, backward", blocks_, 5 * halves, [=, this] {
+    backend_->gate_backward(by_sequence(u), by_sequence(gate), by_sequence(out),
+                            by_sequence(dwide.column_range(0, half_)), by_sequence(gate), dpositions);
+  });
+  memory("gelu, backward", blocks_, 6 * halves, [=, this] {
+    backend_->activate_backward(Activation::gelu_tanh, wide_rows, dwide, dwide);
+  });
+  memory("sum of rows, hidden", blocks_, 2 * halves, [=, this] { backend_->sum_rows(dwide, sums); });
+  memory("sum of rows, width", blocks_, rows, [=, this] { backend_->sum_rows(narrow, dnarrow); });
+  const TensorView index = take({tokens_}, DType::i32, 1);
+  memory("gather", 1, 2 * rows, [=, this] { backend_->gather_rows(x, index, 2, {}, narrow); });
+  memory("dropout", job_.model.dropout > 0 ? blocks_ : 0, 2 * rows, [=, this] { backend_->dropout(x, 0.1, 1, 0, narrow); });
+}
+
+void KernelBench::add_update() {
+  const auto per_block = static_cast<double>(hidden_ * width_ + half_ * width_ + length_ * length_);
+  const auto parameters = static_cast<Size>(blocks_ * per_block) + vocabulary_ * width_;
+  const TensorView value = values({parameters}), master = type_ == wide_ ? TensorView{} : take({parameters}, wide_);
+  const TensorView grad = take({parameters}, wide_), m = take({parameters}, wide_), v = take({parameters}, wide_);
+  const TensorView control = take({StepControl::size}, DType::f64, 1e-3), norm = take({1}, DType::f64);
+  const auto count = static_cast<double>(parameters), unit = static_cast<double>(size_of(wide_)) / static_cast<double>(size_of(type_));
+  memory("adamw", 1, count * (type_ == wide_ ? 7 : 7 * unit + 1), [=, this] {
+    backend_->adamw({.weight_decay = 0.1, .clip_norm = 1}, value, master, grad, m, v, control);
+  });
+  memory("sum of squares", 1, count * unit, [=, this] { backend_->sum_of_squares(grad, norm); });
+  memory("zero gradients", 1, count * unit, [=, this] { backend_->fill(grad, 0); });
+}
+
+void KernelBench::measure(double seconds, nlohmann::json& result) {
+  const Size long_vector = Size{16} << 20;
+  const TensorView a = values({long_vector}), b = values({long_vector}), out = values({long_vector});
+  kernels_.push_back({"limit: add", 0, 0, static_cast<double>(3 * a.bytes()), [=, this] { backend_->add(a, b, out); }});
+  const Size n = 1024;
+  product("limit: 1024³", 0, {.a = values({n, n}), .b = values({n, n}), .out = values({n, n})});
+  const Stopwatch watch;
+  for (int round = 0; round < 4 || watch.seconds() < seconds; ++round) {  // in turns: all see the same machine
+    for (auto& kernel : kernels_) {
+      const Stopwatch one;
+      kernel.run();
+      backend_->synchronize();
+      if (round > 0) kernel.least = std::min(kernel.least, one.seconds());
+    }
+  }
+  const double product_limit = kernels_.back().flops / kernels_.back().least;
+  const auto& add = kernels_[kernels_.size() - 2];
+  const double memory_limit = add.bytes / add.least;
+  double step = 0, products = 0, useful = 0;
+  for (const auto& kernel : kernels_) {
+    nlohmann::json one = {{"name", kernel.name}, {"calls_per_step", kernel.calls}, {"seconds", kernel.least}};
+    const double work = kernel.flops > 0 ? kernel.flops : kernel.bytes;
+    one[kernel.flops > 0 ? "flops_per_second" : "bytes_per_second"] = work / kernel.least;
+    one["share"] = work / kernel.least / (kernel.flops > 0 ? product_limit : memory_limit);
+    one["seconds_per_step"] = kernel.calls * kernel.least;
+    step += kernel.calls * kernel.least;
+    products += kernel.flops > 0 ? kernel.calls * kernel.least : 0;
+    useful += kernel.calls * kernel.flops;
+    result["kernels"].push_back(std::move(one));
+  }
+  result["matmul_flops_per_second"] = product_limit;
+  result["memory_bytes_per_second"] = memory_limit;
+  result["step_seconds_dense"] = step;  // of the dense blocks, one micro-batch
+  result["product_seconds_dense"] = products;
+  result["share_dense"] = useful / step / product_limit;
+  result["dtype"] = job_.train.precision;
+  result["isa"] = cpu_isa();
+  result["threads"] = job_.cluster.threads;
+}
+
+}  // namespace
+
+void bench_kernels(const BenchOptions& options, nlohmann::json& result) {
+  KernelBench(options.job).measure(options.seconds, result);
+}
+
+}  // namespace smlp
