@@ -1,0 +1,110 @@
+// `bench checkpoint`: saving, verifying and loading a model's whole state, beside a plain write with fsync of as
+// many bytes and a copy in memory, in the same run.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <vector>
+
+#include "core/error.h"
+#include "worker/bench.h"
+#include "worker/bench_engine.h"
+
+namespace smlp {
+
+namespace {
+
+constexpr int saves = 3;  // the first also touches fresh memory and disk blocks
+
+class TemporaryFolder {
+ public:
+  TemporaryFolder() : path_(std::filesystem::current_path() / ("bench-checkpoint." + std::to_string(getpid()) + ".tmp")) {
+    std::filesystem::create_directories(path_);
+  }
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+double copy_seconds(std::vector<char>& from, std::vector<char>& to) {
+  std::memcpy(to.data(), from.data(), from.size());  // touches both
+  const Stopwatch watch;
+  std::memcpy(to.data(), from.data(), from.size());
+  return watch.seconds();
+}
+
+double raw_write_seconds(const std::filesystem::path& file, const std::vector<char>& bytes) {
+  const Stopwatch watch;
+  const int descriptor = ::open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+  std::size_t done = 0;
+  while (descriptor >= 0 && done < bytes.size()) {
+    const ssize_t n = ::write(descriptor, bytes.data() + done, bytes.size() - done);
+    if (n <= 0) break;
+    done += static_cast<std::size_t>(n);
+  }
+  if (descriptor < 0 || done < bytes.size() || ::fsync(descriptor) != 0) {
+    throw Error(ExitCode::io_failed, "the benchmark's file " + file.string() + " can't be written");
+  }
+  ::close(descriptor);
+  return watch.seconds();
+}
+
+}  // namespace
+
+void bench_checkpoint(const BenchOptions& options, nlohmann::json& result) {
+  auto backend = make_backend(options.job);
+  auto grid = ProcessGrid::cut(make_solo(*backend), 1);
+  BenchEngine bench(options.job, std::move(backend), std::move(grid));
+  auto& engine = bench.engine();
+  const auto pieces = engine.pieces(true);
+  std::int64_t total = 0;
+  for (const auto& piece : pieces) total += piece.local.bytes();
+
+  const TemporaryFolder folder;
+  std::vector<double> stall, write, publish, raw;
+  std::vector<char> from(static_cast<std::size_t>(total), 1), to(static_cast<std::size_t>(total), 2);
+  const double copied = copy_seconds(from, to);
+  {
+    CheckpointWriter writer({.root = folder.path(), .keep_last = 1});
+    for (int i = 1; i <= saves; ++i) {
+      RunState state;
+      state.integers = {{"step", {i}}};
+      writer.begin(engine.backend(), pieces, state);
+      stall.push_back(writer.stall_seconds());
+      writer.wait();
+      write.push_back(writer.write_seconds());
+      const Stopwatch watch;
+      writer.publish();
+      writer.wait();
+      publish.push_back(watch.seconds());
+      if (writer.state() != CheckpointWriter::State::published) throw Error(ExitCode::io_failed, writer.failure());
+      writer.release();
+      raw.push_back(raw_write_seconds(folder.path() / "raw", from));
+    }
+  }
+  Stopwatch watch;
+  const auto path = find_checkpoint(folder.path());
+  const double verify = watch.lap();
+  load_checkpoint(path, engine.backend(), pieces);
+  const double load = watch.lap();
+  const auto rate = [&](double seconds) { return static_cast<double>(total) / seconds; };
+  const auto least = [](const std::vector<double>& seconds) { return *std::min_element(seconds.begin(), seconds.end()); };
+  result = {{"bytes", total},
+            {"stall_seconds", {{"first", stall.front()}, {"best", least(stall)}}},
+            {"memory_copy_seconds", copied},
+            {"write_bytes_per_second", rate(least(write))},
+            {"raw_write_bytes_per_second", rate(least(raw))},
+            {"write_share", least(raw) / least(write)},
+            {"publish_seconds", least(publish)},
+            {"verify_bytes_per_second", rate(verify)},
+            {"load_bytes_per_second", rate(load)}};
+}
+
+}  // namespace smlp
