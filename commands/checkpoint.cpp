@@ -89,13 +89,13 @@ std::vector<CheckpointInfo> verified(const fs::path& path) {
   if (is_one_checkpoint(path)) return {verify_checkpoint(path)};
   auto all = list_checkpoints(folder_of_run(path), true);
   if (!all.empty()) return all;
-  const auto name = (path.has_filename() ? path : path.parent_path()).filename().string();
-  if (name.starts_with("step-")) return {verify_checkpoint(path)};
+  if (path.filename().string().starts_with("step-")) return {verify_checkpoint(path)};
   throw Error(ExitCode::configuration, fmt::format("there is no checkpoint in {}", path.string()));
 }
 
 void verify(const CheckpointOptions& options) {
-  const auto all = verified(options.path);
+  const fs::path path = options.path;
+  const auto all = verified(path.has_filename() ? path : path.parent_path());
   std::string reasons;
   for (const auto& info : all) {
     if (!info.valid)

@@ -16,6 +16,13 @@ std::vector<std::string> command_names(const CLI::App& app) {
   return names;
 }
 
+const CLI::App* find_command(const CLI::App& app, const std::string& name) {
+  for (const auto* command : app.get_subcommands({})) {
+    if (command->get_name() == name) return command;
+  }
+  return nullptr;
+}
+
 std::vector<std::string> option_names(const CLI::App& app) {
   std::vector<std::string> names;
   for (const auto* option : app.get_options()) {
@@ -39,7 +46,7 @@ std::string usage_sentence(const CLI::App& app, const CLI::ParseError& error, in
     const std::string word = argv[at];
     if (command_names(*place).empty()) break;
     if (word.starts_with("-")) continue;
-    const auto* command = place->get_subcommand_no_throw(word);
+    const auto* command = find_command(*place, word);
     if (command == nullptr) {
       return fmt::format("there is no command '{} {}'{}", path, word, did_you_mean(word, command_names(*place)));
     }
@@ -48,7 +55,7 @@ std::string usage_sentence(const CLI::App& app, const CLI::ParseError& error, in
   }
   const auto help = fmt::format("`{} --help` says more", path);
   if (!command_names(*place).empty()) {
-    return fmt::format("`{}` needs a command: {}; {}", path, fmt::format("{}", fmt::join(command_names(*place), ", ")), help);
+    return fmt::format("`{}` needs a command: {}; {}", path, fmt::join(command_names(*place), ", "), help);
   }
   for (; at < argc; ++at) {
     const std::string word = argv[at], name = word.substr(0, word.find('='));
