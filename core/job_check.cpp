@@ -186,7 +186,7 @@ class Checker {
     if (o.betas.size() != 2) {
       wrong("optimizer.betas", fmt::format("has {} entries, but AdamW takes two, as in [0.9, 0.98]", o.betas.size()));
     }
-    if (s.decay_steps == 0) {
+    if (s.kind == "cosine" && s.decay_steps == 0) {
       s.decay_steps = c_.train.steps;
       resolve("schedule.decay_steps", "train.steps");
     }

@@ -46,7 +46,7 @@ struct JobConfig {
     std::string kind = "inverse_sqrt";
     std::int64_t warmup_steps = 100;
     double initial_rate = 1e-7, minimum_rate = 0.0;
-    std::int64_t decay_steps = 0;  // cosine; 0: train.steps; never 0 once resolved
+    std::int64_t decay_steps = 0;  // cosine; 0: train.steps; never 0 once resolved to a cosine
   } schedule;
 
   struct Train {

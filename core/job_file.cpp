@@ -337,11 +337,16 @@ std::string value_of(const JobConfig& config, const std::string& name) {
   return toml_text(key->field(copy));
 }
 
-std::string fingerprint(const JobConfig& config) {
+std::string identity_toml(const JobConfig& config) {
   std::string text;
   for (const auto& key : job_key_table()) {
     if (!key.info.may_change) text += fmt::format("{} = {}\n", key.info.key, value_of(config, key.info.key));
   }
+  return text;
+}
+
+std::string fingerprint(const JobConfig& config) {
+  const auto text = identity_toml(config);
   const auto hash = XXH3_128bits(text.data(), text.size());
   return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
 }

@@ -44,6 +44,8 @@ void keep_resolved(LoadedJob& job, const JobConfig& run);
 
 std::string to_toml(const JobConfig& config);   // every key, readable by load_job()
 std::string value_of(const JobConfig& config, const std::string& key);  // as TOML
+// The keys that may not change between restarts, readable by parse_job(): what a checkpoint says of its job.
+std::string identity_toml(const JobConfig& config);
 std::string fingerprint(const JobConfig& config);  // XXH3-128 hex of all keys that may not change
 // Keys that differ and may not change between restarts of a run.
 std::vector<std::string> changed_keys(const JobConfig& before, const JobConfig& now);

@@ -58,7 +58,7 @@ RunState Trainer::run_state() const {
                     {"skipped_in_row", {skipped_in_row_}},
                     {"seed", {job_.seed}}};
   state.numbers = {{"best_validation_loss", {best_validation_}}};
-  state.texts = {{"fingerprint", fingerprint(job_)}, {"job", to_toml(job_)}};
+  state.texts = {{"fingerprint", fingerprint(job_)}, {"job", identity_toml(job_)}};
   return state;
 }
 

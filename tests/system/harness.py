@@ -49,7 +49,7 @@ DEFAULTS = dict(name="job", steps=60, micro_batch=1, precision="f32", eval_every
 def smlp(*arguments, cwd=None, check=True, timeout=120):
     """Runs `smlp …` to its end; the completed process with text output."""
     command = [str(BIN / "smlp"), *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, errors="replace", timeout=timeout, stdin=subprocess.DEVNULL)
     if check and done.returncode != 0:
         raise AssertionError(f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done
