@@ -16,13 +16,14 @@ double Evaluation::bits_per_byte(std::int64_t bytes) const {
 
 namespace {
 
-// Adds the loss of windows [first, first + count) of `length` tokens each to the f64 `total`.
-void score_windows(Model& model, Backend& backend, Arena& arena, const TokenFile& file, std::int64_t stride,
-                   std::int64_t first, std::int64_t count, std::int64_t length, TensorView total) {
+// Adds the loss of the windows of `length` tokens that begin at the tokens `starts` to the f64 `total`.
+void score_windows(Model& model, Backend& backend, Arena& arena, const TokenFile& file,
+                   const std::vector<std::int64_t>& starts, std::int64_t length, TensorView total) {
+  const auto count = static_cast<std::int64_t>(starts.size());
   const std::int64_t rows = count * length;
   std::vector<std::int32_t> tokens, targets, window(static_cast<std::size_t>(length + 1));
-  for (std::int64_t w = first; w < first + count; ++w) {
-    file.read(w * stride, window);
+  for (const auto start : starts) {
+    file.read(start, window);
     tokens.insert(tokens.end(), window.begin(), window.end() - 1);
     targets.insert(targets.end(), window.begin() + 1, window.end());
   }
@@ -41,18 +42,17 @@ void score_windows(Model& model, Backend& backend, Arena& arena, const TokenFile
 Evaluation evaluate(Model& model, Backend& backend, Arena& arena, Communicator& world, const TokenFile& file,
                     const EvaluationPlan& plan, const std::function<void()>& between) {
   const std::int64_t predicted = std::max<std::int64_t>(file.tokens() - 1, 0);
-  std::int64_t whole = predicted / plan.context;
-  std::int64_t tail = predicted % plan.context;
-  if (plan.windows > 0 && plan.windows <= whole) {
-    whole = plan.windows;
-    tail = 0;
-  }
+  const std::int64_t all = predicted / plan.context;
+  const bool some = plan.windows > 0 && plan.windows <= all;
+  const std::int64_t whole = some ? plan.windows : all, tail = some ? 0 : predicted % plan.context;
   double loss_sum = 0;
   const auto score = [&](std::int64_t first, std::int64_t count, std::int64_t length) {
+    std::vector<std::int64_t> starts;
+    for (auto w = first; w < first + count; ++w) starts.push_back((some ? w * all / whole : w) * plan.context);
     arena.reset();
     const auto total = arena.take({1}, DType::f64);
     backend.fill(total, 0);
-    score_windows(model, backend, arena, file, plan.context, first, count, length, total);
+    score_windows(model, backend, arena, file, starts, length, total);
     double sum = 0;
     backend.download(total, &sum);
     loss_sum += sum;

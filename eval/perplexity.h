@@ -14,7 +14,7 @@ namespace smlp {
 struct EvaluationPlan {
   std::int64_t context = 0;
   std::int64_t batch = 1;      // windows a rank takes at once
-  std::int64_t windows = 0;    // how many at most; 0: all
+  std::int64_t windows = 0;    // how many at most, spread evenly over the file; 0: all
 };
 
 struct Evaluation {

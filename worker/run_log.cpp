@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <fstream>
 #include <map>
 
@@ -126,6 +127,11 @@ void RunLog::step(const StepLine& line) {
   if (impl_->rank != 0) return;
   auto json = impl_->metrics.to_json(report, unix_seconds());
   json["sequences"] = line.sequences;
+  if (!report.blocks.empty()) {
+    double worst = 0;
+    for (const auto& block : report.blocks) worst = std::max(worst, expert_balance(block.expert_tokens));
+    json["expert_balance"] = worst;
+  }
   if (impl_->saved_step >= 0) {
     json["checkpoint_last_step"] = impl_->saved_step;
     json["checkpoint_last_timestamp_seconds"] = impl_->saved_time;
