@@ -75,7 +75,8 @@ class Comparison {
                                : fmt::format("{} against {}", x, y);
       }
       const double distance = std::abs(x - y);
-      if (distance > found_.largest || std::isnan(distance)) found_.largest = distance;
+      if (std::isnan(distance)) ++not_numbers_;
+      if (distance > found_.largest) found_.largest = distance;
     }
   }
 
@@ -85,6 +86,7 @@ class Comparison {
     difference.what = fmt::format("first differs at {}: {}; largest difference {:.6g}; {} of {} elements",
                                   place_text(tensor_.shape, found_.first), first_values_, found_.largest,
                                   found_.elements, tensor_.shape.size());
+    if (not_numbers_ > 0) difference.what += fmt::format(", {} of them with NaN", not_numbers_);
     return difference;
   }
 
@@ -92,6 +94,7 @@ class Comparison {
   const LogicalTensor& tensor_;
   TensorDifference found_;
   std::string first_values_;
+  std::int64_t not_numbers_ = 0;
 };
 
 TensorDifference compare_tensor(CheckpointReader& a, CheckpointReader& b, const LogicalTensor& tensor) {

@@ -43,7 +43,7 @@ CheckpointInfo examine(const Published& published, bool thorough) {
   auto info = thorough ? verify_checkpoint(published.path) : inspect_checkpoint(published.path);
   if (info.valid && info.step != published.step) {
     info.valid = false;
-    info.reason = fmt::format("{} holds the checkpoint of step {}", published.path.string(), info.step);
+    info.reason = fmt::format("it is the checkpoint of step {} under another's name", info.step);
   }
   info.step = published.step;
   return info;

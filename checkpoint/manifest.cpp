@@ -241,14 +241,22 @@ Sidecar parse_sidecar(const std::string& text) {
   });
 }
 
-Manifest read_manifest(const std::filesystem::path& checkpoint) {
+Manifest read_manifest_of_list(const std::filesystem::path& checkpoint) {
   const auto path = checkpoint / manifest_name;
-  if (!std::filesystem::exists(path)) refuse(fmt::format("{} has no {}", checkpoint.string(), manifest_name));
+  if (!std::filesystem::exists(path)) refuse(fmt::format("{} is missing", manifest_name));
   const std::string text = read_text(path);
   try {
     return parse_manifest(text);
   } catch (const Error& error) {
-    refuse(fmt::format("{} does not hold: {}", path.string(), error.what()));
+    refuse(fmt::format("{} does not hold: {}", manifest_name, error.what()));
+  }
+}
+
+Manifest read_manifest(const std::filesystem::path& checkpoint) {
+  try {
+    return read_manifest_of_list(checkpoint);
+  } catch (const Error& error) {
+    throw Error(error.code(), fmt::format("{}: {}", checkpoint.string(), error.what()));
   }
 }
 

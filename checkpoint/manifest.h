@@ -59,7 +59,9 @@ std::string to_text(const Sidecar& sidecar);
 // itself.
 Manifest parse_manifest(const std::string& text);
 Sidecar parse_sidecar(const std::string& text);
+// The sentence begins with the checkpoint's path, or (for lists that name it themselves) with the file's name.
 Manifest read_manifest(const std::filesystem::path& checkpoint);
+Manifest read_manifest_of_list(const std::filesystem::path& checkpoint);
 
 // "" when the shards hold every element of every tensor exactly once, else a sentence naming tensor and
 // place.

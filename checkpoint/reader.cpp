@@ -19,9 +19,9 @@ constexpr std::size_t most_open_files = 64;
 std::string missing_file(const fs::path& path, std::int64_t size) {
   std::error_code error;
   const auto found = fs::file_size(path, error);
-  if (error) return fmt::format("{} is missing", path.string());
+  if (error) return fmt::format("{} is missing", path.filename().string());
   if (static_cast<std::int64_t>(found) == size) return "";
-  return fmt::format("{} has {} bytes; the manifest says {}", path.string(), found, size);
+  return fmt::format("{} has {} bytes; the manifest says {}", path.filename().string(), found, size);
 }
 
 }  // namespace
@@ -37,7 +37,9 @@ std::string missing_file(const fs::path& checkpoint, const Manifest& manifest) {
 CheckpointReader::CheckpointReader(fs::path checkpoint)
     : checkpoint_(std::move(checkpoint)), manifest_(read_manifest(checkpoint_)), block_(block_bytes) {
   const auto fault = missing_file(checkpoint_, manifest_);
-  if (!fault.empty()) throw Error(ExitCode::bad_data, fault);
+  if (!fault.empty()) {
+    throw Error(ExitCode::bad_data, fmt::format("{}: {}", checkpoint_.string(), fault));
+  }
   for (const auto& shard : manifest_.shards) {
     for (const auto& piece : shard.pieces) places_[piece.tensor].push_back({&shard, &piece});
   }

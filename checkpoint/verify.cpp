@@ -42,12 +42,14 @@ std::string shard_fault(const fs::path& path, const StoredShard& shard, const Ma
     Digest digest;
     feed(digest, at, end);
     if (digest.hex() != piece->digest) {
-      fault = fmt::format("{}: the bytes of {}, elements [{}, {}), do not match their digest", path.string(),
-                          piece->tensor, piece->offset, piece->offset + piece->count);
+      fault =
+          fmt::format("{}: the bytes of {}, elements [{}, {}), do not match their digest",
+                      path.filename().string(), piece->tensor, piece->offset, piece->offset + piece->count);
     }
   });
   if (fault.empty() && frame.hex() != shard.frame_digest) {
-    fault = fmt::format("{}: the bytes around the tensors do not match their digest", path.string());
+    fault =
+        fmt::format("{}: the bytes around the tensors do not match their digest", path.filename().string());
   }
   return fault;
 }
@@ -57,7 +59,7 @@ std::string whole_fault(const fs::path& path, const Manifest& manifest) {
   DiskFile::open(path).read_at(bytes, 0);
   return digest_of(bytes) == manifest.whole_digest
              ? ""
-             : fmt::format("{} does not match its digest", path.string());
+             : fmt::format("{} does not match its digest", path.filename().string());
 }
 
 std::string fault_of_part(const fs::path& checkpoint, const Manifest& manifest, int part, int parts) {
@@ -76,7 +78,7 @@ CheckpointInfo examine(const fs::path& checkpoint, bool thorough) {
   CheckpointInfo info;
   info.path = checkpoint;
   try {
-    const auto manifest = read_manifest(checkpoint);
+    const auto manifest = read_manifest_of_list(checkpoint);
     info.step = manifest.step;
     info.bytes = manifest.bytes() + static_cast<std::int64_t>(fs::file_size(checkpoint / manifest_name));
     info.ranks = manifest.ranks;
@@ -97,7 +99,7 @@ CheckpointInfo inspect_checkpoint(const fs::path& checkpoint) { return examine(c
 std::string verify_shards(const fs::path& checkpoint, int part, int parts) {
   expect(part >= 0 && part < parts, "verify_shards: no such part");
   try {
-    return fault_of_part(checkpoint, read_manifest(checkpoint), part, parts);
+    return fault_of_part(checkpoint, read_manifest_of_list(checkpoint), part, parts);
   } catch (const std::exception& error) {
     return error.what();
   }

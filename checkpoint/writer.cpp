@@ -1,7 +1,5 @@
 #include <fmt/format.h>
 #include <signal.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -26,10 +24,9 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// The training loop goes first where both want the same core, and the signals are its own. SIGXFSZ is blocked
-// with them: a file that meets its size limit is an error like a full disk, not the end of the process.
-void be_modest() {
-  ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), 5);
+// Signals are the loop's. With SIGXFSZ blocked, a file that meets its size limit is an error like a full disk,
+// not the end of the process.
+void leave_signals_to_the_loop() {
   sigset_t signals;
   sigfillset(&signals);
   for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT}) sigdelset(&signals, fault);
@@ -90,7 +87,7 @@ struct CheckpointWriter::Impl {
 
   void write(std::stop_token stop) {
     const auto start = std::chrono::steady_clock::now();
-    be_modest();
+    leave_signals_to_the_loop();
     try {
       make_folder(folder);
       write_shard(folder, plan, staging, std::move(stop));
@@ -107,7 +104,7 @@ struct CheckpointWriter::Impl {
   }
 
   void publish() {
-    be_modest();
+    leave_signals_to_the_loop();
     try {
       tell(State::published, "", publish_checkpoint(options, folder, step, run_state));
     } catch (const std::exception& error) {

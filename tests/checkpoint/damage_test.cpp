@@ -112,7 +112,7 @@ TEST_F(Damage, AMissingWhole) {
 
 TEST_F(Damage, AMissingManifest) {
   fs::remove(newest() / "manifest.json");
-  expect_rejected("has no manifest.json");
+  expect_rejected("manifest.json is missing");
 }
 
 TEST_F(Damage, AnEmptyManifest) {
@@ -139,7 +139,8 @@ TEST_F(Damage, ACopyUnderAnotherStepsName) {
   std::vector<CheckpointInfo> rejected;
   EXPECT_EQ(find_checkpoint(root(), &rejected), older());
   ASSERT_EQ(rejected.size(), 1u);
-  EXPECT_NE(rejected[0].reason.find("holds the checkpoint of step 10"), std::string::npos)
+  EXPECT_NE(rejected[0].reason.find("it is the checkpoint of step 10 under another's name"),
+            std::string::npos)
       << rejected[0].reason;
 }
 
