@@ -61,8 +61,10 @@ class ProgressLine {
     shown_ = true;
     const double seconds = std::chrono::duration<double>(now - start_).count(),
                  bytes = static_cast<double>(done);
-    const double left = done > 0 ? seconds * (static_cast<double>(in_all) - bytes) / bytes : 0;
-    const auto line = fmt::format("{:.1f} of {:.1f} MB, {:.1f} MB/s, {:.0f} s left{}", bytes / 1e6,
+    const double rest = static_cast<double>(in_all) - bytes;
+    const auto left =
+        rest > 0 && bytes * 50 > rest ? fmt::format(", {:.0f} s left", seconds * rest / bytes) : "";
+    const auto line = fmt::format("{:.1f} of {:.1f} MB, {:.1f} MB/s{}{}", bytes / 1e6,
                                   static_cast<double>(in_all) / 1e6, bytes / 1e6 / seconds, left, text());
     fmt::print(stderr, "{}{}{}", terminal_ ? "\r\033[K" : "", line, terminal_ ? "" : "\n");
     std::fflush(stderr);
