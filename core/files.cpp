@@ -9,6 +9,7 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <sstream>
 #include <utility>
 
 #include "core/error.h"
@@ -69,6 +70,13 @@ std::string read_text(const std::filesystem::path& path) {
   std::string text((std::istreambuf_iterator<char>(file)), {});
   if (file.bad()) fail("reading", path);
   return text;
+}
+
+std::string read_if_there(const std::filesystem::path& path) noexcept {
+  std::ostringstream text;
+  // Through operator<<, which sets badbit where istreambuf_iterator would let the buffer's exception out.
+  text << std::ifstream(path, std::ios::binary).rdbuf();
+  return std::move(text).str();
 }
 
 void write_durably(const std::filesystem::path& path, std::string_view text) { replace(path, text, true); }

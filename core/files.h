@@ -8,6 +8,8 @@
 namespace smlp {
 
 std::string read_text(const std::filesystem::path& path);  // Error(configuration) when missing, io_failed otherwise
+// The same for what may be gone or going, as /proc files are: "" when it can't be read.
+std::string read_if_there(const std::filesystem::path& path) noexcept;
 // Writes beside, fsyncs, renames over `path`, fsyncs the folder: readers see the old file or the new one, whole.
 void write_durably(const std::filesystem::path& path, std::string_view text);
 // The same without fsync, for what may be lost in a power cut (heartbeats, targets.json).

@@ -4,21 +4,15 @@
 #include <sys/wait.h>
 
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <regex>
 
 #include "core/error.h"
+#include "core/files.h"
 #include "launcher/processes.h"
 
 namespace smlp {
 
 namespace {
-
-std::string contents(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return std::string(std::istreambuf_iterator<char>(file), {});
-}
 
 // Open MPI folds its messages at about 80 columns, also between these words.
 std::optional<std::smatch> find(const std::string& text, const char* words) {
@@ -78,7 +72,7 @@ std::string first_error(const RunDirectory& run, int attempt, int ranks) {
     const auto written = std::filesystem::last_write_time(run.error(attempt, rank), absent);
     if (absent || written >= earliest) continue;
     earliest = written;
-    sentence = contents(run.error(attempt, rank));
+    sentence = read_if_there(run.error(attempt, rank));
   }
   while (!sentence.empty() && (sentence.back() == '\n' || sentence.back() == '.')) sentence.pop_back();
   return sentence;
@@ -86,7 +80,7 @@ std::string first_error(const RunDirectory& run, int attempt, int ranks) {
 
 Outcome explain_end(const RunDirectory& run, int attempt, int ranks, int status) {
   Outcome outcome;
-  const auto words = contents(run.mpirun_log(attempt));
+  const auto words = read_if_there(run.mpirun_log(attempt));
   outcome.code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
   outcome.cause = cause_of(outcome.code);
   if (WIFSIGNALED(status)) {

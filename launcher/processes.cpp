@@ -12,20 +12,14 @@
 #include <climits>
 #include <csignal>
 #include <cstring>
-#include <fstream>
-#include <iterator>
 #include <sstream>
 
 #include "core/error.h"
+#include "core/files.h"
 
 namespace smlp {
 
 namespace {
-
-std::string read_small(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return std::string(std::istreambuf_iterator<char>(file), {});
-}
 
 // State and parent of a process, from /proc/PID/stat; the name before them may hold anything but ends with ')'.
 struct Status {
@@ -33,7 +27,7 @@ struct Status {
   pid_t parent = 0;
 };
 Status status_of(pid_t pid) {
-  const auto text = read_small(fmt::format("/proc/{}/stat", pid));
+  const auto text = read_if_there(fmt::format("/proc/{}/stat", pid));
   const auto end = text.rfind(')');
   Status status;
   if (end != std::string::npos) std::istringstream(text.substr(end + 1)) >> status.state >> status.parent;
@@ -85,7 +79,7 @@ bool is_alive(pid_t pid) {
 }
 
 std::string command_line(pid_t pid) {
-  auto text = read_small(fmt::format("/proc/{}/cmdline", pid));
+  auto text = read_if_there(fmt::format("/proc/{}/cmdline", pid));
   for (auto& c : text) {
     if (c == '\0') c = ' ';
   }

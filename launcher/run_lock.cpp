@@ -4,13 +4,12 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 #include <thread>
 
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/files.h"
 #include "launcher/processes.h"
 
 namespace smlp {
@@ -35,8 +34,7 @@ std::string describe_holder(const RunDirectory& run) {
 }  // namespace
 
 std::string run_holder(const RunDirectory& run) {
-  std::ifstream file(run.launcher_lock());
-  return std::string(std::istreambuf_iterator<char>(file), {});
+  return read_if_there(run.launcher_lock());
 }
 
 FileLock take_run(const RunDirectory& run, double seconds) {

@@ -76,6 +76,15 @@ TEST_F(Folder, AMissingFileIsAConfigurationErrorThatNamesIt) {
   }
 }
 
+// Once ended a supervisor: a process that died between open and read of its /proc file. A folder opens and can't be
+// read either.
+TEST_F(Folder, AFileThatCanBeOpenedButNotReadIsAsGoodAsGone) {
+  EXPECT_EQ(read_if_there(path), "");
+  EXPECT_EQ(read_if_there(path / "nothing"), "");
+  write_atomically(path / "some", "text");
+  EXPECT_EQ(read_if_there(path / "some"), "text");
+}
+
 TEST_F(Folder, AnExclusiveLockKeepsOthersOutUntilItsHolderDies) {
   const auto file = path / "lock";
   std::array<int, 2> ready{};

@@ -29,7 +29,8 @@ TEST(JobCheck, ASoundJobIsResolved) {
   auto job = parse_job(sound, "demo.toml");
   check_and_resolve(job);
   EXPECT_EQ(job.config.routing.group_sequences, 4);
-  EXPECT_EQ(job.config.schedule.decay_steps, 400);
+  EXPECT_EQ(job.config.schedule.decay_steps, 0);  // only a cosine has an end
+  EXPECT_EQ(accepted({"schedule.kind=cosine"}).schedule.decay_steps, 400);
   EXPECT_EQ(job.config.cluster.expert_ranks, 2);
   EXPECT_EQ(origin_of(job, "cluster.expert_ranks"), "gcd(model.experts, cluster.ranks)");
   auto again = parse_job(to_toml(job.config), "job.toml");
