@@ -2,6 +2,7 @@
 // with whole messages and with messages cut into pieces of a few bytes.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -31,7 +32,7 @@ class Memory {
     if (backend_)
       backend_->upload(values.data(), view);
     else
-      std::memcpy(view.data, values.data(), values.size() * sizeof(T));
+      std::copy(values.begin(), values.end(), view.as<T>());
     return view;
   }
   template <class T>
@@ -40,7 +41,7 @@ class Memory {
     if (backend_)
       backend_->download(view, values.data());
     else
-      std::memcpy(values.data(), view.data, values.size() * sizeof(T));
+      std::copy_n(view.as<T>(), values.size(), values.begin());
     return values;
   }
 
@@ -59,6 +60,11 @@ class Comm : public testing::TestWithParam<const char*> {
     memory = std::make_unique<Memory>(kind == "solo" ? &backend : nullptr);
     rank = comm->rank();
     ranks = comm->size();
+  }
+
+  // In pieces every few numbers are a message of their own: enough of them is as good as many.
+  std::int64_t limited(std::int64_t n) const {
+    return std::string(GetParam()) == "mpi_in_pieces" ? std::min<std::int64_t>(n, 101) : n;
   }
 
   // Rank p holds rank_value(p, i) in element i; exact in every type that is summed.
@@ -123,9 +129,9 @@ TEST_P(Comm, KnowsItsPlace) {
 
 TEST_P(Comm, AllReduceSumsAndTakesTheMaximum) {
   for (const std::int64_t n : {0, 1, 7, 1000, 4099}) {
-    check_all_reduce<float>(n, DType::f32);
-    check_all_reduce<double>(n, DType::f64);
-    check_all_reduce<std::int64_t>(n, DType::i64);
+    check_all_reduce<float>(limited(n), DType::f32);
+    check_all_reduce<double>(limited(n), DType::f64);
+    check_all_reduce<std::int64_t>(limited(n), DType::i64);
   }
 }
 
@@ -136,7 +142,7 @@ TEST_P(Comm, AllReduceOfManyPiecesSumsEveryElement) {
 
 // Every rank must hold the same bits, and the same call must give them again.
 TEST_P(Comm, AllReduceGivesTheSameBitsEverywhereAndEveryTime) {
-  const std::int64_t n = std::string(GetParam()) == "mpi_in_pieces" ? 1001 : 700'003;
+  const std::int64_t n = limited(700'003);
   std::vector<float> mine(static_cast<std::size_t>(n));
   for (std::size_t i = 0; i < mine.size(); ++i)
     mine[i] = std::sin(static_cast<float>(i * 7 + 1) * (1.F + 0.37F * static_cast<float>(rank)));
@@ -162,7 +168,8 @@ TEST_P(Comm, AllReduceRefusesTypesItCantSum) {
 
 TEST_P(Comm, BroadcastReachesEveryRankFromEveryRoot) {
   for (int root = 0; root < ranks; ++root) {
-    for (const std::int64_t n : {0, 1, 13, 4097}) {
+    for (const std::int64_t size : {0, 1, 13, 4097}) {
+      const std::int64_t n = limited(size);
       std::vector<std::int32_t> mine(static_cast<std::size_t>(n), rank == root ? 0 : -1),
           expected(mine.size());
       std::iota(expected.begin(), expected.end(), root * 1000);
@@ -254,7 +261,7 @@ TEST_P(Comm, BytesOfEveryLengthAreGathered) {
 
 TEST_P(Comm, BytesAreBroadcastWithTheirLength) {
   for (int root = 0; root < ranks; ++root) {
-    for (const std::size_t length : {std::size_t{0}, std::size_t{1}, std::size_t{1000}}) {
+    for (const std::size_t length : {std::size_t{0}, std::size_t{1}, std::size_t{1001}}) {
       const std::vector<std::byte> expected(length, static_cast<std::byte>(root + 5));
       auto bytes = rank == root ? expected : std::vector<std::byte>(17, std::byte{99});
       comm->broadcast_bytes(bytes, root);

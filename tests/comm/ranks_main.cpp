@@ -13,7 +13,7 @@ namespace smlp::test {
 
 namespace {
 
-constexpr unsigned seconds_a_test = 20;
+constexpr unsigned seconds_a_test = 60;
 std::unique_ptr<Communicator> the_world;
 char running[200] = "start-up";
 
