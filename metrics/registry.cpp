@@ -29,7 +29,9 @@ using prometheus::Labels;
 constexpr double unknown = std::numeric_limits<double>::quiet_NaN();  // of a gauge that nothing has set yet
 constexpr std::array phases = {"forward",   "backward", "exchange",   "reduce",
                                "optimizer", "data",     "checkpoint", "other"};
-constexpr std::array reasons = {"fault", "io", "diverged", "killed", "hang", "stopped", "other"};
+constexpr std::array reasons = {"fault",       "io",      "diverged", "signal",
+                                "hang",        "stopped", "bad_data", "configuration",
+                                "unavailable", "usage",   "other"};
 
 const Histogram::BucketBoundaries& seconds_buckets() {
   static const Histogram::BucketBoundaries bounds = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,

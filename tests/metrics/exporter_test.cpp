@@ -107,7 +107,7 @@ TEST(Exporter, IsReadWhileTheLoopPublishes) {
     report.blocks[0].block = step % 50;
     metrics.publish(report);
     metrics.checkpoint_published(step, 0.5, 10, 1.0);
-    metrics.restarts("killed", step);
+    metrics.restarts("signal", step);
     EXPECT_EQ(metrics.to_json(report, 1.0)["step"], step);
   }
   stop = true;

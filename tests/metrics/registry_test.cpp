@@ -106,8 +106,8 @@ TEST(Metrics, HoldCheckpointsRestartsAndValidation) {
   metrics.checkpoint_stalled(0.25);
   metrics.checkpoint_published(50, 2.5, 1'000'000, 1000.5);
   metrics.checkpoint_failed();
-  metrics.restarts("killed", 2);
-  metrics.restarts("killed", 1);  // never back
+  metrics.restarts("signal", 2);
+  metrics.restarts("signal", 1);  // never back
   metrics.restarts("an unheard-of reason", 4);
   metrics.validation_loss(4.25);
   const auto text = metrics.text();
@@ -117,7 +117,7 @@ TEST(Metrics, HoldCheckpointsRestartsAndValidation) {
   EXPECT_EQ(value_of(text, "smlp_checkpoint_bytes_total{rank=\"0\"}"), 1'000'000);
   EXPECT_EQ(value_of(text, "smlp_checkpoint_stall_seconds_total{rank=\"0\"}"), 0.25);
   EXPECT_EQ(value_of(text, "smlp_checkpoint_failures_total{rank=\"0\"}"), 1);
-  EXPECT_EQ(value_of(text, "smlp_restarts_total{rank=\"0\",reason=\"killed\"}"), 2);
+  EXPECT_EQ(value_of(text, "smlp_restarts_total{rank=\"0\",reason=\"signal\"}"), 2);
   EXPECT_EQ(value_of(text, "smlp_restarts_total{rank=\"0\",reason=\"other\"}"), 4);
   EXPECT_EQ(value_of(text, "smlp_validation_loss{rank=\"0\"}"), 4.25);
 }
