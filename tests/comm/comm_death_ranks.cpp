@@ -63,6 +63,7 @@ void disagree() {
 }  // namespace smlp
 
 int main(int, char** argv) {
+  alarm(30);  // nothing is left behind, whatever happens
   const std::string way = argv[1];
   try {
     if (way == "unwind") smlp::unwind();
