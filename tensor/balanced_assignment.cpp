@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <numeric>
 
@@ -10,160 +11,164 @@
 namespace smlp {
 
 namespace {
-constexpr int eager_rounds = 100;  // while holders keep what they have at the least price
+constexpr int eager_rounds = 100;  // while holders value most what they hold and bid the least for it
 constexpr std::int32_t nobody = -1, contested = -2;
-constexpr double minus_infinity = -std::numeric_limits<double>::infinity();
+constexpr double infinity = std::numeric_limits<double>::infinity();
+
+std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
 }  // namespace
 
 int BalancedAssignment::assign(std::span<const double> scores, std::int64_t tokens, std::int64_t experts,
                                std::span<std::int32_t> token_of_slot, int limit) {
   tokens_ = tokens;
-  workers_ = experts;
+  experts_ = experts;
   capacity_ = (tokens + experts - 1) / experts;
-  jobs_ = capacity_ * workers_;
   expect(static_cast<std::int64_t>(scores.size()) == tokens * experts, "assignment: scores are tokens x experts");
-  expect(static_cast<std::int64_t>(token_of_slot.size()) == jobs_, "assignment: slots are experts x capacity");
+  expect(static_cast<std::int64_t>(token_of_slot.size()) == capacity_ * experts,
+         "assignment: slots are experts x capacity");
   if (tokens == 0) return 0;
   load(scores);
+  set_rooms();
   int round = 0;
-  if (workers_ == 1) {
-    std::fill(owner_.begin(), owner_.end(), 0);
-  } else {
-    while (round < limit && !auction(round)) ++round;
-    if (round == limit) finish_greedily();
-  }
+  while (round < limit && !auction(round)) ++round;
+  if (round == limit) finish_greedily();
   write(token_of_slot);
-  return workers_ == 1 ? 0 : round == limit ? -std::max(limit, 1) : round + 1;
+  return round == limit ? -std::max(limit, 1) : round + 1;
 }
 
-// Transposes the scores to [workers, jobs], replaces what is not finite and adds the dummies.
+// Transposes the scores and replaces what is not finite.
 void BalancedAssignment::load(std::span<const double> scores) {
-  const auto size = static_cast<std::size_t>(workers_ * jobs_), jobs = static_cast<std::size_t>(jobs_);
-  score_.resize(size);
-  cost_.assign(jobs, 0);
-  best_bid_.resize(jobs);
-  bidder_.resize(jobs);
-  holder_.assign(jobs, nobody);
-  owner_.resize(jobs);
-  order_.resize(jobs + 1);
-  room_.resize(static_cast<std::size_t>(workers_));
-  double least = std::numeric_limits<double>::infinity(), most = minus_infinity;
+  score_.resize(scores.size());
+  for (auto* of_tokens : {&cost_, &best_bid_, &values_}) of_tokens->assign(index(tokens_), 0);
+  for (auto* of_tokens : {&bidder_, &holder_, &owner_}) of_tokens->assign(index(tokens_), nobody);
+  candidates_.resize(index(tokens_) + 1);
+  threshold_.assign(index(experts_), infinity);
+  double least = infinity, most = -infinity;
   for (const double s : scores) {
     if (!std::isfinite(s)) continue;
     least = std::min(least, s);
     most = std::max(most, s);
   }
   if (least > most) least = most = 0;
-  for (std::int64_t w = 0; w < workers_; ++w) {
-    double* to = score_.data() + w * jobs_;
-    for (std::int64_t t = 0; t < tokens_; ++t) {
-      const double s = scores[static_cast<std::size_t>(t * workers_ + w)];
-      to[t] = std::isfinite(s) ? s : least;
-    }
-    std::fill(to + tokens_, to + jobs_, least);
+  for (std::int64_t t = 0; t < tokens_; ++t) {
+    const double* from = scores.data() + t * experts_;
+    for (std::int64_t e = 0; e < experts_; ++e) score_[index(e * tokens_ + t)] = std::isfinite(from[e]) ? from[e] : least;
   }
-  value_ = score_;
   highest_ = most;
   epsilon_ = std::max(1e-4, (most - least) / 50);
 }
 
-// Bids for the worker's best jobs, `capacity_` of them and at most one a dummy, what they are worth to it above the
-// best job that it leaves; for a job it holds, only the least. Marks the jobs of its list in owner_.
-void BalancedAssignment::choose_and_bid(std::int32_t worker, bool eager) {
-  const double* value = value_.data() + worker * jobs_;
-  const auto better = [value](std::int32_t a, std::int32_t b) {
-    return value[a] > value[b] || (value[a] == value[b] && a < b);
-  };
-  auto* first = order_.data();
-  auto* end = first + tokens_;
-  std::iota(first, end, 0);
-  double second_dummy = minus_infinity;
-  if (tokens_ < jobs_) {
-    auto dummy = static_cast<std::int32_t>(tokens_);
-    for (std::int32_t j = dummy + 1; j < jobs_; ++j) {
-      second_dummy = std::max(second_dummy, std::min(value[j], value[dummy]));
-      if (better(j, dummy)) dummy = j;
+void BalancedAssignment::set_rooms() {
+  room_.assign(index(experts_), capacity_);
+  used_.assign(index(experts_), 0);
+  const std::int64_t missing = capacity_ * experts_ - tokens_;
+  if (missing == 0) return;
+  for (std::int64_t t = 0; t < tokens_; ++t) {
+    std::int64_t best = 0;
+    for (std::int64_t e = 1; e < experts_; ++e) {
+      if (score_[index(e * tokens_ + t)] > score_[index(best * tokens_ + t)]) best = e;
     }
-    *end++ = dummy;
+    ++used_[index(best)];
   }
-  auto* next = first + capacity_;
-  std::nth_element(first, next, end, better);
-  const auto offer = [this, worker](std::size_t j, double bid) {
-    if (bid <= best_bid_[j]) return;
-    best_bid_[j] = bid;
-    bidder_[j] = worker;
-  };
-  for (const auto* job = first; job < next; ++job) {
-    const auto j = static_cast<std::size_t>(*job);
-    const double left = *job >= tokens_ ? std::max(value[*next], second_dummy) : value[*next];
-    if (!eager || holder_[j] != worker) offer(j, value[*job] - left + epsilon_);
-    owner_[j] = owner_[j] == nobody ? worker : contested;
-  }
-  if (!eager) return;
-  for (std::size_t j = 0; j < holder_.size(); ++j) {
-    if (holder_[j] == worker) offer(j, epsilon_);
+  for (std::int64_t i = 0; i < missing; ++i) {
+    std::int64_t least = nobody;
+    for (std::int64_t e = experts_ - 1; e >= 0; --e) {
+      if (room_[index(e)] == capacity_ && (least == nobody || used_[index(e)] < used_[index(least)])) least = e;
+    }
+    --room_[index(least)];
   }
 }
 
-// One round; true when every job is in exactly one worker's list.
+// One round; true when every token is in exactly one expert's list.
 bool BalancedAssignment::auction(int round) {
   const bool eager = round > 0 && round < eager_rounds;
-  std::fill(best_bid_.begin(), best_bid_.end(), 0.0);
-  std::fill(bidder_.begin(), bidder_.end(), nobody);
+  for (std::size_t t = 0; t < holder_.size(); ++t) {
+    best_bid_[t] = eager && holder_[t] != nobody ? epsilon_ : 0;
+    bidder_[t] = eager ? holder_[t] : nobody;
+  }
   std::fill(owner_.begin(), owner_.end(), nobody);
-  for (std::int32_t worker = 0; worker < workers_; ++worker) choose_and_bid(worker, eager);
+  for (std::int32_t e = 0; e < experts_; ++e) {
+    if (room_[index(e)] > 0) bid(e, round);
+  }
   if (std::all_of(owner_.begin(), owner_.end(), [](std::int32_t owner) { return owner >= 0; })) return true;
-  for (std::size_t j = 0; j < cost_.size(); ++j) cost_[j] += best_bid_[j];
-  for (std::int64_t w = 0; w < workers_; ++w) {
-    const double* score = score_.data() + w * jobs_;
-    double* value = value_.data() + w * jobs_;
-    for (std::int64_t j = 0; j < jobs_; ++j) value[j] = score[j] - cost_[static_cast<std::size_t>(j)];
-  }
-  if (round < eager_rounds) {
-    for (std::int64_t j = 0; j < jobs_; ++j) {
-      const std::int32_t winner = bidder_[static_cast<std::size_t>(j)];
-      if (winner != nobody) value_[static_cast<std::size_t>(winner * jobs_ + j)] = highest_;
-    }
-  } else {
-    for (std::int64_t j = 0; j < jobs_; ++j) {
-      const std::int32_t winner = bidder_[static_cast<std::size_t>(j)];
-      if (winner == nobody) continue;
-      const auto place = static_cast<std::size_t>(winner * jobs_ + j);
-      value_[place] = score_[place];
-    }
-  }
-  holder_ = bidder_;
+  for (std::size_t t = 0; t < cost_.size(); ++t) cost_[t] += best_bid_[t];
+  std::swap(holder_, bidder_);
   return false;
 }
 
-// Holders keep their jobs as far as they have room, in the order of the jobs; each job left goes to the expert with
-// room that scores it highest.
+// The tokens worth at least `least` to the expert, in order of index, into candidates_; how many.
+std::size_t BalancedAssignment::collect(std::int32_t expert, double least, double held_value) {
+  const double* score = score_.data() + expert * tokens_;
+  const bool at_score = held_value == infinity;
+  std::size_t count = 0;
+  for (std::size_t t = 0; t < holder_.size(); ++t) {
+    const double held = at_score ? score[t] : held_value;
+    const double value = holder_[t] == expert ? held : score[t] - cost_[t];
+    candidates_[count] = {value, static_cast<std::int32_t>(t)};
+    count += value >= least ? 1 : 0;
+  }
+  return count;
+}
+
+// Lists the expert's best tokens, as many as it has room for, and bids for each what it is worth to the expert above
+// the best token left out.
+void BalancedAssignment::bid(std::int32_t expert, int round) {
+  // What it holds is worth most to it at first, and its plain score in late rounds.
+  const double held_value = round <= eager_rounds ? highest_ : infinity;
+  const auto room = room_[index(expert)];
+  double& threshold = threshold_[index(expert)];
+  // Prices rise, so the threshold falls, seldom by much: look a little below the last one, then further.
+  std::size_t count = 0;
+  double step = 2 * epsilon_;
+  double least = threshold == infinity ? -infinity : threshold - step;
+  while ((count = collect(expert, least, held_value)) <= index(room) && count < index(tokens_)) {
+    step *= 4;
+    least = step > 1e3 * epsilon_ ? -infinity : threshold - step;
+  }
+  if (count > index(room)) {
+    for (std::size_t i = 0; i < count; ++i) values_[i] = candidates_[i].value;
+    const auto first = values_.begin(), next = first + room;
+    std::nth_element(first, next, first + static_cast<std::ptrdiff_t>(count), std::greater<>());
+    threshold = *next;
+  } else {
+    threshold = -infinity;  // it has room for every token
+  }
+  const bool eager = round > 0 && round < eager_rounds;
+  const auto above = [&](const Candidate& c) { return c.value > threshold; };
+  auto ties = room - std::count_if(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(count), above);
+  for (std::size_t i = 0; i < count; ++i) {
+    const Candidate& c = candidates_[i];
+    if (c.value < threshold || (c.value == threshold && ties-- <= 0)) continue;
+    const auto t = index(c.token);
+    owner_[t] = owner_[t] == nobody ? expert : contested;
+    if (eager && holder_[t] == expert) continue;  // its bid of epsilon stands
+    const double amount = (threshold == -infinity ? 0 : c.value - threshold) + epsilon_;
+    if (amount > best_bid_[t] || (amount == best_bid_[t] && expert < bidder_[t])) {
+      best_bid_[t] = amount;
+      bidder_[t] = expert;
+    }
+  }
+}
+
+// Holders keep their tokens as far as they have room, in the order of the tokens; each token left goes to the expert
+// with room that scores it highest.
 void BalancedAssignment::finish_greedily() {
-  std::fill(room_.begin(), room_.end(), capacity_);
   std::fill(owner_.begin(), owner_.end(), nobody);
-  std::int64_t next = 0;  // dummies: one each to the last experts
-  for (std::int64_t j = tokens_; j < jobs_; ++j, ++next) {
-    const std::int64_t worker = workers_ - 1 - next;
-    owner_[static_cast<std::size_t>(j)] = static_cast<std::int32_t>(worker);
-    --room_[static_cast<std::size_t>(worker)];
-  }
-  const auto give = [this](std::int64_t token, std::int64_t worker) {
-    owner_[static_cast<std::size_t>(token)] = static_cast<std::int32_t>(worker);
-    --room_[static_cast<std::size_t>(worker)];
+  std::fill(used_.begin(), used_.end(), 0);
+  const auto give = [this](std::int64_t token, std::int64_t expert) {
+    owner_[index(token)] = static_cast<std::int32_t>(expert);
+    ++used_[index(expert)];
   };
+  const auto has_room = [this](std::int64_t expert) { return used_[index(expert)] < room_[index(expert)]; };
   for (std::int64_t t = 0; t < tokens_; ++t) {
-    const std::int32_t holder = holder_[static_cast<std::size_t>(t)];
-    if (holder != nobody && room_[static_cast<std::size_t>(holder)] > 0) give(t, holder);
+    if (holder_[index(t)] != nobody && has_room(holder_[index(t)])) give(t, holder_[index(t)]);
   }
   for (std::int64_t t = 0; t < tokens_; ++t) {
-    if (owner_[static_cast<std::size_t>(t)] != nobody) continue;
+    if (owner_[index(t)] != nobody) continue;
     std::int64_t best = nobody;
-    for (std::int64_t w = 0; w < workers_; ++w) {
-      if (room_[static_cast<std::size_t>(w)] == 0) continue;
-      if (best == nobody || score_[static_cast<std::size_t>(w * jobs_ + t)] >
-                                score_[static_cast<std::size_t>(best * jobs_ + t)]) {
-        best = w;
-      }
+    for (std::int64_t e = 0; e < experts_; ++e) {
+      const bool better = best == nobody || score_[index(e * tokens_ + t)] > score_[index(best * tokens_ + t)];
+      if (has_room(e) && better) best = e;
     }
     give(t, best);
   }
@@ -171,11 +176,10 @@ void BalancedAssignment::finish_greedily() {
 
 void BalancedAssignment::write(std::span<std::int32_t> token_of_slot) {
   std::fill(token_of_slot.begin(), token_of_slot.end(), nobody);
-  std::fill(room_.begin(), room_.end(), 0);
+  std::fill(used_.begin(), used_.end(), 0);
   for (std::int64_t t = 0; t < tokens_; ++t) {
-    const std::int64_t worker = owner_[static_cast<std::size_t>(t)];
-    token_of_slot[static_cast<std::size_t>(worker * capacity_ + room_[static_cast<std::size_t>(worker)]++)] =
-        static_cast<std::int32_t>(t);
+    const std::int64_t expert = owner_[index(t)];
+    token_of_slot[index(expert * capacity_ + used_[index(expert)]++)] = static_cast<std::int32_t>(t);
   }
 }
 

@@ -37,7 +37,9 @@ Outcome assign(const std::vector<double>& scores, std::int64_t tokens, std::int6
         continue;
       }
       EXPECT_EQ(size, i) << "empty slots come last";
-      if (i > 0) EXPECT_GT(token, slots[static_cast<std::size_t>(e * capacity + i - 1)]) << "tokens ascend";
+      if (i > 0) {
+        EXPECT_GT(token, slots[static_cast<std::size_t>(e * capacity + i - 1)]) << "tokens ascend";
+      }
       EXPECT_EQ(outcome.owner[static_cast<std::size_t>(token)], -1) << "token " << token << " twice";
       outcome.owner[static_cast<std::size_t>(token)] = static_cast<int>(e);
       outcome.total += scores[static_cast<std::size_t>(token * experts + e)];
@@ -77,17 +79,17 @@ double epsilon_of(const std::vector<double>& scores) {
   return std::max(1e-4, (*most - *least) / 50);
 }
 
-// The greatest total of a balanced assignment, by the Hungarian method on one row an expert's slot (shortest
-// augmenting paths with potentials). Experts beyond tokens % experts get one token fewer only if that is best.
-double best_total(const std::vector<double>& scores, std::int64_t tokens, std::int64_t experts) {
-  const std::int64_t capacity = (tokens + experts - 1) / experts, n = capacity * experts;
-  // Slot capacity-1 of each expert may stay empty (a dummy column costs nothing there, much elsewhere).
-  const auto cost = [&](std::int64_t slot, std::int64_t job) {
-    if (job < tokens) return -scores[static_cast<std::size_t>(job * experts + slot / capacity)];
-    return slot % capacity == capacity - 1 ? 0.0 : 1e6;
+// The greatest total of an assignment with as many tokens for each expert as `owner` has, by the Hungarian method on
+// one row a slot (shortest augmenting paths with potentials).
+double best_total(const std::vector<double>& scores, std::int64_t tokens, std::int64_t experts,
+                  const std::vector<int>& owner) {
+  std::vector<int> expert_of_slot = owner;
+  std::sort(expert_of_slot.begin(), expert_of_slot.end());
+  const auto cost = [&](std::int64_t slot, std::int64_t token) {
+    return -scores[static_cast<std::size_t>(token * experts + expert_of_slot[static_cast<std::size_t>(slot)])];
   };
   const double infinity = std::numeric_limits<double>::infinity();
-  const auto size = static_cast<std::size_t>(n + 1);
+  const auto size = static_cast<std::size_t>(tokens + 1);
   std::vector<double> u(size, 0), v(size, 0);
   std::vector<std::size_t> match(size, 0), way(size, 0);
   for (std::size_t i = 1; i < size; ++i) {
@@ -130,7 +132,7 @@ double best_total(const std::vector<double>& scores, std::int64_t tokens, std::i
   }
   double total = 0;
   for (std::size_t j = 1; j < size; ++j) {
-    if (static_cast<std::int64_t>(j) <= tokens) total -= cost(static_cast<std::int64_t>(match[j] - 1), static_cast<std::int64_t>(j - 1));
+    total -= cost(static_cast<std::int64_t>(match[j] - 1), static_cast<std::int64_t>(j - 1));
   }
   return total;
 }
@@ -162,11 +164,23 @@ TEST(BalancedAssignment, IsWithinEpsilonOfTheBest) {
     const auto scores = random_scores(seed, tokens, experts, seed % 3 == 0 ? 5 : 0);
     const auto got = assign(scores, tokens, experts);
     EXPECT_GT(got.rounds, 0) << "seed " << seed;
-    const double best = best_total(scores, tokens, experts);
+    const double best = best_total(scores, tokens, experts, got.owner);
     EXPECT_LE(got.total, best + 1e-9) << "seed " << seed;
-    EXPECT_GE(got.total, best - epsilon_of(scores) * static_cast<double>((tokens + experts - 1) / experts * experts) - 1e-9)
+    EXPECT_GE(got.total, best - epsilon_of(scores) * static_cast<double>(tokens) - 1e-9)
         << "seed " << seed << ": " << tokens << " tokens, " << experts << " experts";
   }
+}
+
+TEST(BalancedAssignment, TheLeastLikedExpertsTakeOneTokenFewer) {
+  std::vector<double> scores(10 * 4, 0);
+  const int liked[] = {3, 3, 3, 3, 0, 0, 0, 2, 2, 2};  // nobody likes 1; 0 and 2 tie
+  for (std::size_t t = 0; t < 10; ++t) scores[t * 4 + static_cast<std::size_t>(liked[t])] = 1;
+  const auto owner = assign(scores, 10, 4).owner;
+  const auto size = [&](int e) { return std::count(owner.begin(), owner.end(), e); };
+  EXPECT_EQ(size(0), 3);
+  EXPECT_EQ(size(1), 2);
+  EXPECT_EQ(size(2), 2);
+  EXPECT_EQ(size(3), 3);
 }
 
 TEST(BalancedAssignment, EndsOnEverySizeWithOneToManyExperts) {
