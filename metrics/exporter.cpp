@@ -66,7 +66,8 @@ class Socket {
 Place resolve(const std::string& listen) {
   const auto colon = listen.rfind(':');
   if (colon == std::string::npos || colon == 0) refuse(listen, "it is not of the form host:port");
-  const auto host = listen.substr(0, colon);
+  auto host = listen.substr(0, colon);
+  if (host == "localhost") host = "127.0.0.1";  // a bare container has no hosts file to say so
   const auto port = listen.substr(colon + 1);
   if (!names_a_port(port)) refuse(listen, fmt::format("'{}' is not a port from 0 to 65535", port));
 
