@@ -35,7 +35,9 @@ std::string missing_file(const fs::path& checkpoint, const Manifest& manifest) {
 }
 
 CheckpointReader::CheckpointReader(fs::path checkpoint)
-    : checkpoint_(std::move(checkpoint)), manifest_(read_manifest(checkpoint_)), block_(block_bytes) {
+    : checkpoint_(std::move(checkpoint)),
+      manifest_(read_manifest(checkpoint_)),
+      block_(std::make_unique_for_overwrite<std::byte[]>(block_bytes)) {
   const auto fault = missing_file(checkpoint_, manifest_);
   if (!fault.empty()) {
     throw Error(ExitCode::bad_data, fmt::format("{}: {}", checkpoint_.string(), fault));
@@ -74,7 +76,7 @@ void CheckpointReader::read_part(const Place& place, const LogicalTensor& tensor
   Digest digest;
   for (auto at = from; at < to; at += step) {
     const auto count = std::min(step, to - at);
-    const auto bytes = std::span(block_).first(static_cast<std::size_t>(count * element));
+    const auto bytes = std::span(block_.get(), static_cast<std::size_t>(count * element));
     file.read_at(bytes, piece->position + (at - piece->offset) * element);
     digest.update(bytes);
     sink(at, bytes);

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -43,7 +44,7 @@ class CheckpointReader {
   Manifest manifest_;
   std::map<std::string, std::vector<Place>> places_;  // of a tensor, by offset
   std::map<std::string, DiskFile> files_;
-  std::vector<std::byte> block_;
+  std::unique_ptr<std::byte[]> block_;
 };
 
 // "" when every file of the manifest is there and has its size.

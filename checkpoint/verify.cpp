@@ -1,7 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <optional>
+#include <memory>
 #include <vector>
 
 #include "checkpoint/checkpoint.h"
@@ -19,13 +19,13 @@ namespace {
 // Every byte of a shard file belongs to one piece or to the frame: each is digested once.
 std::string shard_fault(const fs::path& path, const StoredShard& shard, const Manifest& manifest) {
   constexpr std::size_t block_bytes = std::size_t{1} << 20;
-  std::vector<std::byte> block(block_bytes);
+  const auto block = std::make_unique_for_overwrite<std::byte[]>(block_bytes);
   const auto file = DiskFile::open(path);
   file.will_read_in_order();
   const auto feed = [&](Digest& digest, std::int64_t at, std::int64_t end) {
     while (at < end) {
-      const auto part =
-          std::span(block).first(static_cast<std::size_t>(std::min<std::int64_t>(end - at, block_bytes)));
+      const std::span part(block.get(),
+                           static_cast<std::size_t>(std::min<std::int64_t>(end - at, block_bytes)));
       file.read_at(part, at);
       digest.update(part);
       at += std::ssize(part);
