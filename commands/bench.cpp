@@ -53,8 +53,8 @@ int bench(const BenchOptions& options) {
                                              listed(benches, "and")));
   }
   auto job = bench_job(options);
-  resolve_vocabulary(job, false);
   check_and_resolve(job);
+  resolve_vocabulary(job, false);
   const TemporaryJob file(job.config);
   std::vector<std::string> arguments = {"bench", options.what, "--job", file.path().string()};
   if (options.json) arguments.push_back("--json");

@@ -28,12 +28,12 @@ nlohmann::json json_of(const std::string& toml_value) {
 // As far as it can be resolved here: a tokenizer that is not there leaves the vocabulary at 0.
 LoadedJob resolved(const JobOptions& options) {
   auto job = load(options);
+  check_and_resolve(job);
   try {
     resolve_vocabulary(job, true);
   } catch (const Error& error) {
     fmt::print(stderr, "smlp: note: {}\n", error.what());
   }
-  check_and_resolve(job);
   return job;
 }
 
@@ -69,8 +69,8 @@ void show(const ConfigOptions& options) {
 
 void check(const JobOptions& options) {
   auto job = load(options);
-  resolve_vocabulary(job, true);
   check_and_resolve(job);
+  resolve_vocabulary(job, true);
   check_data(job);
   fmt::print("{} is sound: {} ranks, {} steps of {} sequences of {} tokens\n", job.file.string(),
              job.config.cluster.ranks, job.config.train.steps, job.config.train.global_batch, job.config.model.context);

@@ -306,9 +306,9 @@ void add_data_commands(CLI::App& app) {
   add_prepare(*data);
   add_trainer(*data);
   add_inspect(*data);
-  add_filter(*data, "encode", "text to ids", "echo 'Hello, world!' | smlp data encode --tokenizer data/bpe",
+  add_filter(*data, "encode", "text to ids", "smlp data encode --tokenizer data/bpe < book.txt > book.ids",
              encode_input);
-  add_filter(*data, "decode", "ids to text", "echo '15496 11 995 0' | smlp data decode --tokenizer data/bpe",
+  add_filter(*data, "decode", "ids to text", "smlp data decode --tokenizer data/bpe < book.ids",
              decode_input);
 }
 

@@ -31,7 +31,8 @@ void add_eval_command(CLI::App& app, int& exit_code) {
       ->type_name("RUN|CHECKPOINT");
   command->add_option("--data", options->data, "prefix of a token file")->required()->type_name("PREFIX");
   command->add_option("--ranks", options->shape.ranks, "processes that share the work")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20));
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20).description(""))
+      ->type_name("N");
   command->add_flag("--json", options->json, "one JSON document");
   command->footer("Example:\n  smlp eval runs/demo --data demo/valid --json");
   command->callback([options, &exit_code] { exit_code = evaluate(*options); });

@@ -19,7 +19,8 @@ void add_override_options(CLI::App& command, JobOptions& options) {
       ->expected(1)
       ->allow_extra_args(false);
   command.add_option("--ranks", options.ranks, "worker processes, in place of cluster.ranks")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20));
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20).description(""))
+      ->type_name("N");
 }
 
 void add_job_options(CLI::App& command, JobOptions& options) {

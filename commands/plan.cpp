@@ -16,8 +16,8 @@ struct PlanOptions {
 
 int plan(const PlanOptions& options) {
   auto job = load(options.job);
-  resolve_vocabulary(job, false);
   check_and_resolve(job);
+  resolve_vocabulary(job, false);
   const TemporaryJob file(job.config);
   std::vector<std::string> arguments = {"plan", "--job", file.path().string()};
   if (options.json) arguments.push_back("--json");

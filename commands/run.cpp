@@ -27,10 +27,12 @@ struct RunOptions {
 
 int run(RunOptions options) {
   auto job = load(options.job);
+  {
+    auto alone = job;  // as if it were a new run: its name among others is checked before it names a folder
+    check_and_resolve(alone);
+  }
   resolve_vocabulary(job, true);
-  auto checked = job;
-  check_and_resolve(checked);  // the name among others, before it names a folder
-  check_data(checked);
+  check_data(job);
 
   const RunDirectory directory{options.run_directory.empty() ? std::filesystem::path("runs") / job.config.name
                                                              : std::filesystem::path(options.run_directory)};
@@ -41,12 +43,8 @@ int run(RunOptions options) {
   const auto lock = take_run(directory);
 
   const auto before = job_of_checkpoints(directory);
-  if (before) {
-    keep_resolved(job, *before);
-    check_and_resolve(job);
-  } else {
-    job = std::move(checked);
-  }
+  if (before) keep_resolved(job, *before);
+  check_and_resolve(job);
   if (!options.init_from.empty() && before) {
     fmt::print("--init-from is not used: {} goes on from its own checkpoints\n", directory.root.string());
   } else if (!options.init_from.empty()) {
@@ -69,7 +67,7 @@ void add_run_command(CLI::App& app, int& exit_code) {
   command->add_option("--run-dir", options->run_directory, "where everything of the run lies; runs/<name> by default")
       ->type_name("DIR");
   command->add_option("--max-restarts", options->max_restarts, "give up after so many; as many as bring progress by default")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Validator(CLI::NonNegativeNumber).description(""))
       ->type_name("N");
   command->add_option("--init-from", options->init_from, "a run or checkpoint whose weights a new run starts with")
       ->type_name("CHECKPOINT");

@@ -54,6 +54,7 @@ Supervisor::Supervisor(RunDirectory run, JobConfig job, SupervisorOptions option
 
 int Supervisor::run() {
   signals_.emplace();
+  signal(SIGPIPE, SIG_IGN);  // whoever reads our lines may leave; the run stays
   adopt_orphans();
   SessionFolder::sweep();
   started_at_ = monotonic_seconds();

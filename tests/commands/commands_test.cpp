@@ -108,6 +108,7 @@ TEST_F(Config, ChecksAJobWithItsData) {
       {"model.vocabulary=100", {"model.vocabulary = 100", "257"}},
       {"data.train=[\"foreign\"]", {"token 39", "model.vocabulary is 320"}},
       {"model.experts=3", {"model.experts = 3", "does not divide"}},
+      {"model.heads=3", {"model.heads = 3", "does not divide"}},
       {"model.contxt=3", {"model.contxt", "did you mean model.context?"}},
   };
   for (const auto& [override, words] : table) {
