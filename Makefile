@@ -7,7 +7,7 @@
 #   make clean     remove build/
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
-TEST_JOBS ?= 2
+TEST_JOBS ?= 1
 
 .DEFAULT_GOAL := build
 .PHONY: demo test build tests install clean setup
