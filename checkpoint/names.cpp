@@ -4,6 +4,8 @@
 
 #include <charconv>
 
+#include "core/run_directory.h"
+
 namespace smlp {
 
 namespace {

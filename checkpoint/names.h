@@ -18,7 +18,6 @@ std::string temporary_name(std::int64_t step, int attempt);
 std::string shard_name(int rank);
 std::string sidecar_name(int rank);
 constexpr const char* latest_name = "LATEST";
-constexpr const char* fence_name = "ATTEMPT";
 
 std::optional<std::int64_t> step_of_published(const std::string& name);
 std::optional<std::int64_t> step_of_aside(const std::string& name);

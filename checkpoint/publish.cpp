@@ -14,6 +14,7 @@
 #include "checkpoint/names.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/run_directory.h"
 
 namespace smlp {
 
@@ -119,14 +120,6 @@ void point_latest_at(const WriterOptions& options, const fs::path& target) {
   sync_folder(options.root);
 }
 
-int read_fence(const fs::path& root) {
-  try {
-    return std::stoi(read_text(root / fence_name));
-  } catch (const std::exception&) {
-    return 0;
-  }
-}
-
 // First out of sight, then off the disk.
 void let_go(const WriterOptions& options, const fs::path& checkpoint, std::int64_t step) {
   const auto outgoing = options.root / temporary_name(step, options.attempt);
@@ -138,7 +131,7 @@ void let_go(const WriterOptions& options, const fs::path& checkpoint, std::int64
 }  // namespace
 
 void raise_fence(const fs::path& root, int attempt) {
-  const int fence = read_fence(root);
+  const int fence = attempt_in_charge(root);
   if (fence > attempt) {
     throw Error(ExitCode::call_again,
                 fmt::format("attempt {} of this run has taken over; attempt {} publishes no more "

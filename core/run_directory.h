@@ -28,4 +28,8 @@ struct RunDirectory {
   std::filesystem::path heartbeat(int rank) const;              // heartbeats/rank-0000
 };
 
+// The attempt that alone may publish checkpoints, as the file ATTEMPT in their folder says. 0: none has claimed it.
+constexpr const char* fence_name = "ATTEMPT";
+int attempt_in_charge(const std::filesystem::path& checkpoints) noexcept;
+
 }  // namespace smlp

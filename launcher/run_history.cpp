@@ -60,7 +60,7 @@ int RunHistory::begin_attempt() {
     append(lost);
     event("attempt_lost", seen, newest_step(), lost.reason);
   }
-  return std::max(seen, recorded) + 1;
+  return std::max({seen, recorded, attempt_in_charge(run_.checkpoints())}) + 1;
 }
 
 void RunHistory::append(const AttemptRecord& r) {

@@ -27,8 +27,8 @@ class RunHistory {
  public:
   explicit RunHistory(RunDirectory run) : run_(std::move(run)) {}
 
-  // One more than any attempt that left a line or a log folder. An attempt whose launcher died before it could
-  // write its line gets one now.
+  // One more than any attempt that left a line, a log folder or its number on the checkpoints (which may be copied
+  // from another run). An attempt whose launcher died before it could write its line gets one now.
   int begin_attempt();
   std::optional<nlohmann::json> last_attempt() const;
   // A disk that is full must not end a run: lines that can't be written are reported to stderr, once.

@@ -186,6 +186,19 @@ TEST_F(Launcher, NumbersAttemptsOnAndTellsOfOneWhoseLauncherDied) {
   EXPECT_TRUE((*history.last_attempt())["first_step"].is_null());
 }
 
+TEST_F(Launcher, NumbersAttemptsAboveTheFenceOfCopiedCheckpoints) {
+  std::filesystem::create_directories(run.checkpoints());
+  std::filesystem::remove_all(run.root / "logs");
+  const auto first_after = [&](const std::string& fence) {
+    write_atomically(run.checkpoints() / fence_name, fence);
+    return RunHistory(run).begin_attempt();
+  };
+  EXPECT_EQ(first_after("7\n"), 8);
+  for (const auto* damaged : {"", "x", "-4\n", "2147483647\n", "99999999999999999999\n"}) {
+    EXPECT_EQ(first_after(damaged), 1) << damaged;
+  }
+}
+
 TEST_F(Launcher, SeesPublishedCheckpointsAlone) {
   for (const char* name : {"step-00000050", "step-00000100", "step-00000150.attempt-0001.tmp", "step-00000200.rejected",
                            "step_00000250.tmp", "other"}) {
