@@ -83,8 +83,9 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
                               std::span<double> flags, const std::function<void()>& between) {
   auto& world = *grid_.world;
   const std::int64_t micro = job_.train.micro_batch, ranks = world.size();
-  const std::int64_t rounds = job_.train.global_batch / (micro * ranks), rows = micro * job_.model.context;
-  const double scale = 1.0 / static_cast<double>(job_.train.global_batch * job_.model.context);
+  const std::int64_t global = job_.train.global_batch, rows = micro * job_.model.context;
+  const std::int64_t rounds = (global + micro * ranks - 1) / (micro * ranks);
+  const double scale = 1.0 / static_cast<double>(global * job_.model.context), nothing = 0;
   const auto reducing = [&] { return world.seconds() + grid_.replicas->seconds(); };
   StepResult result;
   Stopwatch watch;
@@ -97,7 +98,11 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
   for (std::int64_t round = 0; round < rounds; ++round) {
     const bool last = round + 1 == rounds;
     const std::int64_t first = (round * ranks + world.rank()) * micro;
-    const std::int64_t next = last ? job_.train.global_batch + world.rank() * micro : first + ranks * micro;
+    const std::int64_t next = last ? global + world.rank() * micro : first + ranks * micro;
+    // Ranks that do not divide the global batch: in the last round some only keep their peers company in the exchange,
+    // with sequences of the next step that count for nothing.
+    const bool counts = first < global;
+    if (!counts) backend_->upload(&nothing, buffers_->loss_scale);
     arena_->reset();
     Context c{.backend = *backend_, .scratch = *arena_, .sequences = micro, .length = job_.model.context};
     c.tokens = arena_->take({rows}, DType::i32);
@@ -116,7 +121,7 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
 
     double exchanged = grid_.experts->seconds();
     model_->forward_loss(c, row_loss);
-    backend_->sum(row_loss, buffers_->loss_sum);
+    if (counts) backend_->sum(row_loss, buffers_->loss_sum);
     double exchange = grid_.experts->seconds() - exchanged;
     result.phases[Phase::exchange] += exchange;
     result.phases[Phase::forward] += watch.lap() - exchange;
@@ -132,7 +137,7 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
     result.phases[Phase::exchange] += exchange;
     result.phases[Phase::reduce] += reduce;
     result.phases[Phase::backward] += watch.lap() - exchange - reduce;
-    add_reports(buffers_->reports);
+    add_reports(buffers_->reports, counts);
     buffers_->reports.clear();
     between();
   }
@@ -173,7 +178,8 @@ void Engine::agree(StepResult& result, std::span<double> flags, double scale) {
   result.blocks = loads_;
 }
 
-void Engine::add_reports(const std::vector<RoutingReport>& reports) {
+// Every rank has the same list of blocks, also one whose reports do not count.
+void Engine::add_reports(const std::vector<RoutingReport>& reports, bool count) {
   for (const auto& report : reports) {
     const auto same = [&](const BlockLoad& load) { return load.block == report.block; };
     auto load = std::find_if(loads_.begin(), loads_.end(), same);
@@ -181,6 +187,7 @@ void Engine::add_reports(const std::vector<RoutingReport>& reports) {
       loads_.push_back({report.block, std::vector<double>(report.expert_tokens.size()), 0, 0});
       load = loads_.end() - 1;
     }
+    if (!count) continue;
     for (std::size_t e = 0; e < report.expert_tokens.size(); ++e) {
       load->expert_tokens[e] += static_cast<double>(report.expert_tokens[e]);
     }

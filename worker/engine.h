@@ -72,7 +72,7 @@ class Engine {
  private:
   struct Buffers;  // small views that live as long as the engine
   void agree(StepResult& result, std::span<double> flags, double scale);
-  void add_reports(const std::vector<RoutingReport>& reports);
+  void add_reports(const std::vector<RoutingReport>& reports, bool count);
 
   JobConfig job_;
   ModelConfig config_;

@@ -12,6 +12,7 @@
 
 #include "core/files.h"
 #include "core/job_file.h"
+#include "core/layout.h"
 #include "worker/commands.h"
 #include "worker/signals.h"
 #include "worker/trainer.h"
@@ -62,6 +63,7 @@ ExitCode train(const TrainerOptions& options) {
     Heartbeat heartbeat(options.run.heartbeat(rank), job.config.cluster.hang_floor_seconds, report);
     auto backend = make_backend(job.config);
     auto world = join_world(*backend);
+    spread_over(job.config, world->size());
     auto grid = ProcessGrid::cut(std::move(world), static_cast<int>(job.config.cluster.expert_ranks));
     auto engine = std::make_unique<Engine>(job.config, std::move(backend), std::move(grid), true);
     Trainer trainer(job.config, options, std::move(engine), heartbeat);

@@ -86,6 +86,22 @@ def any_number_of_ranks_reads_what_four_wrote(place):
         assert len(resumed) == 2 and max(abs(a - b) for a, b in zip(straight, resumed)) < 1e-10, (straight, resumed)
 
 
+def three_ranks_do_the_work_of_four(place):
+    """What is left of a cluster need not divide the global batch: uneven rounds give the same losses."""
+    settings = dict(ranks=4, precision="f64", every=6)
+    place.run(place.job(steps=6, **settings), "three")
+    place.run(place.job(steps=12, **settings), "four")
+    job = place.path / "three" / "job.toml"
+    job.write_text(job.read_text().replace("steps = 6\n", "steps = 12\n", 1))
+    harness.train_on(3, place.path / "three", attempt=2, cwd=place.path)
+
+    def losses(run):
+        return [line["loss"] for line in place.lines(run, "metrics.jsonl") if line["step"] > 6]
+
+    assert len(losses("three")) == 6
+    assert max(abs(a - b) for a, b in zip(losses("three"), losses("four"))) < 1e-10, (losses("three"), losses("four"))
+
+
 def a_second_run_in_the_same_directory_is_refused(place):
     job = place.job(steps=100000, every=1000)
     process = place.start(job, "busy")
@@ -136,6 +152,7 @@ def text_comes_out_of_a_trained_model(place):
 if __name__ == "__main__":
     harness.main([ten_and_ten_steps_are_twenty, sigterm_saves_and_leaves_and_the_run_goes_on,
                   a_flipped_bit_is_found_and_the_run_falls_back, any_number_of_ranks_reads_what_four_wrote,
+                  three_ranks_do_the_work_of_four,
                   a_second_run_in_the_same_directory_is_refused, a_changed_job_is_refused_with_the_keys,
                   weights_of_another_run_start_a_new_one, metrics_lines_hold_every_step,
                   text_comes_out_of_a_trained_model])
