@@ -15,6 +15,7 @@ struct RunDirectory {
   std::filesystem::path attempts() const { return root / "attempts.jsonl"; }
   std::filesystem::path events() const { return root / "events.jsonl"; }
   std::filesystem::path metrics() const { return root / "metrics.jsonl"; }
+  std::filesystem::path ledger() const { return root / "ledger.jsonl"; }     // where the time went: core/goodput.h
   std::filesystem::path targets() const { return root / "targets.json"; }    // Prometheus file_sd
   std::filesystem::path checkpoints() const { return root / "checkpoints"; }
   std::filesystem::path control() const { return root / "control"; }         // requests to the live run

@@ -1,0 +1,103 @@
+#include "core/json_lines.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+namespace smlp {
+
+namespace {
+
+// A plain file open for reading: a pipe or a device would hold up the reader.
+class PlainFile {
+ public:
+  PlainFile(const std::filesystem::path& path, int flags)
+      : descriptor_(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | flags)) {
+    if (descriptor_ < 0 || ::fstat(descriptor_, &facts_) != 0 || !S_ISREG(facts_.st_mode)) size_ = -1;
+    else size_ = facts_.st_size;
+  }
+  ~PlainFile() {
+    if (descriptor_ >= 0) ::close(descriptor_);
+  }
+  PlainFile(const PlainFile&) = delete;
+  PlainFile& operator=(const PlainFile&) = delete;
+
+  std::int64_t size() const { return size_; }  // -1: no plain file
+  // Up to `bytes` more; less at the end, or where reading fails.
+  std::string read(std::size_t bytes) const {
+    std::string text(bytes, '\0');
+    std::size_t got = 0;
+    while (got < bytes) {
+      const auto n = ::read(descriptor_, text.data() + got, bytes - got);
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) break;
+      got += static_cast<std::size_t>(n);
+    }
+    text.resize(got);
+    return text;
+  }
+  void skip(std::int64_t bytes) const { ::lseek(descriptor_, bytes, SEEK_SET); }
+
+ private:
+  int descriptor_;
+  struct stat facts_ {};
+  std::int64_t size_ = -1;
+};
+
+constexpr std::size_t block_bytes = 1 << 20;
+
+}  // namespace
+
+void read_json_lines(const std::filesystem::path& path, const std::function<void(const nlohmann::json&)>& take,
+                     std::int64_t tail_bytes) {
+  const PlainFile file(path, 0);
+  if (file.size() < 0) return;
+  bool whole = true;  // what comes next is the beginning of a line
+  if (tail_bytes > 0 && file.size() > tail_bytes) {
+    file.skip(file.size() - tail_bytes);
+    whole = false;
+  }
+  std::string rest;
+  for (auto text = file.read(block_bytes); !text.empty(); text = file.read(block_bytes)) {
+    rest += text;
+    std::size_t start = 0;
+    for (auto end = rest.find('\n'); end != std::string::npos; end = rest.find('\n', start)) {
+      if (whole) {
+        const auto line = nlohmann::json::parse(rest.begin() + static_cast<std::ptrdiff_t>(start),
+                                                rest.begin() + static_cast<std::ptrdiff_t>(end), nullptr, false);
+        if (line.is_object()) take(line);
+      }
+      whole = true;
+      start = end + 1;
+    }
+    rest.erase(0, start);
+  }
+}
+
+std::optional<std::string> read_plain_file(const std::filesystem::path& path, std::int64_t limit) {
+  const PlainFile file(path, O_NOFOLLOW);
+  if (file.size() < 0 || file.size() > limit) return std::nullopt;
+  return file.read(static_cast<std::size_t>(limit));
+}
+
+std::optional<std::int64_t> integer_in(const nlohmann::json& object, const char* key) {
+  const auto found = object.find(key);
+  if (found == object.end() || !found->is_number_integer()) return std::nullopt;
+  return found->get<std::int64_t>();
+}
+
+std::optional<double> number_in(const nlohmann::json& object, const char* key) {
+  const auto found = object.find(key);
+  if (found == object.end() || !found->is_number()) return std::nullopt;
+  return found->get<double>();
+}
+
+std::string text_in(const nlohmann::json& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();
+}
+
+}  // namespace smlp

@@ -1,0 +1,26 @@
+// The *.jsonl files of a run directory, read while others append to them, after crashes and by any user: what is no
+// JSON object (a half-written line, damage) is passed over, a file that is absent or no plain file has no lines.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+namespace smlp {
+
+// Calls `take` for each line in order; with `tail_bytes`, for those that begin within so many bytes of the end.
+void read_json_lines(const std::filesystem::path& file, const std::function<void(const nlohmann::json&)>& take,
+                     std::int64_t tail_bytes = 0);
+
+// What a plain file of at most `limit` bytes holds; nullopt for anything else. Follows no link and never waits.
+std::optional<std::string> read_plain_file(const std::filesystem::path& file, std::int64_t limit);
+
+// A member of the type asked for, or nullopt.
+std::optional<std::int64_t> integer_in(const nlohmann::json& object, const char* key);
+std::optional<double> number_in(const nlohmann::json& object, const char* key);
+std::string text_in(const nlohmann::json& object, const char* key);  // "" where there is none
+
+}  // namespace smlp
