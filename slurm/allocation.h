@@ -1,0 +1,36 @@
+// The SLURM allocation that this process runs in, as its environment tells it: nobody is asked, so it says what was
+// given at the start. Nodes that died since are still listed; Controller::states_of_nodes knows them.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace smlp {
+
+struct Allocation {
+  struct Node {
+    std::string name;
+    std::int64_t tasks = 1, cpus = 1;  // to run there; cpus counts what SLURM counts (cores or hardware threads)
+  };
+  struct ArrayPlace {
+    std::string job_id;    // of the whole array
+    std::int64_t task = 0;
+  };
+
+  std::string job_id;      // of this job or array task: as Controller takes it
+  std::string job_name;
+  std::vector<Node> nodes;
+  std::int64_t restarts = 0;  // how often SLURM has requeued it
+  std::optional<ArrayPlace> array;
+  bool in_batch_script = false;  // false: under salloc, or inside a step
+
+  std::vector<std::string> node_names() const;
+};
+
+// nullopt outside of an allocation. Throws Error(unavailable) with the variable and its value where SLURM's words
+// can't be read.
+std::optional<Allocation> allocation_of_environment();
+
+}  // namespace smlp

@@ -1,0 +1,41 @@
+#include "slurm/steps.h"
+
+#include <charconv>
+#include <sstream>
+
+#include "slurm/program.h"
+
+namespace smlp {
+
+std::optional<std::vector<std::string>> steps_of_job(const std::string& job_id, double seconds) {
+  const auto answer = run_program({"squeue", "--steps", "--noheader", "--jobs", job_id, "--format=%i"}, own_environment(),
+                                  seconds);
+  if (answer.code != 0) return std::nullopt;
+  std::vector<std::string> steps;
+  std::istringstream lines(answer.out);
+  for (std::string line; lines >> line;) {
+    const auto dot = line.rfind('.');
+    const bool numbered = dot != std::string::npos && dot + 1 < line.size() &&
+                          line.find_first_not_of("0123456789", dot + 1) == std::string::npos;
+    if (numbered) steps.push_back(line);
+  }
+  return steps;
+}
+
+void kill_steps(const std::vector<std::string>& steps, double seconds) {
+  if (steps.empty()) return;
+  std::vector<std::string> command = {"scancel", "--signal=KILL"};
+  command.insert(command.end(), steps.begin(), steps.end());
+  run_program(command, own_environment(), seconds);
+}
+
+std::optional<std::int64_t> take_step_number(double seconds) {
+  const auto answer = run_program({"srun", "--overlap", "--mpi=none", "--nodes=1", "--ntasks=1", "--relative=0",
+                                   "--immediate=30", "printenv", "SLURM_STEP_ID"},
+                                  own_environment(), seconds);
+  std::int64_t number = 0;
+  const auto [end, error] = std::from_chars(answer.out.data(), answer.out.data() + answer.out.size(), number);
+  return answer.code == 0 && error == std::errc() && end != answer.out.data() ? std::optional(number) : std::nullopt;
+}
+
+}  // namespace smlp
