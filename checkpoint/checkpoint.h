@@ -33,6 +33,9 @@ struct RunState {
   std::map<std::string, std::vector<double>> numbers;
   std::map<std::string, std::vector<std::int64_t>> integers;  // step, tokens, sequences, seed, updates...
   std::map<std::string, std::string> texts;                   // fingerprint, versions
+
+  // In `numbers` where an evaluation took place at this very step; what WriterOptions::keep_best goes by.
+  static constexpr const char* validation_loss = "validation_loss";
   bool operator==(const RunState&) const = default;
   std::int64_t integer(const std::string& name) const;  // first entry; throws Error(bad_data) when absent
 };
@@ -43,6 +46,7 @@ struct WriterOptions {
   int attempt = 1;        // in the names of what is written: a stale rank of an earlier attempt can't publish
   int keep_last = 3;
   std::int64_t keep_every = 0;
+  bool keep_best = false;  // the sound one of the least validation loss stays too
   double patience_seconds = 10;  // for other machines' files to show up on a network disk
 };
 
@@ -85,6 +89,7 @@ struct CheckpointInfo {
   bool valid = false;
   std::string reason;  // why not
   int attempt = 0;     // that published it
+  std::optional<double> validation_loss;  // as its run state has it; never NaN
 };
 
 // Published checkpoints of a run, oldest first. `thorough`: digests of every piece are computed and compared;

@@ -128,6 +128,16 @@ void let_go(const WriterOptions& options, const fs::path& checkpoint, std::int64
   remove_folder(outgoing);
 }
 
+// The earliest of the least recorded loss; -1: none is recorded.
+std::int64_t best_step(const std::vector<CheckpointInfo>& all) {
+  const CheckpointInfo* best = nullptr;
+  for (const auto& one : all) {
+    if (!one.valid || !one.validation_loss) continue;
+    if (best == nullptr || *one.validation_loss < *best->validation_loss) best = &one;
+  }
+  return best == nullptr ? -1 : best->step;
+}
+
 }  // namespace
 
 void raise_fence(const fs::path& root, int attempt) {
@@ -178,6 +188,7 @@ void apply_retention(const WriterOptions& options) {
   if (sound == 0) return;
   int to_pass =
       std::max(0, sound - std::max(1, options.keep_last));  // sound ones older than the last keep_last
+  const std::int64_t best = options.keep_best ? best_step(all) : -1;
   std::int64_t oldest_recent = 0;
   for (const auto& checkpoint : all) {
     const bool every = options.keep_every > 0 && checkpoint.step % options.keep_every == 0;
@@ -186,7 +197,7 @@ void apply_retention(const WriterOptions& options) {
       break;
     }
     if (checkpoint.valid) --to_pass;
-    if (!checkpoint.valid || !every) let_go(options, checkpoint.path, checkpoint.step);
+    if (!checkpoint.valid || (!every && checkpoint.step != best)) let_go(options, checkpoint.path, checkpoint.step);
   }
   std::vector<fs::path> passed;
   for (const auto& entry : fs::directory_iterator(options.root)) {

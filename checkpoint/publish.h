@@ -18,7 +18,7 @@ std::string publish_checkpoint(const WriterOptions& options, const std::filesyst
 void raise_fence(const std::filesystem::path& root,
                  int attempt);  // throws Error(call_again) when it is higher
 
-// Keeps the newest keep_last sound checkpoints, and those of every keep_every-th step.
+// Keeps the newest keep_last sound checkpoints, those of every keep_every-th step, and the best sound one.
 void apply_retention(const WriterOptions& options);
 
 }  // namespace smlp

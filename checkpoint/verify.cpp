@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <vector>
 
@@ -74,6 +75,13 @@ std::string fault_of_part(const fs::path& checkpoint, const Manifest& manifest, 
   return "";
 }
 
+std::optional<double> validation_loss_of(const RunState& state) {
+  const auto found = state.numbers.find(RunState::validation_loss);
+  if (found == state.numbers.end() || found->second.size() != 1) return std::nullopt;
+  const double loss = found->second.front();
+  return std::isnan(loss) ? std::nullopt : std::optional(loss);
+}
+
 CheckpointInfo examine(const fs::path& checkpoint, bool thorough) {
   CheckpointInfo info;
   info.path = checkpoint;
@@ -83,6 +91,7 @@ CheckpointInfo examine(const fs::path& checkpoint, bool thorough) {
     info.bytes = manifest.bytes() + static_cast<std::int64_t>(fs::file_size(checkpoint / manifest_name));
     info.ranks = manifest.ranks;
     info.attempt = manifest.attempt;
+    info.validation_loss = validation_loss_of(manifest.state);
     info.reason = thorough ? fault_of_part(checkpoint, manifest, 0, 1) : missing_file(checkpoint, manifest);
   } catch (const std::exception& error) {
     info.reason = error.what();

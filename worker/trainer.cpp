@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "core/job_file.h"
 #include "worker/machine_limits.h"
@@ -45,7 +46,8 @@ Trainer::Trainer(const JobConfig& job, const TrainerOptions& options, std::uniqu
                               .ranks = world.size(),
                               .attempt = options_.attempt,
                               .keep_last = static_cast<int>(job_.checkpoint.keep_last),
-                              .keep_every = job_.checkpoint.keep_every};
+                              .keep_every = job_.checkpoint.keep_every,
+                              .keep_best = job_.checkpoint.keep_best};
   checkpoints_ = std::make_unique<Checkpointing>(writing, [this](const SaveOutcome& outcome) { log_->saved(outcome); });
 }
 
@@ -58,6 +60,7 @@ RunState Trainer::run_state() const {
                     {"skipped_in_row", {skipped_in_row_}},
                     {"seed", {job_.seed}}};
   state.numbers = {{"best_validation_loss", {best_validation_}}};
+  if (validated_step_ == step_) state.numbers[RunState::validation_loss] = {validation_loss_};
   state.texts = {{"fingerprint", fingerprint(job_)}, {"job", identity_toml(job_)}};
   return state;
 }
@@ -139,12 +142,19 @@ void Trainer::step() {
   stop_ = flags[stop_asked] > 0;
 
   checkpoints_->agree(flags);
-  if (flags[save_asked] > 0 && checkpoints_->idle() && line.result.updated) save();
   line.result.phases[Phase::checkpoint] += watch.lap();
-  const double seconds = watch.seconds();
-  heartbeat_.step_took(seconds);
+  double seconds = watch.seconds();
   const bool evaluation_due = job_.train.eval_every > 0 && step_ % job_.train.eval_every == 0;
+  // Before the save: a checkpoint knows the loss of its own step.
   if (evaluation_due || complete()) line.validation_loss = evaluate(step_);
+  watch.lap();
+  const bool best_asked = job_.checkpoint.keep_best && evaluation_due;
+  if (best_asked) drain();
+  if ((flags[save_asked] > 0 || best_asked) && checkpoints_->idle() && line.result.updated) save();
+  const double stall = watch.lap();
+  line.result.phases[Phase::checkpoint] += stall;
+  seconds += stall;
+  heartbeat_.step_took(seconds);
   line.step = step_;
   line.sequences = sequences_;
   line.tokens = sequences_ * job_.model.context;
@@ -162,7 +172,9 @@ std::optional<double> Trainer::evaluate(std::int64_t step) {
     sum.loss_sum += one.loss_sum;
     sum.tokens += one.tokens;
   }
-  if (best_validation_ == 0 || sum.loss() < best_validation_) best_validation_ = sum.loss();
+  validated_step_ = step;
+  validation_loss_ = sum.loss();
+  if (std::isfinite(sum.loss()) && (best_validation_ == 0 || sum.loss() < best_validation_)) best_validation_ = sum.loss();
   spdlog::info("step {}: validation loss {:.4f}, perplexity {:.2f}", step, sum.loss(), sum.perplexity());
   log_->event("evaluation", step, fmt::format("validation loss {:.4f}, perplexity {:.2f}", sum.loss(), sum.perplexity()),
               {{"validation_loss", sum.loss()}, {"perplexity", sum.perplexity()}, {"tokens", sum.tokens}});
@@ -176,14 +188,16 @@ void Trainer::save() {
   log_->save_stalled(checkpoints_->stall_seconds());
 }
 
-ExitCode Trainer::leave(bool complete) {
-  auto& world = *engine_->grid().world;
+void Trainer::drain() {
   heartbeat_.enter(Section::checkpoint, step_);
-  const auto beat = [this] { heartbeat_.beat(); };
-  checkpoints_->drain(world, beat);
+  checkpoints_->drain(*engine_->grid().world, [this] { heartbeat_.beat(); });
+}
+
+ExitCode Trainer::leave(bool complete) {
+  drain();
   if (saved_step_ != step_ || checkpoints_->last_failed()) {
     save();
-    checkpoints_->drain(world, beat);
+    drain();
   }
   if (checkpoints_->last_failed()) {
     throw Error(ExitCode::io_failed, fmt::format("the last checkpoint, of step {}, could not be written; "

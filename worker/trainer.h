@@ -36,6 +36,7 @@ class Trainer {
   void step();
   std::optional<double> evaluate(std::int64_t step);  // validation loss, when there is held-out data
   void save();
+  void drain();  // until the save under way is published or failed
   ExitCode leave(bool complete);
   RunState run_state() const;
   bool save_due() const;
@@ -56,6 +57,8 @@ class Trainer {
   std::int64_t saved_step_ = -1;           // newest step that a save was begun for, or that was restored
   std::int64_t skipped_in_row_ = 0;
   double best_validation_ = 0;  // 0: none yet
+  std::int64_t validated_step_ = -1;  // of the last evaluation, and what it found
+  double validation_loss_ = 0;
   Stopwatch since_save_;
   bool stop_ = false;
 };

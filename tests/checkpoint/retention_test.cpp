@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "checkpoint/disk.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/publish.h"
@@ -61,6 +63,59 @@ TEST(Retention, LeavesEverythingWhereNothingHolds) {
   options.keep_last = 1;
   apply_retention(options);
   EXPECT_EQ(steps_in(scratch.path()), (Steps{10, 20, 30}));
+}
+
+// A save of a step at which an evaluation found `loss`.
+void publish_with_loss(const WriterOptions& options, std::int64_t step, double loss) {
+  SampleRank memory(0, 1, tiny);
+  memory.fill(step);
+  CheckpointWriter writer(options);
+  auto state = sample_state(step);
+  state.numbers[RunState::validation_loss] = {loss};
+  writer.begin(memory.backend(), memory.pieces(), state);
+  writer.wait();
+  writer.publish();
+  writer.wait();
+  EXPECT_EQ(writer.state(), CheckpointWriter::State::published) << writer.failure();
+  EXPECT_EQ(writer.note(), "");
+}
+
+TEST(Retention, KeepsTheBestWhateverItsAge) {
+  const Scratch scratch;
+  auto options = options_for(scratch.path(), 1);
+  options.keep_last = 1;
+  options.keep_best = true;
+  publish_with_loss(options, 10, 5.0);
+  publish_with_loss(options, 20, 3.0);
+  expect_published(options, 25);  // no evaluation at that step
+  EXPECT_EQ(steps_in(scratch.path()), (Steps{20, 25}));
+  publish_with_loss(options, 30, 3.0);  // as good, but later
+  publish_with_loss(options, 40, std::numeric_limits<double>::quiet_NaN());
+  EXPECT_EQ(steps_in(scratch.path()), (Steps{20, 40}));
+  options.attempt = 2;
+  publish_with_loss(options, 50, 4.0);
+  EXPECT_EQ(steps_in(scratch.path()), (Steps{20, 50}));
+  EXPECT_EQ(list_checkpoints(scratch.path(), true).front().validation_loss, 3.0);
+  publish_with_loss(options, 60, 2.0);
+  EXPECT_EQ(steps_in(scratch.path()), (Steps{60}));
+  publish_with_loss(options, 70, 2.5);
+  options.keep_best = false;
+  expect_published(options, 80);
+  EXPECT_EQ(steps_in(scratch.path()), (Steps{80}));
+}
+
+TEST(Retention, TheBestIsOneThatHolds) {
+  const Scratch scratch;
+  auto options = options_for(scratch.path(), 1);
+  options.keep_last = 1;
+  options.keep_best = true;
+  publish_with_loss(options, 10, 1.0);
+  publish_with_loss(options, 20, 3.0);
+  publish_with_loss(options, 30, 2.0);
+  EXPECT_EQ(steps_in(scratch.path()), (Steps{10, 30}));
+  fs::remove(step_path(scratch.path(), 10) / "rank-0000.h5");
+  publish_with_loss(options, 40, 4.0);
+  EXPECT_EQ(steps_in(scratch.path()), (Steps{30, 40}));
 }
 
 TEST(Retention, WhatWasSetAsideGoesOnceTheRunHasPassedIt) {
