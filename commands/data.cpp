@@ -291,10 +291,7 @@ void add_filter(CLI::App& data, const std::string& name, const std::string& mean
       ->required();
   command->add_flag("--whole", options->whole, "the whole input is one document, line ends included");
   command->footer("Example:\n  " + example);
-  command->callback([options, run] {
-    run(*open_tokenizer(options->tokenizer), options->whole);
-    if (std::fflush(stdout) != 0) throw Error(ExitCode::io_failed, "writing to the standard output failed");
-  });
+  command->callback([options, run] { run(*open_tokenizer(options->tokenizer), options->whole); });
 }
 
 }  // namespace

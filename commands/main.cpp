@@ -4,8 +4,8 @@
 #include <spdlog/spdlog.h>
 
 #include <cstdio>
-#include <filesystem>
 #include <sstream>
+#include <system_error>
 
 #include "commands/commands.h"
 #include "commands/usage.h"
@@ -32,12 +32,8 @@ int run(int argc, char** argv) {
   add_logs_command(app);
   add_plan_command(app, exit_code);
   add_config_commands(app);
-#ifdef SMLP_DATA_COMMANDS
   add_data_commands(app);
-#endif
-#ifdef SMLP_CHECKPOINT_COMMANDS
   add_checkpoint_commands(app, exit_code);
-#endif
   add_eval_command(app, exit_code);
   add_generate_command(app, exit_code);
   add_bench_command(app, exit_code);
@@ -58,10 +54,14 @@ int main(int argc, char** argv) {
   spdlog::set_default_logger(spdlog::stderr_logger_mt("smlp"));
   spdlog::set_pattern("smlp: %v");
   try {
-    return smlp::run(argc, argv);
+    const int code = smlp::run(argc, argv);
+    if (std::fflush(stdout) != 0 && code == 0) {
+      return smlp::complain(smlp::ExitCode::io_failed, "writing to the standard output failed");
+    }
+    return code;
   } catch (const smlp::Error& error) {
     return smlp::complain(error.code(), error.what());
-  } catch (const std::filesystem::filesystem_error& error) {
+  } catch (const std::system_error& error) {  // file system errors and failed prints among them
     return smlp::complain(smlp::ExitCode::io_failed, error.what());
   } catch (const std::exception& error) {
     return smlp::complain(smlp::ExitCode::fault, fmt::format("{} (a defect of smlp: please report it)", error.what()));

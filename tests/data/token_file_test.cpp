@@ -110,8 +110,8 @@ TEST(TokenFile, RefusesTokensThatNoVocabularyHas) {
   const auto one = [&](std::uint8_t code, const std::string& token) {
     auto index = with(fairseq_index.substr(0, 26), 17, bytes_of(code));
     index =
-        with(index, 18, bytes_of<std::int64_t>(1)) + bytes_of<std::int32_t>(1) + bytes_of<std::int64_t>(0);
-    put(scratch, index, token);
+        with(index, 18, bytes_of<std::int64_t>(1)) + bytes_of<std::int32_t>(2) + bytes_of<std::int64_t>(0);
+    put(scratch, index, token + std::string(token.size(), '\0'));  // a good token after it
     const TokenFile file(scratch / "t");
     return refusal(ExitCode::bad_data, [&] { all(file); });
   };
