@@ -167,6 +167,8 @@ struct RunMetrics::Families {
   Gauge& checkpoint_time =
       gauge("smlp_checkpoint_last_timestamp_seconds", "When the newest checkpoint was published", unknown);
   Family<Counter>& restart_family = counter_family("smlp_restarts_total", "Restarts of the run by reason");
+  Family<Counter>& goodput = counter_family(
+      "smlp_goodput_seconds_total", "Seconds of the run's wall time by what they went to, from its first start");
   Gauge& attempt = gauge("smlp_attempt", "The attempt that runs, counted from 1", 0);
   Gauge& validation_loss = gauge("smlp_validation_loss", "Loss on held-out text, in nats a token", unknown);
 
@@ -233,6 +235,10 @@ void RunMetrics::restarts(std::string_view reason, std::int64_t count) {
 }
 
 std::span<const char* const> RunMetrics::restart_reasons() { return reasons; }
+
+void RunMetrics::goodput(std::string_view phase, double seconds) {
+  raise_to(families_->goodput.Add(families_->labels({{"phase", std::string(phase)}})), seconds);
+}
 
 namespace {
 

@@ -75,6 +75,8 @@ class RunMetrics {
   // "other".
   void restarts(std::string_view reason, std::int64_t count);
   static std::span<const char* const> restart_reasons();
+  // Seconds of the run's wall time that went to this phase so far; what the run's one book-keeper says, rank 0.
+  void goodput(std::string_view phase, double seconds);
 
   // The same numbers as one line of metrics.jsonl: keys are the metrics' names without the prefix, and
   // `time`. A number that is not finite is null.

@@ -85,6 +85,11 @@ void Heartbeat::step_took(double seconds) {
   }
 }
 
+Heartbeat::Place Heartbeat::place() const {
+  const std::scoped_lock lock(mutex_);
+  return {section_, step_, sequence_, now_seconds() - progressed_};
+}
+
 double Heartbeat::limit_seconds(Section section) const {
   if (section == Section::checkpoint || section == Section::finish) return checkpoint_limit_seconds;
   if (section == Section::start || recent_.size() < enough) return std::max(start_limit_seconds, floor_seconds_);

@@ -30,6 +30,12 @@ class Heartbeat {
   void beat();                               // progress within the section
   void step_took(double seconds);            // learns
   double limit_seconds(Section section) const;
+  struct Place {
+    Section section;
+    std::int64_t step, sequence;
+    double seconds;  // since the last progress
+  };
+  Place place() const;  // from any thread
 
   static constexpr int hung_status = 134;
 

@@ -7,6 +7,7 @@
 
 #include <CLI/CLI.hpp>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 
@@ -14,6 +15,7 @@
 #include "core/job_file.h"
 #include "core/layout.h"
 #include "worker/commands.h"
+#include "worker/control.h"
 #include "worker/signals.h"
 #include "worker/trainer.h"
 #include "worker/world.h"
@@ -45,6 +47,12 @@ void leave_sentence(const RunDirectory& run, int attempt, int rank, const std::s
   }
 }
 
+nlohmann::json place_of(const Heartbeat& heartbeat) {
+  const auto place = heartbeat.place();
+  return {{"section", name_of(place.section)}, {"step", place.step}, {"progress", place.sequence},
+          {"seconds", place.seconds}};
+}
+
 ExitCode train(const TrainerOptions& options) {
   die_with_parent();
   install_stop_signals();
@@ -61,12 +69,13 @@ ExitCode train(const TrainerOptions& options) {
     check_and_resolve(job);
     std::filesystem::create_directories(options.run.heartbeats());
     Heartbeat heartbeat(options.run.heartbeat(rank), job.config.cluster.hang_floor_seconds, report);
+    Control control(options.run, options.attempt, rank, pthread_self(), [&heartbeat] { return place_of(heartbeat); });
     auto backend = make_backend(job.config);
     auto world = join_world(*backend);
     spread_over(job.config, world->size());
     auto grid = ProcessGrid::cut(std::move(world), static_cast<int>(job.config.cluster.expert_ranks));
     auto engine = std::make_unique<Engine>(job.config, std::move(backend), std::move(grid), true);
-    Trainer trainer(job.config, options, std::move(engine), heartbeat);
+    Trainer trainer(job.config, options, std::move(engine), heartbeat, control);
     const auto code = trainer.run();
     heartbeat.enter(Section::finish, 0);
     return code;
@@ -149,7 +158,9 @@ int main(int argc, char** argv) {
   try {
     status = smlp::run(argc, argv);
     smlp::leave_world();
-    return status;
+    if (std::fflush(stdout) == 0 || status != 0) return status;
+    fmt::print(stderr, "smlp: writing to the standard output failed\n");
+    return static_cast<int>(smlp::ExitCode::io_failed);
   } catch (const smlp::Error& error) {
     status = static_cast<int>(error.code());
     fmt::print(stderr, "smlp: {}\n", error.what());

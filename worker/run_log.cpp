@@ -9,6 +9,7 @@
 
 #include "core/clock.h"
 #include "core/files.h"
+#include "core/goodput.h"
 #include "core/version.h"
 #include "metrics/exporter.h"
 #include "metrics/registry.h"
@@ -90,6 +91,24 @@ struct RunLog::Impl {
   std::int64_t saved_step = -1;
   double saved_time = 0;
   bool losing = false;
+  std::optional<Goodput> goodput;  // rank 0: the run's, up to the last step
+  bool first_step = true;          // of this attempt is still to come
+
+  void show_goodput() {
+    if (!goodput) return;
+    for (std::size_t i = 0; i < spent_count; ++i) metrics.goodput(spent_names[i], (*goodput)[static_cast<Spent>(i)]);
+  }
+  void count(const StepLine& line) {
+    const auto& phases = line.result.phases;
+    goodput->step_done(unix_seconds(), line.step,
+                       {.whole = line.seconds,
+                        .data = phases[Phase::data],
+                        .exchange = phases[Phase::exchange] + phases[Phase::reduce],
+                        .checkpoint = phases[Phase::checkpoint]},
+                       first_step);
+    first_step = false;
+    show_goodput();
+  }
 };
 
 RunLog::RunLog(const RunDirectory& run, int attempt, const JobConfig& job, Communicator& world, double peak,
@@ -99,6 +118,8 @@ RunLog::RunLog(const RunDirectory& run, int attempt, const JobConfig& job, Commu
   impl_->peak = peak;
   impl_->work = work;
   for (const auto& [cause, count] : restarts_by_cause(run)) impl_->metrics.restarts(cause, count);
+  if (world.rank() == 0) impl_->goodput = read_goodput(run).value_or(Goodput(unix_seconds()));
+  impl_->show_goodput();
   const auto& address = impl_->exporter.address();
   spdlog::info("metrics at http://{}/metrics", address);
   const auto all = world.gather_bytes(std::as_bytes(std::span(address)), 0);
@@ -125,7 +146,9 @@ void RunLog::step(const StepLine& line) {
   const auto report = report_of(line, done / impl_->peak);
   impl_->metrics.publish(report);
   if (impl_->rank != 0) return;
+  impl_->count(line);
   auto json = impl_->metrics.to_json(report, unix_seconds());
+  impl_->goodput->write_into(json);
   json["sequences"] = line.sequences;
   if (!report.blocks.empty()) {
     double worst = 0;

@@ -26,11 +26,20 @@ std::vector<TokenFile> open_all(const std::vector<std::string>& prefixes) {
   return files;
 }
 
+// For a dump: how many collectives each group has begun, and which was the last.
+nlohmann::json place_in(const ProcessGrid& grid) {
+  const auto one = [](const Communicator& group) {
+    return nlohmann::json{{"number", group.calls()}, {"last", group.last_call()}};
+  };
+  return {{"collectives",
+           {{"world", one(*grid.world)}, {"experts", one(*grid.experts)}, {"replicas", one(*grid.replicas)}}}};
+}
+
 }  // namespace
 
 Trainer::Trainer(const JobConfig& job, const TrainerOptions& options, std::unique_ptr<Engine> engine,
-                 Heartbeat& heartbeat)
-    : job_(job), options_(options), engine_(std::move(engine)), heartbeat_(heartbeat) {
+                 Heartbeat& heartbeat, Control& control)
+    : job_(job), options_(options), engine_(std::move(engine)), heartbeat_(heartbeat), control_(control) {
   auto& world = *engine_->grid().world;
   const double peak = product_rate(engine_->backend(), value_type(job_));
   log_ = std::make_unique<RunLog>(options_.run, options_.attempt, job_, world, peak, useful_flops_per_token(job_));
@@ -48,8 +57,14 @@ Trainer::Trainer(const JobConfig& job, const TrainerOptions& options, std::uniqu
                               .keep_last = static_cast<int>(job_.checkpoint.keep_last),
                               .keep_every = job_.checkpoint.keep_every,
                               .keep_best = job_.checkpoint.keep_best};
-  checkpoints_ = std::make_unique<Checkpointing>(writing, [this](const SaveOutcome& outcome) { log_->saved(outcome); });
+  checkpoints_ = std::make_unique<Checkpointing>(writing, [this](const SaveOutcome& outcome) {
+    log_->saved(outcome);
+    control_.saved(outcome);
+  });
+  control_.add_place([this] { return place_in(engine_->grid()); });
 }
+
+Trainer::~Trainer() { control_.add_place({}); }
 
 RunState Trainer::run_state() const {
   RunState state;
@@ -130,10 +145,10 @@ void Trainer::step() {
   };
   std::array<double, flag_count> flags{};
   checkpoints_->fill(flags);
-  flags[stop_asked] = stop_requested() ? 1 : 0;
+  flags[stop_asked] = control_.stop_asked(step_ + 1) || stop_requested() ? 1 : 0;
   ++step_;  // the step being taken; everything below counts it as done
   const bool root = engine_->grid().world->rank() == 0;
-  flags[save_asked] = root && checkpoints_->idle() && save_due() ? 1 : 0;
+  flags[save_asked] = root && checkpoints_->idle() && (save_due() || control_.save_asked()) ? 1 : 0;
   StepLine line;
   line.result = engine_->train_step(step_, sequences_, read, flags, [this] { heartbeat_.beat(); });
   watch.lap();
@@ -183,6 +198,7 @@ std::optional<double> Trainer::evaluate(std::int64_t step) {
 
 void Trainer::save() {
   checkpoints_->begin(engine_->backend(), pieces_, run_state());
+  control_.save_begun();
   saved_step_ = step_;
   since_save_ = {};
   log_->save_stalled(checkpoints_->stall_seconds());
@@ -203,6 +219,7 @@ ExitCode Trainer::leave(bool complete) {
     throw Error(ExitCode::io_failed, fmt::format("the last checkpoint, of step {}, could not be written; "
                                                  "the one before it is the newest: see events.jsonl", step_));
   }
+  control_.leaving(saved_step_);
   log_->event(complete ? "complete" : "stopped", step_, complete ? "all steps are done" : "asked to save and leave");
   return complete ? ExitCode::done : ExitCode::call_again;
 }

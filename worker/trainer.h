@@ -12,6 +12,7 @@
 #include "data/token_file.h"
 #include "worker/batch_loader.h"
 #include "worker/checkpointing.h"
+#include "worker/control.h"
 #include "worker/engine.h"
 #include "worker/heartbeat.h"
 #include "worker/run_log.h"
@@ -27,7 +28,9 @@ struct TrainerOptions {
 
 class Trainer {
  public:
-  Trainer(const JobConfig& job, const TrainerOptions& options, std::unique_ptr<Engine> engine, Heartbeat& heartbeat);
+  Trainer(const JobConfig& job, const TrainerOptions& options, std::unique_ptr<Engine> engine, Heartbeat& heartbeat,
+          Control& control);
+  ~Trainer();
   // done, call_again or diverged; everything else is an Error.
   ExitCode run();
 
@@ -46,6 +49,7 @@ class Trainer {
   TrainerOptions options_;
   std::unique_ptr<Engine> engine_;
   Heartbeat& heartbeat_;
+  Control& control_;
   std::unique_ptr<RunLog> log_;
   std::unique_ptr<Checkpointing> checkpoints_;
   std::unique_ptr<TokenStream> stream_;

@@ -1,0 +1,56 @@
+#include "launcher/ledger.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/files.h"
+
+namespace smlp {
+
+namespace {
+
+// When a rank of the last attempt was last alive, by its heartbeat; 0: unknown.
+double last_sign_of_life(const RunDirectory& run) {
+  double newest = 0;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(run.heartbeats(), ignored)) {
+    struct stat facts {};
+    if (::stat(entry.path().c_str(), &facts) != 0) continue;
+    newest = std::max(newest, static_cast<double>(facts.st_mtim.tv_sec) + 1e-9 * static_cast<double>(facts.st_mtim.tv_nsec));
+  }
+  return newest;
+}
+
+}  // namespace
+
+void Ledger::launcher_began(double now) {
+  auto book = read_goodput(run_);
+  if (!book) return write(Goodput(now), "began", 0);
+  book->pass(std::min(now, last_sign_of_life(run_)), Spent::lost_work);  // a launcher that died left it open
+  book->pass(now, Spent::waiting);
+  write(*book, "waited", 0);
+}
+
+void Ledger::attempt_ended(double now, int attempt, bool stepped, bool in_order) {
+  auto book = read_goodput(run_).value_or(Goodput(now));
+  book.pass(now, !stepped ? Spent::restart : in_order ? Spent::checkpoint_stall : Spent::lost_work);
+  write(book, "attempt", attempt);
+}
+
+void Ledger::write(const Goodput& book, const char* what, int attempt) {
+  nlohmann::json line = {{"what", what}};
+  if (attempt > 0) line["attempt"] = attempt;
+  book.write_into(line);
+  try {
+    append_line(run_.ledger(), line.dump());
+  } catch (const Error& error) {
+    fmt::print(stderr, "smlp: {}; the run goes on\n", error.what());
+  }
+}
+
+}  // namespace smlp

@@ -1,0 +1,69 @@
+#include "worker/backtrace.h"
+
+#include <cxxabi.h>
+#include <dlfcn.h>
+#include <execinfo.h>
+#include <fmt/format.h>
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <thread>
+
+namespace smlp {
+
+namespace {
+
+constexpr int most_frames = 48, frames_of_handler = 2;  // the handler's own and the kernel's return
+std::array<void*, most_frames> frames;
+std::atomic<int> frame_count = -1;  // -1: not asked or not answered yet
+
+void answer(int) { frame_count = ::backtrace(frames.data(), most_frames); }
+
+std::string name_of(void* address) {
+  Dl_info facts{};
+  if (dladdr(address, &facts) == 0) return fmt::format("{}", address);
+  if (facts.dli_sname == nullptr) {
+    const auto offset = static_cast<const char*>(address) - static_cast<const char*>(facts.dli_fbase);
+    const auto file = std::filesystem::path(facts.dli_fname == nullptr ? "?" : facts.dli_fname).filename().string();
+    return fmt::format("{}+{:#x}", file, offset);
+  }
+  int status = 0;
+  const std::unique_ptr<char, void (*)(void*)> plain(abi::__cxa_demangle(facts.dli_sname, nullptr, nullptr, &status),
+                                                     std::free);
+  const std::string name = status == 0 ? plain.get() : facts.dli_sname;
+  auto arguments = name.find('(');
+  while (arguments != std::string::npos && name.compare(arguments, 11, "(anonymous ") == 0) {
+    arguments = name.find('(', arguments + 1);
+  }
+  return name.substr(0, arguments);
+}
+
+}  // namespace
+
+void prepare_backtraces() {
+  ::backtrace(frames.data(), most_frames);
+  struct sigaction action = {};
+  action.sa_handler = answer;
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGUSR2, &action, nullptr);
+}
+
+std::vector<std::string> backtrace_of(pthread_t thread, double seconds) {
+  using namespace std::chrono;
+  std::vector<std::string> names;
+  frame_count = -1;
+  if (pthread_kill(thread, SIGUSR2) != 0) return names;
+  for (const auto end = steady_clock::now() + duration<double>(seconds); frame_count < 0 && steady_clock::now() < end;) {
+    std::this_thread::sleep_for(milliseconds(5));
+  }
+  const int count = frame_count;
+  for (int i = frames_of_handler; i < count; ++i) names.push_back(name_of(frames[static_cast<std::size_t>(i)]));
+  return names;
+}
+
+}  // namespace smlp

@@ -1,0 +1,161 @@
+#include "worker/control.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <chrono>
+#include <exception>
+
+#include "core/clock.h"
+#include "core/files.h"
+#include "worker/backtrace.h"
+
+namespace smlp {
+
+namespace {
+
+constexpr auto look_interval = std::chrono::milliseconds(250);
+constexpr double backtrace_seconds = 0.5;
+constexpr int most_refusals = 20;  // told of in an attempt
+constexpr std::size_t most_known = 10000;
+
+}  // namespace
+
+Control::Control(const RunDirectory& run, int attempt, int rank, pthread_t loop, Place where)
+    : run_(run), attempt_(attempt), rank_(rank), loop_(loop), where_(std::move(where)), folder_(run.control()) {
+  prepare_backtraces();
+  thread_ = std::jthread([this](std::stop_token stop) { listen(stop); });
+}
+
+Control::~Control() {
+  thread_.request_stop();
+  thread_.join();
+}
+
+void Control::add_place(Place more) {
+  const std::scoped_lock lock(mutex_);
+  more_ = std::move(more);
+}
+
+bool Control::stop_asked(std::int64_t step) {
+  const std::scoped_lock lock(mutex_);
+  step_ = step;
+  return stop_after_ && step >= *stop_after_;
+}
+
+bool Control::save_asked() {
+  const std::scoped_lock lock(mutex_);
+  return !saves_.empty();
+}
+
+void Control::save_begun() {
+  const std::scoped_lock lock(mutex_);
+  begun_.insert(begun_.end(), saves_.begin(), saves_.end());
+  saves_.clear();
+}
+
+void Control::saved(const SaveOutcome& outcome) {
+  const std::scoped_lock lock(mutex_);
+  const auto why = outcome.failure.empty() ? std::string("a rank's part failed, see its log") : outcome.failure;
+  if (outcome.published) {
+    answer_saves(begun_, "done", outcome.step, fmt::format("the checkpoint of step {} is published", outcome.step));
+  } else {
+    answer_saves(begun_, "failed", outcome.step,
+                 fmt::format("the checkpoint of step {} could not be written: {}", outcome.step, why));
+  }
+}
+
+void Control::leaving(std::int64_t saved_step) {
+  const std::scoped_lock lock(mutex_);
+  answer_saves(saves_, "done", saved_step,
+               fmt::format("the checkpoint of step {} is published, and the ranks leave", saved_step));
+}
+
+// The mutex is held.
+void Control::answer_saves(std::vector<std::string>& ids, const std::string& outcome, std::int64_t step,
+                           const std::string& detail) {
+  for (const auto& id : ids) answers_.push_back({id, outcome, step, detail});
+  ids.clear();
+  wake_.notify_all();
+}
+
+void Control::listen(std::stop_token stop) {
+  for (bool last = false; !last;) {
+    std::vector<Answer> due;
+    {
+      std::unique_lock lock(mutex_);
+      wake_.wait_for(lock, stop, look_interval, [this] { return !answers_.empty(); });
+      last = stop.stop_requested();
+      due.swap(answers_);
+    }
+    try {
+      for (const auto& answer : due) folder_.answer(answer);
+      if (!last && folder_.changed()) look();
+    } catch (const std::exception& error) {
+      spdlog::warn("a request or its answer was lost: {}", error.what());
+    }
+  }
+}
+
+void Control::look() {
+  std::vector<std::string> refused;
+  for (const auto& request : folder_.requests(&refused)) {
+    if (known_.size() < most_known && known_.insert(request.id).second) hear(request);
+  }
+  if (rank_ != 0) return;
+  for (const auto& sentence : refused) {
+    if (refused_ >= most_refusals || !known_.insert(sentence).second) continue;
+    ++refused_;
+    event("request_refused", sentence);
+  }
+}
+
+void Control::hear(const Request& request) {
+  if (request.kind == RequestKind::dump) return answer_dump(request);
+  if (rank_ != 0 || request.kind == RequestKind::stop_now) return;
+  event("request", describe(request));
+  if (request.kind == RequestKind::stop_after) return hear_stop_after(request);
+  const std::scoped_lock lock(mutex_);
+  if (request.kind == RequestKind::save) saves_.push_back(request.id);
+  if (request.kind == RequestKind::stop) stop_after_ = 0;
+}
+
+void Control::hear_stop_after(const Request& request) {
+  std::int64_t last = 0, now = 0;
+  {
+    const std::scoped_lock lock(mutex_);
+    now = step_;
+    last = std::max(request.step, now + 1);
+    if (stop_after_ != 0) stop_after_ = last;  // not over a stop at the next step
+  }
+  if (!stop_after_id_.empty()) folder_.clear(stop_after_id_);  // the newest one counts
+  stop_after_id_ = request.id;
+  const auto late = last > request.step ? fmt::format("step {} is past: ", request.step) : std::string();
+  folder_.answer({request.id, "accepted", last, fmt::format("{}the run is at step {}, and stops after step {} is done",
+                                                           late, now, last)});
+}
+
+void Control::answer_dump(const Request& request) {
+  auto place = where_();
+  place["rank"] = rank_;
+  {
+    const std::scoped_lock lock(mutex_);
+    if (more_) place.update(more_());
+  }
+  place["backtrace"] = backtrace_of(loop_, backtrace_seconds);
+  spdlog::info("{}: {}", describe(request), place.dump());
+  folder_.put_place(request.id, rank_, place);
+}
+
+void Control::event(const std::string& name, const std::string& detail) {
+  nlohmann::json line = {{"time", utc_time()}, {"event", name}, {"attempt", attempt_}, {"detail", detail}};
+  {
+    const std::scoped_lock lock(mutex_);
+    line["step"] = step_;
+  }
+  spdlog::info("{}: {}", name, detail);
+  append_line(run_.events(), line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+}
+
+}  // namespace smlp
