@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/job_file.h"
 #include "core/job_keys.h"
+#include "core/slurm_values.h"
 
 namespace smlp {
 
@@ -54,6 +55,7 @@ class Checker {
     check_experts();
     check_schedule();
     check_rest();
+    check_slurm();
     if (!problems_.empty()) throw Error(code_, fmt::format("{}", fmt::join(problems_, "\n")));
   }
 
@@ -223,6 +225,10 @@ class Checker {
       wrong("metrics.listen", "is no address and port; write it as \"127.0.0.1:0\" or \"[::1]:9100\"");
     }
     if (c_.cluster.device == "cuda" && problems_.empty()) {
+  void check_slurm() {
+    for (const auto& [key, sentence] : slurm_problems(c_.slurm)) wrong(key, sentence);
+  }
+
       wrong("cluster.device", "asks for a GPU, but this build of smlp computes on CPUs alone; choose cpu or auto");
       code_ = ExitCode::unavailable;
     }

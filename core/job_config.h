@@ -86,5 +86,8 @@ struct JobConfig {
     std::vector<std::string> setup, extra;
   } slurm;
 };
+    bool exclusive = false;
+    std::string array, dependency;
+    std::int64_t signal_seconds = 120, max_requeues = 10;
 
 }  // namespace smlp

@@ -158,7 +158,8 @@ void add_operation_keys(Table& table) {
 
   using S = J::Slurm;
   InSection(table, "slurm", &J::slurm)
-      .key("nodes", &S::nodes, "nodes to ask for", size(0, largest_world))
+      .key("nodes", &S::nodes, "nodes to compute on; 0: cluster.ranks / tasks_per_node. cluster.spare_nodes come on top",
+           size(0, largest_world))
       .key("tasks_per_node", &S::tasks_per_node, "workers a node; nodes x tasks_per_node replaces cluster.ranks",
            size(1, 4096))
       .key("time_limit", &S::time_limit, "as sbatch takes it: \"24:00:00\"")
@@ -169,8 +170,18 @@ void add_operation_keys(Table& table) {
       .key("constraint", &S::constraint, "features that a node must have")
       .key("cpus_per_task", &S::cpus_per_task, "cores a worker; 0: cluster.threads", size(0, 4096))
       .key("gpus_per_task", &S::gpus_per_task, "GPUs a worker", size(0, 64))
-      .key("setup", &S::setup, "lines run before the launch")
-      .key("extra", &S::extra, "more #SBATCH options");
+      .key("exclusive", &S::exclusive, "whole nodes, shared with nobody")
+      .key("array", &S::array,
+           "\"0-9%1\": ten jobs that go on with the run one after another; \"0-9\": a run for each number N, in task-N "
+           "below the run directory, of seed + N")
+      .key("dependency", &S::dependency, "starts after other jobs: \"afterok:17\"")
+      .key("signal_seconds", &S::signal_seconds,
+           "warning before the time limit, to save in; more where an earlier attempt has shown that it takes longer",
+           size(1, 65535))
+      .key("max_requeues", &S::max_requeues,
+           "requeues after failures that can't be healed inside; time limits and preemptions don't count", size(0, 1e6))
+      .key("setup", &S::setup, "lines of the shell run before the launch: [\"module load cuda/12.4\"]")
+      .key("extra", &S::extra, "more #SBATCH options: [\"--reservation=maintenance\"]");
 }
 
 std::vector<JobKey> build_table() {
