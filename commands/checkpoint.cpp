@@ -6,6 +6,7 @@
 #include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "commands/commands.h"
 #include "core/error.h"
@@ -77,8 +78,23 @@ void print_lines(const std::vector<CheckpointInfo>& list) {
   }
 }
 
+// Or may hold one soon: a run has its job before its first checkpoint.
+bool holds_a_run(const fs::path& path) {
+  const auto whole = fs::absolute(path / "").lexically_normal().parent_path();
+  return fs::is_directory(path / "checkpoints") || fs::exists(path / "job.toml") || whole.filename() == "checkpoints";
+}
+
 void list(const CheckpointOptions& options) {
-  const auto all = list_checkpoints(folder_of_run(options.path), !options.quick);
+  const fs::path path = options.path;
+  std::vector<CheckpointInfo> all;
+  if (is_one_checkpoint(path)) {
+    all.push_back(options.quick ? inspect_checkpoint(path) : verify_checkpoint(path));
+  } else {
+    all = list_checkpoints(folder_of_run(path), !options.quick);
+  }
+  if (all.empty() && !holds_a_run(path)) {
+    throw Error(ExitCode::configuration, fmt::format("{} is not a run directory", options.path));
+  }
   if (options.json) return print_json(to_json(all));
   if (all.empty()) fmt::print(stderr, "smlp: there is no checkpoint in {}\n", options.path);
   print_lines(all);
@@ -121,6 +137,14 @@ ordered_json to_json(const RunState& state) {
   return document;
 }
 
+// A text of several lines stands below its name.
+void print_text(const std::string& name, const std::string& text) {
+  if (text.find('\n') == std::string::npos) return fmt::print("  {} = \"{}\"\n", name, text);
+  fmt::print("  {}\n", name);
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) fmt::print("    {}\n", line);
+}
+
 void show(const CheckpointOptions& options) {
   const auto path = chosen(options.path);
   const auto info = inspect_checkpoint(path);
@@ -144,7 +168,7 @@ void show(const CheckpointOptions& options) {
   fmt::print("\nrun state\n");
   for (const auto& [name, values] : state.integers) fmt::print("  {} = {}\n", name, fmt::join(values, " "));
   for (const auto& [name, values] : state.numbers) fmt::print("  {} = {}\n", name, fmt::join(values, " "));
-  for (const auto& [name, text] : state.texts) fmt::print("  {} = \"{}\"\n", name, text);
+  for (const auto& [name, text] : state.texts) print_text(name, text);
   fmt::print("\ntensors\n");
   std::size_t widest = 0;
   for (const auto& tensor : tensors) widest = std::max(widest, tensor.name.size());

@@ -1,7 +1,15 @@
+#include <fmt/format.h>
+
 #include <memory>
 
 #include "checkpoint/checkpoint.h"
 #include "commands/commands.h"
+#include "commands/usage.h"
+#include "core/error.h"
+#include "core/job_file.h"
+#include "data/token_file.h"
+#include "data/token_file_info.h"
+#include "data/tokenizer.h"
 #include "launcher/mpi_launch.h"
 
 namespace smlp {
@@ -14,9 +22,41 @@ struct EvalOptions {
   bool json = false;
 };
 
+std::unique_ptr<Tokenizer> tokenizer_if_there(const std::string& name) {
+  try {
+    return open_tokenizer(name);
+  } catch (const Error&) {
+    return nullptr;  // it may have stayed where the model was trained
+  }
+}
+
+// What every rank would trip over is said once, before any is started.
+void check_data(const std::filesystem::path& checkpoint, const std::string& data) {
+  const TokenFile file(data);
+  if (file.tokens() < 2) {
+    throw Error(ExitCode::configuration,
+                fmt::format("{} holds {} tokens, and two are needed for a loss", data, file.tokens()));
+  }
+  const auto state = read_run_state(checkpoint);
+  const auto found = state.texts.find("job");
+  if (found == state.texts.end()) return;
+  const auto job = parse_job(found->second, checkpoint / "manifest.json").config;
+  if (const auto tokenizer = tokenizer_if_there(job.data.tokenizer)) {
+    check_tokenizer(data, *tokenizer, job.data.tokenizer);
+  }
+  const auto notes = read_info(data);
+  if (notes.vocabulary && *notes.vocabulary <= job.model.vocabulary) return;
+  if (const auto largest = file.largest_token(); largest >= job.model.vocabulary) {
+    throw Error(ExitCode::configuration,
+                fmt::format("{} holds token {}, but the model of {} knows {}: prepare the text with its tokenizer, {}", data,
+                            largest, checkpoint.string(), job.model.vocabulary, job.data.tokenizer));
+  }
+}
+
 int evaluate(const EvalOptions& options) {
-  std::vector<std::string> arguments = {"eval", "--checkpoint", find_checkpoint(options.checkpoint).string(), "--data",
-                                        options.data};
+  const auto checkpoint = find_checkpoint(options.checkpoint);
+  check_data(checkpoint, options.data);
+  std::vector<std::string> arguments = {"eval", "--checkpoint", checkpoint.string(), "--data", options.data};
   if (options.json) arguments.push_back("--json");
   return run_worker(arguments, options.shape);
 }
@@ -31,7 +71,7 @@ void add_eval_command(CLI::App& app, int& exit_code) {
       ->type_name("RUN|CHECKPOINT");
   command->add_option("--data", options->data, "prefix of a token file")->required()->type_name("PREFIX");
   command->add_option("--ranks", options->shape.ranks, "processes that share the work")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20).description(""))
+      ->check(whole_number(1, 1 << 20))
       ->type_name("N");
   command->add_flag("--json", options->json, "one JSON document");
   command->footer("Example:\n  smlp eval runs/demo --data demo/valid --json");

@@ -20,6 +20,15 @@ constexpr std::int64_t padding = 64;
   throw Error(code, fmt::format("{}: {} = {}: {}", origin, key, value_of(job.config, key), reason));
 }
 
+// Paths count from where smlp is started; whoever thinks of the job file's folder gets told.
+std::string beside_job_file(const LoadedJob& job, const std::string& path, const std::string& ending) {
+  const auto folder = job.file.parent_path();
+  std::error_code error;
+  if (folder.empty() || !std::filesystem::exists(folder / (path + ending), error)) return "";
+  return fmt::format(" (paths count from the folder where smlp is started, and there is {}{}: start it there, or write the "
+                     "whole path)", (folder / path).string(), ending);
+}
+
 std::unique_ptr<Tokenizer> open_job_tokenizer(const LoadedJob& job) {
   if (job.config.data.tokenizer.empty()) {
     refuse(job, "data.tokenizer", "name \"bytes\", or a folder with vocab.json and merges.txt");
@@ -27,7 +36,7 @@ std::unique_ptr<Tokenizer> open_job_tokenizer(const LoadedJob& job) {
   try {
     return open_tokenizer(job.config.data.tokenizer);
   } catch (const Error& error) {
-    refuse(job, "data.tokenizer", error.what(), error.code());
+    refuse(job, "data.tokenizer", error.what() + beside_job_file(job, job.config.data.tokenizer, ""), error.code());
   }
 }
 
@@ -49,7 +58,8 @@ void check_token_file(const LoadedJob& job, const std::string& key, const std::s
                                                        file.largest_token(), job.config.model.vocabulary));
     }
   } catch (const Error& error) {
-    refuse(job, key, error.what(), error.code());
+    const bool absent = !std::filesystem::exists(prefix + ".bin");
+    refuse(job, key, error.what() + (absent ? beside_job_file(job, prefix, ".bin") : ""), error.code());
   }
 }
 

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "commands/usage.h"
 #include "core/error.h"
 #include "core/files.h"
 
@@ -19,7 +20,7 @@ void add_override_options(CLI::App& command, JobOptions& options) {
       ->expected(1)
       ->allow_extra_args(false);
   command.add_option("--ranks", options.ranks, "worker processes, in place of cluster.ranks")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20).description(""))
+      ->check(whole_number(1, 1 << 20))
       ->type_name("N");
 }
 

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -9,6 +10,8 @@
 #include "commands/commands.h"
 #include "commands/job_check.h"
 #include "commands/job_options.h"
+#include "commands/usage.h"
+#include "core/error.h"
 #include "launcher/run_history.h"
 #include "launcher/run_lock.h"
 #include "launcher/run_setup.h"
@@ -25,6 +28,14 @@ struct RunOptions {
   RunSettings settings;
 };
 
+void make_folder(const std::filesystem::path& folder) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (!error && std::filesystem::is_directory(folder, error)) return;
+  throw Error(ExitCode::io_failed, fmt::format("the run directory {} can't be made: {}; choose another --run-dir",
+                                               folder.string(), error ? error.message() : "a file has that name"));
+}
+
 int run(RunOptions options) {
   auto job = load(options.job);
   {
@@ -39,7 +50,11 @@ int run(RunOptions options) {
   SupervisorOptions supervision;
   supervision.worker = find_worker();
   supervision.max_restarts = options.max_restarts;
-  std::filesystem::create_directories(directory.root);
+  for (const auto& key : options.settings.accepted_changes) value_of(job.config, key);  // refuses an unknown one
+  if (!options.init_from.empty() && !job_of_checkpoints(directory)) {
+    supervision.init_from = std::filesystem::absolute(find_checkpoint(options.init_from));
+  }
+  make_folder(directory.root);
   const auto lock = take_run(directory);
 
   const auto before = job_of_checkpoints(directory);
@@ -47,10 +62,9 @@ int run(RunOptions options) {
   check_and_resolve(job);
   if (!options.init_from.empty() && before) {
     fmt::print("--init-from is not used: {} goes on from its own checkpoints\n", directory.root.string());
-  } else if (!options.init_from.empty()) {
-    supervision.init_from = std::filesystem::absolute(find_checkpoint(options.init_from));
-    options.settings.init_from = *supervision.init_from;
+    supervision.init_from.reset();
   }
+  if (supervision.init_from) options.settings.init_from = *supervision.init_from;
   prepare_run(directory, job, options.settings);
   const auto newest = RunHistory(directory).newest_step();
   fmt::print("{}: {} ranks in {}, {}\n", job.config.name, job.config.cluster.ranks, directory.root.string(),
@@ -65,11 +79,13 @@ void add_run_command(CLI::App& app, int& exit_code) {
   auto* command = app.add_subcommand("run", "trains here; goes on where the run directory stands");
   add_job_options(*command, options->job);
   command->add_option("--run-dir", options->run_directory, "where everything of the run lies; runs/<name> by default")
+      ->check(not_empty())
       ->type_name("DIR");
   command->add_option("--max-restarts", options->max_restarts, "give up after so many; as many as bring progress by default")
-      ->check(CLI::Validator(CLI::NonNegativeNumber).description(""))
+      ->check(whole_number(0, std::numeric_limits<std::int32_t>::max()))
       ->type_name("N");
   command->add_option("--init-from", options->init_from, "a run or checkpoint whose weights a new run starts with")
+      ->check(not_empty())
       ->type_name("CHECKPOINT");
   command->add_option("--accept-change", options->settings.accepted_changes,
                       "a key that may differ from the run's own, on purpose (logged)")

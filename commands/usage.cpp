@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
+#include <optional>
 #include <vector>
 
 #include "core/error.h"
@@ -36,7 +38,33 @@ std::string did_you_mean(const std::string& word, const std::vector<std::string>
   return near.empty() ? "" : fmt::format("; did you mean {}?", near);
 }
 
+template <class T>
+std::optional<T> parsed(const std::string& text) {
+  T value{};
+  const char* const end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  return error == std::errc() && stop == end ? std::optional(value) : std::nullopt;
+}
+
+// Comparisons are written so that nan fails them.
+template <class T>
+CLI::Validator within(T least, T most, const std::string& kind) {
+  return CLI::Validator(
+      [=](std::string& text) {
+        const auto value = parsed<T>(text);
+        const bool sound = value && *value >= least && *value <= most;
+        return sound ? std::string() : fmt::format("'{}' is not {} from {} to {}", text, kind, least, most);
+      },
+      "");
+}
+
 }  // namespace
+
+CLI::Validator whole_number(std::int64_t least, std::int64_t most) { return within(least, most, "a whole number"); }
+CLI::Validator number(double least, double most) { return within(least, most, "a number"); }
+CLI::Validator not_empty() {
+  return CLI::Validator([](std::string& text) { return std::string(text.empty() ? "it is empty" : ""); }, "");
+}
 
 std::string usage_sentence(const CLI::App& app, const CLI::ParseError& error, int argc, const char* const* argv) {
   const CLI::App* place = &app;

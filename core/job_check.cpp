@@ -51,11 +51,12 @@ class Checker {
     check_names();
     check_words();
     check_model();
+    check_sizes();
     check_batch();
     check_experts();
     check_schedule();
-    check_rest();
     check_slurm();
+    check_rest();
     if (!problems_.empty()) throw Error(code_, fmt::format("{}", fmt::join(problems_, "\n")));
   }
 
@@ -133,6 +134,23 @@ class Checker {
     }
   }
 
+  // What is counted of a model must fit 64 bits: parameters, multiply-adds of two sequences, bytes of a step.
+  void check_sizes() {
+    const auto real = [](std::int64_t value) { return static_cast<double>(value); };
+    const auto& m = c_.model;
+    const double t = real(m.context), h = real(m.width), f = real(m.hidden), v = real(m.vocabulary);
+    const double blocks = real(m.dense_blocks + m.sparse_blocks), experts = m.sparse_blocks > 0 ? real(m.experts) : 1;
+    const double parameters = v * h + blocks * experts * (2 * h * f + t * t * real(m.heads));
+    const double multiply_adds = 2 * t * (blocks * (2 * h * f + t * f) + v * h);
+    const double kept = real(c_.train.global_batch) * t * (blocks * (h + f) + v);
+    if (std::max({parameters * 32, multiply_adds, kept * 64}) < 0x1p62) return;
+    problems_.push_back(fmt::format(
+        "{}: the sizes of the model are beyond counting: model.context = {}, width = {}, hidden = {}, {} blocks, {} experts, "
+        "vocabulary = {}, train.global_batch = {} make about {:.0e} parameters and {:.0e} multiply-adds for two sequences",
+        job_.file.string(), m.context, m.width, m.hidden, blocks, experts, m.vocabulary, c_.train.global_batch, parameters,
+        multiply_adds));
+  }
+
   void check_batch() {
     auto& t = c_.train;
     const std::int64_t at_once = c_.cluster.ranks * t.micro_batch;
@@ -207,6 +225,10 @@ class Checker {
     }
   }
 
+  void check_slurm() {
+    for (const auto& [key, sentence] : slurm_problems(c_.slurm)) wrong(key, sentence);
+  }
+
   void check_rest() {
     const auto& d = c_.data;
     const double sum = std::accumulate(d.weights.begin(), d.weights.end(), 0.0);
@@ -225,10 +247,6 @@ class Checker {
       wrong("metrics.listen", "is no address and port; write it as \"127.0.0.1:0\" or \"[::1]:9100\"");
     }
     if (c_.cluster.device == "cuda" && problems_.empty()) {
-  void check_slurm() {
-    for (const auto& [key, sentence] : slurm_problems(c_.slurm)) wrong(key, sentence);
-  }
-
       wrong("cluster.device", "asks for a GPU, but this build of smlp computes on CPUs alone; choose cpu or auto");
       code_ = ExitCode::unavailable;
     }

@@ -4,6 +4,7 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <optional>
 #include <set>
@@ -24,6 +25,9 @@ std::string shown(const toml::node& node) {
     using T = std::decay_t<decltype(value)>;
     if constexpr (toml::is_table<T>) {
       out << "a table";
+    } else if constexpr (toml::is_floating_point<T>) {
+      auto number = value.get();
+      out << toml_text(&number);
     } else {
       out << value;
     }
@@ -91,12 +95,13 @@ struct Taker {
   }
 };
 
-std::string interval(const Allowed& allowed, bool whole) {
+// `above`: the value is; a bound too far away to matter is not told otherwise.
+std::string interval(const Allowed& allowed, bool whole, bool above) {
   const auto text = [&](double bound) {
     return whole ? fmt::format("{}", static_cast<std::int64_t>(bound)) : fmt::format("{}", bound);
   };
   const auto low = fmt::format("{} {}", allowed.above_least ? "more than" : "at least", text(allowed.least));
-  if (allowed.most >= 1e15) return low;
+  if (allowed.most >= 1e15 && !above) return low;
   return fmt::format("{} and {} {}", low, allowed.below_most ? "less than" : "at most", text(allowed.most));
 }
 
@@ -107,16 +112,19 @@ std::string value_problem(const JobKey& key, const JobField& field) {
     return !std::isfinite(v) || v < allowed.least || (allowed.above_least && v == allowed.least) ||
            v > allowed.most || (allowed.below_most && v == allowed.most);
   };
+  const auto range = [&](double v, bool whole) {
+    return fmt::format("{}{}", std::isfinite(v) ? "" : "finite, ", interval(allowed, whole, v > allowed.most));
+  };
   if (const auto* whole = std::get_if<std::int64_t*>(&field)) {
-    return outside(static_cast<double>(**whole)) ? fmt::format("is out of range: it must be {}", interval(allowed, true))
-                                                 : "";
+    const auto value = static_cast<double>(**whole);
+    return outside(value) ? fmt::format("is out of range: it must be {}", range(value, true)) : "";
   }
   if (const auto* number = std::get_if<double*>(&field)) {
-    return outside(**number) ? fmt::format("is out of range: it must be {}", interval(allowed, false)) : "";
+    return outside(**number) ? fmt::format("is out of range: it must be {}", range(**number, false)) : "";
   }
   if (const auto* numbers = std::get_if<std::vector<double>*>(&field)) {
-    const bool bad = std::any_of((*numbers)->begin(), (*numbers)->end(), outside);
-    return bad ? fmt::format("is out of range: each must be {}", interval(allowed, false)) : "";
+    const auto bad = std::find_if((*numbers)->begin(), (*numbers)->end(), outside);
+    return bad != (*numbers)->end() ? fmt::format("is out of range: each must be {}", range(*bad, false)) : "";
   }
   const auto* word = std::get_if<std::string*>(&field);
   if (!word || allowed.words.empty()) return "";
@@ -235,6 +243,11 @@ toml::table parse(const std::string& text, const std::string& file) {
   }
 }
 
+bool is_bare_word(const std::string& text) {
+  return std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isalnum(c) || c == '_' || c == '-'; }) &&
+         !text.empty() && std::isalpha(static_cast<unsigned char>(text.front()));
+}
+
 // "a.b=v": v is TOML; what is no TOML, or meant for a string and not quoted, is a string as it stands.
 toml::table parse_override(const std::string& text) {
   const auto equals = text.find('=');
@@ -248,9 +261,16 @@ toml::table parse_override(const std::string& text) {
   toml::table leaf;
   std::optional<toml::table> parsed;
   if (quoted || !known || known->info.type != "string") {
+    std::string reason = "it is more than one value";
     try {
       parsed = toml::parse("value = " + value);
-    } catch (const toml::parse_error&) {
+    } catch (const toml::parse_error& error) {
+      reason = error.description();
+    }
+    const bool one_value = parsed && parsed->size() == 1;
+    if (!one_value && known && known->info.type != "string" && !is_bare_word(value)) {
+      throw Error(ExitCode::configuration,
+                  fmt::format("--set {}: the value is not TOML: {}; {}", text, reason, wanted(*known)));
     }
   }
   if (!parsed || parsed->size() != 1) {

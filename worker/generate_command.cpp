@@ -2,6 +2,7 @@
 
 #include <cstdio>
 
+#include "core/error.h"
 #include "worker/commands.h"
 
 namespace smlp {
@@ -23,8 +24,19 @@ std::size_t whole_characters(const std::string& text) {
 }
 
 void print(const std::string& text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
+    throw Error(ExitCode::io_failed, "writing to the standard output failed");
+  }
+}
+
+std::unique_ptr<Tokenizer> open_named(const std::string& name) {
+  try {
+    return open_tokenizer(name);
+  } catch (const Error& error) {
+    if (std::filesystem::path(name).is_absolute()) throw;
+    throw Error(error.code(), fmt::format("{}. The job names it from the folder where it was started: generate there",
+                                          error.what()));
+  }
 }
 
 }  // namespace
@@ -32,7 +44,7 @@ void print(const std::string& text) {
 void generate_command(const std::filesystem::path& checkpoint, const std::string& prompt,
                       GenerationSettings settings) {
   auto [job, engine] = load_model(checkpoint);
-  const auto tokenizer = open_tokenizer(job.data.tokenizer);
+  const auto tokenizer = open_named(job.data.tokenizer);
   const bool root = engine->grid().world->rank() == 0;
   std::vector<std::int32_t> ids;
   tokenizer->encode(prompt, ids);

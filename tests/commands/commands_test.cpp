@@ -52,6 +52,33 @@ TEST_F(Usage, WrongCommandLinesGetOneSentenceAndCode64) {
   }
 }
 
+// nan passed for a temperature, and 99999999999999999999 for the largest count there is; a refusal once spelled out the
+// largest double in 300 digits.
+TEST_F(Usage, ValuesOfOptionsAreBounded) {
+  const std::vector<std::vector<std::string>> table = {
+      {"generate", "run", "--prompt", "x", "--tokens", "99999999999999999999"},
+      {"generate", "run", "--prompt", "x", "--tokens", "-1"},
+      {"generate", "run", "--prompt", "x", "--seed", "18446744073709551615"},
+      {"generate", "run", "--prompt", "x", "--temperature", "nan"},
+      {"generate", "run", "--prompt", "x", "--temperature", "inf"},
+      {"generate", "run", "--prompt", "x", "--temperature", "-1"},
+      {"generate", "run", "--prompt", "x", "--top-k", "1.5"},
+      {"eval", "run", "--data", "valid", "--ranks", "0"},
+      {"run", "job.toml", "--max-restarts", "-1"},
+      {"run", "job.toml", "--max-restarts", "two"},
+      {"run", "job.toml", "--ranks", "1e1"},
+      {"logs", "run", "--rank", "99999999999"},
+      {"logs", "run", "--attempt", "0"},
+  };
+  for (const auto& words : table) {
+    const auto answer = smlp(words, talking_worker(0));
+    const auto& option = words[words.size() - 2];
+    EXPECT_EQ(answer.code, 64) << option;
+    EXPECT_THAT(answer.err, AllOf(HasSubstr(option + ": '" + words.back() + "' is not a"), HasSubstr(" from "))) << option;
+    EXPECT_LT(answer.err.size(), 160u) << answer.err;
+  }
+}
+
 TEST_F(Usage, TellsItsVersion) {
   const auto answer = smlp({"--version"});
   EXPECT_EQ(answer.code, 0);
@@ -118,6 +145,63 @@ TEST_F(Config, ChecksAJobWithItsData) {
   }
   std::filesystem::resize_file(place / "train.bin", 100);
   EXPECT_EQ(smlp({"config", "check", "job.toml"}).code, 65) << "a damaged file is bad data";
+}
+
+TEST_F(Config, PathsCountFromWhereSmlpIsStarted) {
+  std::filesystem::create_directories(place / "sub");
+  for (const std::string name : {"job.toml", "train.bin", "train.idx", "train.json", "valid.bin", "valid.idx", "valid.json"}) {
+    if (std::filesystem::exists(place / name)) std::filesystem::rename(place / name, place / "sub" / name);
+  }
+  const auto data = smlp({"config", "check", "sub/job.toml"});
+  EXPECT_EQ(data.code, 78);
+  EXPECT_THAT(data.err, AllOf(HasSubstr("train.bin is missing"), HasSubstr("there is sub/train.bin: start it there")));
+  std::filesystem::create_directories(place / "sub/words");
+  const auto tokenizer = smlp({"config", "check", "sub/job.toml", "--set", "data.tokenizer=words"});
+  EXPECT_EQ(tokenizer.code, 78);
+  EXPECT_THAT(tokenizer.err, HasSubstr("there is sub/words: start it there"));
+  EXPECT_THAT(smlp({"config", "check", "sub/job.toml", "--set", "data.train=[\"absent\"]"}).err, Not(HasSubstr("sub/absent")));
+}
+
+TEST_F(Config, WrongValuesAreToldWithTheBoundThatTheyBreak) {
+  const std::vector<std::pair<std::string, std::string>> table = {
+      {"seed=9007199254740993", "at most 9000000000000000"},
+      {"train.eval_every=2000000000000000", "at most 1000000000000000"},
+      {"optimizer.learning_rate=nan", "it must be finite, at least 0"},
+      {"optimizer.weight_decay=inf", "it must be finite, at least 0"},
+      {"optimizer.betas=[0.9, nan]", "each must be finite, at least 0 and less than 1"},
+      {"optimizer.betas=0.9", "optimizer.betas = 0.9 is a number with a fraction"},
+      {"model.context=99999999999999999999", "the value is not TOML"},
+      {"model.context=99999999999999999999", "a whole number is needed"},
+      {"data.train=[train]", "the value is not TOML"},
+      {"model.context=6\n5", "the value is not TOML"},
+      {"model.context=big", "model.context = 'big' is a string, but a whole number is needed"},
+      {"model.context=", "a whole number is needed"},
+  };
+  for (const auto& [override, words] : table) {
+    const auto answer = smlp({"config", "check", "job.toml", "--set", override});
+    EXPECT_EQ(answer.code, 78) << override;
+    EXPECT_THAT(answer.err, HasSubstr(words)) << override;
+  }
+}
+
+// `plan` once answered with negative bytes.
+TEST_F(Config, SizesBeyondCountingAreRefused) {
+  const std::vector<std::vector<std::string>> table = {
+      {"model.width=1073741824", "model.hidden=1073741824", "model.experts=1"},
+      {"model.context=1073741824"},
+      {"train.global_batch=1073741824", "model.context=1048576", "model.dense_blocks=65536", "model.hidden=65536"},
+  };
+  for (auto words : table) {
+    std::vector<std::string> command = {"plan", "job.toml"};
+    for (const auto& override : words) command.insert(command.end(), {"--set", override});
+    const auto answer = smlp(command, talking_worker(0));
+    EXPECT_EQ(answer.code, 78) << words.front();
+    EXPECT_THAT(answer.err, HasSubstr("job.toml: the sizes of the model are beyond counting: model.context = "));
+  }
+  const auto large = smlp({"plan", "job.toml", "--set", "model.width=16384", "--set", "model.hidden=65536", "--set",
+                           "model.dense_blocks=96", "--set", "model.experts=1024", "--set", "model.context=4096", "--set",
+                           "train.global_batch=4096"}, talking_worker(0));
+  EXPECT_EQ(large.code, 0) << "a model of trillions of parameters can be planned: " << large.err;
 }
 
 TEST_F(Tools, PlanHandsTheResolvedJobToOneWorker) {

@@ -91,6 +91,36 @@ TEST_F(Run, RefusesBeforeAnyRankStarts) {
   EXPECT_FALSE(std::filesystem::exists(place / "runs"));
 }
 
+// A refused start once left a folder with locks behind, and an empty --init-from meant none.
+TEST_F(Run, ARefusedStartLeavesNothing) {
+  const std::vector<std::pair<std::vector<std::string>, int>> table = {
+      {{"--init-from", "nowhere"}, 78},          {{"--init-from", ""}, 64},        {{"--run-dir", ""}, 64},
+      {{"--accept-change", "model.widht"}, 78},  {{"--set", "model.width=7"}, 78},
+  };
+  for (const auto& [words, code] : table) {
+    std::vector<std::string> command = {"run", "job.toml"};
+    command.insert(command.end(), words.begin(), words.end());
+    const auto answer = smlp(command, fake_worker());
+    EXPECT_EQ(answer.code, code) << words.front() << answer.err;
+    EXPECT_FALSE(std::filesystem::exists(place / "runs")) << words.front();
+  }
+}
+
+TEST_F(Run, AFolderThatCannotBeMadeIsToldInASentence) {
+  for (const std::string path : {"job.toml", "job.toml/run", "/proc/run"}) {
+    const auto answer = smlp({"run", "job.toml", "--run-dir", path}, fake_worker());
+    EXPECT_EQ(answer.code, 74) << path;
+    EXPECT_THAT(answer.err, AllOf(HasSubstr("the run directory " + path + " can't be made: "), HasSubstr("another --run-dir")));
+  }
+}
+
+TEST_F(Run, GivesUpAfterTheRestartsThatWereAllowed) {
+  script("* * steps 1\n* 1 exit 70\n");
+  const auto answer = smlp({"run", "job.toml", "--max-restarts", "0"}, fake_worker());
+  EXPECT_EQ(answer.code, 70) << answer.out;
+  EXPECT_THAT(answer.err, HasSubstr("0 restarts were allowed"));
+}
+
 TEST_F(Run, IsAloneInItsFolderAndStopsOnRequest) {
   script("* * steps 100000\n");
   const pid_t first = start({"run", "job.toml"}, fake_worker());
