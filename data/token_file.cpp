@@ -5,30 +5,31 @@
 #include <algorithm>
 #include <filesystem>
 #include <limits>
-#include <type_traits>
+#include <optional>
 #include <vector>
 
 #include "core/error.h"
 #include "data/mapped_file.h"
+#include "data/token_file_info.h"
 #include "data/token_index.h"
 
 namespace smlp {
 
 namespace {
 
-// Copies and widens; the largest value seen as u64 (negative ones come out huge), so that the caller can
-// judge it.
+// Copies and widens; returns the largest value as u64 (a negative one comes out huge), for the caller to
+// judge.
 template <class T>
 std::uint64_t widen(const std::byte* source, std::span<std::int32_t> out) {
   const auto* values =
       reinterpret_cast<const T*>(source);  // pages are aligned, and so is every multiple of T
-  std::uint64_t seen = 0;
+  T least = 0, largest = 0;
   for (std::size_t i = 0; i < out.size(); ++i) {
-    const T value = values[i];
-    seen |= static_cast<std::uint64_t>(static_cast<std::int64_t>(value));
-    out[i] = static_cast<std::int32_t>(value);
+    least = std::min(least, values[i]);
+    largest = std::max(largest, values[i]);
+    out[i] = static_cast<std::int32_t>(values[i]);
   }
-  return seen;
+  return least < 0 ? std::numeric_limits<std::uint64_t>::max() : static_cast<std::uint64_t>(largest);
 }
 
 std::uint64_t widen(TokenType type, const std::byte* source, std::span<std::int32_t> out) {
@@ -66,6 +67,10 @@ std::uint64_t widen(TokenType type, const std::byte* source, std::span<std::int3
   if (path.extension() == ".bin" || path.extension() == ".idx") {
     remedy = fmt::format("a prefix is given without .bin or .idx: {}",
                          fs::path(prefix).replace_extension().string());
+  } else if (fs::exists(prefix + ".bin", ignored)) {
+    remedy = fmt::format(
+        "{0}.bin alone does not say how its tokens are stored; copy the .idx file that belongs to it, or {1}",
+        prefix, prepare("FILE", prefix));
   } else if (fs::is_directory(path, ignored)) {
     remedy = fmt::format("it is a folder; {}", prepare(prefix, (path / "tokens").string()));
   } else if (fs::exists(path, ignored)) {
@@ -93,11 +98,13 @@ struct TokenFile::Impl {
       : name(prefix),
         bin(existing(prefix, ".bin")),
         index(read_token_index(MappedFile(existing(prefix, ".idx")).bytes(),
-                               static_cast<std::int64_t>(bin.bytes().size()), prefix + ".idx")) {}
+                               static_cast<std::int64_t>(bin.bytes().size()), prefix + ".idx")),
+        vocabulary(read_info(prefix).vocabulary) {}
 
   std::string name;
   MappedFile bin;
   TokenIndex index;
+  std::optional<std::int64_t> vocabulary;  // of the tokenizer that made the file, if its notes say it
 };
 
 TokenFile::TokenFile(const std::string& prefix) : impl_(std::make_unique<Impl>(prefix)) {}
@@ -128,14 +135,20 @@ void TokenFile::read(std::int64_t first, std::span<std::int32_t> out) const {
   expect(first >= 0 && first <= tokens() && count <= tokens() - first,
          "tokens beyond the end of a token file were asked for");
   if (out.empty()) return;
-  const auto& [layout, type, sequences, documents, total] = impl_->index;
-  const auto seen = widen(type, impl_->bin.bytes().data() + first * bytes_per_token(type), out);
-  if (seen > static_cast<std::uint64_t>(std::numeric_limits<std::int32_t>::max())) {
+  const auto type = impl_->index.type;
+  const auto largest = widen(type, impl_->bin.bytes().data() + first * bytes_per_token(type), out);
+  if (largest > static_cast<std::uint64_t>(std::numeric_limits<std::int32_t>::max())) {
     throw Error(
         ExitCode::bad_data,
         fmt::format("{}.bin holds a token that is negative or above 2^31 - 1, between tokens {} and {}; the "
                     "file is damaged or of another type than the {} its index says",
                     impl_->name, first, first + count, name_of(type)));
+  }
+  if (impl_->vocabulary && static_cast<std::int64_t>(largest) >= *impl_->vocabulary) {
+    throw Error(ExitCode::bad_data,
+                fmt::format("{0}.bin holds token {1} between tokens {2} and {3}, but {0}.json says that its "
+                            "tokenizer has 0 to {4}: the file is damaged, copy or prepare it again",
+                            impl_->name, largest, first, first + count, *impl_->vocabulary - 1));
   }
 }
 

@@ -12,7 +12,8 @@ namespace smlp {
 class TokenFile {
  public:
   // Throws Error(configuration) when a file is missing, naming the command that prepares it when `prefix` is
-  // a text file; Error(bad_data) when the index and the tokens do not fit together.
+  // a text file; Error(bad_data) when the index and the tokens do not fit together or
+  // prefix.json is damaged.
   explicit TokenFile(const std::string& prefix);
   ~TokenFile();
   TokenFile(TokenFile&&) noexcept;
@@ -24,7 +25,7 @@ class TokenFile {
   const char* layout() const;          // "megatron", "fairseq"
   const char* type() const;            // of a token in the file: "u16", "i32", ...
   // Tokens [first, first + out.size()) of the concatenation, widened to i32. Error(bad_data) when one of them
-  // is negative or does not fit an i32.
+  // is negative, does not fit an i32, or is none of the vocabulary that prefix.json states.
   void read(std::int64_t first, std::span<std::int32_t> out) const;
 
  private:

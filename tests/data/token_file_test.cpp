@@ -1,5 +1,6 @@
 #include "data/token_file.h"
 
+#include <algorithm>
 #include <cstring>
 #include <random>
 #include <vector>
@@ -120,6 +121,117 @@ TEST(TokenFile, RefusesTokensThatNoVocabularyHas) {
   EXPECT_TRUE(contains(one(5, bytes_of<std::int64_t>(std::int64_t{1} << 31)), "above"));
   EXPECT_TRUE(contains(one(9, bytes_of<std::uint32_t>(0xFFFFFFFFu)), "above"));
   EXPECT_TRUE(contains(one(10, bytes_of<std::uint64_t>(~std::uint64_t{0})), "above"));
+}
+
+// A bit flipped in .bin once reached the embedding, which stopped the rank as a defect of ours.
+TEST(TokenFile, RefusesATokenAboveTheVocabularyOfItsNotes) {
+  const Scratch scratch;
+  put(scratch, megatron_index, fixture_tokens);
+  write_file(scratch / "t.json", "{\"vocabulary\": 11}");
+  EXPECT_EQ(all(TokenFile(scratch / "t")).back(), 10);
+  put(scratch, megatron_index, with(fixture_tokens, 4, bytes_of<std::uint16_t>(11)));
+  const TokenFile file(scratch / "t");
+  std::vector<std::int32_t> part(2);
+  file.read(0, part);  // the damage lies behind these
+  EXPECT_TRUE(contains(refusal(ExitCode::bad_data, [&] { file.read(1, part); }),
+                       "holds token 11 between tokens 1 and 3"));
+  std::filesystem::remove(scratch / "t.json");
+  EXPECT_EQ(TokenFile(scratch / "t").largest_token(), 11);
+}
+
+TEST(TokenFile, RefusesBytesOfTheOtherOrder) {
+  const auto reversed = [](std::string bytes, std::size_t offset, std::size_t size) {
+    std::reverse(bytes.begin() + static_cast<std::ptrdiff_t>(offset),
+                 bytes.begin() + static_cast<std::ptrdiff_t>(offset + size));
+    return bytes;
+  };
+  EXPECT_TRUE(contains(sentence(reversed(megatron_index, 9, 8)), "format version 72057594037927936"));
+  EXPECT_TRUE(contains(sentence(reversed(megatron_index, 18, 8)), "claims"));
+}
+
+TEST(TokenFile, ReadsEmptyDocumentsAndEmptyFiles) {
+  const Scratch scratch;
+  // Lengths 0, 3, 0, 3: the documents are {empty}, {3}, {}, {empty, 3}.
+  std::string index = megatron_index.substr(0, 18) + bytes_of<std::int64_t>(4) + bytes_of<std::int64_t>(5);
+  for (const std::int32_t length : {0, 3, 0, 3}) index += bytes_of(length);
+  for (const std::int64_t pointer : {0, 0, 6, 6}) index += bytes_of(pointer);
+  for (const std::int64_t boundary : {0, 1, 2, 2, 4}) index += bytes_of(boundary);
+  put(scratch, index, fixture_tokens);
+  const TokenFile file(scratch / "t");
+  EXPECT_EQ(file.sequences(), 4);
+  EXPECT_EQ(file.documents(), 4);
+  EXPECT_EQ(all(file), (std::vector<std::int32_t>{5, 6, 7, 8, 9, 10}));
+
+  put(scratch, fairseq_index.substr(0, 18) + bytes_of<std::int64_t>(0), "");
+  const TokenFile none(scratch / "t");
+  EXPECT_EQ(none.tokens() + none.sequences() + none.documents(), 0);
+  EXPECT_TRUE(all(none).empty());
+  EXPECT_EQ(none.largest_token(), 0);
+}
+
+// Offsets that fit neither an i32 nor a u32; the file is a hole but for its ends.
+TEST(TokenFile, ReadsBeyondFourGigabytes) {
+  const Scratch scratch;
+  const std::int32_t length = (1 << 30) + 5;
+  const std::int64_t tokens = std::int64_t{3} * length, bytes = 2 * tokens;
+  std::string index = megatron_index.substr(0, 18) + bytes_of<std::int64_t>(3) + bytes_of<std::int64_t>(2);
+  for (int i = 0; i < 3; ++i) index += bytes_of(length);
+  for (std::int64_t i = 0; i < 3; ++i) index += bytes_of(2 * i * length);
+  put(scratch, index + bytes_of<std::int64_t>(0) + bytes_of<std::int64_t>(3), "");
+  std::filesystem::resize_file(scratch / "t.bin", static_cast<std::uintmax_t>(bytes));
+  std::fstream bin(scratch / "t.bin", std::ios::binary | std::ios::in | std::ios::out);
+  bin.seekp(bytes - 4) << bytes_of<std::uint16_t>(77) << bytes_of<std::uint16_t>(78);
+  bin.seekp(std::int64_t{4} * length) << bytes_of<std::uint16_t>(79);
+  bin.close();
+  const TokenFile file(scratch / "t");
+  ASSERT_EQ(file.tokens(), tokens);
+  std::vector<std::int32_t> part(3);
+  file.read(tokens - 3, part);
+  EXPECT_EQ(part, (std::vector<std::int32_t>{0, 77, 78}));
+  file.read(std::int64_t{2} * length - 1, part);
+  EXPECT_EQ(part, (std::vector<std::int32_t>{0, 79, 0}));
+}
+
+TEST(TokenFile, ReadsWhatAnIndependentWriterWrote) {
+  const Scratch scratch;
+  write_file(scratch / "write.py", R"(
+import struct
+documents = [[[1, 2, 3], [4]], [[5, 6]], [[7], [8, 9, 65535]]]
+def idx(code, size, megatron):
+    sequences = [s for d in documents for s in d]
+    pointers, at = [], 0
+    for s in sequences:
+        pointers.append(at)
+        at += len(s) * size
+    out = b"MMIDIDX\0\0" + struct.pack("<QBQ", 1, code, len(sequences))
+    if megatron:
+        out += struct.pack("<Q", len(documents) + 1)
+    out += struct.pack("<%di" % len(sequences), *map(len, sequences)) + struct.pack("<%dq" % len(pointers), *pointers)
+    if megatron:
+        ends = [0]
+        for d in documents:
+            ends.append(ends[-1] + len(d))
+        out += struct.pack("<%dq" % len(ends), *ends)
+    return out
+for name, code, letter, size in (("u16", 8, "H", 2), ("i32", 4, "i", 4), ("i64", 5, "q", 8)):
+    for megatron in (False, True):
+        prefix = name + ("-megatron" if megatron else "-fairseq")
+        tokens = [t for d in documents for s in d for t in s]
+        open(prefix + ".bin", "wb").write(struct.pack("<%d%s" % (len(tokens), letter), *tokens))
+        open(prefix + ".idx", "wb").write(idx(code, size, megatron))
+)");
+  if (std::system("python3 -c '' 2> /dev/null") != 0) GTEST_SKIP() << "no python3 here";
+  ASSERT_EQ(std::system(("cd '" + scratch.root().string() + "' && python3 write.py").c_str()), 0);
+  for (const std::string type : {"u16", "i32", "i64"}) {
+    for (const std::string layout : {"fairseq", "megatron"}) {
+      const TokenFile file(scratch / (type + "-" + layout));
+      EXPECT_EQ(file.layout(), layout);
+      EXPECT_EQ(file.type(), type);
+      EXPECT_EQ(file.sequences(), 5);
+      EXPECT_EQ(file.documents(), 3);  // fairseq: a sequence of one token ends each but the last
+      EXPECT_EQ(all(file), (std::vector<std::int32_t>{1, 2, 3, 4, 5, 6, 7, 8, 9, 65535}));
+    }
+  }
 }
 
 TEST(TokenFile, SaysWhatIsWrongWithAnIndex) {

@@ -1,8 +1,10 @@
 #include "data/token_stream.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <map>
+#include <memory>
 #include <numeric>
 #include <set>
 
@@ -80,6 +82,65 @@ TEST(TokenStream, IsAFunctionOfThePosition) {
     }
     // Far away positions cost what near ones do.
     starts(one, 7, std::int64_t{1} << 50, 3);
+  }
+}
+
+// What `ranks` ranks see together from `step` on, each taking its part of the global batch in micro-batches.
+std::vector<std::int32_t> seen_by(int ranks, std::int64_t micro, const StreamSettings& settings,
+                                  std::int64_t step, std::int64_t steps) {
+  constexpr std::int64_t global = 12;
+  std::vector<std::unique_ptr<TokenStream>> streams;
+  for (int rank = 0; rank < ranks; ++rank) streams.push_back(std::make_unique<TokenStream>(settings));
+  std::map<std::int64_t, std::int32_t> at;
+  const std::int64_t share = global / ranks;
+  for (std::int64_t s = step; s < step + steps; ++s) {
+    for (int rank = ranks - 1; rank >= 0; --rank) {
+      for (std::int64_t done = 0; done < share; done += micro) {
+        const auto position = s * global + rank * share + done;
+        const auto part = starts(*streams[static_cast<std::size_t>(rank)], settings.context, position, micro);
+        for (std::size_t i = 0; i < part.size(); ++i) at[position + static_cast<std::int64_t>(i)] = part[i];
+      }
+    }
+  }
+  std::vector<std::int32_t> order;
+  for (const auto& [position, start] : at) order.push_back(start);
+  return order;
+}
+
+TEST(TokenStream, IsTheSameOnAnyNumberOfRanksAndAfterResuming) {
+  const Scratch scratch;
+  const auto a = numbered(scratch, "a", 0, 701), b = numbered(scratch, "b", 100000, 1501);
+  for (const auto& weights : {std::vector<double>{}, std::vector<double>{1, 2}}) {
+    const StreamSettings settings{.prefixes = {a, b}, .weights = weights, .context = 5, .seed = 2};
+    constexpr std::int64_t steps =
+        400;  // 4800 sequences: past epochs of 440 windows and a pattern of 4096 slots
+    const auto whole = seen_by(1, 12, settings, 0, steps);
+    ASSERT_EQ(whole.size(), 4800u);
+    EXPECT_EQ(seen_by(2, 3, settings, 0, steps), whole);
+    EXPECT_EQ(seen_by(4, 1, settings, 0, steps), whole);
+    EXPECT_EQ(seen_by(12, 1, settings, 0, steps), whole);
+    for (const std::int64_t step :
+         {1, 36, 37, 341, 342, 399}) {  // 36: an epoch ends inside; 341: the pattern
+      EXPECT_EQ(seen_by(3, 2, settings, step, steps - step),
+                std::vector<std::int32_t>(whole.begin() + 12 * step, whole.end()))
+          << step;
+    }
+  }
+}
+
+TEST(TokenStream, GivesEveryTokenOnceAnEpoch) {
+  const Scratch scratch;
+  const StreamSettings settings{
+      .prefixes = {numbered(scratch, "a", 0, 701), numbered(scratch, "b", 100000, 1501)}, .context = 5};
+  const TokenStream stream(settings);
+  ASSERT_EQ(stream.windows(), 440);
+  for (std::int64_t epoch = 0; epoch < 3; ++epoch) {
+    std::vector<std::int32_t> tokens(440 * 5), targets(tokens.size()), expected(tokens.size());
+    stream.read(440 * epoch, 440, tokens, targets);
+    std::sort(targets.begin(), targets.end());
+    std::iota(expected.begin(), expected.begin() + 700, 1);
+    std::iota(expected.begin() + 700, expected.end(), 100001);
+    EXPECT_EQ(targets, expected);
   }
 }
 
