@@ -58,7 +58,7 @@ std::string ranks_with_logs(const RunDirectory& run, int attempt) {
   for (int rank = 0; rank < 100000 && std::filesystem::exists(run.log(attempt, rank)); ++rank) {
     found = fmt::format("0 to {}", rank);
   }
-  return found.empty() ? "no rank has one; mpirun's words are in " + run.mpirun_log(attempt).string()
+  return found.empty() ? "no rank has one; the words of mpirun or srun are in " + run.launch_log(attempt).string()
                        : "there are ranks " + found;
 }
 

@@ -12,6 +12,7 @@
 #include "commands/job_options.h"
 #include "commands/usage.h"
 #include "core/error.h"
+#include "launcher/mpi_launch.h"
 #include "launcher/run_history.h"
 #include "launcher/run_lock.h"
 #include "launcher/run_setup.h"

@@ -75,7 +75,11 @@ struct JobConfig {
     std::int64_t expert_ranks = 0;  // 0: gcd(experts, ranks)
     std::string device = "auto";
     std::int64_t threads = 1;
-    std::int64_t spare_nodes = 0;
+    std::int64_t spare_nodes = 0, min_nodes = 1;
+    std::string launcher = "auto";
+    std::string slow_nodes = "warn";
+    double slow_node_share = 0.5, clock_skew_seconds = 5, preflight_seconds = 30;
+    bool exchange_check = false;
     double hang_floor_seconds = 15;
   } cluster;
 
@@ -83,11 +87,11 @@ struct JobConfig {
     std::int64_t nodes = 0, tasks_per_node = 1;
     std::string time_limit, partition, account, qos, memory, constraint;
     std::int64_t cpus_per_task = 0, gpus_per_task = 0;
-    std::vector<std::string> setup, extra;
-  } slurm;
-};
     bool exclusive = false;
     std::string array, dependency;
     std::int64_t signal_seconds = 120, max_requeues = 10;
+    std::vector<std::string> setup, extra;
+  } slurm;
+};
 
 }  // namespace smlp

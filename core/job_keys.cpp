@@ -153,7 +153,16 @@ void add_operation_keys(Table& table) {
            size(0, largest_world))
       .key("device", &K::device, "auto, cpu or cuda", words({"auto", "cpu", "cuda"}))
       .key("threads", &K::threads, "threads a rank, on CPU", size(1, 4096))
+      .key("launcher", &K::launcher, "what starts the ranks; auto: srun or mpirun in a batch job, else local",
+           words({"auto", "local", "srun", "mpirun"}))
       .key("spare_nodes", &K::spare_nodes, "nodes kept in reserve", size(0, largest_world))
+      .key("min_nodes", &K::min_nodes, "fewest nodes to go on with when others are lost", size(1, largest_world))
+      .key("preflight_seconds", &K::preflight_seconds, "a node that has not answered by then is left out", positive())
+      .key("slow_nodes", &K::slow_nodes, "warn of them, or exclude them", words({"warn", "exclude"}))
+      .key("slow_node_share", &K::slow_node_share, "of the median product rate: below it a node is slow; 0: never",
+           fraction())
+      .key("exchange_check", &K::exchange_check, "before an attempt, measure how fast nodes exchange and name slow ones")
+      .key("clock_skew_seconds", &K::clock_skew_seconds, "warn of clocks that are further apart", positive())
       .key("hang_floor_seconds", &K::hang_floor_seconds, "a rank is never called hung sooner than this", positive());
 
   using S = J::Slurm;

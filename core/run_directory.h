@@ -25,7 +25,7 @@ struct RunDirectory {
   std::filesystem::path log_folder(int attempt) const;          // logs/attempt-0001
   std::filesystem::path log(int attempt, int rank) const;       // logs/attempt-0001/rank-0000.log
   std::filesystem::path error(int attempt, int rank) const;     // logs/attempt-0001/rank-0000.error: why it left
-  std::filesystem::path mpirun_log(int attempt) const;          // logs/attempt-0001/mpirun.log
+  std::filesystem::path launch_log(int attempt) const;          // logs/attempt-0001/launch.log: mpirun's or srun's words
   std::filesystem::path heartbeat(int rank) const;              // heartbeats/rank-0000
 };
 

@@ -49,6 +49,34 @@ bool marks_an_outer_launch(std::string_view variable) {
                      [&](std::string_view prefix) { return variable.starts_with(prefix); });
 }
 
+using Variables = std::map<std::string, std::string>;
+
+// Ours but for those to leave out, and what every rank needs.
+Variables rank_variables(const LaunchShape& shape, const CoreCount& cores, bool (*leave_out)(std::string_view)) {
+  Variables variables;
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    const std::string_view text(*variable);
+    if (leave_out(text)) continue;
+    variables.emplace(text.substr(0, text.find('=')), text.substr(std::min(text.find('=') + 1, text.size())));
+  }
+  const std::string yes(1, '1');
+  variables["OMPI_ALLOW_RUN_AS_ROOT"] = yes;
+  variables["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = yes;
+  variables["OMP_NUM_THREADS"] = fmt::format("{}", shape.threads);
+  variables.emplace("OMPI_MCA_odls_base_sigkill_timeout", "0");  // else a dead rank is told 1 s later
+  if (shape.ranks * shape.threads > cores.cores) {
+    // Waiting ranks that spin on too few cores make a collective 2000 times slower.
+    variables.emplace("OMPI_MCA_mpi_yield_when_idle", "1");
+  }
+  return variables;
+}
+
+std::vector<std::string> as_list(const Variables& variables) {
+  std::vector<std::string> list;
+  for (const auto& [name, value] : variables) list.push_back(name + "=" + value);
+  return list;
+}
+
 bool leaves_room_for_another(const LaunchShape& shape, const CoreCount& cores) {
   return 2 * shape.ranks * shape.threads <= cores.cores;
 }
@@ -130,16 +158,7 @@ std::vector<std::string> mpirun_command(const LaunchShape& shape, const CoreCoun
 
 std::vector<std::string> launch_environment(const LaunchShape& shape, const CoreCount& cores,
                                             const std::filesystem::path& session) {
-  std::map<std::string, std::string> variables;
-  for (char** variable = environ; *variable != nullptr; ++variable) {
-    const std::string_view text(*variable);
-    if (marks_an_outer_launch(text)) continue;
-    variables.emplace(text.substr(0, text.find('=')), text.substr(std::min(text.find('=') + 1, text.size())));
-  }
-  const std::string yes(1, '1');
-  variables["OMPI_ALLOW_RUN_AS_ROOT"] = yes;
-  variables["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = yes;
-  variables["OMP_NUM_THREADS"] = fmt::format("{}", shape.threads);
+  auto variables = rank_variables(shape, cores, marks_an_outer_launch);
   if (!session.empty()) {
     variables["OMPI_MCA_orte_tmpdir_base"] = session;
     variables["OMPI_MCA_btl_vader_backing_directory"] = session;
@@ -148,14 +167,11 @@ std::vector<std::string> launch_environment(const LaunchShape& shape, const Core
   variables.emplace("OMPI_MCA_btl", "self,vader");
   variables.emplace("OMPI_MCA_pml", "ob1");
   variables.emplace("OMPI_MCA_oob_tcp_if_include", "lo");
-  variables.emplace("OMPI_MCA_odls_base_sigkill_timeout", "0");  // else a dead rank is told 1 s later
-  if (shape.ranks * shape.threads > cores.cores) {
-    // Waiting ranks that spin on too few cores make a collective 2000 times slower.
-    variables.emplace("OMPI_MCA_mpi_yield_when_idle", "1");
-  }
-  std::vector<std::string> list;
-  for (const auto& [name, value] : variables) list.push_back(name + "=" + value);
-  return list;
+  return as_list(variables);
+}
+
+std::vector<std::string> allocation_environment(const LaunchShape& on_a_node, const CoreCount& cores) {
+  return as_list(rank_variables(on_a_node, cores, [](std::string_view) { return false; }));
 }
 
 int run_worker(const std::vector<std::string>& arguments, const LaunchShape& shape) {

@@ -47,6 +47,8 @@ std::vector<std::string> mpirun_command(const LaunchShape& shape, const CoreCoun
 // Ours, without the marks of an allocation or an outer mpirun, and with what the ranks need.
 std::vector<std::string> launch_environment(const LaunchShape& shape, const CoreCount& cores,
                                             const std::filesystem::path& session);
+// The same for ranks on the nodes of an allocation, whose marks and transports stay as they are.
+std::vector<std::string> allocation_environment(const LaunchShape& on_a_node, const CoreCount& cores);
 
 // Runs the worker in the foreground, stdin, stdout and stderr passed through, under mpirun when shape.ranks > 1;
 // its exit code, 128 + signal when it was killed.

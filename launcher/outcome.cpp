@@ -78,13 +78,13 @@ std::string first_error(const RunDirectory& run, int attempt, int ranks) {
   return sentence;
 }
 
-Outcome explain_end(const RunDirectory& run, int attempt, int ranks, int status) {
+Outcome explain_end(const RunDirectory& run, int attempt, int ranks, const std::string& starter, int status) {
   Outcome outcome;
-  const auto words = read_if_there(run.mpirun_log(attempt));
+  const auto words = read_if_there(run.launch_log(attempt));
   outcome.code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
   outcome.cause = cause_of(outcome.code);
   if (WIFSIGNALED(status)) {
-    outcome.reason = fmt::format("mpirun was killed by {}", signal_text(WTERMSIG(status)));
+    outcome.reason = fmt::format("{} was killed by {}", starter, signal_text(WTERMSIG(status)));
     return outcome;
   }
   if (outcome.complete()) {
@@ -102,8 +102,8 @@ Outcome explain_end(const RunDirectory& run, int attempt, int ranks, int status)
     outcome.reason = "the ranks saved and left";
   }
   if (outcome.reason.empty()) {
-    outcome.reason = fmt::format("mpirun ended with exit code {}; its words are in {}", outcome.code,
-                                 run.mpirun_log(attempt).string());
+    outcome.reason = fmt::format("{} ended with exit code {}; its words are in {}", starter, outcome.code,
+                                 run.launch_log(attempt).string());
   }
   return outcome;
 }

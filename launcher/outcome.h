@@ -17,8 +17,8 @@ struct Outcome {
   bool is_final() const;  // trying again can't help
 };
 
-// `status`: of mpirun, as waitpid gave it.
-Outcome explain_end(const RunDirectory& run, int attempt, int ranks, int status);
+// `status`: of `starter` (mpirun or srun), as waitpid gave it.
+Outcome explain_end(const RunDirectory& run, int attempt, int ranks, const std::string& starter, int status);
 std::string cause_of(int code);
 // The sentence of the rank that failed first, "" when none left one.
 std::string first_error(const RunDirectory& run, int attempt, int ranks);

@@ -68,6 +68,7 @@ void RunHistory::append(const AttemptRecord& r) {
                                   {"ranks", r.ranks},
                                   {"threads", r.threads},
                                   {"expert_ranks", r.expert_ranks},
+                                  {"nodes", r.nodes},
                                   {"host", r.host},
                                   {"started", r.started},
                                   {"ended", r.ended},
@@ -77,6 +78,17 @@ void RunHistory::append(const AttemptRecord& r) {
                                   {"exit_code", r.exit_code},
                                   {"cause", r.cause},
                                   {"reason", r.reason}});
+}
+
+std::int64_t RunHistory::count_events(const std::string& name) const {
+  std::int64_t count = 0;
+  std::ifstream file(run_.events());
+  for (std::string line; std::getline(file, line);) {
+    if (line.find(name) == std::string::npos) continue;
+    const auto parsed = nlohmann::json::parse(line, nullptr, false);
+    if (parsed.is_object() && parsed.value("event", "") == name) ++count;
+  }
+  return count;
 }
 
 void RunHistory::event(const std::string& name, int attempt, std::optional<std::int64_t> step,

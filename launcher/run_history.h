@@ -15,6 +15,7 @@ namespace smlp {
 struct AttemptRecord {
   int attempt = 0;
   std::int64_t ranks = 0, threads = 0, expert_ranks = 0;
+  std::vector<std::string> nodes{};                       // of an allocation, in the order of ranks
   std::string host{}, started{}, ended{};               // times in UTC
   std::optional<std::int64_t> first_step{}, last_step{};  // done by this attempt; none: it never got so far
   std::optional<std::int64_t> from_checkpoint{};    // newest one when it started
@@ -33,6 +34,7 @@ class RunHistory {
   std::optional<nlohmann::json> last_attempt() const;
   // A disk that is full must not end a run: lines that can't be written are reported to stderr, once.
   void append(const AttemptRecord& record);
+  std::int64_t count_events(const std::string& name) const;
   void event(const std::string& name, int attempt, std::optional<std::int64_t> step, const std::string& detail);
 
   std::vector<std::int64_t> published_steps() const;           // ascending; directories step-NNNNNNNN with a manifest

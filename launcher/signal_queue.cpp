@@ -6,7 +6,7 @@ namespace smlp {
 
 SignalQueue::SignalQueue() {
   sigemptyset(&taken_);
-  for (const int number : {SIGINT, SIGTERM, SIGCHLD}) sigaddset(&taken_, number);
+  for (const int number : {SIGINT, SIGTERM, SIGUSR1, SIGCHLD}) sigaddset(&taken_, number);
   struct sigaction hang_up {};
   sigaction(SIGHUP, nullptr, &hang_up);
   if (hang_up.sa_handler != SIG_IGN) sigaddset(&taken_, SIGHUP);  // nohup ignores it on purpose

@@ -1,4 +1,4 @@
-// SIGINT, SIGTERM, SIGHUP and SIGCHLD as a queue: blocked while this object lives and taken one by one, so that
+// SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGCHLD as a queue: blocked while this object lives and taken one by one, so that
 // nothing ever runs in a signal handler. One at a time, on the main thread, before other threads start.
 #pragma once
 
@@ -21,6 +21,6 @@ class SignalQueue {
   sigset_t taken_{}, before_{};
 };
 
-inline bool asks_to_stop(int signal) { return signal == SIGINT || signal == SIGTERM || signal == SIGHUP; }
+inline bool asks_to_stop(int signal) { return signal == SIGINT || signal == SIGTERM || signal == SIGHUP || signal == SIGUSR1; }
 
 }  // namespace smlp

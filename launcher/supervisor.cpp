@@ -12,6 +12,7 @@
 
 #include "core/clock.h"
 #include "core/error.h"
+#include "launcher/mpi_launch.h"
 #include "launcher/processes.h"
 
 namespace smlp {
@@ -19,7 +20,7 @@ namespace smlp {
 namespace {
 
 constexpr double poll_seconds = 0.1;
-constexpr double silent_end_seconds = 10;  // for mpirun to notice that all its ranks are gone
+constexpr double silent_end_seconds = 10;  // for the starter to notice that all its ranks are gone
 constexpr int stopped_code = static_cast<int>(ExitCode::call_again);
 
 std::string step_text(std::optional<std::int64_t> step) {
@@ -33,14 +34,14 @@ struct Supervisor::Attempt {
   int number;
   HeartbeatWatch heartbeats;
   std::optional<SessionFolder> session;
-  pid_t mpirun = 0;
+  pid_t starter = 0;  // mpirun or srun
   std::set<pid_t> strangers;  // children of ours from before
-  std::optional<int> status;  // of mpirun, once it has ended
+  std::optional<int> status;  // of the starter, once it has ended
   std::string started = utc_time();
   std::optional<std::int64_t> from_checkpoint;
   std::string hang;                  // why the attempt was ended by us
   bool killed = false;               // at once, on the second request
-  std::optional<double> empty_since; // all ranks gone, mpirun still there
+  std::optional<double> empty_since; // all ranks gone, the starter still there
 };
 
 Supervisor::Supervisor(RunDirectory run, JobConfig job, SupervisorOptions options)
@@ -48,9 +49,10 @@ Supervisor::Supervisor(RunDirectory run, JobConfig job, SupervisorOptions option
       job_(std::move(job)),
       options_(std::move(options)),
       history_(run_),
-      cores_(count_cores()),
+      cluster_(make_cluster(job_, run_, options_.worker)),
       line_(job_, options_.out),
-      metrics_(run_.metrics()) {}
+      metrics_(run_.metrics()),
+      ledger_(run_) {}
 
 int Supervisor::run() {
   signals_.emplace();
@@ -58,15 +60,24 @@ int Supervisor::run() {
   adopt_orphans();
   SessionFolder::sweep();
   started_at_ = monotonic_seconds();
+  ledger_.launcher_began(unix_seconds());
+  desk_.emplace(run_, history_);
   if (const auto last = history_.last_attempt(); last && last->value("cause", "") == "diverged") {
     not_after_ = step_after_divergence();
   }
   auto best = history_.newest_step();
   int without_progress = 0;
   for (std::int64_t restarts = 0;; ++restarts) {
+    if (!choose_layout()) return give_up({static_cast<int>(ExitCode::unavailable), "nodes", why_not_}, why_not_);
+    if (stop_requests_ > 0) return finish({stopped_code, "stopped", "asked to stop before an attempt"});
     const auto outcome = run_attempt(history_.begin_attempt());
     if (outcome.complete() || outcome.is_final() || outcome.code == stopped_code || stop_requests_ > 0) {
       return finish(outcome);
+    }
+    desk_->look(monotonic_seconds());
+    if (desk_->stop()) {
+      return finish({stopped_code, "stopped", fmt::format("{}; attempt {} had ended: {}", desk_->take_stop(attempt_number_),
+                                                          attempt_number_, outcome.reason)});
     }
     const auto newest = history_.newest_step();
     const bool progress = newest && (!best || *newest > *best);
@@ -76,7 +87,7 @@ int Supervisor::run() {
       return give_up(outcome, fmt::format("{} attempts in a row brought no new checkpoint", without_progress));
     }
     if (options_.max_restarts >= 0 && restarts >= options_.max_restarts) {
-      return give_up(outcome, fmt::format("{} restarts were allowed", options_.max_restarts));
+      return give_up(outcome, fmt::format("{} restarts were allowed", options_.max_restarts), false);
     }
     if (outcome.cause == "diverged") {
       not_after_ = step_after_divergence();
@@ -94,9 +105,23 @@ int Supervisor::run() {
   }
 }
 
+bool Supervisor::choose_layout() {
+  auto choice = cluster_->choose();
+  for (const auto& note : choice.notes) {
+    line_.note(note);
+    history_.event("nodes", attempt_number_, {}, note);
+  }
+  why_not_ = choice.why_not;
+  if (choice.layout) layout_ = std::move(*choice.layout);
+  while (const auto signal = signals_->next(0.001)) {
+    if (asks_to_stop(*signal)) note_signal(*signal);
+  }
+  return choice.layout.has_value();
+}
+
 Outcome Supervisor::run_attempt(int number) {
   attempt_number_ = number;
-  Attempt attempt(number, HeartbeatWatch(run_, job_.cluster.ranks, options_.watch));
+  Attempt attempt(number, HeartbeatWatch(run_, layout_.ranks, options_.watch));
   start(attempt);
   watch(attempt);
   clear_processes(attempt);
@@ -106,7 +131,6 @@ Outcome Supervisor::run_attempt(int number) {
 }
 
 void Supervisor::start(Attempt& attempt) {
-  const LaunchShape shape{job_.cluster.ranks, job_.cluster.threads};
   std::filesystem::create_directories(run_.log_folder(attempt.number));
   std::filesystem::create_directories(run_.checkpoints());
   std::filesystem::remove_all(run_.heartbeats());  // those of an earlier attempt would look like hung ranks
@@ -117,23 +141,17 @@ void Supervisor::start(Attempt& attempt) {
   targets_seen_ = std::filesystem::last_write_time(run_.targets(), absent);
   metrics_.begin_attempt(monotonic_seconds());
 
-  ProcessStart process;
-  process.command = mpirun_command(shape, cores_);
-  for (const auto& word : {options_.worker.string(), std::string("train"), std::string("--run-dir"), run_.root.string(),
-                           std::string("--attempt"), fmt::format("{}", attempt.number)}) {
-    process.command.push_back(word);
-  }
-  const auto add = [&](const char* flag, const std::string& value) {
-    process.command.insert(process.command.end(), {flag, value});
-  };
+  std::vector<std::string> program = {options_.worker.string(), "train", "--run-dir", run_.root.string(), "--attempt",
+                                      fmt::format("{}", attempt.number)};
+  const auto add = [&](const char* flag, const std::string& value) { program.insert(program.end(), {flag, value}); };
   if (not_after_) add("--not-after", fmt::format("{}", *not_after_));
   if (options_.init_from) add("--init-from", std::filesystem::absolute(*options_.init_from).string());
-  process.environment = launch_environment(shape, cores_, attempt.session->path());
-  process.output = run_.mpirun_log(attempt.number);
+  auto process = cluster_->start(layout_, program, attempt.session->path());
+  process.output = run_.launch_log(attempt.number);
   for (const auto child : children_of(getpid())) attempt.strangers.insert(child);
-  attempt.mpirun = start_process(process);
+  attempt.starter = start_process(process);
   history_.event("attempt_started", attempt.number, attempt.from_checkpoint,
-                 fmt::format("{} ranks on {} as process {}, from {}", shape.ranks, host_name(), attempt.mpirun,
+                 fmt::format("{} by {} as process {}, from {}", text_of(layout_), layout_.starter, attempt.starter,
                              step_text(not_after_ ? not_after_ : attempt.from_checkpoint)));
 }
 
@@ -143,16 +161,25 @@ void Supervisor::watch(Attempt& attempt) {
       take_signal(attempt, *signal);
     }
     int status = 0;
-    if (waitpid(attempt.mpirun, &status, WNOHANG) == attempt.mpirun) attempt.status = status;
+    if (waitpid(attempt.starter, &status, WNOHANG) == attempt.starter) attempt.status = status;
     const double now = monotonic_seconds();
+    if (!attempt.status) hear_requests(attempt, now);
     if (!attempt.status) watch_heartbeats(attempt, now);
     show_progress(now);
   }
 }
 
-void Supervisor::take_signal(Attempt& attempt, int signal) {
+// False for one that only repeats what is known: the TERM of a preemption or a time limit after its warning.
+bool Supervisor::note_signal(int signal) {
+  history_.event("signal", attempt_number_, {}, fmt::format("{} to the launcher", signal_text(signal)));
+  if (first_signal_ == SIGUSR1 && signal == SIGTERM) return false;
+  if (first_signal_ == 0) first_signal_ = signal;
   ++stop_requests_;
-  history_.event("signal", attempt.number, {}, fmt::format("{} to the launcher", signal_text(signal)));
+  return true;
+}
+
+void Supervisor::take_signal(Attempt& attempt, int signal) {
+  if (!note_signal(signal)) return;
   if (stop_requests_ == 1) {
     ask_to_leave(attempt);
   } else {
@@ -172,7 +199,18 @@ void Supervisor::ask_to_leave(Attempt& attempt) {
     return;
   }
   line_.note("stopping: the ranks save, then leave (again: leave at once)");
-  kill(attempt.mpirun, SIGUSR1);  // mpirun passes it on
+  kill(attempt.starter, SIGUSR1);  // mpirun and srun pass it on
+}
+
+// A stop that the ranks can't hear: at once, or while they start and have done nothing that could be lost.
+void Supervisor::hear_requests(Attempt& attempt, double now) {
+  desk_->look(now);
+  if (attempt.killed || !desk_->stop()) return;
+  attempt.heartbeats.read();
+  if (!desk_->stop_now() && attempt.heartbeats.all_present()) return;
+  line_.note(desk_->take_stop(attempt.number));
+  attempt.killed = true;
+  end_now(attempt);
 }
 
 void Supervisor::watch_heartbeats(Attempt& attempt, double now) {
@@ -182,12 +220,12 @@ void Supervisor::watch_heartbeats(Attempt& attempt, double now) {
   if (!gone) {
     attempt.empty_since.reset();
   } else {
-    // What the ranks left behind may hold their output open, and mpirun waits for its end.
+    // What the ranks left behind may hold their output open, and the starter waits for its end.
     for (const auto pid : orphans(attempt)) kill(pid, SIGKILL);
     if (!attempt.empty_since) attempt.empty_since = now;
   }
   if (gone && now - *attempt.empty_since > silent_end_seconds) {
-    verdict = fmt::format("mpirun did not end within {:.0f} s of its ranks", silent_end_seconds);
+    verdict = fmt::format("{} did not end within {:.0f} s of its ranks", layout_.starter, silent_end_seconds);
   }
   if (!verdict || !attempt.hang.empty()) return;
   attempt.hang = *verdict;
@@ -230,24 +268,29 @@ void Supervisor::show_targets() {
 
 // SIGKILL to everything of this attempt that we know; nothing is waited for.
 void Supervisor::end_now(Attempt& attempt) {
-  for (const auto pid : children_of(attempt.mpirun)) kill(pid, SIGKILL);
+  for (const auto pid : children_of(attempt.starter)) kill(pid, SIGKILL);
   for (const auto pid : attempt.heartbeats.pids_here()) {
     if (command_line(pid).find(run_.root.string()) != std::string::npos) kill(pid, SIGKILL);
   }
-  kill(-attempt.mpirun, SIGKILL);
+  kill(-attempt.starter, SIGKILL);
 }
 
 // Processes of the attempt whose parents have died: they have become our children.
 std::set<pid_t> Supervisor::orphans(const Attempt& attempt) {
   std::set<pid_t> found;
   for (const auto pid : children_of(getpid())) {
-    if (pid != attempt.mpirun && !attempt.strangers.contains(pid)) found.insert(pid);
+    if (pid != attempt.starter && !attempt.strangers.contains(pid)) found.insert(pid);
   }
   return found;
 }
 
-// No process of the attempt outlives it: what mpirun left behind has become our child, or is known by its heartbeat.
+// No process of the attempt outlives it: what its starter left behind has become our child, is known by its heartbeat,
+// or is on another host.
 void Supervisor::clear_processes(Attempt& attempt) {
+  if (const auto left = cluster_->end_elsewhere(options_.end_seconds); !left.empty()) {
+    line_.note(left);
+    history_.event("processes_left", attempt.number, {}, left);
+  }
   attempt.heartbeats.read();
   for (const double end = monotonic_seconds() + options_.end_seconds;;) {
     auto left = orphans(attempt);
@@ -273,8 +316,7 @@ void Supervisor::clear_processes(Attempt& attempt) {
 }
 
 Outcome Supervisor::conclude(Attempt& attempt) {
-  const auto ranks = static_cast<int>(job_.cluster.ranks);
-  auto outcome = explain_end(run_, attempt.number, ranks, *attempt.status);
+  auto outcome = explain_end(run_, attempt.number, static_cast<int>(layout_.ranks), layout_.starter, *attempt.status);
   if (!attempt.hang.empty()) {
     outcome = {134, "hang", attempt.hang};
   } else if (attempt.killed) {
@@ -290,9 +332,10 @@ Outcome Supervisor::conclude(Attempt& attempt) {
 
 void Supervisor::record(const Attempt& attempt, const Outcome& outcome) {
   AttemptRecord record{.attempt = attempt.number,
-                       .ranks = job_.cluster.ranks,
-                       .threads = job_.cluster.threads,
-                       .expert_ranks = job_.cluster.expert_ranks,
+                       .ranks = layout_.ranks,
+                       .threads = layout_.threads,
+                       .expert_ranks = layout_.expert_ranks,
+                       .nodes = layout_.nodes,
                        .host = host_name(),
                        .started = attempt.started,
                        .ended = utc_time(),
@@ -303,6 +346,8 @@ void Supervisor::record(const Attempt& attempt, const Outcome& outcome) {
                        .reason = outcome.reason};
   if (metrics_.newest()) record.last_step = metrics_.newest()->step;
   history_.append(record);
+  const bool in_order = outcome.complete() || (outcome.code == stopped_code && !attempt.killed);
+  ledger_.attempt_ended(unix_seconds(), attempt.number, record.last_step.has_value(), in_order);
   history_.event("attempt_ended", attempt.number, record.last_step,
                  fmt::format("exit code {}: {}", outcome.code, outcome.reason));
   restart_began_ = monotonic_seconds();
@@ -325,9 +370,14 @@ std::optional<std::int64_t> Supervisor::step_after_divergence() {
 
 bool Supervisor::pause(double seconds) {
   for (const double end = monotonic_seconds() + seconds; monotonic_seconds() < end;) {
-    const auto signal = signals_->next(std::max(0.001, end - monotonic_seconds()));
+    const auto signal = signals_->next(std::clamp(end - monotonic_seconds(), 0.001, 0.25));
+    desk_->look(monotonic_seconds());
+    if (desk_->stop()) {
+      line_.note(desk_->take_stop(attempt_number_));
+      return false;
+    }
     if (signal && asks_to_stop(*signal)) {
-      history_.event("signal", attempt_number_, {}, fmt::format("{} to the launcher", signal_text(*signal)));
+      note_signal(*signal);
       return false;
     }
   }
@@ -342,27 +392,54 @@ int Supervisor::finish(const Outcome& outcome) {
                                       duration_text(monotonic_seconds() - started_at_));
     line_.note(sentence);
     history_.event("done", attempt_number_, newest, sentence);
+    desk_->close(false, newest, "the run is done");
     return 0;
   }
   if (outcome.is_final()) {
     history_.event("failed", attempt_number_, newest, outcome.reason);
+    desk_->close(false, newest, fmt::format("the run failed: {}", outcome.reason));
     fmt::print(stderr, "smlp: {} (trying again can't help)\n", outcome.reason);
     return outcome.code;
   }
   const auto sentence = fmt::format("stopped ({}); the run goes on from {} when it is started again", outcome.reason,
                                     step_text(newest));
   history_.event("stopped", attempt_number_, newest, sentence);
+  const auto leaving = why_leaving();
+  desk_->close(true, newest, sentence);
   fmt::print(stderr, "smlp: {}\n", sentence);
+  hand_over(leaving);
   return stopped_code;
 }
 
-int Supervisor::give_up(const Outcome& outcome, const std::string& why) {
+// SLURM's own TERM may reach the ranks alone; they leave then as if asked.
+Leaving Supervisor::why_leaving() {
+  desk_->look(monotonic_seconds() + 1);
+  if (desk_->stop() || desk_->stop_after()) return Leaving::on_request;
+  if (first_signal_ == SIGUSR1) return Leaving::at_warning;
+  return first_signal_ == 0 || first_signal_ == SIGTERM ? Leaving::at_signal : Leaving::on_request;
+}
+
+// The process may be killed as soon as the job is requeued: what must be written is written before.
+bool Supervisor::hand_over(Leaving leaving) {
+  constexpr const char* after_failure = "handed_over_after_failure";
+  const auto failures = history_.count_events(after_failure);
+  if (leaving == Leaving::after_failure) history_.event(after_failure, attempt_number_, history_.newest_step(), "");
+  const auto handover = cluster_->hand_over(leaving, failures);
+  if (handover.words.empty()) return handover.again;
+  history_.event(handover.again ? "requeued" : "not_requeued", attempt_number_, history_.newest_step(), handover.words);
+  fmt::print(stderr, "smlp: {}\n", handover.words);
+  return handover.again;
+}
+
+int Supervisor::give_up(const Outcome& outcome, const std::string& why, bool may_hand_over) {
   const auto sentence = fmt::format("giving up, for {}; the last attempt: {}; its logs are in {}", why, outcome.reason,
                                     run_.log_folder(attempt_number_).string());
   history_.event("gave_up", attempt_number_, history_.newest_step(), sentence);
+  desk_->close(false, history_.newest_step(), sentence);
   line_.note("");
   fmt::print(stderr, "smlp: {}\n", sentence);
-  return outcome.code;
+  const bool again = may_hand_over && hand_over(Leaving::after_failure);
+  return again ? stopped_code : outcome.code;
 }
 
 }  // namespace smlp

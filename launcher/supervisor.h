@@ -9,6 +9,9 @@
 //   76                             again, from the checkpoint before the newest
 //   70 74 others, signals, hangs   again, from the newest checkpoint
 //
+// A run that leaves before it is done is handed over to the cluster, which may have it started again (a SLURM job is
+// requeued): after a warning or a signal, unless the job was cancelled, and after failures, within a budget.
+//
 // Waits longer each time, and gives up after `attempts_without_progress` attempts in a row that published no newer
 // checkpoint than any before, or after `max_restarts`: then the code is the last attempt's.
 #pragma once
@@ -17,14 +20,17 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <set>
 
 #include "core/job_config.h"
 #include "core/run_directory.h"
+#include "launcher/cluster.h"
+#include "launcher/control_desk.h"
 #include "launcher/heartbeat_watch.h"
+#include "launcher/ledger.h"
 #include "launcher/metrics_tail.h"
-#include "launcher/mpi_launch.h"
 #include "launcher/outcome.h"
 #include "launcher/progress_line.h"
 #include "launcher/run_history.h"
@@ -47,18 +53,22 @@ class Supervisor {
  public:
   // The caller holds the run's lock (launcher/run_lock.h); job.toml lies in the run directory.
   Supervisor(RunDirectory run, JobConfig job, SupervisorOptions options);
-  // An exit code; a sentence on stderr where it isn't 0. Takes SIGINT, SIGTERM and SIGHUP while it runs: the first
-  // lets the ranks save and leave, the second ends them at once; 75 either way.
+  // An exit code; a sentence on stderr where it isn't 0. Takes SIGINT, SIGTERM, SIGHUP and SIGUSR1 while it runs: the
+  // first lets the ranks save and leave, the second ends them at once (but the TERM that follows SLURM's warning by
+  // USR1 only repeats it); 75 either way.
   int run();
 
  private:
   struct Attempt;
 
+  bool choose_layout();  // false: none, and why_not_ says why
   Outcome run_attempt(int number);
   void start(Attempt& attempt);
   void watch(Attempt& attempt);
+  bool note_signal(int signal);
   void take_signal(Attempt& attempt, int signal);
   void ask_to_leave(Attempt& attempt);
+  void hear_requests(Attempt& attempt, double now);
   void watch_heartbeats(Attempt& attempt, double now);
   void show_progress(double now);
   void show_targets();
@@ -69,7 +79,9 @@ class Supervisor {
   void record(const Attempt& attempt, const Outcome& outcome);
 
   int finish(const Outcome& outcome);
-  int give_up(const Outcome& outcome, const std::string& why);
+  int give_up(const Outcome& outcome, const std::string& why, bool may_hand_over = true);
+  Leaving why_leaving();
+  bool hand_over(Leaving leaving);
   std::optional<std::int64_t> step_after_divergence();
   bool pause(double seconds);  // false: asked to stop meanwhile
   std::string cost_text(const Outcome& outcome) const;
@@ -78,12 +90,16 @@ class Supervisor {
   JobConfig job_;
   SupervisorOptions options_;
   RunHistory history_;
-  CoreCount cores_;
+  std::unique_ptr<Cluster> cluster_;
+  Layout layout_;
+  std::string why_not_;
   ProgressLine line_;
   MetricsTail metrics_;
   std::optional<SignalQueue> signals_;
+  Ledger ledger_;
+  std::optional<ControlDesk> desk_;
 
-  int stop_requests_ = 0;
+  int stop_requests_ = 0, first_signal_ = 0;
   int attempt_number_ = 0;
   double started_at_ = 0;
   std::optional<std::int64_t> not_after_;        // until an attempt has chosen its checkpoint

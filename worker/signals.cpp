@@ -11,12 +11,9 @@ namespace smlp {
 
 namespace {
 
-volatile std::sig_atomic_t requests = 0;
+volatile std::sig_atomic_t requested = 0;
 
-void request_stop(int) {
-  requests = requests + 1;
-  if (requests > 1) _exit(static_cast<int>(ExitCode::call_again));
-}
+void request_stop(int) { requested = 1; }
 
 }  // namespace
 
@@ -28,7 +25,7 @@ void install_stop_signals() {
   for (const int signal : {SIGUSR1, SIGTERM, SIGINT}) sigaction(signal, &action, nullptr);
 }
 
-bool stop_requested() noexcept { return requests > 0; }
+bool stop_requested() noexcept { return requested != 0; }
 
 void die_with_parent() {
   const pid_t parent = getppid();

@@ -4,7 +4,8 @@
 
 namespace smlp {
 
-// SIGUSR1, SIGTERM and SIGINT ask to save and leave; a second one of them ends the process at once (exit 75).
+// SIGUSR1, SIGTERM and SIGINT ask to save and leave. Asking again changes nothing: SLURM and the launcher both tell the
+// ranks of one preemption. Who wants them gone at once says so to the launcher, which kills them.
 void install_stop_signals();
 bool stop_requested() noexcept;
 

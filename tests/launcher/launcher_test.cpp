@@ -42,8 +42,8 @@ class Launcher : public testing::Test {
                                                           4242, limit)));
   }
   Outcome end(int status, const std::string& words = "") {
-    write_atomically(run.mpirun_log(1), words);
-    return explain_end(run, 1, 2, status);
+    write_atomically(run.launch_log(1), words);
+    return explain_end(run, 1, 2, "mpirun", status);
   }
   RunDirectory run;
 };
@@ -119,7 +119,7 @@ TEST_F(Launcher, ExplainsWhyAnAttemptEnded) {
             "rank 2 left with exit code 3");
   EXPECT_EQ(end(5 << 8, "MPI_ABORT was invoked on rank 1 in communicator MPI_COMM_WORLD\nwith errorcode 5.").reason,
             "rank 1 left with exit code 5");
-  EXPECT_THAT(end(1 << 8, "something else").reason, HasSubstr("mpirun.log"));
+  EXPECT_THAT(end(1 << 8, "something else").reason, HasSubstr("launch.log"));
   for (const int code : {64, 65, 69, 78}) EXPECT_TRUE(end(code << 8).is_final()) << code;
   for (const int code : {0, 1, 70, 74, 75, 76, 134, 137}) EXPECT_FALSE(end(code << 8).is_final()) << code;
   EXPECT_EQ(end(134 << 8).cause, "hang");

@@ -1,0 +1,161 @@
+#include "launcher/allocated_nodes.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+
+#include "core/clock.h"
+#include "core/error.h"
+#include "core/files.h"
+#include "core/layout.h"
+#include "launcher/mpi_launch.h"
+#include "launcher/node_probe.h"
+#include "launcher/preflight.h"
+#include "slurm/host_list.h"
+#include "slurm/program.h"
+#include "slurm/steps.h"
+
+namespace smlp {
+
+namespace {
+
+constexpr double ask_seconds = 10;
+
+std::int64_t ranks_a_node(const JobConfig& job, const Allocation& allocation) {
+  if (job.slurm.nodes > 0) return job.slurm.tasks_per_node;
+  const auto nodes = static_cast<std::int64_t>(allocation.nodes.size()) - job.cluster.spare_nodes;
+  return std::max<std::int64_t>(1, job.cluster.ranks / std::max<std::int64_t>(1, nodes));
+}
+
+std::string chosen_starter(const JobConfig& job, const Controller& controller) {
+  if (job.cluster.launcher != "auto") return job.cluster.launcher;
+  return controller.launch_types().has_pmix() ? "srun" : "mpirun";
+}
+
+}  // namespace
+
+AllocatedNodes::AllocatedNodes(const JobConfig& job, const RunDirectory& run, const std::filesystem::path& worker,
+                               Allocation allocation)
+    : job_(job),
+      run_(run),
+      worker_(std::filesystem::absolute(worker)),
+      allocation_(std::move(allocation)),
+      starter_(chosen_starter(job, controller_)),
+      ranks_per_node_(ranks_a_node(job_, allocation_)),
+      nodes_wanted_(std::max<std::int64_t>(1, job_.cluster.ranks / ranks_per_node_)) {}
+
+// Nodes that SLURM holds for alive, that answer a probe, and that are fit.
+std::vector<std::string> AllocatedNodes::answering(std::vector<std::string>& notes) const {
+  std::vector<std::string> asked, fit;
+  for (const auto& answer : controller_.states_of_nodes(allocation_.node_names())) {
+    const bool gone = answer.state == NodeState::down || answer.state == NodeState::not_responding;
+    if (gone) {
+      notes.push_back(fmt::format("node {} is left out: SLURM calls it {}", answer.name, answer.words));
+    } else {
+      asked.push_back(answer.name);
+    }
+  }
+  const auto answers = probe_nodes(asked, worker_, run_, job_.cluster.preflight_seconds);
+  for (const auto& verdict : judge(answers, job_, {.ranks_per_node = ranks_per_node_})) {
+    notes.insert(notes.end(), verdict.sentences.begin(), verdict.sentences.end());
+    if (verdict.fit) fit.push_back(verdict.node);
+  }
+  return fit;
+}
+
+Choice AllocatedNodes::choose() {
+  Choice choice;
+  auto nodes = answering(choice.notes);
+  const auto fit = static_cast<std::int64_t>(nodes.size());
+  if (fit < std::max<std::int64_t>(1, job_.cluster.min_nodes)) {
+    choice.why_not = fmt::format("{} of {} nodes are fit, and {} is the fewest that may go on (cluster.min_nodes)", fit,
+                                 allocation_.nodes.size(), job_.cluster.min_nodes);
+    return choice;
+  }
+  nodes.resize(static_cast<std::size_t>(std::min(fit, nodes_wanted_)));
+  const auto ranks = static_cast<std::int64_t>(nodes.size()) * ranks_per_node_;
+  choice.layout = Layout{.ranks = ranks,
+                         .threads = job_.cluster.threads,
+                         .expert_ranks = expert_ranks_on(job_, ranks),
+                         .nodes = nodes,
+                         .starter = starter_};
+  if (fit < nodes_wanted_) {
+    choice.notes.push_back(fmt::format("{} nodes are fit where {} are wanted: going on with {} ranks", fit, nodes_wanted_,
+                                       ranks));
+  }
+  return choice;
+}
+
+ProcessStart AllocatedNodes::start(const Layout& layout, const std::vector<std::string>& program,
+                                   const std::filesystem::path&) {
+  const auto nodes = layout.nodes.size();
+  ProcessStart process;
+  if (layout.starter == "srun") {
+    pass_over_earlier_steps();
+    process.command = {"srun",
+                       "--mpi=pmix",
+                       "--overlap",
+                       "--kill-on-bad-exit=1",
+                       "--input=none",
+                       "--immediate=60",
+                       "--distribution=block",
+                       fmt::format("--nodes={}", nodes),
+                       fmt::format("--ntasks={}", layout.ranks),
+                       fmt::format("--ntasks-per-node={}", ranks_per_node_),
+                       fmt::format("--cpus-per-task={}", layout.threads),
+                       "--nodelist=" + compress_hosts(layout.nodes)};
+  } else {
+    std::vector<std::string> slots;
+    for (const auto& node : layout.nodes) slots.push_back(fmt::format("{}:{}", node, ranks_per_node_));
+    process.command = {"mpirun", "-n",     fmt::format("{}", layout.ranks), "--host", fmt::format("{}", fmt::join(slots, ",")),
+                       "--bind-to", "none", "-x", "OMP_NUM_THREADS"};
+  }
+  process.command.insert(process.command.end(), program.begin(), program.end());
+  process.environment = allocation_environment({ranks_per_node_, layout.threads}, count_cores());
+  return process;
+}
+
+// srun's ids begin at 0 again when a job is requeued.
+void AllocatedNodes::pass_over_earlier_steps() {
+  const auto file = run_.root / "slurm-steps";
+  const auto text = read_if_there(file);
+  std::int64_t used = -1;
+  const auto mark = fmt::format("{} ", allocation_.job_id);
+  if (text.starts_with(mark)) std::from_chars(text.data() + mark.size(), text.data() + text.size(), used);
+  std::optional<std::int64_t> number;
+  for (int tries = 0; tries < 1000; ++tries) {
+    number = take_step_number(ask_seconds);
+    if (!number || *number >= used) break;
+  }
+  if (number) write_atomically(file, fmt::format("{}{}\n", mark, *number + 1));
+}
+
+std::string AllocatedNodes::end_elsewhere(double seconds) {
+  std::optional<std::vector<std::string>> steps;
+  for (const double end = monotonic_seconds() + seconds; monotonic_seconds() < end;) {
+    steps = steps_of_job(allocation_.job_id, ask_seconds);
+    if (steps && steps->empty()) return "";
+    if (steps) kill_steps(*steps, ask_seconds);
+    usleep(200000);
+  }
+  if (!steps) return "SLURM does not say whether steps of the attempt are left";
+  return fmt::format("steps {} have not ended within {:.0f} s", fmt::join(*steps, ", "), seconds);
+}
+
+Handover AllocatedNodes::hand_over(Leaving leaving, std::int64_t failures) {
+  if (leaving == Leaving::on_request) return {};
+  if (leaving == Leaving::after_failure && failures >= job_.slurm.max_requeues) {
+    return {.again = false, .words = fmt::format("requeued {} times after failures already (slurm.max_requeues)", failures)};
+  }
+  const auto answer = controller_.state_of_job(allocation_.job_id);
+  if (answer.state == JobState::cancelled) return {.again = false, .words = "the job was cancelled"};
+  const auto requeue = controller_.requeue(allocation_.job_id);
+  if (requeue.done) return {.again = true, .words = fmt::format("job {} is requeued", allocation_.job_id)};
+  return {.again = false,
+          .words = fmt::format("job {} could not be requeued ({}); submit it again", allocation_.job_id, requeue.words)};
+}
+
+}  // namespace smlp

@@ -1,0 +1,37 @@
+// Ranks on the nodes of a SLURM allocation, from the batch script's place: the supervisor stays there over all attempts.
+// Before each attempt every node is probed with a short step (launcher/preflight.h judges); those that do not answer
+// are left out, spare ones take their place, or fewer nodes go on (cluster.min_nodes).
+//
+// Ranks are started by `srun --mpi=pmix` where SLURM has that, else by mpirun, which finds the allocation by itself.
+#pragma once
+
+#include "launcher/cluster.h"
+#include "slurm/allocation.h"
+#include "slurm/controller.h"
+
+namespace smlp {
+
+class AllocatedNodes final : public Cluster {
+ public:
+  AllocatedNodes(const JobConfig& job, const RunDirectory& run, const std::filesystem::path& worker,
+                 Allocation allocation);
+  Choice choose() override;
+  ProcessStart start(const Layout& layout, const std::vector<std::string>& program,
+                     const std::filesystem::path& session) override;
+  std::string end_elsewhere(double seconds) override;
+  Handover hand_over(Leaving leaving, std::int64_t failures) override;
+
+ private:
+  std::vector<std::string> answering(std::vector<std::string>& notes) const;
+  void pass_over_earlier_steps();
+
+  JobConfig job_;
+  RunDirectory run_;
+  std::filesystem::path worker_;
+  Allocation allocation_;
+  Controller controller_;
+  std::string starter_;
+  std::int64_t ranks_per_node_, nodes_wanted_;
+};
+
+}  // namespace smlp

@@ -1,0 +1,59 @@
+// Where the ranks of a run may be and how they are started there: this host (launcher/this_host.h), or the nodes of a
+// SLURM allocation (launcher/allocated_nodes.h). Owned by the Supervisor, which knows no other difference.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/job_config.h"
+#include "core/run_directory.h"
+#include "launcher/processes.h"
+
+namespace smlp {
+
+// Of one attempt.
+struct Layout {
+  std::int64_t ranks = 1, threads = 1, expert_ranks = 1;
+  std::vector<std::string> nodes{};  // in the order of ranks; empty: this host
+  std::string starter = "mpirun";    // the program that starts the ranks
+};
+std::string text_of(const Layout& layout);  // "3 ranks on n[1-2,4]"
+
+struct Choice {
+  std::optional<Layout> layout;
+  std::vector<std::string> notes;  // sentences for the log: nodes left out and why
+  std::string why_not;             // where there is no layout
+};
+
+// Why a run leaves before it is done.
+enum class Leaving { on_request, at_warning, at_signal, after_failure };
+
+struct Handover {
+  bool again = false;  // the job will be started again by itself
+  std::string words;   // why, or why not; may be empty
+};
+
+class Cluster {
+ public:
+  virtual ~Cluster() = default;
+  // Where the next attempt goes, judged now; may take as long as a probe of the nodes may.
+  virtual Choice choose() = 0;
+  // What starts `program` on every rank. `session`: a folder of this attempt on this host.
+  virtual ProcessStart start(const Layout& layout, const std::vector<std::string>& program,
+                             const std::filesystem::path& session) = 0;
+  // SIGKILL to what the attempt left on other hosts. A sentence when something may still be there after `seconds`.
+  virtual std::string end_elsewhere(double seconds) = 0;
+  // Has the job started again later, where there is somebody to do that: after this call the process may be killed.
+  // `failures`: earlier handovers after a failure.
+  virtual Handover hand_over(Leaving leaving, std::int64_t failures) = 0;
+};
+
+// By cluster.launcher and the environment. `worker`: the program of a rank.
+std::unique_ptr<Cluster> make_cluster(const JobConfig& job, const RunDirectory& run, const std::filesystem::path& worker);
+
+}  // namespace smlp

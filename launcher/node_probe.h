@@ -1,0 +1,17 @@
+// A short step on each of the given nodes, all at once, each for itself: one that is gone holds up no other.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "core/run_directory.h"
+#include "launcher/preflight.h"
+
+namespace smlp {
+
+// In the order of `nodes`, after `seconds` at most.
+std::vector<ProbeAnswer> probe_nodes(const std::vector<std::string>& nodes, const std::filesystem::path& worker,
+                                     const RunDirectory& run, double seconds);
+
+}  // namespace smlp

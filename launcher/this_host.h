@@ -1,0 +1,23 @@
+// Ranks on this host, by mpirun.
+#pragma once
+
+#include "launcher/cluster.h"
+#include "launcher/mpi_launch.h"
+
+namespace smlp {
+
+class ThisHost final : public Cluster {
+ public:
+  explicit ThisHost(const JobConfig& job);
+  Choice choose() override;
+  ProcessStart start(const Layout& layout, const std::vector<std::string>& program,
+                     const std::filesystem::path& session) override;
+  std::string end_elsewhere(double) override { return ""; }
+  Handover hand_over(Leaving, std::int64_t) override { return {}; }
+
+ private:
+  Layout layout_;
+  CoreCount cores_;
+};
+
+}  // namespace smlp
