@@ -34,7 +34,7 @@ def passes(test, nodes):
                 raise
     except Exception as error:  # a test that breaks is a failed test; the others still run
         traceback.print_exc(file=sys.stdout)
-        print(f"FAILED {test.__name__}: {error}", flush=True)
+        print(f"FAILED {test.__name__}: {(str(error) or repr(error)).splitlines()[0]}", flush=True)
         return False
     print(f"ok    {test.__name__} ({time.monotonic() - started:.1f} s)", flush=True)
     return True

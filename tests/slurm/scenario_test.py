@@ -1,0 +1,205 @@
+#!/usr/bin/env python3
+"""What can happen to a run under SLURM, and that it ends as if nothing had. All of it, or the tests named:
+`scenario_test.py preempted`."""
+import pathlib
+import signal
+
+import each_test
+import namespaces
+from scenarios import HANG_BOUND, Stage, now, seconds_to_next_step
+
+# From the moment a requeue is allowed to the run's next step: SLURM waits 6 s, schedules, and the ranks start.
+REQUEUE_SECONDS = 45
+DEAD_NODE_SECONDS = 60
+
+
+def with_stage(test):
+    def on_cluster(cluster):
+        with Stage(cluster) as stage:
+            test(stage, cluster)
+    on_cluster.__name__ = test.__name__
+    on_cluster.nodes = getattr(test, "nodes", 4)
+    return on_cluster
+
+
+def one_more_node(test):
+    test.nodes = 5
+    return test
+
+
+def start(stage, step=100, **settings):
+    """A submitted job that has done some steps."""
+    job = stage.submit(stage.job(**settings))
+    stage.wait_for_step(step, timeout=60)
+    return job
+
+
+def requeued_without_loss(stage, job, steps=None):
+    """The job was requeued once, had saved before, and is done now, the same as undisturbed."""
+    ended = stage.wait_for_end(job)
+    assert ended["Restarts"] == "1", ended
+    last, first = stage.restart_of(attempt=2)
+    assert first == last + 1, f"step {last} was done, and the next attempt began with {first}"
+    stage.is_as_undisturbed(**({"steps": steps} if steps else {}))
+    stage.nothing_is_left()
+
+
+@with_stage
+def submitted(stage, cluster):
+    job = start(stage)
+    assert stage.nodes_of_workers() == cluster.nodes and len(stage.workers()) == 4, stage.workers()
+    assert stage.wait_for_end(job)["Restarts"] == "0"
+    stage.is_as_undisturbed()
+    assert {line["attempt"] for line in stage.steps()} == {1}
+    stage.nothing_is_left()
+
+
+@with_stage
+def preempted(stage, cluster):
+    job = start(stage)
+    (stage.path / "urgent.sh").write_text("#!/bin/sh\nsleep 2\n")
+    began = now()
+    urgent = cluster.sbatch("urgent.sh", "--partition=urgent", "--nodes=4", "--exclusive", "--time=1")
+    cluster.wait_for_state(urgent, ["RUNNING", "COMPLETED"], 20)  # the run makes room at once: SLURM alone takes 30 s
+    cluster.wait_for_state(urgent, "COMPLETED", 20)
+    stage.wait_for_step(1, timeout=REQUEUE_SECONDS, attempt=2)
+    print(f"      next step {seconds_to_next_step(stage, began):.1f} s after the urgent job came, which took 2 s")
+    requeued_without_loss(stage, job)
+
+
+@with_stage
+def warned_of_the_time_limit(stage, cluster):
+    job = start(stage)
+    began = now()
+    cluster.run("scancel", "--signal=USR1", "--batch", job)
+    stage.wait_for_step(1, timeout=REQUEUE_SECONDS, attempt=2)
+    print(f"      next step {seconds_to_next_step(stage, began):.1f} s after the warning")
+    requeued_without_loss(stage, job)
+
+
+@with_stage
+def real_time_limit(stage, cluster):
+    """One minute, with the warning asked for 40 s before: it comes at 20 to 33 s."""
+    steps = 2400
+    job = start(stage, steps=steps, time_limit="00:01:00", extra=["--exclusive", "--signal=B:USR1@40"])
+    ended = stage.wait_for_end(job, timeout=280)
+    assert int(ended["Restarts"]) >= 1, ended
+    for attempt in range(2, int(ended["Restarts"]) + 2):
+        last, first = stage.restart_of(attempt)
+        assert first == last + 1, f"step {last} was done, and attempt {attempt} began with {first}"
+    stage.is_as_undisturbed(steps=steps)
+    stage.nothing_is_left()
+
+
+@with_stage
+@one_more_node
+def node_killed_with_a_spare(stage, cluster):
+    job = start(stage, spare_nodes=1)
+    assert len(stage.nodes_of_workers()) == 4, stage.nodes_of_workers()
+    victim, began = stage.node_of_workers_alone(), now()
+    cluster.power_off(victim)
+    stage.wait_for_step(1, timeout=DEAD_NODE_SECONDS, attempt=2)
+    print(f"      next step {seconds_to_next_step(stage, began):.1f} s after {victim} lost its power")
+    assert victim not in stage.nodes_of_workers() and len(stage.nodes_of_workers()) == 4
+    last, first = stage.restart_of(attempt=2)
+    assert last - first < 2 * 50, f"back from step {last} to {first}: more than the interval and the save under way"
+    assert stage.wait_for_end(job)["Restarts"] == "0"
+    stage.is_as_undisturbed()
+    stage.nothing_is_left()
+
+
+@with_stage
+def node_killed_without_a_spare(stage, cluster):
+    """On three ranks, or requeued until the node is back: done either way."""
+    job = start(stage, precision="f64")
+    victim, began = stage.node_of_workers_alone(), now()
+    cluster.power_off(victim)
+    cluster.wait(lambda: stage.newest_step()["attempt"] > 1 or cluster.job(job)["JobState"] == "PENDING",
+                 DEAD_NODE_SECONDS, "a new attempt, or the job requeued")
+    if cluster.job(job)["JobState"] == "PENDING":
+        cluster.power_on(victim)
+    stage.wait_for_step(1, timeout=REQUEUE_SECONDS, attempt=2)
+    print(f"      next step {seconds_to_next_step(stage, began):.1f} s after {victim} lost its power")
+    stage.wait_for_end(job)
+    stage.loss_is_as_undisturbed(1e-9)
+    stage.nothing_is_left()
+
+
+@with_stage
+def supervisor_node_killed(stage, cluster):
+    """Its node takes the batch script along: SLURM requeues, and a supervisor that knows nothing goes on."""
+    job = start(stage)
+    victim, began = stage.supervisor_node(), now()
+    cluster.power_off(victim)
+    cluster.wait(lambda: cluster.job(job)["Restarts"] == "1", DEAD_NODE_SECONDS, "the job requeued by SLURM")
+    cluster.power_on(victim)
+    stage.wait_for_step(1, timeout=REQUEUE_SECONDS, attempt=2)
+    print(f"      next step {seconds_to_next_step(stage, began):.1f} s after {victim} lost its power")
+    assert stage.wait_for_end(job)["Restarts"] == "1"
+    stage.is_as_undisturbed()
+    stage.nothing_is_left()
+
+
+@with_stage
+def controller_restarted(stage, cluster):
+    job = start(stage)
+    cluster.restart_controller()
+    assert stage.wait_for_end(job)["Restarts"] == "0"
+    assert {line["attempt"] for line in stage.steps()} == {1}
+    stage.is_as_undisturbed()
+    stage.nothing_is_left()
+
+
+@with_stage
+def warned_while_the_controller_is_away(stage, cluster):
+    """The save needs no controller; the requeue waits for it."""
+    job = start(stage)
+    cluster.stop_controller()
+    (supervisor,) = cluster.processes(r"^\S*smlp run ")
+    namespaces.kill(supervisor["pid"], signal.SIGUSR1)
+    cluster.wait(lambda: not stage.workers(), 30, "the ranks saved and gone")
+    cluster.start_controller()
+    stage.wait_for_step(1, timeout=2 * REQUEUE_SECONDS, attempt=2)
+    requeued_without_loss(stage, job)
+
+
+@with_stage
+def cancelled(stage, cluster):
+    job = start(stage, every=100000)
+    cluster.run("scancel", job)
+    stage.wait_for_end(job, "CANCELLED", timeout=30)
+    stage.nothing_is_left()
+    last = stage.steps()[-1]["step"]
+    saved = stage.checkpoints()
+    assert saved and saved[-1]["valid"] and saved[-1]["step"] == last, (last, saved)
+    assert cluster.job(job)["Restarts"] == "0" and cluster.job(job)["JobState"] == "CANCELLED"
+
+
+@with_stage
+@one_more_node
+def node_cut_off(stage, cluster):
+    """The cut node's rank works on, and its node comes back while the run goes on elsewhere."""
+    job = start(stage, spare_nodes=1)
+    victim, began = stage.node_of_workers_alone(), now()
+    cluster.cut(victim)
+    cluster.wait(lambda: attempts_ended(stage, 1), HANG_BOUND + 10, "the attempt ended within its hang limit")
+    print(f"      the attempt ended {now() - began:.1f} s after {victim} was cut off")
+    stage.wait_for_step(1, timeout=DEAD_NODE_SECONDS, attempt=2)
+    print(f"      next step {seconds_to_next_step(stage, began):.1f} s after it")
+    cluster.join(victim)
+    ended = stage.wait_for_end(job)
+    assert ended["Restarts"] == "0", ended
+    assert {line["attempt"] for line in stage.steps()} == {1, 2}, "a node that came back ended an attempt"
+    stage.is_as_undisturbed()
+    stage.nothing_is_left()
+
+
+def attempts_ended(stage, count):
+    path = pathlib.Path(stage.path / "run" / "attempts.jsonl")
+    return path.exists() and len(path.read_text().splitlines()) >= count
+
+
+if __name__ == "__main__":
+    each_test.main([submitted, preempted, warned_of_the_time_limit, real_time_limit, node_killed_with_a_spare,
+                    node_killed_without_a_spare, supervisor_node_killed, controller_restarted,
+                    warned_while_the_controller_is_away, cancelled, node_cut_off])

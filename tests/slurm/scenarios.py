@@ -1,0 +1,153 @@
+"""What tests of runs under SLURM share: a small job, submitted to a cluster of namespaces by the real `smlp submit`,
+and what is asked of it afterwards. `with Stage(cluster) as stage:`."""
+import json
+import pathlib
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "system"))
+import harness  # noqa: E402  the small model and its data are those of the system tests
+
+# Steps long enough that things happen in the middle of a run.
+JOB = harness.JOB.replace("global_batch = 8", "global_batch = 32") + """spare_nodes = {spare_nodes}
+[slurm]
+nodes = {nodes}
+tasks_per_node = 1
+time_limit = "{time_limit}"
+partition = "batch"
+setup = ["export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"]
+extra = {extra}
+"""
+DEFAULTS = {**harness.DEFAULTS, "steps": 600, "every": 50, "nodes": 4, "spare_nodes": 0, "time_limit": "00:30:00",
+            "extra": ["--exclusive"]}
+HANG_BOUND = 15 + 10  # the job's hang_floor_seconds, which its learned limits do not pass, and what may be added to it
+
+references = {}  # settings that shape the result → run directory of an undisturbed run on this machine
+
+
+class Stage(harness.Place):
+    """The cluster's work folder with prepared data in it, and the runs there."""
+
+    def __init__(self, cluster):
+        self.cluster = cluster
+        self.path = cluster.folder / "work"
+
+    def __exit__(self, *_):
+        pass  # the folder goes with the cluster
+
+    def job(self, folder=None, **changes):
+        settings = {**DEFAULTS, **changes}
+        settings["ranks"] = settings["nodes"]
+        path = (folder or self.path) / "job.toml"
+        path.write_text(JOB.format(**{**settings, "extra": json.dumps(settings["extra"])}))
+        return path
+
+    def submit(self, job, run="run"):
+        """`smlp submit`; the job id."""
+        done = self.cluster.run(harness.BIN / "smlp", "submit", job, "--run-dir", self.path / run, "--json",
+                                cwd=self.path, timeout=60)
+        answer = json.loads(done.stdout)
+        assert pathlib.Path(answer["run_dir"]) == self.path / run and pathlib.Path(answer["script"]).exists(), answer
+        return str(answer["job_id"])
+
+    def steps(self, run="run"):
+        """metrics.jsonl; a line that is just being written is left out."""
+        return [json.loads(line) for line in self.whole_lines(run)]
+
+    def newest_step(self, run="run"):
+        lines = self.whole_lines(run)
+        return json.loads(lines[-1]) if lines else None
+
+    def whole_lines(self, run):
+        path = self.path / run / "metrics.jsonl"
+        text = path.read_text() if path.exists() else ""
+        return text[:text.rfind("\n") + 1].splitlines()
+
+    def wait_for_step(self, step, timeout=60, run="run", attempt=1):
+        """Waits until the run has done this step, in this attempt or a later one."""
+        def done():
+            newest = self.newest_step(run)
+            return newest and newest["step"] >= step and newest["attempt"] >= attempt
+        try:
+            self.cluster.wait(done, timeout, f"step {step} of attempt {attempt}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.story(run)}") from None
+
+    def wait_for_end(self, job, state="COMPLETED", timeout=180, run="run"):
+        """Waits until the job is over, and asks that it ended in this state; what SLURM says about it."""
+        over = ["COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "BOOT_FAIL"]
+        try:
+            ended = self.cluster.wait_for_state(job, over, timeout)
+            assert ended["JobState"] == state, f"job {job} is {ended['JobState']} ({ended['Reason']}), not {state}"
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.story(run)}") from None
+        return ended
+
+    def story(self, run="run"):
+        """What a person would read: events, attempts, the job's output."""
+        files = [self.path / run / name for name in ("events.jsonl", "attempts.jsonl")]
+        files += sorted(self.path.rglob("slurm-*.*"))
+        return "\n".join(f"--- {file.name}\n" + "\n".join(file.read_text(errors="replace").splitlines()[-40:])
+                         for file in files if file.exists())
+
+    def restart_of(self, attempt, run="run"):
+        """The steps around a restart: the last of the attempt before, the first of this one."""
+        lines = self.steps(run)
+        return (max(line["step"] for line in lines if line["attempt"] < attempt),
+                min(line["step"] for line in lines if line["attempt"] == attempt))
+
+    def workers(self):
+        return self.cluster.processes(r"^\S*smlp-worker train")
+
+    def nodes_of_workers(self):
+        return sorted({process["node"] for process in self.workers()})
+
+    def supervisor_node(self):
+        return self.cluster.processes(r"^\S*smlp run ")[0]["node"]
+
+    def node_of_workers_alone(self):
+        """A node that can be lost without the supervisor."""
+        return [node for node in self.nodes_of_workers() if node != self.supervisor_node()][-1]
+
+    def nothing_is_left(self):
+        self.cluster.wait(lambda: not self.cluster.processes(r"smlp-worker|smlp run |mpirun|orted", zombies=True), 15,
+                          "no process of the run left on any node")
+
+    def is_as_undisturbed(self, run="run", steps=DEFAULTS["steps"]):
+        """The last checkpoint is bit for bit that of a run of the same layout which nothing happened to."""
+        harness.smlp("checkpoint", "diff", self.undisturbed(steps) / checkpoint(steps),
+                     self.path / run / checkpoint(steps))
+
+    def loss_is_as_undisturbed(self, tolerance, run="run", steps=DEFAULTS["steps"]):
+        """For another layout: the last step's loss is the undisturbed run's but for rounding."""
+        ours = [line["loss"] for line in self.steps(run) if line["step"] == steps][-1]
+        theirs = [line["loss"] for line in self.steps(self.undisturbed(steps, "f64")) if line["step"] == steps][-1]
+        assert abs(ours - theirs) < tolerance, (ours, theirs)
+
+    def undisturbed(self, steps, precision="f32"):
+        key = (steps, precision)
+        if key not in references:
+            folder = tempfile.TemporaryDirectory(prefix="smlp-undisturbed-")  # removed when this program ends
+            job = self.job(pathlib.Path(folder.name), steps=steps, precision=precision, every=steps)
+            self.run(job, f"{folder.name}/run", timeout=300)
+            references[key] = folder
+        return pathlib.Path(references[key].name) / "run"
+
+    def checkpoints(self, run="run"):
+        return harness.smlp_json("checkpoint", "ls", self.path / run)
+
+
+def checkpoint(step):
+    return f"checkpoints/step-{step:08d}"
+
+
+def seconds_to_next_step(stage, since, run="run"):
+    """From a moment (time.time()) to the first step of the newest attempt."""
+    lines = stage.steps(run)
+    newest = max(line["attempt"] for line in lines)
+    return next(line["time"] for line in lines if line["attempt"] == newest) - since
+
+
+def now():
+    return time.time()
