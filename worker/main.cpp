@@ -15,6 +15,7 @@
 #include "core/job_file.h"
 #include "core/layout.h"
 #include "worker/commands.h"
+#include "worker/preflight.h"
 #include "worker/control.h"
 #include "worker/signals.h"
 #include "worker/trainer.h"
@@ -138,6 +139,19 @@ int run(int argc, char** argv) {
   bench_mode->add_option("--job", job_file)->required();
   bench_mode->add_flag("--json", json);
   bench_mode->callback([&] { bench_command(what, resolved_job(job_file), json); });
+
+  PreflightOptions preflight;
+  bool exchange = false;
+  auto* preflight_mode = app.add_subcommand("preflight", "what this node can do, as one line of JSON");
+  auto* run_dir = preflight_mode->add_option("--run-dir", preflight.run_dir);
+  preflight_mode->add_option("--job", preflight.job)->needs(run_dir);
+  preflight_mode->add_option("--expect-version", preflight.expected_version)->needs(run_dir);
+  preflight_mode->add_flag("--exchange", exchange, "under MPI: how fast ranks exchange, in pairs")->excludes(run_dir);
+  preflight_mode->callback([&] {
+    if (exchange) return preflight_exchange_command();
+    if (preflight.run_dir.empty()) throw CLI::RequiredError("--run-dir or --exchange");
+    preflight_command(preflight);
+  });
 
   try {
     app.parse(argc, argv);
