@@ -172,15 +172,17 @@ Submission Controller::submit(const std::string& script_path, const std::vector<
   const auto answer = run_program(command, environment, options_.submit_seconds);
   if (answer.code < 0) {
     const bool late = answer.failure.find("did not answer") != std::string::npos;
-    return {std::nullopt, answer.failure + (late ? "; whether the job was accepted, `squeue --me` tells" : "")};
+    return {std::nullopt, false, answer.failure + (late ? "; whether the job was accepted, `squeue --me` tells" : "")};
   }
-  if (answer.code != 0) return {std::nullopt, complaint("sbatch", answer)};
+  if (answer.code != 0) return {std::nullopt, !is_silence(answer), complaint("sbatch", answer)};
   // "17", or "17;cluster"; what a site's plugins print stands before it.
   auto id = trimmed(answer.out.substr(0, answer.out.find_last_not_of(" \t\r\n") + 1));
   id = id.substr(id.find_last_of(" \t") + 1);
   id = id.substr(0, id.find(';'));
-  if (!is_job_id(id)) return {std::nullopt, fmt::format("sbatch named no job id, but said: {}", trimmed(answer.out))};
-  return {id, trimmed(answer.err)};
+  if (!is_job_id(id)) {
+    return {std::nullopt, false, fmt::format("sbatch named no job id, but said: {}", trimmed(answer.out))};
+  }
+  return {id, false, trimmed(answer.err)};
 }
 
 }  // namespace smlp

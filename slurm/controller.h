@@ -47,7 +47,8 @@ struct LaunchTypes {
 
 struct Submission {
   std::optional<std::string> job_id;
-  std::string words;  // sbatch's own where there is no id
+  bool refused = false;  // sbatch said no; false without an id: it said nothing
+  std::string words;     // sbatch's own
 };
 
 struct ControllerOptions {

@@ -13,7 +13,6 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
-#include <optional>
 #include <sstream>
 
 #include "core/clock.h"
@@ -112,17 +111,10 @@ void wait_a_glance(const Pipe& out, const Pipe& err) {
   poll(streams.data(), streams.size(), glance_milliseconds);
 }
 
-// The status of the child once it has ended. It may have been reaped by somebody else: then 0 is all that is known.
-std::optional<int> ended(pid_t child) {
-  int status = 0;
-  const pid_t found = waitpid(child, &status, WNOHANG);
-  if (found == child) return status;
-  return found < 0 && errno == ECHILD ? std::optional(0) : std::nullopt;
-}
-
-void end_group(pid_t leader) {
-  kill(-leader, SIGKILL);
-  kill(leader, SIGKILL);
+// It stays a zombie, so that its number is nobody else's yet.
+bool has_ended(pid_t child) {
+  siginfo_t facts{};
+  return waitid(P_PID, static_cast<id_t>(child), &facts, WEXITED | WNOHANG | WNOWAIT) != 0 || facts.si_pid == child;
 }
 
 }  // namespace
@@ -143,22 +135,24 @@ ProgramAnswer run_program(const std::vector<std::string>& command, const std::ve
   }
   out.started();
   err.started();
-  std::optional<int> status;
-  for (const double end = monotonic_seconds() + seconds; !status && monotonic_seconds() < end;) {
+  bool in_time = false;
+  for (const double end = monotonic_seconds() + seconds; !in_time && monotonic_seconds() < end;) {
     wait_a_glance(out, err);
     out.drain(answer.out);
     err.drain(answer.err);
-    status = ended(child);
+    in_time = has_ended(child);
   }
-  end_group(child);  // also what an ended program left behind
+  kill(-child, SIGKILL);  // also what an ended program left behind
   out.drain(answer.out);
   err.drain(answer.err);
-  if (!status) {
-    waitpid(child, nullptr, 0);
+  int status = 0;
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (!in_time) {
     answer.failure = fmt::format("{} did not answer within {} s", command.front(), seconds);
     return answer;
   }
-  answer.code = WIFSIGNALED(*status) ? 128 + WTERMSIG(*status) : WEXITSTATUS(*status);
+  answer.code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
   return answer;
 }
 

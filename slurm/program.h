@@ -1,4 +1,5 @@
-// One run of another program: no shell, no input, a time limit, its output captured. Owned by controller.cpp.
+// One run of another program: no shell, no input, a time limit, its output captured. The calling thread waits; nothing
+// throws because the program is missing, fails or hangs.
 #pragma once
 
 #include <string>

@@ -1,0 +1,57 @@
+#include "slurm/measured_costs.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "core/json_lines.h"
+
+namespace smlp {
+
+namespace {
+
+constexpr std::int64_t metrics_tail_bytes = 1 << 20, events_tail_bytes = 1 << 20;
+constexpr std::size_t newest_steps = 200, newest_saves = 10;
+constexpr double slurm_delay_seconds = 30;  // slurmctld looks at time limits so often
+constexpr double longest_warning_seconds = 65535;
+
+void keep_newest(std::vector<double>& values, double value, std::size_t count) {
+  if (!std::isfinite(value) || value < 0) return;
+  values.push_back(value);
+  if (values.size() > count) values.erase(values.begin());
+}
+
+}  // namespace
+
+MeasuredCosts measured_costs(const RunDirectory& run) {
+  std::vector<double> steps, saves;
+  read_json_lines(
+      run.metrics(),
+      [&](const nlohmann::json& line) {
+        if (const auto seconds = number_in(line, "step_seconds")) keep_newest(steps, *seconds, newest_steps);
+      },
+      metrics_tail_bytes);
+  read_json_lines(
+      run.events(),
+      [&](const nlohmann::json& line) {
+        if (text_in(line, "event") != "checkpoint_published") return;
+        if (const auto seconds = number_in(line, "seconds")) keep_newest(saves, *seconds, newest_saves);
+      },
+      events_tail_bytes);
+  MeasuredCosts costs;
+  if (!steps.empty()) {
+    const auto middle = steps.begin() + static_cast<std::ptrdiff_t>(steps.size() / 2);
+    std::nth_element(steps.begin(), middle, steps.end());
+    costs.step_seconds = *middle;
+  }
+  if (!saves.empty()) costs.save_seconds = *std::max_element(saves.begin(), saves.end());
+  return costs;
+}
+
+std::int64_t warning_seconds(std::int64_t floor, const MeasuredCosts& costs) {
+  if (!costs.step_seconds && !costs.save_seconds) return floor;
+  const double needed = slurm_delay_seconds + 3 * (costs.step_seconds.value_or(0) + costs.save_seconds.value_or(0));
+  return std::max(floor, static_cast<std::int64_t>(std::ceil(std::min(needed, longest_warning_seconds))));
+}
+
+}  // namespace smlp
