@@ -12,10 +12,12 @@
 #include "commands/job_options.h"
 #include "commands/usage.h"
 #include "core/error.h"
+#include "launcher/cluster.h"
 #include "launcher/mpi_launch.h"
 #include "launcher/run_history.h"
 #include "launcher/run_lock.h"
 #include "launcher/run_setup.h"
+#include "launcher/signal_queue.h"
 #include "launcher/supervisor.h"
 
 namespace smlp {
@@ -38,6 +40,7 @@ void make_folder(const std::filesystem::path& folder) {
 }
 
 int run(RunOptions options) {
+  if (in_batch_job()) hold_back_warnings();
   auto job = load(options.job);
   {
     auto alone = job;  // as if it were a new run: its name among others is checked before it names a folder
@@ -56,7 +59,7 @@ int run(RunOptions options) {
     supervision.init_from = std::filesystem::absolute(find_checkpoint(options.init_from));
   }
   make_folder(directory.root);
-  const auto lock = take_run(directory);
+  const auto lock = take_run(directory, patience_here());
 
   const auto before = job_of_checkpoints(directory);
   if (before) keep_resolved(job, *before);

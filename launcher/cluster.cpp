@@ -14,6 +14,11 @@ std::string text_of(const Layout& layout) {
                      layout.nodes.empty() ? host_name() : compress_hosts(layout.nodes));
 }
 
+bool in_batch_job() {
+  const auto allocation = allocation_of_environment();
+  return allocation && allocation->in_batch_script;
+}
+
 std::unique_ptr<Cluster> make_cluster(const JobConfig& job, const RunDirectory& run,
                                       const std::filesystem::path& worker) {
   const auto& launcher = job.cluster.launcher;

@@ -53,6 +53,8 @@ class Cluster {
   virtual Handover hand_over(Leaving leaving, std::int64_t failures) = 0;
 };
 
+bool in_batch_job();  // of SLURM, as its script
+
 // By cluster.launcher and the environment. `worker`: the program of a rank.
 std::unique_ptr<Cluster> make_cluster(const JobConfig& job, const RunDirectory& run, const std::filesystem::path& worker);
 

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -11,6 +12,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "launcher/processes.h"
+#include "slurm/allocation.h"
 
 namespace smlp {
 
@@ -37,20 +39,36 @@ std::string run_holder(const RunDirectory& run) {
   return read_if_there(run.launcher_lock());
 }
 
-FileLock take_run(const RunDirectory& run, double seconds) {
+Patience patience_here() {
+  const auto allocation = allocation_of_environment();
+  if (!allocation || !allocation->in_batch_script || allocation->restarts == 0) return {};
+  // Long enough for a supervisor that was cut off to see its ranks hang, to find no node and to be refused a requeue.
+  return {.holder_seconds = 300, .workers_seconds = 10, .pass_by_workers = true};
+}
+
+FileLock take_run(const RunDirectory& run, const Patience& patience) {
   auto lock = FileLock::try_lock(run.launcher_lock(), FileLock::Kind::exclusive);
+  if (!lock.held() && patience.holder_seconds > 0) {
+    fmt::print("waiting for {}, which still holds {}\n", describe_holder(run), run.root.string());
+    std::fflush(stdout);
+  }
+  for (const double end = monotonic_seconds() + patience.holder_seconds; !lock.held() && monotonic_seconds() < end;) {
+    pause_briefly();
+    lock = FileLock::try_lock(run.launcher_lock(), FileLock::Kind::exclusive);
+  }
   if (!lock.held()) {
     throw Error(ExitCode::call_again, fmt::format("{} is in use by {}; stop it first, or choose another --run-dir",
                                                   run.root.string(), describe_holder(run)));
   }
   lock.write(nlohmann::json({{"host", host_name()}, {"pid", getpid()}, {"since", utc_time()}}).dump() + "\n");
-  for (const double end = monotonic_seconds() + seconds;; pause_briefly()) {
+  for (const double end = monotonic_seconds() + patience.workers_seconds;; pause_briefly()) {
     if (FileLock::try_lock(run.workers_lock(), FileLock::Kind::exclusive).held()) return lock;
+    if (monotonic_seconds() > end && patience.pass_by_workers) return lock;
     if (monotonic_seconds() > end) {
       throw Error(ExitCode::call_again,
                   fmt::format("workers of an earlier start of {} are still there after {:.0f} s; see which processes "
                               "hold {}",
-                              run.root.string(), seconds, run.workers_lock().string()));
+                              run.root.string(), patience.workers_seconds, run.workers_lock().string()));
     }
   }
 }

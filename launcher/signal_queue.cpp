@@ -16,6 +16,13 @@ SignalQueue::SignalQueue() {
   sigprocmask(SIG_BLOCK, &taken_, &before_);
 }
 
+void hold_back_warnings() {
+  sigset_t warnings{};
+  sigemptyset(&warnings);
+  for (const int number : {SIGTERM, SIGUSR1}) sigaddset(&warnings, number);
+  sigprocmask(SIG_BLOCK, &warnings, nullptr);
+}
+
 SignalQueue::~SignalQueue() { sigprocmask(SIG_SETMASK, &before_, nullptr); }
 
 std::optional<int> SignalQueue::next(double seconds) {

@@ -21,6 +21,9 @@ class SignalQueue {
   sigset_t taken_{}, before_{};
 };
 
+// For a batch job, at its very start: a warning that comes before there is a queue waits for it.
+void hold_back_warnings();
+
 inline bool asks_to_stop(int signal) { return signal == SIGINT || signal == SIGTERM || signal == SIGHUP || signal == SIGUSR1; }
 
 }  // namespace smlp
