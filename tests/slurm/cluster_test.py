@@ -97,8 +97,10 @@ def a_node_without_power_is_down_and_the_job_goes_on(cluster):
     wait_for_log(cluster, "start", 10)
     first = cluster.job(job)["BatchHost"]
     victim = [node for node in cluster.nodes if node != first][-1]
+    there = {process["pid"] for process in cluster.processes(".") if process["node"] == victim}
     cluster.power_off(victim)
-    assert not [process for process in cluster.processes(".") if process["node"] == victim]
+    cluster.wait(lambda: not there & {pid for pid, state, _ in namespaces.running() if state != "Z"}, 2,
+                 f"every process of {victim} gone at once")
     cluster.wait(lambda: cluster.states()[victim].startswith("down"), 45, f"{victim} down")
     now = cluster.job(job)
     assert now["JobState"] == "RUNNING" and now["NumNodes"] == "3", now
