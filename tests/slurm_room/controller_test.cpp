@@ -189,7 +189,10 @@ TEST_F(ControllerAsks, ToSubmitWithEveryArgumentIntact) {
   fakes.says("sbatch", "sbatch: error: Batch job submission failed: Invalid account\n", 1, true);
   const auto refused = controller.submit(script);
   EXPECT_FALSE(refused.job_id);
+  EXPECT_TRUE(refused.refused);
   EXPECT_EQ(refused.words, "sbatch: error: Batch job submission failed: Invalid account");
+  fakes.says("sbatch", "sbatch: error: Batch job submission failed: Unable to contact slurm controller\n", 1, true);
+  EXPECT_FALSE(controller.submit(script).refused);
   fakes.says("sbatch", "Submitted, somehow\n");
   EXPECT_THAT(controller.submit(script).words, HasSubstr("named no job id, but said: Submitted, somehow"));
   fakes.says("sbatch", "");
