@@ -54,9 +54,9 @@ def why_not():
 
 
 class Cluster:
-    """Partitions: `batch` (the default; preempted by requeue) and `urgent`. Nodes n1 … nN, 4 CPUs each; the
-    controller is on host ctl, where `run` and `popen` run their commands. `folder` is seen by all hosts; `folder`/work is for the
-    test's own files. A requeued job starts again 6 s later; a dead node is DOWN after about 30 s."""
+    """Partitions: `batch` (the default; preempted by requeue) and `urgent`. Nodes n1 … nN, 4 CPUs each; the controller
+    is on host ctl, where `run` and `popen` run their commands. All hosts see `folder`; `folder`/work is for the test's
+    own files. A requeued job starts again 6 s later; a dead node is DOWN after about 30 s."""
 
     def __init__(self, nodes=4):
         self.count = nodes
