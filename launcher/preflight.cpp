@@ -173,7 +173,7 @@ class Judgement {
 
   void judge_speed(const NodeReport& report) {
     const double least = job_.cluster.slow_node_share * common_.product_flops;
-    if (common_.nodes < 2 || report.product_flops >= least) return;
+    if (report.product_flops >= least) return;
     slow_ = true;
     const bool few = common_.nodes < 3;
     auto words = fmt::format("it is slow: {} in products, {} (cluster.slow_node_share = {})", gflops(report.product_flops),
