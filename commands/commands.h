@@ -7,6 +7,10 @@
 namespace smlp {
 
 void add_run_command(CLI::App& app, int& exit_code);
+void add_status_command(CLI::App& app);
+void add_save_command(CLI::App& app);
+void add_stop_command(CLI::App& app);
+void add_dump_command(CLI::App& app);
 void add_logs_command(CLI::App& app);
 void add_plan_command(CLI::App& app, int& exit_code);
 void add_config_commands(CLI::App& app);

@@ -29,6 +29,10 @@ int run(int argc, char** argv) {
   app.footer("Example:\n  smlp run examples/demo.toml\n\n`smlp COMMAND --help` explains a command, with an example.");
   int exit_code = 0;
   add_run_command(app, exit_code);
+  add_status_command(app);
+  add_save_command(app);
+  add_stop_command(app);
+  add_dump_command(app);
   add_logs_command(app);
   add_plan_command(app, exit_code);
   add_config_commands(app);

@@ -83,8 +83,13 @@ void write_durably(const std::filesystem::path& path, std::string_view text) { r
 void write_atomically(const std::filesystem::path& path, std::string_view text) { replace(path, text, false); }
 
 void append_line(const std::filesystem::path& path, std::string_view text) {
-  const Descriptor file(path, O_WRONLY | O_CREAT | O_APPEND);
-  write_all(file.value(), std::string(text) + '\n', path);
+  const Descriptor file(path, O_RDWR | O_CREAT | O_APPEND);
+  const auto size = ::lseek(file.value(), 0, SEEK_END);
+  char last = '\n';
+  if (size > 0 && ::pread(file.value(), &last, 1, size - 1) != 1) last = '\n';
+  std::string line(last == '\n' ? 0 : 1, '\n');
+  line.append(text).push_back('\n');
+  write_all(file.value(), line, path);
 }
 
 void sync_file(const std::filesystem::path& path) {

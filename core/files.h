@@ -14,7 +14,8 @@ std::string read_if_there(const std::filesystem::path& path) noexcept;
 void write_durably(const std::filesystem::path& path, std::string_view text);
 // The same without fsync, for what may be lost in a power cut (heartbeats, targets.json).
 void write_atomically(const std::filesystem::path& path, std::string_view text);
-// One write(2) of text and a newline with O_APPEND: lines of several processes don't mix.
+// One write(2) of text and a newline with O_APPEND: lines of several processes don't mix, and none is glued to the half
+// line that a crash left.
 void append_line(const std::filesystem::path& path, std::string_view text);
 void sync_file(const std::filesystem::path& path);    // fsync; folders too
 void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to);  // rename, fsync the folder

@@ -1,0 +1,111 @@
+#include "commands/live_run.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <csignal>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "core/clock.h"
+#include "core/error.h"
+#include "launcher/run_status.h"
+
+namespace smlp {
+
+namespace {
+
+constexpr double poll_seconds = 0.05, alive_seconds = 0.5;
+
+volatile std::sig_atomic_t interrupts = 0;
+
+Error not_live(const RunDirectory& run) {
+  const auto status = read_status(run);
+  const auto why = status.words.empty() ? std::string() : fmt::format(" ({})", status.words);
+  return {ExitCode::call_again, fmt::format("{} is not live, it is {}{}: nobody is there to do it", run.root.string(),
+                                            status.state, why)};
+}
+
+Answer judge(const Answer& answer) {
+  if (answer.outcome == "ended") throw Error(ExitCode::call_again, answer.detail);
+  if (answer.outcome == "failed") throw Error(ExitCode::io_failed, answer.detail);
+  return answer;
+}
+
+}  // namespace
+
+bool interrupted() noexcept {
+  static const bool installed = [] {
+    struct sigaction action = {};
+    action.sa_handler = [](int) { interrupts = 1; };
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, nullptr);
+    return true;
+  }();
+  return installed && interrupts > 0;
+}
+
+void sleep_seconds(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
+
+void add_ask_options(CLI::App& command, AskOptions& options) {
+  command.add_option("RUN", options.run, "a run directory")->required();
+  command
+      .add_option("--timeout", options.timeout_seconds,
+                  fmt::format("wait so long for the answer, {:.0f} by default; the request stays", options.timeout_seconds))
+      ->check(CLI::Validator(CLI::PositiveNumber).description(""))
+      ->type_name("SECONDS");
+  command.add_flag("--json", options.json, "one JSON document");
+}
+
+RunDirectory live_run(const std::string& folder) {
+  const RunDirectory run{folder};
+  if (!is_run(run)) {
+    throw Error(ExitCode::configuration, fmt::format("{} is no run directory: it holds neither run.json nor events.jsonl",
+                                                     folder));
+  }
+  if (!is_live(run)) throw not_live(run);
+  return run;
+}
+
+Answer ask_and_wait(const RunDirectory& run, const Request& request, double timeout_seconds) {
+  const ControlFolder folder(run.control());
+  interrupted();
+  folder.ask(request);
+  const double begin = monotonic_seconds();
+  for (double looked = begin;;) {
+    if (const auto answer = folder.answer_to(request.id)) {
+      if (answer->outcome == "accepted") return *answer;  // the request still stands: it keeps its files
+      folder.clear(request.id);
+      return judge(*answer);
+    }
+    const double now = monotonic_seconds();
+    if (now - looked > alive_seconds) {
+      looked = now;
+      // The answer may have come between the two looks: the launcher writes it before it goes.
+      if (!is_live(run) && !folder.answer_to(request.id)) {
+        folder.clear(request.id);
+        throw not_live(run);
+      }
+    }
+    const bool late = now - begin > timeout_seconds;
+    if (late || interrupted()) {
+      throw Error(ExitCode::call_again,
+                  fmt::format("{}; the request stays, and is met when the run gets to it: see `smlp status {}`",
+                              late ? fmt::format("no answer within {:.0f} s", timeout_seconds) : "no longer waiting",
+                              run.root.string()));
+    }
+    sleep_seconds(poll_seconds);
+  }
+}
+
+void print_answer(const Answer& answer, bool json) {
+  if (!json) {
+    fmt::print("{}\n", answer.detail);
+    return;
+  }
+  nlohmann::json document = {{"outcome", answer.outcome}, {"detail", answer.detail}, {"step", nullptr}};
+  if (answer.step) document["step"] = *answer.step;
+  fmt::print("{}\n", document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+}
+
+}  // namespace smlp

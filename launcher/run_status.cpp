@@ -1,0 +1,294 @@
+#include "launcher/run_status.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <deque>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "core/clock.h"
+#include "core/job_file.h"
+#include "core/json_lines.h"
+#include "launcher/heartbeat_watch.h"
+#include "launcher/processes.h"
+#include "launcher/run_history.h"
+
+namespace smlp {
+
+namespace {
+
+constexpr std::int64_t tail_bytes = 4 << 20, small_file = 1 << 20;
+constexpr double sign_of_life_seconds = 30, pulse_seconds = 0.6, silent_seconds = 3;
+constexpr std::size_t recent_steps = 20;
+constexpr int most_ranks = 100000;
+
+// Seconds since a file was written; nullopt when it is not there.
+std::optional<double> age_of(const std::filesystem::path& file) {
+  struct stat facts {};
+  if (::stat(file.c_str(), &facts) != 0) return std::nullopt;
+  const double written = static_cast<double>(facts.st_mtim.tv_sec) + 1e-9 * static_cast<double>(facts.st_mtim.tv_nsec);
+  return std::max(0.0, unix_seconds() - written);
+}
+
+// Asks for the lock and gives it back: only where its holder seems to be gone does it ever get it.
+bool is_locked(const std::filesystem::path& file) {
+  const int descriptor = ::open(file.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  if (descriptor < 0) return false;
+  const bool locked = ::flock(descriptor, LOCK_SH | LOCK_NB) != 0;
+  ::close(descriptor);
+  return locked;
+}
+
+nlohmann::json json_file(const std::filesystem::path& file) {
+  return nlohmann::json::parse(read_plain_file(file, small_file).value_or(""), nullptr, false);
+}
+
+// What events.jsonl says of the run's course.
+struct Course {
+  bool begun = false, queued = false, attempt_under_way = false, stop_asked = false;
+  std::string ending, words;  // event that closed the run since its last start
+  std::map<std::int64_t, AttemptEnd> seen;  // attempts by number
+};
+
+Course read_course(const RunDirectory& run) {
+  Course course;
+  read_json_lines(run.events(), [&](const nlohmann::json& line) {
+    const auto event = text_in(line, "event"), detail = text_in(line, "detail");
+    const auto attempt = integer_in(line, "attempt").value_or(0);
+    if (event == "submitted" || event == "requeued") {
+      course.queued = true;
+    } else if (event == "run_started") {
+      course = {.begun = true, .ending = {}, .words = {}, .seen = std::move(course.seen)};
+    } else if (event == "attempt_started") {
+      course.begun = course.attempt_under_way = true;
+      course.queued = false;
+      course.ending.clear();
+      course.seen.try_emplace(attempt, AttemptEnd{attempt, "", ""});
+    } else if (event == "attempt_ended") {
+      course.attempt_under_way = false;
+    } else if (event == "signal" || (event == "request" && detail.starts_with("stop") && !detail.starts_with("stop after"))) {
+      course.stop_asked = true;
+    } else if (event == "done" || event == "failed" || event == "gave_up" || event == "stopped") {
+      // Rank 0 says "stopped" too, when it leaves: the launcher is still there then.
+      course.ending = event;
+      course.words = detail;
+    }
+  }, tail_bytes);
+  return course;
+}
+
+void read_steps(const RunDirectory& run, RunStatus& status) {
+  std::deque<std::pair<std::int64_t, double>> recent;  // step, time: of the newest attempt
+  std::int64_t attempt = 0;
+  double step_tokens = 0, tokens_per_second = 0;
+  read_json_lines(run.metrics(), [&](const nlohmann::json& line) {
+    const auto step = integer_in(line, "step");
+    if (!step) return;
+    const auto keep = [&](std::optional<double>& fact, const char* key) {
+      if (const auto value = number_in(line, key)) fact = value;
+    };
+    status.step = step;
+    keep(status.loss, "loss");
+    keep(status.validation_loss, "validation_loss");
+    keep(status.tokens_per_second, "tokens_per_second");
+    keep(status.flops_share, "flops_share");
+    keep(status.expert_balance, "expert_balance");
+    if (integer_in(line, "attempt").value_or(0) != attempt) recent.clear();
+    attempt = integer_in(line, "attempt").value_or(0);
+    if (const auto time = number_in(line, "time")) recent.emplace_back(*step, *time);
+    if (recent.size() > recent_steps) recent.pop_front();
+    step_tokens = number_in(line, "tokens").value_or(0);
+    tokens_per_second = status.tokens_per_second.value_or(0);
+  }, small_file);
+  if (!status.step || !status.steps) return;
+  const auto left = static_cast<double>(std::max<std::int64_t>(0, *status.steps - *status.step));
+  if (recent.size() > 1 && recent.back().first > recent.front().first) {
+    const auto steps = static_cast<double>(recent.back().first - recent.front().first);
+    status.seconds_left = left * (recent.back().second - recent.front().second) / steps;
+  } else if (tokens_per_second > 0 && step_tokens > 0) {
+    status.seconds_left = left * step_tokens / tokens_per_second;
+  }
+}
+
+// The marks were written at moments up to half a second apart: only what that can't explain is a rank behind.
+std::optional<int> rank_behind(const RunStatus& status) {
+  if (status.ranks.empty() || !status.step || !status.steps || !status.seconds_left) return std::nullopt;
+  const auto by_progress = [](const auto& a, const auto& b) { return a.progress < b.progress; };
+  const auto [least, most] = std::minmax_element(status.ranks.begin(), status.ranks.end(), by_progress);
+  const auto left = static_cast<double>(std::max<std::int64_t>(1, *status.steps - *status.step));
+  const double steps_a_second = left / std::max(*status.seconds_left, 1e-6);
+  const double explained = steps_a_second * (pulse_seconds + std::max(0.0, least->seconds_ago - most->seconds_ago));
+  const bool slow_steps = explained < 0.5 && least->progress < most->progress;
+  const bool behind = static_cast<double>(most->step - least->step) > 1 + explained;
+  const bool silent = least->progress < most->progress && least->seconds_ago > silent_seconds;
+  return slow_steps || behind || silent ? std::optional(least->rank) : std::nullopt;
+}
+
+void read_attempts(const RunDirectory& run, const Course& course, RunStatus& status) {
+  auto attempts = course.seen;
+  read_json_lines(run.attempts(), [&](const nlohmann::json& line) {
+    const auto number = integer_in(line, "attempt");
+    if (!number) return;
+    attempts[*number] = {*number, text_in(line, "cause"), text_in(line, "reason")};
+  }, tail_bytes);
+  status.attempts = static_cast<std::int64_t>(attempts.size());
+  for (const auto& [number, end] : attempts) {
+    const bool last = number == attempts.rbegin()->first;
+    if (end.cause.empty() || end.cause == "done") continue;
+    if (!last) ++status.restarts;
+    status.ends.push_back(end);
+  }
+}
+
+void read_checkpoint(const RunDirectory& run, RunStatus& status) {
+  status.checkpoint_step = RunHistory(run).newest_step();
+  if (!status.checkpoint_step) return;
+  status.checkpoint_age = age_of(run.checkpoints() / fmt::format("step-{:08}", *status.checkpoint_step) / "manifest.json");
+}
+
+std::string metrics_address(const RunDirectory& run) {
+  const auto groups = json_file(run.targets());
+  if (!groups.is_array()) return "";
+  for (const auto& group : groups) {
+    if (!group.is_object() || !group.contains("targets") || !group["targets"].is_array()) continue;
+    for (const auto& target : group["targets"]) {
+      if (target.is_string()) return target.get<std::string>();
+    }
+  }
+  return "";
+}
+
+std::string state_of(bool live, const Course& course, const RunStatus& status) {
+  const auto asked = [&](RequestKind kind) {
+    return std::any_of(status.requests.begin(), status.requests.end(), [&](const auto& r) { return r.kind == kind; });
+  };
+  if (live) {
+    if (course.stop_asked || asked(RequestKind::stop) || asked(RequestKind::stop_now)) return "stopping";
+    if (!course.attempt_under_way) return "waiting";
+    const bool writing = std::any_of(status.ranks.begin(), status.ranks.end(),
+                                     [](const auto& place) { return place.section == "checkpoint"; });
+    return writing || asked(RequestKind::save) ? "saving" : "running";
+  }
+  if (course.queued) return "waiting";
+  if (course.ending == "done" || course.ending == "stopped") return course.ending;
+  if (!course.ending.empty()) return "failed";
+  return course.begun ? "dead" : "stopped";
+}
+
+void add_goodput(const RunDirectory& run, bool live, RunStatus& status) {
+  status.goodput = read_goodput(run);
+  if (!status.goodput || (!live && status.state != "waiting")) return;
+  const bool training = std::any_of(status.ranks.begin(), status.ranks.end(),
+                                    [](const auto& place) { return place.section != "start"; });
+  status.goodput->pass(unix_seconds(), !live ? Spent::waiting : training ? Spent::productive : Spent::restart);
+}
+
+}  // namespace
+
+bool is_run(const RunDirectory& run) {
+  std::error_code ignored;
+  return std::filesystem::exists(run.identity(), ignored) || std::filesystem::exists(run.events(), ignored);
+}
+
+bool is_live(const RunDirectory& run) {
+  const auto holder = json_file(run.launcher_lock());
+  const auto pid = holder.is_object() ? integer_in(holder, "pid") : std::nullopt;
+  if (!pid) return false;
+  if (text_in(holder, "host") == host_name()) return is_alive(static_cast<pid_t>(*pid)) && is_locked(run.launcher_lock());
+  if (is_locked(run.launcher_lock())) return true;
+  // Some shared file systems keep locks to the host that took them: there the ranks' pulse tells.
+  const auto places = read_places(run);
+  return std::any_of(places.begin(), places.end(), [](const auto& p) { return p.seconds_ago < sign_of_life_seconds; });
+}
+
+std::vector<RankPlace> read_places(const RunDirectory& run) {
+  std::vector<RankPlace> places;
+  for (int rank = 0; rank < most_ranks; ++rank) {
+    const auto age = age_of(run.heartbeat(rank));
+    if (!age) break;
+    const auto beat = parse_beat(read_plain_file(run.heartbeat(rank), small_file).value_or(""));
+    if (!beat) continue;
+    places.push_back({rank, beat->step, beat->sequence, beat->section, beat->host, beat->pid, *age});
+  }
+  return places;
+}
+
+RunStatus read_status(const RunDirectory& run) {
+  RunStatus status;
+  status.name = std::filesystem::absolute(run.root).lexically_normal().filename().string();
+  const bool live = is_live(run);
+  try {
+    const auto job = load_job(run.job()).config;
+    status.name = job.name;
+    status.steps = job.train.steps;
+  } catch (const std::exception&) {
+    // A job file that is absent or of another version: the rest can still be told.
+  }
+  const auto course = read_course(run);
+  status.words = course.words;
+  status.ranks = read_places(run);
+  if (live) status.requests = ControlFolder(run.control()).requests();
+  status.state = state_of(live, course, status);
+  read_steps(run, status);
+  if (live) status.slowest = rank_behind(status);
+  else status.seconds_left.reset();
+  read_attempts(run, course, status);
+  read_checkpoint(run, status);
+  add_goodput(run, live, status);
+  const auto holder = json_file(run.launcher_lock());
+  if (holder.is_object() && integer_in(holder, "pid")) {
+    status.holder = fmt::format("process {} on {}", *integer_in(holder, "pid"), text_in(holder, "host"));
+  }
+  if (live) status.metrics_address = metrics_address(run);
+  status.logs = run.root / "logs";
+  for (int attempt = 1; std::filesystem::is_directory(run.log_folder(attempt)); ++attempt) {
+    status.logs = run.log_folder(attempt);
+  }
+  return status;
+}
+
+nlohmann::json to_json(const RunStatus& status) {
+  const auto or_null = [](const auto& value) { return value ? nlohmann::json(*value) : nlohmann::json(); };
+  nlohmann::json json = {{"name", status.name},
+                         {"state", status.state},
+                         {"detail", status.words},
+                         {"step", or_null(status.step)},
+                         {"steps", or_null(status.steps)},
+                         {"loss", or_null(status.loss)},
+                         {"validation_loss", or_null(status.validation_loss)},
+                         {"tokens_per_second", or_null(status.tokens_per_second)},
+                         {"flops_share", or_null(status.flops_share)},
+                         {"expert_balance", or_null(status.expert_balance)},
+                         {"seconds_left", or_null(status.seconds_left)},
+                         {"attempts", status.attempts},
+                         {"restarts", status.restarts},
+                         {"slowest_rank", or_null(status.slowest)},
+                         {"metrics", status.metrics_address},
+                         {"logs", status.logs.string()}};
+  json["checkpoint"] = {{"step", or_null(status.checkpoint_step)}, {"age_seconds", or_null(status.checkpoint_age)}};
+  json["goodput"] = status.goodput ? status.goodput->seconds_json() : nlohmann::json();
+  json["wall_seconds"] = status.goodput ? nlohmann::json(status.goodput->total()) : nlohmann::json();
+  json["ends"] = nlohmann::json::array();
+  for (const auto& end : status.ends) {
+    json["ends"].push_back({{"attempt", end.attempt}, {"cause", end.cause}, {"reason", end.reason}});
+  }
+  json["ranks"] = nlohmann::json::array();
+  for (const auto& place : status.ranks) {
+    json["ranks"].push_back({{"rank", place.rank},
+                             {"step", place.step},
+                             {"section", place.section},
+                             {"host", place.host},
+                             {"pid", place.pid},
+                             {"seconds_ago", place.seconds_ago}});
+  }
+  json["requests"] = nlohmann::json::array();
+  for (const auto& request : status.requests) json["requests"].push_back(describe(request));
+  return json;
+}
+
+}  // namespace smlp

@@ -1,0 +1,61 @@
+// How a run stands, from the files of its directory alone: dead or alive, from any host that sees them, while others
+// write. What can't be known or read is absent. States:
+//   waiting   submitted or requeued and not started since; or the launcher is there, between two attempts
+//   running   an attempt is under way, its start and evaluations included
+//   saving    the same, while the ranks wait for a save, or one was asked for and is not published yet
+//   stopping  asked to leave, by a signal or a request, and not gone yet
+//   stopped   left on request; a run never started
+//   done      all steps are done
+//   failed    the launcher gave up, or trying again can't help
+//   dead      the launcher is gone without a word
+#pragma once
+
+#include <sys/types.h>
+
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/control_folder.h"
+#include "core/goodput.h"
+#include "core/run_directory.h"
+
+namespace smlp {
+
+struct RankPlace {
+  int rank = 0;
+  std::int64_t step = 0, progress = 0;  // progress: the same on all ranks at the same place
+  std::string section, host;
+  pid_t pid = 0;
+  double seconds_ago = 0;  // when it last said so
+};
+
+struct AttemptEnd {
+  std::int64_t attempt = 0;
+  std::string cause, reason;
+};
+
+struct RunStatus {
+  std::string name, state, words;  // words: why it ended, if it did
+  std::optional<std::int64_t> step, steps, checkpoint_step;
+  std::optional<double> loss, validation_loss, tokens_per_second, flops_share, expert_balance, checkpoint_age,
+      seconds_left;
+  std::int64_t attempts = 0, restarts = 0;
+  std::vector<AttemptEnd> ends;  // of attempts that a restart followed, or that ended the run; oldest first
+  std::optional<Goodput> goodput;  // up to now while the run is live
+  std::vector<RankPlace> ranks;
+  std::optional<int> slowest;  // the rank that is behind the others; none while all are at the same place
+  std::vector<Request> requests;  // not answered yet, or waiting for their step
+  std::string holder;             // "process 4711 on node1" of the launcher, alive or dead
+  std::string metrics_address;
+  std::filesystem::path logs;
+};
+
+bool is_run(const RunDirectory& run);   // the folder is one
+bool is_live(const RunDirectory& run);  // a launcher holds it
+std::vector<RankPlace> read_places(const RunDirectory& run);
+RunStatus read_status(const RunDirectory& run);
+nlohmann::json to_json(const RunStatus& status);
+
+}  // namespace smlp
