@@ -8,6 +8,7 @@
 // Errors: a failed call throws Error(fault) naming the collective and the rank; peers are ended by abort().
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -15,6 +16,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tensor/backend.h"
@@ -53,7 +55,9 @@ class Communicator {
   // For reports of hangs, readable from any thread: the collective sequence number and the call it belongs to.
   std::int64_t calls() const noexcept { return calls_.load(std::memory_order_relaxed); }
   const char* last_call() const noexcept { return last_call_.load(std::memory_order_relaxed); }
+  bool inside() const noexcept { return inside_.load(std::memory_order_relaxed); }  // a call is under way
   double seconds() const noexcept { return seconds_; }  // spent inside calls so far
+  double take_longest() noexcept { return std::exchange(longest_, 0.0); }  // seconds of one call, since it was last asked
   std::int64_t bytes_sent() const noexcept { return bytes_sent_; }  // payload passed to other ranks so far
 
  protected:
@@ -63,10 +67,14 @@ class Communicator {
     Call(Communicator& owner, const char* name, std::int64_t bytes) noexcept : owner_(owner) {
       owner_.calls_.fetch_add(1, std::memory_order_relaxed);
       owner_.last_call_.store(name, std::memory_order_relaxed);
+      owner_.inside_.store(true, std::memory_order_relaxed);
       owner_.bytes_sent_ += bytes;
     }
     ~Call() {
-      owner_.seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+      const double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+      owner_.seconds_ += took;
+      owner_.longest_ = std::max(owner_.longest_, took);
+      owner_.inside_.store(false, std::memory_order_relaxed);
     }
     Call(const Call&) = delete;
     Call& operator=(const Call&) = delete;
@@ -80,7 +88,8 @@ class Communicator {
   std::atomic<std::int64_t> calls_ = 0;
   std::atomic<const char*> last_call_ = "none";
   std::int64_t bytes_sent_ = 0;
-  double seconds_ = 0;
+  std::atomic<bool> inside_ = false;
+  double seconds_ = 0, longest_ = 0;
 };
 
 // One rank: copies, through the backend that owns the memory.

@@ -80,8 +80,16 @@ struct JobConfig {
     std::string slow_nodes = "warn";
     double slow_node_share = 0.5, clock_skew_seconds = 5, preflight_seconds = 30;
     bool exchange_check = false;
-    double hang_floor_seconds = 15;
+    double hang_floor_seconds = 15, hang_ceiling_seconds = 3600, hang_factor = 10;
+    std::int64_t replica_check_every = 100;
   } cluster;
+
+  struct Divergence {
+    double spike_zscore = 6;
+    std::int64_t spike_window = 64;
+    std::string spike_policy = "skip";
+    std::int64_t spike_budget = 10, pass_over_steps = 4;
+  } divergence;
 
   struct Slurm {
     std::int64_t nodes = 0, tasks_per_node = 1;

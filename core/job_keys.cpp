@@ -20,7 +20,8 @@ const char* type_name(const JobField& field) {
 
 bool key_may_change(std::string_view key) {
   return key == "train.steps" || key == "train.micro_batch" || key.starts_with("checkpoint.") ||
-         key.starts_with("metrics.") || key.starts_with("cluster.") || key.starts_with("slurm.");
+         key.starts_with("metrics.") || key.starts_with("cluster.") || key.starts_with("slurm.") ||
+         key.starts_with("divergence.");
 }
 
 class Table {
@@ -163,7 +164,25 @@ void add_operation_keys(Table& table) {
            fraction())
       .key("exchange_check", &K::exchange_check, "before an attempt, measure how fast nodes exchange and name slow ones")
       .key("clock_skew_seconds", &K::clock_skew_seconds, "warn of clocks that are further apart", positive())
-      .key("hang_floor_seconds", &K::hang_floor_seconds, "a rank is never called hung sooner than this", positive());
+      .key("hang_floor_seconds", &K::hang_floor_seconds, "a rank is never called hung sooner than this", positive())
+      .key("hang_factor", &K::hang_factor, "a rank is called hung after so many times what the place usually takes",
+           {.least = 1})
+      .key("hang_ceiling_seconds", &K::hang_ceiling_seconds, "a rank without progress is called hung at the latest then",
+           positive())
+      .key("replica_check_every", &K::replica_check_every,
+           "steps between comparisons of what several ranks hold alike, by digest; 0: never");
+
+  using V = J::Divergence;
+  InSection(table, "divergence", &J::divergence)
+      .key("spike_zscore", &V::spike_zscore, "a loss so many deviations above the last ones' median is a spike; 0: off")
+      .key("spike_window", &V::spike_window, "losses it is compared with; judged once half of them are there",
+           size(8, 1 << 16))
+      .key("spike_policy", &V::spike_policy,
+           "skip: no update from that step; rewind: back to a checkpoint before it, and past the data; stop",
+           words({"skip", "rewind", "stop"}))
+      .key("spike_budget", &V::spike_budget, "spikes skipped or rewound within 1000 steps; one more stops the run")
+      .key("pass_over_steps", &V::pass_over_steps, "rewind: steps whose data is passed over, the spike's the last",
+           size(1, 1 << 16));
 
   using S = J::Slurm;
   InSection(table, "slurm", &J::slurm)

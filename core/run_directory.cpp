@@ -18,6 +18,7 @@ std::filesystem::path RunDirectory::error(int attempt, int rank) const {
   return log(attempt, rank).replace_extension(".error");
 }
 std::filesystem::path RunDirectory::launch_log(int attempt) const { return log_folder(attempt) / "launch.log"; }
+std::filesystem::path RunDirectory::verdict(int attempt) const { return log_folder(attempt) / "verdict.json"; }
 std::filesystem::path RunDirectory::heartbeat(int rank) const {
   return heartbeats() / fmt::format("rank-{:04}", rank);
 }

@@ -22,6 +22,9 @@ struct RunDirectory {
   std::filesystem::path heartbeats() const { return root / "heartbeats"; }   // one small file a rank, rewritten in place
   std::filesystem::path launcher_lock() const { return root / "lock"; }      // flock by the live launcher
   std::filesystem::path workers_lock() const { return root / "workers.lock"; }  // shared flock by each live worker
+  std::filesystem::path limits() const { return root / "limits.json"; }     // how long things take: worker/hang_limits.h
+  std::filesystem::path passed_over() const { return root / "passed_over.json"; }  // data left out: worker/passed_over.h
+  std::filesystem::path verdict(int attempt) const;             // logs/attempt-0001/verdict.json: core/verdict.h
   std::filesystem::path log_folder(int attempt) const;          // logs/attempt-0001
   std::filesystem::path log(int attempt, int rank) const;       // logs/attempt-0001/rank-0000.log
   std::filesystem::path error(int attempt, int rank) const;     // logs/attempt-0001/rank-0000.error: why it left

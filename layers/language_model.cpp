@@ -77,7 +77,8 @@ TensorView LanguageModel::run_stack(Context& c) {
   TensorView x = c.scratch.take(shape, type);
   TensorView spare = c.training() ? TensorView{} : c.scratch.take(shape, type);
   embedding_.forward(c, x);
-  for (const auto& block : stack_) {
+  for (int k = 0; const auto& block : stack_) {
+    c.at_block(k++);
     const TensorView y = c.training() ? c.scratch.take(shape, type) : spare;
     const EvaluationFrame frame(c);
     block->forward(c, x, y);
@@ -108,6 +109,7 @@ void LanguageModel::backward(Context& c, const std::function<void(int)>& block_d
   head_->backward(c, dy);
   done(blocks());
   for (int k = blocks() - 1; k >= 0; --k) {
+    c.at_block(~k);
     stack_[static_cast<std::size_t>(k)]->backward(c, dy, dx);
     std::swap(dy, dx);
     done(k);

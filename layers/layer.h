@@ -9,6 +9,7 @@
 //  * A layer touches memory through c.backend alone and never asks for its rank.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -42,7 +43,11 @@ struct Context {
   TensorView targets{};     // i32 [B · T], -1: not predicted; for the loss head
   TensorView loss_scale{};  // f64 [1]: what each predicted token's gradient is multiplied by
   std::vector<RoutingReport>* reports = nullptr;
+  std::atomic<int>* block = nullptr;  // which block is at work, for reports of hangs: k forward, ~k backward
 
+  void at_block(int k) const noexcept {
+    if (block != nullptr) block->store(k, std::memory_order_relaxed);
+  }
   bool training() const noexcept { return mode == Mode::training; }
   std::int64_t rows() const noexcept { return sequences * length; }
 };
