@@ -17,7 +17,9 @@
 #include "core/error.h"
 #include "core/version.h"
 #include "launcher/mpi_launch.h"
+#include "launcher/preflight.h"
 #include "launcher/processes.h"
+#include "slurm/program.h"
 
 namespace smlp {
 
@@ -87,11 +89,29 @@ Finding program(const std::string& name, const std::string& remedy, bool needed,
   return {name, with_version ? fmt::format("{} ({})", path, first_line_of(path + " --version")) : path, ""};
 }
 
+// What this node would answer to a launcher, for a run directory here.
+void add_preflight(std::vector<Finding>& findings, const std::filesystem::path& worker) {
+  constexpr double seconds = 15;
+  const auto answer = run_program({worker, "preflight", "--run-dir", "."}, own_environment(), seconds);
+  const auto [node, failure] = parse_node_report(answer.out);
+  if (!node) {
+    findings.push_back({"preflight", "none", answer.code < 0 ? answer.failure : failure});
+    return;
+  }
+  findings.push_back({"products", fmt::format("{:.3g} GFLOP/s on one core ({})", node->product_flops * 1e-9, node->isa), ""});
+  const auto& folder = node->run_dir;
+  findings.push_back({"this folder", fmt::format("{:.1f} GiB free, a small file is safe on disk after {:.0f} ms",
+                                                 static_cast<double>(folder.free_bytes) / (1 << 30), folder.sync_seconds * 1e3),
+                      folder.failure.empty() ? "" : fmt::format("it {}", folder.failure)});
+}
+
 std::vector<Finding> examine() {
   std::vector<Finding> findings;
   findings.push_back({"smlp", fmt::format("{} ({})", version(), compiler()), ""});
   try {
-    findings.push_back({"smlp-worker", find_worker().string(), ""});
+    const auto worker = find_worker();
+    findings.push_back({"smlp-worker", worker.string(), ""});
+    add_preflight(findings, worker);
   } catch (const Error& error) {
     findings.push_back({"smlp-worker", "not found", error.what(), true});
   }

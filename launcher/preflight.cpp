@@ -17,8 +17,9 @@ namespace {
 
 constexpr double slowest_sync_seconds = 10;
 
-std::string shown(const std::string& line) {
+std::string shown(std::string line) {
   constexpr std::size_t most = 60;
+  line.erase(line.find_last_not_of(" \r\n") + 1);
   std::string text;
   for (const char c : line.substr(0, most)) text += static_cast<unsigned char>(c) < 0x20 || c == 0x7F ? '?' : c;
   return line.size() > most ? text + "…" : text;

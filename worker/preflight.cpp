@@ -33,7 +33,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr auto disk_limit = std::chrono::seconds(5);
+constexpr auto disk_limit = std::chrono::seconds(5), job_limit = std::chrono::seconds(3);
 constexpr unsigned whole_limit_seconds = 9;
 constexpr double product_seconds = 0.3;
 
@@ -204,12 +204,13 @@ void end_late(int) {
 void preflight_command(const PreflightOptions& options) {
   std::signal(SIGALRM, end_late);
   ::alarm(whole_limit_seconds);
-  const auto deadline = Clock::now() + disk_limit;
+  const auto began = Clock::now();
+  const auto deadline = began + disk_limit;
   auto run_dir = aside([path = options.run_dir] { return examine(path, false); });
   std::future<JobConfig> reading;
   JobConfig job;
   if (options.job) reading = aside([path = *options.job] { return load_job(path).config; });
-  if (options.job && reading.wait_until(deadline) == std::future_status::ready) job = reading.get();
+  if (options.job && reading.wait_until(began + job_limit) == std::future_status::ready) job = reading.get();
   const std::filesystem::path local_path = job.checkpoint.local_dir;
   std::future<FolderFacts> local_dir;
   if (!local_path.empty()) local_dir = aside([local_path] { return examine(local_path, true); });

@@ -165,7 +165,7 @@ TEST_F(Preflight, VersionsMustBeTheLaunchers) {
 TEST_F(Preflight, NodesWithoutAnAnswerAreUnfit) {
   nodes(1);
   answers.push_back({.node = "n2", .line = "", .failure = "it did not answer within 30 s", .received = 0});
-  answers.push_back({.node = "n3", .line = "slurmstepd: error: x", .failure = "", .received = 1000});
+  answers.push_back({.node = "n3", .line = "slurmstepd: error: x\n", .failure = "", .received = 1000});
   answers.push_back({.node = "n4", .line = "", .failure = "", .received = 1000});
   EXPECT_THAT(outcome(), ElementsAre("n2 unfit", "n3 unfit", "n4 unfit"));
   EXPECT_THAT(said, AllOf(HasSubstr("n2 is left out: it did not answer within 30 s"),
