@@ -85,6 +85,7 @@ void prepare_run(const RunDirectory& run, const LoadedJob& job, const RunSetting
   if (!settings.init_from.empty()) identity["init_from"] = settings.init_from;
   write_durably(run.job(), to_toml(job.config));
   write_durably(run.identity(), identity.dump(2) + "\n");
+  if (!settings.starts_now) return;
   history.event("run_started", 0, history.newest_step(), fmt::format("{} by process {} on {}", job.file.string(),
                                                                      getpid(), host_name()));
 }

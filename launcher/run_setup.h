@@ -17,6 +17,7 @@ std::optional<JobConfig> job_of_checkpoints(const RunDirectory& run);
 struct RunSettings {
   std::vector<std::string> accepted_changes;  // keys that may differ from the run's own, on purpose
   std::string init_from;                      // for the records
+  bool starts_now = true;                     // false: a batch job will start it
 };
 
 // Writes job.toml and run.json. The caller holds the run's lock. Throws Error(configuration) with the keys that

@@ -62,7 +62,7 @@ class BatchScriptText : public testing::Test {
   }
   std::vector<std::string> words_of_smlp() const {  // its arguments, each ended by a zero byte
     std::vector<std::string> words;
-    const auto text = test::contents(fakes.place / "words");
+    const auto text = test::file_contents(fakes.place / "words");
     for (std::size_t at = 0; at < text.size(); at = text.find('\0', at) + 1) words.emplace_back(text.c_str() + at);
     return words;
   }
@@ -147,10 +147,10 @@ TEST_F(BatchScriptText, HostileNamesArriveAsTheyAreAndNothingIsExecuted) {
     s.run_directory = folder;
     s.working_directory = folder;
     s.run_options = {"--accept-change", name};
-    ASSERT_EQ(run(text_of(s, job)), 0) << test::contents(fakes.place / "err");
+    ASSERT_EQ(run(text_of(s, job)), 0) << test::file_contents(fakes.place / "err");
     EXPECT_THAT(words_of_smlp(), ElementsAre("run", (folder / "submit.toml").string(), "--run-dir", folder.string(),
                                              "--accept-change", name));
-    EXPECT_EQ(test::contents(fakes.place / "out") + test::contents(fakes.place / "err"), "");
+    EXPECT_EQ(test::file_contents(fakes.place / "out") + test::file_contents(fakes.place / "err"), "");
     for (const auto& place : {fakes.place, folder}) EXPECT_FALSE(std::filesystem::exists(place / "canary"));
   }
 }
@@ -202,18 +202,18 @@ TEST_F(BatchScriptText, SetUpLinesRunInOrderInTheFolderOfTheSubmission) {
   job.slurm.setup = {"A='b c'", "export A", "false", "echo \"setup in $PWD\""};
   EXPECT_EQ(run(text_of(script(), job)), 0);
   const auto here = std::filesystem::canonical(fakes.place).string();
-  EXPECT_EQ(test::contents(fakes.place / "out"), "setup in " + here + "\nsmlp: b c in " + here + "\n");
+  EXPECT_EQ(test::file_contents(fakes.place / "out"), "setup in " + here + "\nsmlp: b c in " + here + "\n");
   auto gone = script();
   gone.working_directory = "/nowhere/at all";
   EXPECT_EQ(run(text_of(gone, job)), 74);
-  EXPECT_THAT(test::contents(fakes.place / "err"), HasSubstr("/nowhere/at all: No such file or directory"));
+  EXPECT_THAT(test::file_contents(fakes.place / "err"), HasSubstr("/nowhere/at all: No such file or directory"));
 }
 
 TEST_F(BatchScriptText, TheLastLineTakesTheShellsPlace) {
   fake_smlp(fakes.place / "bin/smlp", "echo $$; exit 75");
   const pid_t child = start(text_of(script(), demo()));
   EXPECT_EQ(finish(child), 75);
-  EXPECT_EQ(test::contents(fakes.place / "out"), std::to_string(child) + "\n");
+  EXPECT_EQ(test::file_contents(fakes.place / "out"), std::to_string(child) + "\n");
 }
 
 TEST_F(BatchScriptText, ASignalDuringSetUpWaitsForSmlp) {
@@ -227,7 +227,7 @@ TEST_F(BatchScriptText, ASignalDuringSetUpWaitsForSmlp) {
     kill(child, number);
     std::ofstream(fakes.place / "go") << "";
     EXPECT_EQ(finish(child), 0) << "not deadly";
-    std::istringstream words(test::contents(fakes.place / "out"));
+    std::istringstream words(test::file_contents(fakes.place / "out"));
     std::string text, word;
     std::uint64_t pending = 0, blocked = 0;
     std::getline(words, text);
@@ -249,7 +249,7 @@ TEST_F(BatchScriptText, ASignalDuringSetUpIsNotDeadlyWhereEnvIsOld) {
   kill(child, SIGTERM);
   std::ofstream(fakes.place / "go") << "";
   EXPECT_EQ(finish(child), 0);
-  EXPECT_EQ(test::contents(fakes.place / "out"), "here\n");
+  EXPECT_EQ(test::file_contents(fakes.place / "out"), "here\n");
 }
 
 TEST_F(BatchScriptText, JobsOfAnArrayShareARunOrHaveTheirOwn) {

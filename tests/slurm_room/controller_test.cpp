@@ -93,7 +93,7 @@ TEST_F(ControllerAsks, NoLongerThanItsTimeLimit) {
   EXPECT_THAT(hasty.state_of_job("17").words, HasSubstr("scontrol did not answer within 0.5 s"));
   EXPECT_LT(monotonic_seconds() - begin, 10);
   EXPECT_THAT(fakes.calls(), SizeIs(2));
-  const auto child = std::stoi(test::contents(fakes.place / "child"));
+  const auto child = std::stoi(test::file_contents(fakes.place / "child"));
   for (int i = 0; i < 500 && kill(child, 0) == 0; ++i) usleep(10'000);
   EXPECT_NE(0, kill(child, 0)) << "its children are ended with it";
 }
@@ -117,7 +117,7 @@ TEST_F(ControllerAsks, WithoutVariablesThatBendTheAnswer) {
   fakes.variables.set("SLURM_CONF", "/some/slurm.conf");
   fakes.program("sinfo", "env >> '" + (fakes.place / "environment").string() + "'; echo batch");
   EXPECT_THAT(controller.partitions(), Optional(ElementsAre("batch")));
-  const auto environment = test::contents(fakes.place / "environment");
+  const auto environment = test::file_contents(fakes.place / "environment");
   EXPECT_THAT(environment, HasSubstr("SLURM_CONF=/some/slurm.conf"));
   EXPECT_THAT(environment, testing::Not(HasSubstr("SINFO_FORMAT")));
   EXPECT_THAT(environment, testing::Not(HasSubstr("SLURM_TIME_FORMAT")));
@@ -218,7 +218,7 @@ TEST_F(ControllerAsks, ToSubmitWithoutVariablesThatOutrankTheScript) {
   fakes.program("sbatch", "env | grep -oE '^S(BATCH|LURM)_[A-Z_]*' | sort > '" + (fakes.place / "seen").string() +
                               "'; echo 1");
   ASSERT_TRUE(controller.submit(script, {"--hold=x"}).job_id);
-  EXPECT_EQ(test::contents(fakes.place / "seen"), "SBATCH_ACCOUNT\nSLURM_CONF\n");
+  EXPECT_EQ(test::file_contents(fakes.place / "seen"), "SBATCH_ACCOUNT\nSLURM_CONF\n");
 }
 
 }  // namespace

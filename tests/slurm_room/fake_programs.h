@@ -17,7 +17,7 @@
 
 namespace smlp::test {
 
-inline std::string contents(const std::filesystem::path& path) {
+inline std::string file_contents(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   return std::string(std::istreambuf_iterator<char>(file), {});
 }
@@ -50,7 +50,7 @@ class FakePrograms {
   std::vector<std::string> calls() const {  // words of a call joined by '|'
     std::vector<std::string> all;
     std::string call;
-    std::istringstream lines(contents(place / "calls"));
+    std::istringstream lines(file_contents(place / "calls"));
     for (std::string line; std::getline(lines, line);) {
       if (!line.empty()) {
         call += (call.empty() ? "" : "|") + line;

@@ -1,0 +1,187 @@
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "checkpoint/checkpoint.h"
+#include "commands/commands.h"
+#include "commands/job_check.h"
+#include "commands/job_options.h"
+#include "commands/submit_check.h"
+#include "core/clock.h"
+#include "core/error.h"
+#include "core/files.h"
+#include "launcher/run_history.h"
+#include "launcher/run_lock.h"
+#include "launcher/run_setup.h"
+#include "slurm/batch_script.h"
+
+namespace smlp {
+
+namespace {
+
+struct SubmitOptions {
+  JobOptions job;
+  std::string run_directory, init_from;
+  std::int64_t max_restarts = -1;
+  RunSettings settings;
+  bool dry_run = false, json = false;
+};
+
+struct Prepared {
+  LoadedJob job;
+  RunDirectory run;
+  std::filesystem::path script, snapshot;
+  std::string snapshot_text, script_text;
+};
+
+// As `run` would resolve it, with what is derived from the number of ranks left open: the job may go on with others.
+std::string snapshot_of(const JobConfig& resolved, const JobConfig& as_written) {
+  auto snapshot = resolved;
+  snapshot.cluster.expert_ranks = as_written.cluster.expert_ranks;
+  snapshot.routing.group_sequences = as_written.routing.group_sequences;
+  snapshot.schedule.decay_steps = as_written.schedule.decay_steps;
+  return to_toml(snapshot);
+}
+
+// The words for `smlp run` that this command was given.
+std::vector<std::string> run_options(const SubmitOptions& options) {
+  std::vector<std::string> words;
+  if (options.max_restarts >= 0) words.insert(words.end(), {"--max-restarts", std::to_string(options.max_restarts)});
+  if (!options.settings.init_from.empty()) words.insert(words.end(), {"--init-from", options.settings.init_from});
+  for (const auto& key : options.settings.accepted_changes) words.insert(words.end(), {"--accept-change", key});
+  return words;
+}
+
+// Everything that can be found wrong without touching a file.
+Prepared prepare(SubmitOptions& options, const Controller& controller) {
+  Prepared p{.job = load(options.job), .run = {}, .script = {}, .snapshot = {}, .snapshot_text = "", .script_text = ""};
+  auto& job = p.job;
+  size_for_slurm(job, options.job.ranks);
+  const auto as_written = job.config;
+  {
+    auto alone = job;
+    check_and_resolve(alone);
+  }
+  resolve_vocabulary(job, true);
+  check_data(job);
+
+  const auto folder = options.run_directory.empty() ? std::filesystem::path("runs") / job.config.name
+                                                    : std::filesystem::path(options.run_directory);
+  p.run.root = std::filesystem::absolute(folder).lexically_normal();
+  if (!p.run.root.has_filename()) p.run.root = p.run.root.parent_path();
+  p.script = p.run.root / "submit.sh";
+  p.snapshot = p.run.root / "submit.toml";
+  if (const auto before = job_of_checkpoints(p.run)) keep_resolved(job, *before);
+  check_and_resolve(job);
+  p.snapshot_text = snapshot_of(job.config, as_written);
+  for (const auto& key : options.settings.accepted_changes) value_of(job.config, key);  // refuses an unknown one
+  if (!options.init_from.empty()) {
+    options.settings.init_from = std::filesystem::absolute(find_checkpoint(options.init_from)).string();
+  }
+
+  const auto costs = measured_costs(p.run);
+  BatchScript script;
+  script.program = std::filesystem::read_symlink("/proc/self/exe");
+  script.job_file = p.snapshot;
+  script.run_directory = p.run.root;
+  script.working_directory = std::filesystem::current_path();
+  script.run_options = run_options(options);
+  script.warning_seconds = warning_seconds(job.config.slurm.signal_seconds, costs);
+  p.script_text = text_of(script, job.config);
+
+  std::vector<std::string> notes;
+  check_time_limit(job, costs, script.warning_seconds);
+  check_writable(p.run);
+  check_disk(job, p.run, notes);
+  check_partition(job, controller, notes);
+  for (const auto& note : notes) fmt::print(stderr, "smlp: {}\n", note);
+  return p;
+}
+
+void write_files(const Prepared& p, const SubmitOptions& options) {
+  std::error_code error;
+  std::filesystem::create_directories(p.run.root / "logs", error);  // SLURM writes there, and makes no folder
+  if (error) {
+    throw Error(ExitCode::io_failed, fmt::format("the folder {} can't be made: {}; choose another --run-dir",
+                                                 (p.run.root / "logs").string(), error.message()));
+  }
+  const auto lock = take_run(p.run);  // let go before the job can start
+  auto settings = options.settings;
+  settings.starts_now = false;
+  if (!has_runs_of_their_own(p.job.config)) prepare_run(p.run, p.job, settings);
+  write_durably(p.snapshot, p.snapshot_text);
+  write_durably(p.script, p.script_text);
+}
+
+void record(const RunDirectory& run, const std::string& job_id, const std::filesystem::path& script) {
+  const nlohmann::json line = {{"time", utc_time()}, {"event", "submitted"}, {"attempt", 0}, {"job_id", job_id},
+                               {"detail", fmt::format("job {} by {}", job_id, script.string())}};
+  try {
+    append_line(run.events(), line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  } catch (const Error& error) {
+    fmt::print(stderr, "smlp: {}; job {} is submitted all the same\n", error.what(), job_id);
+  }
+}
+
+void print_json(const nlohmann::ordered_json& document) {
+  fmt::print("{}\n", document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+}
+
+void submit(SubmitOptions options) {
+  const Controller controller;
+  const auto p = prepare(options, controller);
+  if (options.dry_run && options.json) {
+    return print_json({{"job_id", nullptr}, {"run_dir", p.run.root.string()}, {"script", p.script.string()},
+                       {"text", p.script_text}});
+  }
+  if (options.dry_run) return fmt::print("{}", p.script_text);
+
+  if (!Controller::present()) {
+    throw Error(ExitCode::unavailable, "there is no sbatch on PATH: submit where SLURM is installed, train here with "
+                                       "`smlp run`, or see the script with --dry-run");
+  }
+  check_earlier_submission(p.job, p.run, controller);
+  write_files(p, options);
+  const auto answer = controller.submit(p.script.string());
+  if (!answer.job_id) {
+    throw Error(answer.refused ? ExitCode::configuration : ExitCode::unavailable,
+                fmt::format("the job was not submitted: {}", answer.words));
+  }
+  record(p.run, *answer.job_id, p.script);
+  if (options.json) {
+    return print_json({{"job_id", *answer.job_id}, {"run_dir", p.run.root.string()}, {"script", p.script.string()}});
+  }
+  const auto& c = p.job.config;
+  fmt::print("{}: job {}, {} ranks on {} nodes{}\nruns in {}\n", c.name, *answer.job_id, c.cluster.ranks, c.slurm.nodes,
+             c.cluster.spare_nodes > 0 ? fmt::format(" and {} spare", c.cluster.spare_nodes) : "", p.run.root.string());
+}
+
+}  // namespace
+
+void add_submit_command(CLI::App& app) {
+  const auto options = std::make_shared<SubmitOptions>();
+  auto* command = app.add_subcommand("submit", "trains in a SLURM batch job; goes on where the run directory stands");
+  add_job_options(*command, options->job);
+  command->add_option("--run-dir", options->run_directory, "where everything of the run lies; runs/<name> by default")
+      ->type_name("DIR");
+  command->add_flag("--dry-run", options->dry_run, "check and print the batch script; touch nothing");
+  command->add_flag("--json", options->json, "one JSON document");
+  command->add_option("--max-restarts", options->max_restarts, "as for `smlp run`")
+      ->check(CLI::Validator(CLI::NonNegativeNumber).description(""))
+      ->type_name("N");
+  command->add_option("--init-from", options->init_from, "as for `smlp run`")->type_name("CHECKPOINT");
+  command->add_option("--accept-change", options->settings.accepted_changes, "as for `smlp run`")
+      ->type_name("KEY")
+      ->take_all()
+      ->expected(1)
+      ->allow_extra_args(false);
+  command->footer(
+      "Section [slurm] of the job says what to ask for; the job file is read now, later changes of it do not reach the "
+      "job.\n\nExample:\n  smlp submit examples/demo.toml --set slurm.time_limit=4:00:00 --dry-run");
+  command->callback([options] { submit(*options); });
+}
+
+}  // namespace smlp

@@ -1,0 +1,165 @@
+#include "commands/submit_check.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "commands/job_options.h"
+#include "core/clock.h"
+#include "core/error.h"
+#include "core/job_keys.h"
+#include "core/json_lines.h"
+#include "core/slurm_values.h"
+#include "launcher/mpi_launch.h"
+#include "launcher/run_history.h"
+#include "slurm/program.h"
+
+namespace smlp {
+
+namespace {
+
+constexpr double plan_seconds = 120;
+
+[[noreturn]] void refuse(const LoadedJob& job, const std::string& key, const std::string& reason) {
+  auto origin = origin_of(job, key);
+  if (origin == "default") origin = job.file.string();
+  throw Error(ExitCode::configuration, fmt::format("{}: {} = {} {}", origin, key, value_of(job.config, key), reason));
+}
+
+std::filesystem::path nearest_existing(std::filesystem::path folder) {
+  std::error_code error;
+  while (!std::filesystem::exists(folder, error) && folder.has_relative_path()) folder = folder.parent_path();
+  return folder;
+}
+
+// Of a checkpoint of this job.
+std::optional<double> checkpoint_bytes(const LoadedJob& job, std::vector<std::string>& notes) {
+  const TemporaryJob file(job.config);
+  const LaunchShape shape{.ranks = 1, .threads = job.config.cluster.threads};
+  const auto answer = run_program({find_worker().string(), "plan", "--job", file.path().string(), "--json"},
+                                  launch_environment(shape, count_cores(), {}), plan_seconds);
+  const auto plan = nlohmann::json::parse(answer.out, nullptr, false);
+  if (answer.code == 0 && plan.is_object()) {
+    if (const auto bytes = number_in(plan, "checkpoint_bytes")) return bytes;
+  }
+  const auto words = answer.failure.empty() ? answer.err.substr(0, answer.err.find('\n')) : answer.failure;
+  notes.push_back(fmt::format("the disk was not checked: the size of a checkpoint is not known ({})", words));
+  return std::nullopt;
+}
+
+}  // namespace
+
+void size_for_slurm(LoadedJob& job, std::int64_t ranks) {
+  auto& slurm = job.config.slurm;
+  auto& all = job.config.cluster.ranks;
+  if (slurm.nodes == 0) {
+    if (all % slurm.tasks_per_node != 0) {
+      refuse(job, "slurm.tasks_per_node",
+             fmt::format("does not divide cluster.ranks = {}: no number of nodes has so many; set slurm.nodes", all));
+    }
+    slurm.nodes = all / slurm.tasks_per_node;
+    set_origin(job, "slurm.nodes", "cluster.ranks / slurm.tasks_per_node");
+    return;
+  }
+  const auto wanted = slurm.nodes * slurm.tasks_per_node;
+  if (ranks != 0 && ranks != wanted) {
+    throw Error(ExitCode::usage,
+                fmt::format("--ranks {} does not fit slurm.nodes = {} x slurm.tasks_per_node = {}; leave --ranks out, or "
+                            "--set slurm.nodes=…",
+                            ranks, slurm.nodes, slurm.tasks_per_node));
+  }
+  if (wanted != all) set_origin(job, "cluster.ranks", "slurm.nodes x slurm.tasks_per_node");
+  all = wanted;
+}
+
+void check_time_limit(const LoadedJob& job, const MeasuredCosts& costs, std::int64_t warning_seconds) {
+  const auto limit = slurm_seconds(job.config.slurm.time_limit);
+  if (!limit) return;
+  if (*limit <= static_cast<double>(warning_seconds)) {
+    refuse(job, "slurm.time_limit",
+           fmt::format("leaves no time to compute: the warning to save comes {} s before its end; lengthen it or lower "
+                       "slurm.signal_seconds",
+                       warning_seconds));
+  }
+  const auto& checkpoint = job.config.checkpoint;
+  if (checkpoint.automatic) return;
+  double interval = checkpoint.every_seconds > 0 ? checkpoint.every_seconds : INFINITY;
+  if (checkpoint.every_steps > 0 && costs.step_seconds) {
+    interval = std::min(interval, static_cast<double>(checkpoint.every_steps) * *costs.step_seconds);
+  }
+  if (!std::isfinite(interval) || *limit >= 3 * interval) return;
+  refuse(job, "slurm.time_limit",
+         fmt::format("is too short for three checkpoints: one comes every {} and the job would save little of its work; "
+                     "lengthen it to {} at least, or save more often (checkpoint.every_steps, every_seconds)",
+                     duration_text(interval), duration_text(3 * interval)));
+}
+
+void check_disk(const LoadedJob& job, const RunDirectory& run, std::vector<std::string>& notes) {
+  const auto bytes = checkpoint_bytes(job, notes);
+  if (!bytes) return;
+  const auto folder = nearest_existing(run.root);
+  std::error_code error;
+  const auto space = std::filesystem::space(folder, error);
+  if (error) return notes.push_back(fmt::format("the disk of {} was not checked: {}", folder.string(), error.message()));
+  const auto kept = job.config.checkpoint.keep_last + (job.config.checkpoint.keep_best ? 1 : 0);
+  const auto there = std::min(static_cast<std::int64_t>(RunHistory(run).published_steps().size()), kept);
+  const double needed = *bytes * static_cast<double>(kept + 1 - there), free = static_cast<double>(space.available);
+  if (needed <= free) return;
+  refuse(job, "checkpoint.keep_last",
+         fmt::format("needs {:.3g} bytes more in {}: {} checkpoints kept and one being written, {:.3g} bytes each, {} of "
+                     "them there; {:.3g} bytes are free. Make room, keep fewer, or choose another --run-dir",
+                     needed, folder.string(), kept, *bytes, there, free));
+}
+
+void check_partition(const LoadedJob& job, const Controller& controller, std::vector<std::string>& notes) {
+  const auto& partition = job.config.slurm.partition;
+  if (partition.empty() || !Controller::present()) return;
+  switch (controller.partition_exists(partition)) {
+    case Presence::yes: return;
+    case Presence::unanswered:
+      notes.push_back(fmt::format("SLURM did not say whether there is a partition {}", partition));
+      return;
+    case Presence::no: {
+      const auto known = controller.partitions().value_or(std::vector<std::string>{});
+      refuse(job, "slurm.partition", known.empty() ? std::string("is not there: SLURM has no partition that you may see")
+                                                   : fmt::format("is not there; SLURM has {}", listed(known, "and")));
+    }
+  }
+}
+
+void check_writable(const RunDirectory& run) {
+  std::error_code error;
+  const auto folder = nearest_existing(run.root);
+  const auto fail = [&](const std::string& why) {
+    throw Error(ExitCode::io_failed, fmt::format("the run directory {} can't be written: {}; choose another --run-dir",
+                                                 run.root.string(), why));
+  };
+  if (!std::filesystem::is_directory(folder, error)) fail(fmt::format("{} is no folder", folder.string()));
+  if (access(folder.c_str(), W_OK | X_OK) != 0) fail(fmt::format("{}: {}", folder.string(), std::strerror(errno)));
+}
+
+void check_earlier_submission(const LoadedJob& job, const RunDirectory& run, const Controller& controller) {
+  std::string earlier;
+  read_json_lines(run.events(), [&](const nlohmann::json& line) {
+    if (text_in(line, "event") == "submitted") earlier = text_in(line, "job_id");
+  });
+  if (earlier.empty() || !job.config.slurm.dependency.empty()) return;
+  const auto answer = controller.state_of_job(earlier);
+  switch (answer.state) {
+    case JobState::pending:
+    case JobState::running:
+    case JobState::preempted:
+    case JobState::requeued:
+      throw Error(ExitCode::call_again,
+                  fmt::format("job {} of {} is {} still; `scancel {}` ends it, slurm.dependency = \"afterany:{}\" waits for it",
+                              earlier, run.root.string(), name_of(answer.state), earlier, earlier));
+    default: return;
+  }
+}
+
+}  // namespace smlp

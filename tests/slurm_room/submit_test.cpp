@@ -1,0 +1,207 @@
+// `smlp submit` from the job file to sbatch, with stand-ins for SLURM's programs and for the worker.
+#include <gmock/gmock.h>
+
+#include "core/files.h"
+#include "fake_programs.h"
+#include "tests/commands/command_line.h"
+
+namespace smlp {
+namespace {
+
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+using testing::SizeIs;
+
+class Submit : public test::CommandLine {
+ protected:
+  void SetUp() override {
+    test::CommandLine::SetUp();
+    if (place.empty()) return;
+    for (const char* name : {"SLURM_JOB_ID", "SBATCH_PARTITION"}) fakes.variables.unset(name);
+    counting_worker("1000");
+    fakes.says("sbatch", "4711\n");
+    fakes.says("sinfo", "batch\nurgent\n");
+    fakes.says("scontrol", "slurm_load_jobs error: Invalid job id specified\n", 1, true);
+  }
+  // A worker that knows what a checkpoint weighs, and nothing else.
+  void counting_worker(const std::string& bytes) {
+    write("plan.sh", "#!/bin/bash\n[ \"$1\" = plan ] && echo '{\"checkpoint_bytes\": " + bytes + "}'\n");
+    std::filesystem::permissions(place / "plan.sh", std::filesystem::perms::owner_all);
+  }
+  test::Answer submit(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), "submit");
+    return smlp(arguments, place / "plan.sh");
+  }
+  test::Answer submit_job(const std::vector<std::string>& settings, std::vector<std::string> more = {}) {
+    more.insert(more.begin(), "job.toml");
+    for (const auto& setting : settings) more.insert(more.end(), {"--set", setting});
+    return submit(more);
+  }
+  void expect_refusal(const test::Answer& answer, int code, const std::vector<std::string>& words) {
+    EXPECT_EQ(answer.code, code) << answer.out << answer.err;
+    for (const auto& part : words) EXPECT_THAT(answer.err, HasSubstr(part));
+    EXPECT_EQ(answer.err.find('\n') + 1, answer.err.size()) << "one sentence: " << answer.err;
+    EXPECT_EQ(answer.out, "");
+    for (const auto& call : fakes.calls()) EXPECT_THAT(call, Not(testing::StartsWith("sbatch")));
+  }
+  std::filesystem::path run_folder() const { return place / "runs/small"; }
+
+  test::FakePrograms fakes;
+};
+
+TEST_F(Submit, WritesWhatRunWouldReadAndHandsItToSbatch) {
+  const auto answer = submit_job({"slurm.nodes=2", "slurm.tasks_per_node=1", "cluster.spare_nodes=1"});
+  ASSERT_EQ(answer.code, 0) << answer.err;
+  const auto root = std::filesystem::canonical(run_folder()).string();
+  EXPECT_EQ(answer.out, "small: job 4711, 2 ranks on 2 nodes and 1 spare\nruns in " + root + "\n");
+  EXPECT_EQ(answer.err, "");
+  EXPECT_THAT(fakes.calls(), ElementsAre("sbatch|--parsable|" + root + "/submit.sh"));
+  EXPECT_THAT(test::contents(run_folder() / "submit.sh"),
+              AllOf(HasSubstr("#SBATCH --nodes=3\n"), HasSubstr("run '" + root + "/submit.toml' --run-dir '" + root + "'\n"),
+                    HasSubstr("cd -- '" + std::filesystem::canonical(place).string() + "'")));
+  EXPECT_THAT(test::contents(run_folder() / "submit.toml"),
+              AllOf(HasSubstr("\nranks = 2\n"), HasSubstr("vocabulary = 320\n"), HasSubstr("expert_ranks = 0\n")))
+      << "what follows from the number of ranks is left open: fewer may go on";
+  EXPECT_THAT(test::contents(run_folder() / "job.toml"), HasSubstr("expert_ranks = 2\n"));
+  EXPECT_TRUE(std::filesystem::is_directory(run_folder() / "logs"));
+  const auto event = nlohmann::json::parse(test::contents(run_folder() / "events.jsonl"));
+  EXPECT_EQ(event["event"], "submitted");
+  EXPECT_EQ(event["job_id"], "4711");
+
+  const auto facts = nlohmann::json::parse(submit_job({}, {"--json"}).out);
+  EXPECT_EQ(facts, (nlohmann::json{{"job_id", "4711"}, {"run_dir", root}, {"script", root + "/submit.sh"}}));
+}
+
+TEST_F(Submit, DryRunPrintsTheScriptAndTouchesNothing) {
+  fakes.variables.set("PATH", (fakes.place / "nothing").string());
+  const auto answer = submit_job({"slurm.partition=batch"}, {"--dry-run"});
+  ASSERT_EQ(answer.code, 0) << answer.err;
+  EXPECT_THAT(answer.out, testing::StartsWith("#!/bin/bash\n#SBATCH --job-name=small\n#SBATCH --nodes=2\n"));
+  EXPECT_EQ(answer.err, "");
+  EXPECT_FALSE(std::filesystem::exists(place / "runs"));
+  EXPECT_THAT(fakes.calls(), IsEmpty());
+  const auto facts = nlohmann::json::parse(submit_job({}, {"--dry-run", "--json"}).out);
+  EXPECT_TRUE(facts["job_id"].is_null());
+  EXPECT_THAT(facts["text"].get<std::string>(), testing::StartsWith("#!/bin/bash\n"));
+}
+
+TEST_F(Submit, NeedsSbatch) {
+  fakes.variables.set("PATH", (fakes.place / "nothing").string());
+  expect_refusal(submit_job({}), 69, {"there is no sbatch on PATH", "`smlp run`"});
+  EXPECT_FALSE(std::filesystem::exists(place / "runs"));
+}
+
+TEST_F(Submit, RefusesWhatTheQueueWouldWaitForInVain) {
+  expect_refusal(submit_job({"data.train=[\"absent\"]"}), 78, {"data.train", "absent"});
+  expect_refusal(submit_job({"slurm.nodes=3"}), 78,
+                 {"train.global_batch = 4 can't be shared out: 3 ranks x micro-batches of 2"});
+  expect_refusal(submit_job({"slurm.nodes=1", "slurm.tasks_per_node=2", "cluster.expert_ranks=4"}), 78,
+                 {"cluster.expert_ranks = 4 does not divide cluster.ranks = 2"});
+  expect_refusal(submit_job({"slurm.tasks_per_node=4"}), 78, {"slurm.tasks_per_node = 4 does not divide cluster.ranks = 2"});
+  expect_refusal(submit_job({"slurm.nodes=2"}, {"--ranks", "1"}), 64, {"--ranks 1 does not fit slurm.nodes = 2"});
+  expect_refusal(submit_job({"slurm.time_limit=2"}), 78, {"slurm.time_limit = \"2\" leaves no time to compute", "120 s"});
+  expect_refusal(submit_job({"slurm.time_limit=10", "checkpoint.every_seconds=300"}), 78,
+                 {"too short for three checkpoints: one comes every 5:00", "lengthen it to 15:00"});
+  expect_refusal(submit_job({"slurm.partition=night"}), 78,
+                 {"--set slurm.partition=night: slurm.partition = \"night\" is not there; SLURM has batch and urgent"});
+  expect_refusal(submit_job({"slurm.partition=\"a\\nb\""}), 78, {"slurm.partition", "a line break"});
+  expect_refusal(submit_job({}, {"--run-dir", "job.toml/below"}), 74, {"job.toml is no folder"});
+  expect_refusal(submit_job({}, {"--run-dir", "a\nb"}), 78, {"the run directory holds a line break"});
+  expect_refusal(submit_job({}, {"--accept-change", "model.widht"}), 78, {"model.widht"});
+  EXPECT_FALSE(std::filesystem::exists(place / "runs"));
+  EXPECT_FALSE(std::filesystem::exists(place / "a\nb"));
+}
+
+TEST_F(Submit, LooksForRoomForTheCheckpointsThatStay) {
+  counting_worker("4e17");
+  expect_refusal(submit_job({"checkpoint.keep_last=5"}), 78, {"checkpoint.keep_last = 5 needs 2.4e+18 bytes more",
+                                                              "5 checkpoints kept and one being written"});
+  write("plan.sh", "#!/bin/bash\necho 'no device; none' >&2\nexit 69\n");
+  const auto answer = submit_job({});
+  EXPECT_EQ(answer.code, 0);
+  EXPECT_THAT(answer.err, HasSubstr("the disk was not checked: the size of a checkpoint is not known (no device; none)"));
+}
+
+TEST_F(Submit, LearnsFromWhatTheRunHasCost) {
+  std::filesystem::create_directories(run_folder());
+  write("runs/small/metrics.jsonl", "{\"step\":1,\"step_seconds\":20.0}\n");
+  write("runs/small/events.jsonl", "{\"event\":\"checkpoint_published\",\"seconds\":30.5}\n");
+  expect_refusal(submit_job({"slurm.time_limit=30"}), 78, {"three checkpoints: one comes every 16:40"});
+  const auto answer = submit_job({"slurm.time_limit=60"}, {"--dry-run"});
+  EXPECT_THAT(answer.out, HasSubstr("--signal=B:USR1@182\n")) << "30 + 3 x 50.5, rounded up";
+  EXPECT_THAT(submit_job({"slurm.time_limit=60", "slurm.signal_seconds=300"}, {"--dry-run"}).out, HasSubstr("USR1@300\n"));
+}
+
+TEST_F(Submit, GoesOnWhereSlurmDoesNotSayWhetherThePartitionIsThere) {
+  fakes.says("sinfo", "Invalid something\n", 1, true);
+  const auto answer = submit_job({"slurm.partition=night"});
+  EXPECT_EQ(answer.code, 0);
+  EXPECT_THAT(answer.err, HasSubstr("SLURM did not say whether there is a partition night"));
+}
+
+TEST_F(Submit, TellsWhatSbatchSaid) {
+  fakes.says("sbatch", "sbatch: error: Batch job submission failed: Invalid account\n", 1, true);
+  const auto refused = submit_job({});
+  EXPECT_EQ(refused.code, 78);
+  EXPECT_THAT(refused.err, HasSubstr("the job was not submitted: sbatch: error: Batch job submission failed: Invalid account"));
+  fakes.says("sbatch", "sbatch: error: Batch job submission failed: Unable to contact slurm controller\n", 1, true);
+  EXPECT_EQ(submit_job({}).code, 69);
+  EXPECT_EQ(test::contents(run_folder() / "events.jsonl"), "");
+}
+
+TEST_F(Submit, OneLiveRunADirectory) {
+  ASSERT_EQ(submit_job({}).code, 0);
+  const auto calls = fakes.calls().size();
+  fakes.says("scontrol", "JobId=4711 JobName=small\n   JobState=PENDING Reason=Priority\n");
+  const auto waiting = submit_job({});
+  EXPECT_EQ(waiting.code, 75);
+  EXPECT_THAT(waiting.err, AllOf(HasSubstr("job 4711 of "), HasSubstr("is pending still"), HasSubstr("afterany:4711")));
+  EXPECT_EQ(submit_job({"slurm.dependency=afterany:4711"}).code, 0) << "it waits for the other";
+  fakes.says("scontrol", "JobId=4711 JobName=small\n   JobState=CANCELLED Reason=None\n");
+  EXPECT_EQ(submit_job({}).code, 0);
+  EXPECT_THAT(fakes.calls(), SizeIs(calls + 4));
+
+  const auto lock = FileLock::try_lock(run_folder() / "lock", FileLock::Kind::exclusive);
+  ASSERT_TRUE(lock.held());
+  const auto live = submit_job({});
+  EXPECT_EQ(live.code, 75);
+  EXPECT_THAT(live.err, HasSubstr("is in use by"));
+}
+
+TEST_F(Submit, AChangedJobIsRefusedLikeByRun) {
+  std::filesystem::create_directories(run_folder());
+  write("runs/small/script", "* * steps 2\n* * checkpoint\n");
+  ASSERT_EQ(smlp({"run", "job.toml"}, fake_worker()).code, 0);
+  expect_refusal(submit_job({"seed=2"}), 78, {"seed = 2, but the run has 1"});
+  EXPECT_EQ(submit_job({"seed=2"}, {"--accept-change", "seed"}).code, 0);
+  EXPECT_THAT(test::contents(run_folder() / "submit.sh"), HasSubstr("'--accept-change' 'seed'\n"));
+}
+
+// The script is run as SLURM would run it, by a bash: what it starts is the real `smlp run`.
+TEST_F(Submit, AHostileNameTrainsInTheFolderOfThatNameAndExecutesNothing) {
+  fakes.program("sbatch", "cd / && bash \"${@: -1}\" > '" + (place / "job.log").string() + "' 2>&1; echo \"4711 $?\" | cut -d' ' -f1");
+  for (const std::string name : {"$(touch canary)", "a 'b' \"c\"; touch canary #", "-x `touch canary`", "100%j"}) {
+    SCOPED_TRACE(name);
+    const auto folder = place / "runs" / name;
+    std::filesystem::create_directories(folder);
+    std::ofstream(folder / "script") << "* * steps 2\n";
+    std::ofstream(place / "worker.sh") << "#!/bin/bash\nif [ \"$1\" = plan ]; then echo '{\"checkpoint_bytes\": 1}'; else exec "
+                                       << fake_worker() << " \"$@\"; fi\n";
+    std::filesystem::permissions(place / "worker.sh", std::filesystem::perms::owner_all);
+    const auto text = test::contents(place / "job.toml");
+    write("hostile.toml", "name = '''" + name + "'''\n" + text.substr(text.find('\n') + 1));
+    const auto answer = smlp({"submit", "hostile.toml"}, place / "worker.sh");
+    ASSERT_EQ(answer.code, 0) << answer.err;
+    EXPECT_THAT(test::contents(place / "job.log"), HasSubstr("step 2/50"));
+    EXPECT_TRUE(std::filesystem::exists(folder / "attempts.jsonl"));
+    for (const auto& where : {place, folder, std::filesystem::path("/")}) {
+      EXPECT_FALSE(std::filesystem::exists(where / "canary")) << where;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace smlp
