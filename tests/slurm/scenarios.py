@@ -19,7 +19,7 @@ partition = "batch"
 setup = ["export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"]
 extra = {extra}
 """
-DEFAULTS = {**harness.DEFAULTS, "steps": 600, "every": 50, "nodes": 4, "spare_nodes": 0, "time_limit": "00:30:00",
+DEFAULTS = {**harness.DEFAULTS, "steps": 600, "every": 100, "nodes": 4, "spare_nodes": 0, "time_limit": "00:30:00",
             "extra": ["--exclusive"]}
 HANG_BOUND = 15 + 10  # the job's hang_floor_seconds, which its learned limits do not pass, and what may be added to it
 
@@ -119,11 +119,14 @@ class Stage(harness.Place):
         harness.smlp("checkpoint", "diff", self.undisturbed(steps) / checkpoint(steps),
                      self.path / run / checkpoint(steps))
 
-    def loss_is_as_undisturbed(self, tolerance, run="run", steps=DEFAULTS["steps"]):
-        """For another layout: the last step's loss is the undisturbed run's but for rounding."""
-        ours = [line["loss"] for line in self.steps(run) if line["step"] == steps][-1]
-        theirs = [line["loss"] for line in self.steps(self.undisturbed(steps, "f64")) if line["step"] == steps][-1]
-        assert abs(ours - theirs) < tolerance, (ours, theirs)
+    def loss_is_as_undisturbed(self, attempt, run="run", steps=DEFAULTS["steps"]):
+        """For another layout: the losses are the undisturbed run's but for rounding, which in the long run turns a
+        token's choice of expert now and then."""
+        ours = {line["step"]: line["loss"] for line in self.steps(run) if line["attempt"] == attempt}
+        theirs = {line["step"]: line["loss"] for line in self.steps(self.undisturbed(steps, "f64"))}
+        for step in sorted(ours)[:5]:
+            assert abs(ours[step] - theirs[step]) < 1e-9, (step, ours[step], theirs[step])
+        assert abs(ours[steps] - theirs[steps]) < 0.02, (ours[steps], theirs[steps])
 
     def undisturbed(self, steps, precision="f32"):
         key = (steps, precision)
