@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "commands/commands.h"
+#include "commands/usage.h"
 #include "core/error.h"
 #include "data/bpe_trainer.h"
 #include "data/prepare.h"
@@ -222,6 +223,8 @@ void decode_input(const Tokenizer& tokenizer, bool whole) {
     write_out(tokenizer.decode(parse_ids(line, ++number)) + '\n');
 }
 
+constexpr std::int64_t most_threads = 4096;
+
 void add_prepare(CLI::App& data) {
   const auto settings = std::make_shared<PrepareSettings>();
   const auto json = std::make_shared<bool>(false);
@@ -235,13 +238,16 @@ void add_prepare(CLI::App& data) {
       ->required();
   command
       ->add_option("--output", settings->output, "prefix: PREFIX.bin, PREFIX.idx and PREFIX.json are written")
-      ->required();
+      ->required()
+      ->check(not_empty());
   command->add_option("--valid-output", settings->valid_output,
                       "prefix for validation data held back from the output");
   command->add_option(
       "--valid-share", settings->valid_share,
       "its share of the text: the end of a single document, else documents chosen by a hash of their text");
-  command->add_option("--threads", settings->threads, "that encode at once; 0: one a core");
+  command->add_option("--threads", settings->threads, "that encode at once; 0: one a core")
+      ->check(whole_number(0, most_threads))
+      ->type_name("N");
   command->add_flag("--json", *json, "one JSON document: documents, tokens, bytes");
   command->footer(
       "Example:\n  smlp data prepare --input books/ --tokenizer data/bpe --output data/train \\\n"
@@ -258,8 +264,12 @@ void add_trainer(CLI::App& data) {
       ->add_option("--vocabulary", settings->vocabulary,
                    "tokens in all: 256 bytes, the merges, <|endoftext|>")
       ->required();
-  command->add_option("--output", settings->output, "folder for vocab.json and merges.txt")->required();
-  command->add_option("--threads", settings->threads, "that count words at once; 0: one a core");
+  command->add_option("--output", settings->output, "folder for vocab.json and merges.txt")
+      ->required()
+      ->check(not_empty());
+  command->add_option("--threads", settings->threads, "that count words at once; 0: one a core")
+      ->check(whole_number(0, most_threads))
+      ->type_name("N");
   command->add_flag("--json", *json, "one JSON document: vocabulary, merges, bytes");
   command->footer("Example:\n  smlp data train-tokenizer --input books/ --vocabulary 4096 --output data/bpe");
   command->callback([settings, json] { run_trainer(*settings, *json); });

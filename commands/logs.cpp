@@ -64,7 +64,11 @@ std::string ranks_with_logs(const RunDirectory& run, int attempt) {
 
 void show_logs(const LogOptions& options) {
   const RunDirectory run{options.run};
-  int attempt = options.attempt > 0 ? options.attempt : newest_attempt(run);
+  const int newest = newest_attempt(run);
+  int attempt = options.attempt > 0 ? options.attempt : newest;
+  if (attempt > newest && newest > 0) {
+    throw Error(ExitCode::configuration, fmt::format("{} has no attempt {}; the newest is {}", options.run, attempt, newest));
+  }
   if (attempt == 0) {
     throw Error(ExitCode::configuration, fmt::format("{} holds no logs: it is no run directory, or nothing was started "
                                                      "there yet", options.run));

@@ -38,6 +38,13 @@ std::string did_you_mean(const std::string& word, const std::vector<std::string>
   return near.empty() ? "" : fmt::format("; did you mean {}?", near);
 }
 
+// A sentence when the word is an option that the command does not have, else "".
+std::string unknown_option(const CLI::App& place, const std::string& path, const std::string& word) {
+  const auto name = word.substr(0, word.find('='));
+  if (!name.starts_with("--") || name.size() < 3 || place.get_option_no_throw(name) != nullptr) return "";
+  return fmt::format("`{}` has no option {}{}", path, name, did_you_mean(name, option_names(place)));
+}
+
 template <class T>
 std::optional<T> parsed(const std::string& text) {
   T value{};
@@ -73,7 +80,10 @@ std::string usage_sentence(const CLI::App& app, const CLI::ParseError& error, in
   for (; at < argc; ++at) {
     const std::string word = argv[at];
     if (command_names(*place).empty()) break;
-    if (word.starts_with("-")) continue;
+    if (word.starts_with("-")) {
+      if (const auto sentence = unknown_option(*place, path, word); !sentence.empty()) return sentence;
+      continue;
+    }
     const auto* command = find_command(*place, word);
     if (command == nullptr) {
       return fmt::format("there is no command '{} {}'{}", path, word, did_you_mean(word, command_names(*place)));
@@ -86,9 +96,7 @@ std::string usage_sentence(const CLI::App& app, const CLI::ParseError& error, in
     return fmt::format("`{}` needs a command: {}; {}", path, fmt::join(command_names(*place), ", "), help);
   }
   for (; at < argc; ++at) {
-    const std::string word = argv[at], name = word.substr(0, word.find('='));
-    if (!name.starts_with("--") || name.size() < 3 || place->get_option_no_throw(name) != nullptr) continue;
-    return fmt::format("`{}` has no option {}{}", path, name, did_you_mean(name, option_names(*place)));
+    if (const auto sentence = unknown_option(*place, path, argv[at]); !sentence.empty()) return sentence;
   }
   return fmt::format("{}: {}; {}", path, error.what(), help);
 }

@@ -34,6 +34,8 @@ TEST_F(Usage, WrongCommandLinesGetOneSentenceAndCode64) {
       {{"rnu"}, "there is no command 'smlp rnu'; did you mean run?"},
       {{"config", "shwo", "x"}, "there is no command 'smlp config shwo'; did you mean show?"},
       {{}, "`smlp` needs a command"},
+      {{"--vresion"}, "`smlp` has no option --vresion; did you mean --version?"},
+      {{"--set", "a=1", "run", "job.toml"}, "`smlp` has no option --set"},
       {{"config"}, "`smlp config` needs a command: show, check, keys"},
       {{"run"}, "JOB is required"},
       {{"run", "job.toml", "--rank", "2"}, "no option --rank; did you mean --ranks?"},
@@ -69,6 +71,9 @@ TEST_F(Usage, ValuesOfOptionsAreBounded) {
       {"run", "job.toml", "--ranks", "1e1"},
       {"logs", "run", "--rank", "99999999999"},
       {"logs", "run", "--attempt", "0"},
+      {"data", "prepare", "--input", "x", "--tokenizer", "bytes", "--output", "y", "--threads", "-1"},
+      {"data", "prepare", "--input", "x", "--tokenizer", "bytes", "--output", "y", "--threads", "9999999"},
+      {"data", "train-tokenizer", "--input", "x", "--vocabulary", "300", "--output", "y", "--threads", "9999999"},
   };
   for (const auto& words : table) {
     const auto answer = smlp(words, talking_worker(0));
@@ -77,6 +82,20 @@ TEST_F(Usage, ValuesOfOptionsAreBounded) {
     EXPECT_THAT(answer.err, AllOf(HasSubstr(option + ": '" + words.back() + "' is not a"), HasSubstr(" from "))) << option;
     EXPECT_LT(answer.err.size(), 160u) << answer.err;
   }
+}
+
+// Files called .bin and .idx were written for an empty prefix.
+TEST_F(Usage, AnEmptyOutputIsRefused) {
+  write("text.txt", "text");
+  for (const std::vector<std::string>& words : {std::vector<std::string>{"data", "prepare", "--tokenizer", "bytes"},
+                                                {"data", "train-tokenizer", "--vocabulary", "300"}}) {
+    auto command = words;
+    command.insert(command.end(), {"--input", "text.txt", "--output", ""});
+    const auto answer = smlp(command);
+    EXPECT_EQ(answer.code, 64) << answer.err;
+    EXPECT_THAT(answer.err, HasSubstr("--output: it is empty"));
+  }
+  EXPECT_FALSE(std::filesystem::exists(place / ".bin"));
 }
 
 TEST_F(Usage, TellsItsVersion) {

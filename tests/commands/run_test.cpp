@@ -160,6 +160,9 @@ TEST_F(Run, LogsAreShownByRankAndFollowedThroughRestarts) {
   const auto absent = smlp({"logs", "runs/small", "--rank", "5"});
   EXPECT_EQ(absent.code, 78);
   EXPECT_THAT(absent.err, HasSubstr("there are ranks 0 to 1"));
+  const auto later = smlp({"logs", "runs/small", "--attempt", "9"});
+  EXPECT_EQ(later.code, 78);
+  EXPECT_THAT(later.err, HasSubstr("has no attempt 9; the newest is 2"));
   EXPECT_EQ(smlp({"logs", "nowhere"}).code, 78);
 }
 
