@@ -62,7 +62,7 @@ TEST_F(Folder, WritingReplacesTheWholeFile) {
   write_atomically(file, "again");
   EXPECT_EQ(read_text(file), "again");
   append_line(file, "more");
-  EXPECT_EQ(read_text(file), "againmore\n");
+  EXPECT_EQ(read_text(file), "again\nmore\n") << "a line cut off by a death swallowed the next";
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(path), {}), 1) << "a temporary file was left";
 }
 
