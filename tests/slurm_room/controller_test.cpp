@@ -197,6 +197,8 @@ TEST_F(ControllerAsks, ToSubmitWithEveryArgumentIntact) {
   EXPECT_THAT(controller.submit(script).words, HasSubstr("named no job id, but said: Submitted, somehow"));
   fakes.says("sbatch", "");
   EXPECT_FALSE(controller.submit(script).job_id);
+  controller.submit("-x.sh");
+  EXPECT_EQ(fakes.calls().back(), "sbatch|--parsable|./-x.sh") << "no option";
 }
 
 TEST_F(ControllerAsks, ASubmissionOnceAndSaysThatItMayHaveBeenHeard) {
