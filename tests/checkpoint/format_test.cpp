@@ -7,8 +7,10 @@
 
 #include "checkpoint/boxes.h"
 #include "checkpoint/digest.h"
+#include "checkpoint/disk.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/names.h"
+#include "checkpoint/sparse_bytes.h"
 #include "core/error.h"
 #include "tests/checkpoint/sample.h"
 
@@ -148,6 +150,44 @@ TEST(Manifest, RefusesWhatContradictsItself) {
             "the pieces of rank-0000.h5 go beyond its end");
   EXPECT_EQ(refused([](Manifest& m) { m.tensors.erase(m.tensors.begin()); }),
             "rank-0000.h5 holds a piece of a, which is not listed");
+}
+
+TEST(Manifest, IsNotTakenForASidecarNorTheOtherWayRound) {
+  const auto complaint = [](auto parse) -> std::string {
+    try {
+      parse();
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(complaint([] { parse_sidecar(to_text(small_manifest())); }), "it is not a smlp shard");
+  EXPECT_EQ(complaint([] { parse_manifest(to_text(Sidecar{})); }), "it is not a smlp checkpoint");
+}
+
+TEST(SparseBytes, HolesAreZeros) {
+  SparseBytes bytes;
+  bytes.write(10000, std::as_bytes(std::span("x", 1)));
+  std::vector<std::byte> read(10001, std::byte{7});
+  bytes.read(0, read);
+  EXPECT_EQ(read.back(), std::byte{'x'});
+  read.pop_back();
+  EXPECT_EQ(read, std::vector<std::byte>(10000));
+}
+
+TEST(DiskFile, SaysThatAFileIsCutOff) {
+  const Scratch scratch;
+  write_file(scratch.path() / "file", "0123456789");
+  std::vector<std::byte> bytes(8);
+  const auto file = DiskFile::open(scratch.path() / "file");
+  EXPECT_NO_THROW(file.read_at(bytes, 2));
+  try {
+    file.read_at(bytes, 3);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::bad_data);
+    EXPECT_NE(std::string(error.what()).find("file ends at byte 10: it was cut off"), std::string::npos) << error.what();
+  }
 }
 
 TEST(Names, PublishedTemporaryAndAside) {

@@ -71,7 +71,7 @@ TEST_F(Outsider, SeesShapesTypesAndTheRunState) {
     EXPECT_NE(head.find(text), std::string::npos) << text << "\n" << head;
   }
   const auto shard = run(fmt::format("h5dump -A {}", (path / "rank-0001.h5").string()));
-  for (const auto* text : {"\"offset\"", "\"shape\"", "blocks.1.experts.in.weight@60"}) {
+  for (const auto* text : {"\"offset\"", "\"shape\"", "\"bf16\"", "blocks.1.experts.in.weight@60"}) {
     EXPECT_NE(shard.find(text), std::string::npos) << text << "\n" << shard;
   }
 }

@@ -2,7 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <iterator>
 
+#include "checkpoint/reader.h"
 #include "core/error.h"
 #include "tests/checkpoint/sample.h"
 
@@ -53,6 +55,32 @@ TEST(Reshard, FourToTwoToEightToOneKeepsEveryDigest) {
     EXPECT_TRUE(diff_checkpoints(path, next).empty()) << ranks;
     path = next;
   }
+}
+
+// The usual limit is 1024 files a process; a cluster has more ranks than that.
+TEST(Load, FewFilesAreOpenHoweverManyRanksWrote) {
+  const Scratch scratch;
+  constexpr int ranks = 80;
+  const std::vector<SampleTensor> tensors = {{"flat", {ranks}, DType::f32, Spread::flat}};
+  ASSERT_TRUE(save(options_for(scratch.path(), ranks), 5, tensors).published);
+  const auto open_files = [] {
+    const fs::directory_iterator files("/proc/self/fd");
+    return std::distance(fs::begin(files), fs::end(files));
+  };
+  const auto before = open_files();
+  CheckpointReader reader(step_path(scratch.path(), 5));
+  std::int64_t elements = 0;
+  const auto most = before + 70;
+  reader.read(reader.tensor("flat"), 0, ranks, [&](std::int64_t, std::span<const std::byte> bytes) {
+    elements += std::ssize(bytes) / 4;
+    EXPECT_LT(open_files(), most);
+  });
+  EXPECT_EQ(elements, ranks);
+}
+
+TEST(Load, TheDigestOfAllDependsOnWhichTensorIsWhich) {
+  EXPECT_NE(digest_all({{"a", "00"}, {"b", "11"}}), digest_all({{"a", "11"}, {"b", "00"}}));
+  EXPECT_NE(digest_all({{"a", "00"}}), digest_all({{"b", "00"}}));
 }
 
 TEST(Load, WholeTensorsWithoutALayout) {

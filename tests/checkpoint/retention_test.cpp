@@ -85,6 +85,7 @@ TEST(Retention, KeepsTheBestWhateverItsAge) {
   auto options = options_for(scratch.path(), 1);
   options.keep_last = 1;
   options.keep_best = true;
+  publish_with_loss(options, 5, std::numeric_limits<double>::quiet_NaN());
   publish_with_loss(options, 10, 5.0);
   publish_with_loss(options, 20, 3.0);
   expect_published(options, 25);  // no evaluation at that step
@@ -102,6 +103,30 @@ TEST(Retention, KeepsTheBestWhateverItsAge) {
   options.keep_best = false;
   expect_published(options, 80);
   EXPECT_EQ(steps_in(scratch.path()), (Steps{80}));
+}
+
+namespace {
+fs::path looked_at;
+int removals = 0, halves_seen = 0;
+void look_for_halves(const char* operation) {
+  if (!std::string_view(operation).starts_with("remove")) return;
+  ++removals;
+  for (const auto& one : list_checkpoints(looked_at, false)) halves_seen += one.valid ? 0 : 1;
+}
+}  // namespace
+
+TEST(Retention, AnOldOneGoesAllAtOnce) {
+  const Scratch scratch;
+  auto options = options_for(scratch.path(), 1);
+  options.keep_last = 1;
+  expect_published(options, 10);
+  looked_at = scratch.path();
+  fault_point = &look_for_halves;
+  expect_published(options, 20);
+  fault_point = nullptr;
+  EXPECT_GE(removals, 4);  // a shard, whole.h5, the manifest, the folder
+  EXPECT_EQ(halves_seen, 0);
+  EXPECT_EQ(steps_in(scratch.path()), (Steps{20}));
 }
 
 TEST(Retention, TheBestIsOneThatHolds) {

@@ -286,6 +286,7 @@ TEST(Publish, RefusesADamagedSidecarOrShard) {
     writer.publish();
     writer.wait();
     EXPECT_EQ(writer.state(), State::failed);
+    EXPECT_EQ(names_in(scratch.path()), std::vector<std::string>{"ATTEMPT"});  // at once: the disk may be full
     return writer.failure();
   };
   EXPECT_NE(failure([](const fs::path& f) { flip_bit(f / "rank-0000.json", 1000); }).find("was changed"),
@@ -297,6 +298,59 @@ TEST(Publish, RefusesADamagedSidecarOrShard) {
   EXPECT_NE(
       failure([](const fs::path& f) { fs::remove(f / "rank-0000.h5"); }).find("rank-0000.h5 did not show up"),
       std::string::npos);
+}
+
+// Whole and sound, but not written for this save.
+TEST(Publish, RefusesTheSidecarOfAnother) {
+  const auto failure = [](auto change) {
+    const Scratch scratch;
+    SampleRank memory(0, 1);
+    CheckpointWriter writer(options_for(scratch.path(), 1));
+    writer.begin(memory.backend(), memory.pieces(), sample_state(4));
+    writer.wait();
+    const auto path = scratch.path() / "step-00000004.attempt-0001.tmp" / "rank-0000.json";
+    auto sidecar = parse_sidecar(read_text(path));
+    change(sidecar);
+    write_atomically(path, to_text(sidecar));
+    writer.publish();
+    writer.wait();
+    return writer.failure();
+  };
+  EXPECT_EQ(failure([](Sidecar&) {}), "");
+  const auto belongs = [&](auto change, const std::string& to) {
+    const auto sentence = failure(change);
+    EXPECT_NE(sentence.find("rank-0000.json does not hold: it belongs to " + to), std::string::npos) << sentence;
+  };
+  belongs([](Sidecar& s) { s.attempt = 2; }, "rank 0 of 1, step 4, attempt 2");
+  belongs([](Sidecar& s) { s.step = 3; }, "rank 0 of 1, step 3, attempt 1");
+  belongs([](Sidecar& s) { s.rank = 1; }, "rank 1 of 1, step 4, attempt 1");
+  belongs([](Sidecar& s) { s.ranks = 2; }, "rank 0 of 2, step 4, attempt 1");
+  belongs([](Sidecar& s) { s.shard.file = "rank-0001.h5"; }, "rank 0 of 1, step 4, attempt 1");
+}
+
+namespace {
+fs::path old_sidecar;
+bool there_when_a_file_was_created = false;
+void look_for_the_old_sidecar(const char* operation) {
+  if (operation == std::string_view("create file")) there_when_a_file_was_created |= fs::exists(old_sidecar);
+}
+}  // namespace
+
+// Else rank 0 could take it for word of the shard that is only now being written.
+TEST(Writer, AnOldSidecarIsGoneBeforeTheShardIsWritten) {
+  const Scratch scratch;
+  const auto folder = scratch.path() / "step-00000004.attempt-0001.tmp";
+  fs::create_directory(folder);
+  old_sidecar = folder / "rank-0000.json";
+  write_atomically(old_sidecar, "of a failed save");
+  SampleRank memory(0, 1);
+  CheckpointWriter writer(options_for(scratch.path(), 1));
+  fault_point = &look_for_the_old_sidecar;
+  writer.begin(memory.backend(), memory.pieces(), sample_state(4));
+  writer.wait();
+  fault_point = nullptr;
+  EXPECT_EQ(writer.state(), State::written) << writer.failure();
+  EXPECT_FALSE(there_when_a_file_was_created);
 }
 
 // A large tensor's frame and data lie in one file without a gap, in blocks, wherever they fall.
@@ -321,7 +375,10 @@ TEST(Writer, SizesAroundTheBlockAndTheAlignment) {
       EXPECT_TRUE(aligned || piece.count * 4 < (64 << 10)) << piece.tensor;
     }
   }
-  EXPECT_LT(verify_checkpoint(path).bytes, data + data / 20);
+  std::int64_t on_disk = 0;
+  for (const auto& entry : fs::directory_iterator(path)) on_disk += static_cast<std::int64_t>(entry.file_size());
+  EXPECT_EQ(verify_checkpoint(path).bytes, on_disk);
+  EXPECT_LT(on_disk, data + data / 20);
 }
 
 }  // namespace smlp::test
