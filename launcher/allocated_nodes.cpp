@@ -14,6 +14,7 @@
 #include "launcher/mpi_launch.h"
 #include "launcher/node_probe.h"
 #include "launcher/preflight.h"
+#include "launcher/run_history.h"
 #include "slurm/host_list.h"
 #include "slurm/program.h"
 #include "slurm/steps.h"
@@ -28,6 +29,21 @@ std::int64_t ranks_a_node(const JobConfig& job, const Allocation& allocation) {
   if (job.slurm.nodes > 0) return job.slurm.tasks_per_node;
   const auto nodes = static_cast<std::int64_t>(allocation.nodes.size()) - job.cluster.spare_nodes;
   return std::max<std::int64_t>(1, job.cluster.ranks / std::max<std::int64_t>(1, nodes));
+}
+
+// Room for two more checkpoints like the newest: one being written beside one that is not yet let go.
+std::int64_t bytes_needed(const RunDirectory& run) {
+  const RunHistory history(run);
+  const auto newest = history.newest_step();
+  if (!newest) return 0;
+  std::int64_t bytes = 0;
+  std::error_code gone;
+  const auto folder = run.checkpoints() / fmt::format("step-{:08}", *newest);
+  for (const auto& file : std::filesystem::directory_iterator(folder, gone)) {
+    const auto size = file.file_size(gone);
+    if (!gone) bytes += static_cast<std::int64_t>(size);
+  }
+  return 2 * bytes;
 }
 
 std::string chosen_starter(const JobConfig& job, const Controller& controller) {
@@ -59,7 +75,7 @@ std::vector<std::string> AllocatedNodes::answering(std::vector<std::string>& not
     }
   }
   const auto answers = probe_nodes(asked, worker_, run_, job_.cluster.preflight_seconds);
-  for (const auto& verdict : judge(answers, job_, {.ranks_per_node = ranks_per_node_})) {
+  for (const auto& verdict : judge(answers, job_, {.ranks_per_node = ranks_per_node_, .free_bytes = bytes_needed(run_)})) {
     notes.insert(notes.end(), verdict.sentences.begin(), verdict.sentences.end());
     if (verdict.fit) fit.push_back(verdict.node);
   }
@@ -75,18 +91,41 @@ Choice AllocatedNodes::choose() {
                                  allocation_.nodes.size(), job_.cluster.min_nodes);
     return choice;
   }
-  nodes.resize(static_cast<std::size_t>(std::min(fit, nodes_wanted_)));
-  const auto ranks = static_cast<std::int64_t>(nodes.size()) * ranks_per_node_;
-  choice.layout = Layout{.ranks = ranks,
-                         .threads = job_.cluster.threads,
-                         .expert_ranks = expert_ranks_on(job_, ranks),
-                         .nodes = nodes,
-                         .starter = starter_};
-  if (fit < nodes_wanted_) {
-    choice.notes.push_back(fmt::format("{} nodes are fit where {} are wanted: going on with {} ranks", fit, nodes_wanted_,
-                                       ranks));
+  if (job_.cluster.exchange_check) leave_out_slow_links(nodes, choice.notes);
+  nodes.resize(std::min(nodes.size(), static_cast<std::size_t>(nodes_wanted_)));
+  choice.layout = layout_on(nodes);
+  if (static_cast<std::int64_t>(nodes.size()) < nodes_wanted_) {
+    choice.notes.push_back(fmt::format("{} nodes are fit where {} are wanted: going on with {} ranks", nodes.size(),
+                                       nodes_wanted_, choice.layout->ranks));
   }
   return choice;
+}
+
+Layout AllocatedNodes::layout_on(const std::vector<std::string>& nodes) const {
+  const auto ranks = static_cast<std::int64_t>(nodes.size()) * ranks_per_node_;
+  return {.ranks = ranks,
+          .threads = job_.cluster.threads,
+          .expert_ranks = expert_ranks_on(job_, ranks),
+          .nodes = nodes,
+          .starter = starter_};
+}
+
+// Spare nodes take part: they are measured too, and may take the place of a slow one.
+void AllocatedNodes::leave_out_slow_links(std::vector<std::string>& nodes, std::vector<std::string>& notes) {
+  const auto trial = start(layout_on(nodes), {worker_.string(), "preflight", "--exchange"}, {});
+  const auto reply = run_program(trial.command, trial.environment, job_.cluster.preflight_seconds);
+  const auto verdict = judge_exchange(closing_line(reply.out), job_);
+  notes.insert(notes.end(), verdict.sentences.begin(), verdict.sentences.end());
+  if (!verdict.failure.empty()) {
+    notes.push_back(fmt::format("the exchange between nodes could not be judged: {}",
+                                reply.failure.empty() ? verdict.failure : reply.failure));
+  }
+  if (job_.cluster.slow_nodes != "exclude") return;
+  const auto slow = [&](const std::string& node) {
+    return std::find(verdict.slow_nodes.begin(), verdict.slow_nodes.end(), node) != verdict.slow_nodes.end();
+  };
+  const auto kept = std::stable_partition(nodes.begin(), nodes.end(), [&](const auto& node) { return !slow(node); });
+  if (std::distance(nodes.begin(), kept) >= job_.cluster.min_nodes) nodes.erase(kept, nodes.end());
 }
 
 ProcessStart AllocatedNodes::start(const Layout& layout, const std::vector<std::string>& program,
@@ -152,6 +191,7 @@ Handover AllocatedNodes::hand_over(Leaving leaving, std::int64_t failures) {
   }
   const auto answer = controller_.state_of_job(allocation_.job_id);
   if (answer.state == JobState::cancelled) return {.again = false, .words = "the job was cancelled"};
+  if (answer.state == JobState::requeued) return {.again = true, .words = "SLURM has requeued the job by itself"};
   const auto requeue = controller_.requeue(allocation_.job_id);
   if (requeue.done) return {.again = true, .words = fmt::format("job {} is requeued", allocation_.job_id)};
   return {.again = false,

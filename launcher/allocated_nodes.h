@@ -23,6 +23,8 @@ class AllocatedNodes final : public Cluster {
 
  private:
   std::vector<std::string> answering(std::vector<std::string>& notes) const;
+  Layout layout_on(const std::vector<std::string>& nodes) const;
+  void leave_out_slow_links(std::vector<std::string>& nodes, std::vector<std::string>& notes);
   void pass_over_earlier_steps();
 
   JobConfig job_;

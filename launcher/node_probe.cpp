@@ -9,8 +9,6 @@
 
 namespace smlp {
 
-namespace {
-
 std::string closing_line(const std::string& text) {
   const auto end = text.find_last_not_of("\r\n");
   if (end == std::string::npos) return "";
@@ -18,8 +16,10 @@ std::string closing_line(const std::string& text) {
   return text.substr(start == std::string::npos ? 0 : start + 1, end - (start == std::string::npos ? -1 : start));
 }
 
+namespace {
+
 void probe(ProbeAnswer& answer, const std::filesystem::path& worker, const RunDirectory& run, double seconds) {
-  const auto reply = run_program({"srun", "--overlap", "--mpi=none", "--nodes=1", "--ntasks=1", "--input=none",
+  const auto reply = run_program({"srun", "--overlap", "--mpi=none", "--cpu-bind=none", "--nodes=1", "--ntasks=1", "--input=none",
                                   "--nodelist=" + answer.node, fmt::format("--immediate={:.0f}", seconds), worker.string(),
                                   "preflight", "--run-dir", run.root.string(), "--job", run.job().string()},
                                  own_environment(), seconds);

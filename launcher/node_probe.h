@@ -14,4 +14,7 @@ namespace smlp {
 std::vector<ProbeAnswer> probe_nodes(const std::vector<std::string>& nodes, const std::filesystem::path& worker,
                                      const RunDirectory& run, double seconds);
 
+// The last line that is not empty, without its end; mpirun and srun may say something before it.
+std::string closing_line(const std::string& text);
+
 }  // namespace smlp
