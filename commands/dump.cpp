@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "commands/commands.h"
 #include "commands/live_run.h"
@@ -111,10 +112,12 @@ void dump(const AskOptions& options) {
     return !entry.second.value("answered", false) || number_in(entry.second, "seconds").value_or(0) > stuck_seconds;
   };
   if (std::none_of(ranks.begin(), ranks.end(), stuck)) return;  // marks of ranks that move are of different moments
+  // Of ranks with the same mark, one that does not answer holds up the others.
   const auto mark = [](const auto& entry) { return integer_in(entry.second, "progress").value_or(0); };
+  const auto place = [&](const auto& entry) { return std::pair(mark(entry), entry.second.value("answered", false)); };
   const auto [least, most] = std::minmax_element(ranks.begin(), ranks.end(),
-                                                 [&](const auto& a, const auto& b) { return mark(a) < mark(b); });
-  if (!ranks.empty() && mark(*least) < mark(*most)) {
+                                                 [&](const auto& a, const auto& b) { return place(a) < place(b); });
+  if (place(*least) < place(*most)) {
     fmt::print("rank {} is behind: {} marks after rank {}\n", least->first, mark(*most) - mark(*least), most->first);
   }
 }

@@ -85,6 +85,12 @@ class Place:
         return self
 
     def __exit__(self, *_):
+        # What a failed test left running would write on, and hide why it failed.
+        deadline = time.monotonic() + 10
+        while (left := processes_of(self.path)) and time.monotonic() < deadline:
+            for pid in left:
+                kill(pid)
+            time.sleep(0.05)
         self.folder.cleanup()
 
     def job(self, **changes):

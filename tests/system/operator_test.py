@@ -14,12 +14,14 @@ import harness
 from harness import smlp, smlp_json
 
 PHASES = {"productive", "restart", "checkpoint_stall", "data_stall", "exchange_wait", "lost_work", "waiting"}
-STATUS_KEYS = {"state", "step", "steps", "loss", "tokens_per_second", "checkpoint", "attempts", "restarts", "goodput", "ranks"}
+STATUS_KEYS = {"state", "step", "steps", "loss", "tokens_per_second", "checkpoint", "attempts", "restarts", "goodput",
+               "ranks"}
 
 
 def started(place, run, steps=3, **settings):
-    process = place.start(place.job(**{**dict(steps=1000000, every=1000000), **settings}), run)
-    harness.wait_until(lambda: place.lines(run, "metrics.jsonl")[steps:], 60, f"{steps} steps of {run}")
+    # One round of messages a step: on a busy machine every message waits for the other rank's turn.
+    process = place.start(place.job(**{**dict(steps=1000000, every=1000000, keep_last=100, micro_batch=4), **settings}), run)
+    harness.wait_until(lambda: place.lines(run, "metrics.jsonl")[steps:], 120, f"{steps} steps of {run}")
     return process
 
 
@@ -29,6 +31,11 @@ def status(place, run):
 
 def newest_step(place, run):
     return place.lines(run, "metrics.jsonl")[-1]["step"]
+
+
+def steps_within(place, run, seconds):
+    lines = place.lines(run, "metrics.jsonl")[-200:]
+    return 20 + int(seconds * (len(lines) - 1) / (lines[-1]["time"] - lines[0]["time"]))
 
 
 def refused(place, *arguments, code=75):
@@ -79,7 +86,7 @@ def a_live_run_saves_shows_itself_and_stops_exactly_after_a_step(place):
     for save in saves:
         assert save["outcome"] == "done", saves
         smlp("checkpoint", "verify", place.path / "run" / "checkpoints" / f"step-{save['step']:08d}")
-    harness.wait_until(lambda: {event["detail"].split(": ")[0] for event in events(place, "run", "request_refused")} == hostile,
+    harness.wait_until(lambda: hostile == {event["detail"].split(": ")[0] for event in events(place, "run", "request_refused")},
                        10, "each refused, with an event")
     told = len(events(place, "run", "request_refused"))
     assert status(place, "run")["checkpoint"]["step"] == saves[-1]["step"]
@@ -88,7 +95,9 @@ def a_live_run_saves_shows_itself_and_stops_exactly_after_a_step(place):
     assert [rank["rank"] for rank in dump] == [0, 1] and all(rank["answered"] for rank in dump), dump
     assert all(rank["section"] in ("step", "checkpoint") and rank["step"] > 0 for rank in dump), dump
     assert all(rank["collectives"]["world"]["number"] > 0 for rank in dump), dump
-    assert any("Engine" in frame or "PMPI" in frame for rank in dump for frame in rank["backtrace"]), dump
+    # Generated code can't be unwound: now and then a rank is in it.
+    more = [smlp("dump", "run", cwd=place.path).stdout for _ in range(3)]
+    assert any("smlp::Engine::train_step" in text for text in more), more
 
     targets = json.loads((place.path / "run" / "targets.json").read_text())
     text = urllib.request.urlopen(f"http://{targets[0]['targets'][0]}/metrics", timeout=10).read().decode()
@@ -96,11 +105,11 @@ def a_live_run_saves_shows_itself_and_stops_exactly_after_a_step(place):
 
     screen = smlp("status", "run", cwd=place.path).stdout.splitlines()
     assert len(screen) <= 24 and max(map(len, screen)) <= 100, screen
-    last = newest_step(place, "run") + 40
+    last = newest_step(place, "run") + steps_within(place, "run", 3)  # time enough to hear of it before
     assert smlp_json("stop", "run", "--after", last + 1000, cwd=place.path)["outcome"] == "accepted"
     answer = smlp_json("stop", "run", "--after", last, cwd=place.path)  # the newest one counts
-    assert answer["outcome"] == "accepted" and answer["step"] >= last, answer
-    assert process.wait(timeout=30) == 75
+    assert answer["outcome"] == "accepted" and answer["step"] == last, answer
+    assert process.wait(timeout=120) == 75
     assert len(events(place, "run", "request_refused")) == told, "once each"
     assert newest_step(place, "run") == answer["step"], (newest_step(place, "run"), answer)
     wall = time.time() - began
@@ -111,11 +120,12 @@ def a_live_run_saves_shows_itself_and_stops_exactly_after_a_step(place):
     assert (place.path / "run" / "control" / "request-4-folder.json").is_dir()
     for command in ("save", "stop", "dump"):
         assert "stopped" in refused(place, command, "run")
-    straight = started(place, "straight", every=answer["step"])
-    harness.wait_until(lambda: status(place, "straight")["checkpoint"]["step"], 30, "the same step")
+    saved = saves[0]["step"]
+    straight = started(place, "straight", every=saved)
+    harness.wait_until(lambda: status(place, "straight")["checkpoint"]["step"], 120, f"step {saved} without being asked")
     smlp("stop", "straight", "--now", cwd=place.path)
-    assert straight.wait(timeout=10) == 75
-    smlp("checkpoint", "diff", *(place.path / run / "checkpoints" / f"step-{answer['step']:08d}" for run in ("run", "straight")))
+    assert straight.wait(timeout=30) == 75
+    smlp("checkpoint", "diff", *(place.path / run / "checkpoints" / f"step-{saved:08d}" for run in ("run", "straight")))
     place.run(place.job(steps=5), "short")
     facts = status(place, "short")
     assert facts["state"] == "done" and facts["step"] == facts["steps"] == 5 and facts["seconds_left"] is None, facts
@@ -134,8 +144,8 @@ def a_rank_that_is_stopped_is_named_and_stop_now_works_all_the_same(place):
     assert status(place, "run")["state"] == "saving"
     asked = time.monotonic()
     smlp("stop", "run", "--now", cwd=place.path)
-    assert time.monotonic() - asked < 5
-    assert process.wait(timeout=5) == 75
+    assert time.monotonic() - asked < 15
+    assert process.wait(timeout=30) == 75
     facts = status(place, "run")
     assert facts["state"] == "stopped" and facts["checkpoint"]["step"] is None, facts
     assert not requests_left(place, "run")
@@ -143,15 +153,16 @@ def a_rank_that_is_stopped_is_named_and_stop_now_works_all_the_same(place):
 
 
 def a_run_stops_during_its_start_and_during_an_evaluation(place):
-    process = place.start(place.job(steps=1000000), "run")
-    harness.wait_until((place.path / "run" / "control").is_dir, 20, "the launcher")
-    smlp("stop", "run", cwd=place.path)
-    assert process.wait(timeout=5) == 75
+    process = place.start(place.job(steps=1000000), "early")
+    harness.wait_until((place.path / "early" / "control").is_dir, 20, "the launcher")
+    smlp("stop", "early", cwd=place.path)
+    assert process.wait(timeout=30) == 75
+    assert status(place, "early")["state"] == "stopped" and not requests_left(place, "early")
     process = started(place, "run", steps=1, every=1000000, eval_every=1)
     saving, stopping = (harness.subprocess.Popen([harness.BIN / "smlp", command, "run"], cwd=place.path,
                                                  stdout=harness.subprocess.PIPE, text=True) for command in ("save", "stop"))
-    assert saving.wait(timeout=30) == 0 and stopping.wait(timeout=30) == 0
-    assert process.wait(timeout=5) == 75
+    assert saving.wait(timeout=120) == 0 and stopping.wait(timeout=120) == 0
+    assert process.wait(timeout=30) == 75
     facts = status(place, "run")
     assert facts["state"] == "stopped" and facts["checkpoint"]["step"] == facts["step"], facts
     assert not requests_left(place, "run")
@@ -162,9 +173,9 @@ def a_run_that_dies_says_so_and_discards_what_it_was_asked(place):
     assert "no run directory" in refused(place, "stop", "nowhere", code=78)
     process = started(place, "run", every=10)
     pids = {rank["rank"]: rank["pid"] for rank in status(place, "run")["ranks"]}
-    harness.wait_until(lambda: status(place, "run")["checkpoint"]["step"], 20, "a checkpoint")
+    harness.wait_until(lambda: status(place, "run")["checkpoint"]["step"], 60, "a checkpoint")
     harness.kill(pids[1])
-    harness.wait_until(lambda: events(place, "run", "recovered"), 40, "the restart")
+    harness.wait_until(lambda: events(place, "run", "recovered"), 120, "the restart")
     facts = status(place, "run")
     assert facts["attempts"] == 2 and facts["restarts"] == 1 and "signal 9" in facts["ends"][0]["reason"], facts
 
@@ -172,15 +183,16 @@ def a_run_that_dies_says_so_and_discards_what_it_was_asked(place):
                                         stdout=harness.subprocess.PIPE, text=True)
     for rank in status(place, "run")["ranks"]:
         os.kill(rank["pid"], signal.SIGSTOP)  # nobody answers
-    asking = harness.subprocess.Popen([harness.BIN / "smlp", "stop", "run"], cwd=place.path, stderr=harness.subprocess.PIPE, text=True)
+    asking = harness.subprocess.Popen([harness.BIN / "smlp", "stop", "run"], cwd=place.path,
+                                      stderr=harness.subprocess.PIPE, text=True)
     harness.wait_until(lambda: requests_left(place, "run"), 10, "the request")
     process.kill()
     process.wait()
     seen = {status(place, "run")["state"] for _ in range(5)}
     assert seen <= {"stopping", "dead"} and status(place, "run")["state"] == "dead", seen
-    assert asking.wait(timeout=10) == 75 and "dead" in asking.stderr.read()
+    assert asking.wait(timeout=30) == 75 and "dead" in asking.stderr.read()
     assert not requests_left(place, "run")
-    assert "dead" in watching.communicate(timeout=10)[0] and watching.returncode == 0
+    assert "dead" in watching.communicate(timeout=30)[0] and watching.returncode == 0
 
     stale = place.path / "run" / "control" / "request-1-1-1.json"
     stale.write_text(json.dumps({"id": "1-1-1", "kind": "stop", "who": "nobody", "time": "long ago", "step": 0}))
@@ -198,16 +210,16 @@ def a_run_that_dies_says_so_and_discards_what_it_was_asked(place):
     assert all(after[phase] >= before[phase] for phase in PHASES), (before, after)
     assert after["lost_work"] > 0 and after["waiting"] > 1.4, after
     smlp("stop", "run", "--now", cwd=place.path)
-    assert process.wait(timeout=10) == 75
+    assert process.wait(timeout=30) == 75
     began = (place.path / "run" / "ledger.jsonl").read_text(errors="replace").splitlines()[0]
     wall = time.time() - json.loads(began)["time"]
     assert abs(sum(status(place, "run")["goodput"].values()) - wall) < 0.05 * wall + 0.7
 
 
 def started_again(place, run):
-    process = place.start(place.job(steps=1000000, every=10), run)
+    process = place.start(place.job(steps=1000000, every=10, micro_batch=4), run)
     harness.wait_until(lambda: status(place, run)["state"] == "running" and status(place, run)["ranks"]
-                       and status(place, run)["ranks"][0]["section"] == "step", 60, "steps after the start")
+                       and status(place, run)["ranks"][0]["section"] == "step", 120, "steps after the start")
     return process
 
 
