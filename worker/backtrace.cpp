@@ -14,6 +14,8 @@
 #include <memory>
 #include <thread>
 
+#include "worker/signals.h"
+
 namespace smlp {
 
 namespace {
@@ -47,10 +49,7 @@ std::string name_of(void* address) {
 
 void prepare_backtraces() {
   ::backtrace(frames.data(), most_frames);
-  struct sigaction action = {};
-  action.sa_handler = answer;
-  action.sa_flags = SA_RESTART;
-  sigaction(SIGUSR2, &action, nullptr);
+  handle_signal(SIGUSR2, answer);
 }
 
 std::vector<std::string> backtrace_of(pthread_t thread, double seconds) {

@@ -152,6 +152,19 @@ def a_rank_that_is_stopped_is_named_and_stop_now_works_all_the_same(place):
     assert not harness.processes_of(place.path)
 
 
+def a_signal_in_the_middle_of_a_product_hurts_nothing(place):
+    process = started(place, "run")
+    ranks = [rank["pid"] for rank in status(place, "run")["ranks"]]
+    for _ in range(1500):
+        for rank in ranks:
+            assert harness.kill(rank, signal.SIGUSR2), "a rank has died of being asked where it is"
+        time.sleep(0.001)
+    facts = status(place, "run")
+    assert facts["attempts"] == 1 and facts["state"] == "running", facts
+    smlp("stop", "run", cwd=place.path)
+    assert process.wait(timeout=30) == 75
+
+
 def a_run_stops_during_its_start_and_during_an_evaluation(place):
     process = place.start(place.job(steps=1000000), "early")
     harness.wait_until((place.path / "early" / "control").is_dir, 20, "the launcher")
@@ -230,5 +243,6 @@ def events_in_text(place, kind):
 if __name__ == "__main__":
     harness.main([a_live_run_saves_shows_itself_and_stops_exactly_after_a_step,
                   a_rank_that_is_stopped_is_named_and_stop_now_works_all_the_same,
+                  a_signal_in_the_middle_of_a_product_hurts_nothing,
                   a_run_stops_during_its_start_and_during_an_evaluation,
                   a_run_that_dies_says_so_and_discards_what_it_was_asked])
