@@ -3,6 +3,7 @@
 #   make test      build everything, run every test
 #   make build     build/bin/smlp and build/bin/smlp-worker
 #   make tests     build the test programs too, run nothing
+#   make sanitize  the fast tests under the address, undefined-behaviour and thread sanitizers (build-debug, build-tsan)
 #   make install PREFIX=/somewhere
 #   make clean     remove build/
 PREFIX ?= /usr/local
@@ -10,7 +11,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 TEST_JOBS ?= 1
 
 .DEFAULT_GOAL := build
-.PHONY: demo test build tests install clean setup
+.PHONY: demo test build tests sanitize install clean setup
 
 setup:
 	@scripts/setup.sh
@@ -27,6 +28,11 @@ tests: build/build.ninja
 
 test: tests
 	ctest --test-dir build --output-on-failure --parallel $(TEST_JOBS)
+
+sanitize: setup
+	for preset in cpu-debug cpu-tsan; do \
+	  cmake --preset $$preset && cmake --build --preset $$preset --parallel $(JOBS) && ctest --preset $$preset || exit 1; \
+	done
 
 demo: build
 	scripts/demo.sh

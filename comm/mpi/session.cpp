@@ -15,12 +15,7 @@ namespace smlp {
 
 namespace {
 constexpr unsigned abort_seconds = 10;  // MPI_Abort may itself wait for a peer that no longer answers
-bool started = false;                   // MPI was initialised at some time
 }  // namespace
-
-// Asked by the leak checker of sanitized builds. Open MPI leaves memory behind, much of it from libraries that
-// are no longer loaded and can't be named in a list of exceptions.
-extern "C" int __lsan_is_turned_off() { return started ? 1 : 0; }
 
 std::shared_ptr<MpiSession> MpiSession::get() {
   static std::weak_ptr<MpiSession> alive;
@@ -40,7 +35,6 @@ MpiSession::MpiSession() {
   // A rank that waits lets others run: with more ranks than cores, spinning makes a collective take
   // milliseconds.
   setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
-  started = true;
   int provided = 0;
   check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread", 0, 0);
   if (provided < MPI_THREAD_FUNNELED) {
