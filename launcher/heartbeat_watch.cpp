@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <tuple>
 
 #include "launcher/processes.h"
 
@@ -14,6 +15,7 @@ namespace smlp {
 namespace {
 
 constexpr double longest_count_seconds = 1;  // what one look adds at most
+constexpr double silence_seconds = 1.5;      // a rank that writes twice a second is stopped, or its node cut off
 
 }  // namespace
 
@@ -22,14 +24,18 @@ std::optional<Beat> parse_beat(const std::string& line) {
   Beat beat;
   double progressed = 0;
   words >> beat.step >> beat.section >> beat.sequence >> progressed >> beat.pid >> beat.host >> beat.limit_seconds;
+  if (!words) return std::nullopt;
+  words >> beat.attempt >> beat.pulse >> beat.collectives >> beat.inside >> beat.call >> beat.block;
   return words ? std::optional(beat) : std::nullopt;
 }
 
-HeartbeatWatch::HeartbeatWatch(RunDirectory run, std::int64_t ranks, WatchLimits limits)
+HeartbeatWatch::HeartbeatWatch(RunDirectory run, int attempt, std::int64_t ranks, WatchLimits limits)
     : run_(std::move(run)),
+      attempt_(attempt),
       limits_(limits),
       beats_(static_cast<std::size_t>(ranks)),
-      quiet_seconds_(static_cast<std::size_t>(ranks), 0.0) {}
+      quiet_seconds_(static_cast<std::size_t>(ranks), 0.0),
+      silent_seconds_(static_cast<std::size_t>(ranks), 0.0) {}
 
 void HeartbeatWatch::read() {
   for (std::size_t rank = 0; rank < beats_.size(); ++rank) {
@@ -37,8 +43,11 @@ void HeartbeatWatch::read() {
     std::string line;
     if (!file || !std::getline(file, line)) continue;
     auto beat = parse_beat(line);
-    if (!beat) continue;
-    if (!beats_[rank] || beats_[rank]->sequence != beat->sequence) quiet_seconds_[rank] = 0;
+    if (!beat || beat->attempt != attempt_) continue;
+    const auto& before = beats_[rank];
+    const auto moved = [&](auto member) { return !before || (*before).*member != (*beat).*member; };
+    if (moved(&Beat::sequence) || moved(&Beat::collectives)) quiet_seconds_[rank] = 0;
+    if (moved(&Beat::pulse) || moved(&Beat::pid)) silent_seconds_[rank] = 0;
     beats_[rank] = std::move(beat);
   }
 }
@@ -47,6 +56,7 @@ std::optional<std::string> HeartbeatWatch::look(double now) {
   const double passed = looked_ < 0 ? 0 : std::min(now - looked_, longest_count_seconds);
   looked_ = now;
   for (auto& quiet : quiet_seconds_) quiet += passed;
+  for (auto& silent : silent_seconds_) silent += passed;
   read();
   for (std::size_t rank = 0; rank < beats_.size(); ++rank) {
     const auto& beat = beats_[rank];
@@ -56,11 +66,9 @@ std::optional<std::string> HeartbeatWatch::look(double now) {
       return fmt::format("rank {} gave no sign of life within {:.0f} s of the start", rank, limits_.start_seconds);
     }
     const auto behind = last_rank().value_or(static_cast<int>(rank));
-    const auto& last = *beats_[static_cast<std::size_t>(behind)];
-    return fmt::format("rank {} makes no progress: in section '{}' of step {} for {:.1f} s, {:.1f} s are allowed{}",
-                       behind, last.section, last.step, quiet_seconds_[static_cast<std::size_t>(behind)],
-                       last.limit_seconds,
-                       beats_.size() > 1 ? fmt::format(" (process {} on {})", last.pid, last.host) : "");
+    const auto at = static_cast<std::size_t>(behind);
+    return fmt::format("rank {} makes no progress: {}, for {:.1f} s, {:.1f} s are allowed", behind, describe(behind),
+                       quiet_seconds_[at], beats_[at]->limit_seconds);
   }
   return std::nullopt;
 }
@@ -75,10 +83,24 @@ bool HeartbeatWatch::past_start() const {
 
 std::optional<int> HeartbeatWatch::last_rank() const {
   if (!all_present()) return std::nullopt;
-  const auto by_sequence = [](const auto& a, const auto& b) { return a->sequence < b->sequence; };
-  const auto [least, most] = std::minmax_element(beats_.begin(), beats_.end(), by_sequence);
-  if ((*least)->sequence == (*most)->sequence) return std::nullopt;
+  const auto [liveliest, stillest] = std::minmax_element(silent_seconds_.begin(), silent_seconds_.end());
+  if (*stillest > silence_seconds && *liveliest <= silence_seconds) {
+    return static_cast<int>(stillest - silent_seconds_.begin());
+  }
+  const auto place = [](const auto& beat) { return std::tuple(beat->collectives, beat->inside, beat->sequence); };
+  const auto by_place = [&](const auto& a, const auto& b) { return place(a) < place(b); };
+  const auto [least, most] = std::minmax_element(beats_.begin(), beats_.end(), by_place);
+  if (place(*least) == place(*most)) return std::nullopt;
   return static_cast<int>(least - beats_.begin());
+}
+
+std::string HeartbeatWatch::describe(int rank) const {
+  const auto& beat = *beats_[static_cast<std::size_t>(rank)];
+  const double silent = silent_seconds_[static_cast<std::size_t>(rank)];
+  return fmt::format("{}in section '{}' of step {}, block {}, {} collectives begun, {} {} (process {} on {})",
+                     silent > silence_seconds ? fmt::format("stopped or cut off, silent for {:.1f} s, ", silent) : "",
+                     beat.section, beat.step, beat.block, beat.collectives, beat.inside ? "inside" : "the last",
+                     beat.call, beat.pid, beat.host);
 }
 
 std::vector<pid_t> HeartbeatWatch::pids_here() const {

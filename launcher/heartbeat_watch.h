@@ -1,7 +1,8 @@
 // Watches the small files in which the ranks say where they are (worker/heartbeat.h writes them):
-//   "step section sequence progressed pid host limit"
+//   "step section sequence progressed pid host limit attempt pulse collectives inside call block"
 // and tells when one makes no progress within the limit it allows itself, stopped processes included. Time is
-// counted by this watch, so hosts need no common clock, and a pause of the launcher counts against nobody.
+// counted by this watch, so hosts need no common clock, and a pause of the launcher counts against nobody. What a
+// rank of another attempt writes is passed over.
 #pragma once
 
 #include <sys/types.h>
@@ -22,6 +23,11 @@ struct Beat {
   pid_t pid = 0;
   std::string host;
   double limit_seconds = 0;
+  int attempt = 0;
+  std::int64_t pulse = 0;        // counts the lines written: one that stands still is stopped or cut off
+  std::int64_t collectives = 0;  // begun
+  bool inside = false;           // one is under way
+  std::string call, block;       // "world:all_reduce:123", "3:forward"
 };
 std::optional<Beat> parse_beat(const std::string& line);
 
@@ -32,7 +38,7 @@ struct WatchLimits {
 
 class HeartbeatWatch {
  public:
-  HeartbeatWatch(RunDirectory run, std::int64_t ranks, WatchLimits limits);
+  HeartbeatWatch(RunDirectory run, int attempt, std::int64_t ranks, WatchLimits limits);
 
   // Reads all files. A sentence when the attempt must be ended; `now` is monotonic.
   std::optional<std::string> look(double now);
@@ -40,15 +46,20 @@ class HeartbeatWatch {
 
   bool all_present() const;      // every rank has been seen
   bool past_start() const;       // one rank at least has left its start: the choice of a checkpoint is made
-  std::optional<int> last_rank() const;  // the one furthest behind; nullopt: none is behind
+  // The one that keeps the others waiting: silent while others are not, else the one that has begun the fewest
+  // collectives, or is not in the one that the others are in, or has made the least progress. nullopt: none is.
+  std::optional<int> last_rank() const;
+  std::string describe(int rank) const;  // "in section 'step' of step 3, block 2:forward, 71 collectives begun (process 1 on n3)"
   std::vector<pid_t> pids_here() const;
   const std::vector<std::optional<Beat>>& beats() const { return beats_; }
 
  private:
   RunDirectory run_;
+  int attempt_;
   WatchLimits limits_;
   std::vector<std::optional<Beat>> beats_;
   std::vector<double> quiet_seconds_;  // since the last progress seen
+  std::vector<double> silent_seconds_;  // since the last line seen
   double looked_ = -1;
 };
 

@@ -40,6 +40,7 @@ struct Supervisor::Attempt {
   std::string started = utc_time();
   std::optional<std::int64_t> from_checkpoint;
   std::string hang;                  // why the attempt was ended by us
+  std::optional<Verdict> verdict;    // what the ranks themselves said of its end
   bool killed = false;               // at once, on the second request
   std::optional<double> empty_since; // all ranks gone, the starter still there
 };
@@ -62,8 +63,12 @@ int Supervisor::run() {
   started_at_ = monotonic_seconds();
   ledger_.launcher_began(unix_seconds());
   desk_.emplace(run_, history_);
-  if (const auto last = history_.last_attempt(); last && last->value("cause", "") == "diverged") {
-    not_after_ = step_after_divergence();
+  if (const auto last = history_.last_attempt(); last && last->value("exit_code", 0) != 0) {
+    const int number = (*last)["attempt"].get<int>();
+    // An attempt since then, whose launcher died before it could write its line, has chosen its checkpoint already.
+    const bool another = std::filesystem::exists(run_.log_folder(number + 1));
+    verdict_ = read_verdict(run_.verdict(another ? number + 1 : number));
+    bound_restart(another ? "launcher" : last->value("cause", ""));
   }
   auto best = history_.newest_step();
   int without_progress = 0;
@@ -80,8 +85,9 @@ int Supervisor::run() {
                                                           attempt_number_, outcome.reason)});
     }
     const auto newest = history_.newest_step();
+    if (verdict_ && verdict_->stop) return give_up(outcome, "the ranks ask for a decision", false);
     const bool progress = newest && (!best || *newest > *best);
-    without_progress = progress ? 0 : without_progress + 1;
+    without_progress = progress || (verdict_ && verdict_->budgeted) ? 0 : without_progress + 1;
     if (progress) best = newest;
     if (without_progress >= options_.attempts_without_progress) {
       return give_up(outcome, fmt::format("{} attempts in a row brought no new checkpoint", without_progress));
@@ -89,11 +95,7 @@ int Supervisor::run() {
     if (options_.max_restarts >= 0 && restarts >= options_.max_restarts) {
       return give_up(outcome, fmt::format("{} restarts were allowed", options_.max_restarts), false);
     }
-    if (outcome.cause == "diverged") {
-      not_after_ = step_after_divergence();
-    } else {
-      diverged_from_.reset();
-    }
+    bound_restart(outcome.cause);
     const double wait = std::min(options_.longest_pause_seconds,
                                  options_.first_pause_seconds * static_cast<double>(1 << std::min(without_progress, 20)));
     const auto sentence = fmt::format("attempt {} ended: {}. {}; attempt {} starts from {} in {:.1f} s",
@@ -121,11 +123,12 @@ bool Supervisor::choose_layout() {
 
 Outcome Supervisor::run_attempt(int number) {
   attempt_number_ = number;
-  Attempt attempt(number, HeartbeatWatch(run_, layout_.ranks, options_.watch));
+  Attempt attempt(number, HeartbeatWatch(run_, number, layout_.ranks, options_.watch));
   start(attempt);
   watch(attempt);
   clear_processes(attempt);
   const auto outcome = conclude(attempt);
+  verdict_ = attempt.verdict;
   record(attempt, outcome);
   return outcome;
 }
@@ -323,9 +326,12 @@ Outcome Supervisor::conclude(Attempt& attempt) {
     outcome = {stopped_code, "stopped", "ended at once, on request"};
   } else if (outcome.cause == "hang") {
     if (const auto last = attempt.heartbeats.last_rank()) {
-      outcome.reason += fmt::format("; rank {} is the one furthest behind", *last);
+      outcome.reason += fmt::format("; rank {} is the one behind: {}", *last, attempt.heartbeats.describe(*last));
     }
+    history_.event("hang", attempt.number, {}, outcome.reason);
   }
+  attempt.verdict = read_verdict(run_.verdict(attempt.number));
+  if (attempt.verdict && !attempt.killed) outcome.reason = attempt.verdict->reason;
   metrics_.read(monotonic_seconds());
   return outcome;
 }
@@ -359,6 +365,16 @@ std::string Supervisor::cost_text(const Outcome&) const {
   if (last <= from) return "No step is lost";
   return fmt::format("{} steps are done again ({} to {}, {:.1f} s of work)", last - from, from + 1, last,
                      metrics_.seconds_since(from));
+}
+
+// From where the next attempt may go on, after one that ended for this cause.
+void Supervisor::bound_restart(const std::string& cause) {
+  if (cause == "diverged" && !verdict_) {
+    not_after_ = step_after_divergence();
+    return;
+  }
+  diverged_from_.reset();
+  if (verdict_) not_after_ = verdict_->not_after;
 }
 
 // The checkpoint before the newest; after a further divergence, the one before that.

@@ -8,6 +8,8 @@
 //   64 65 69 78                    leave with that code: trying again can't help
 //   76                             again, from the checkpoint before the newest
 //   70 74 others, signals, hangs   again, from the newest checkpoint
+// Ranks that end an attempt over what they have computed may say from where to go on, or that there is no point:
+// core/verdict.h.
 //
 // A run that leaves before it is done is handed over to the cluster, which may have it started again (a SLURM job is
 // requeued): after a warning or a signal, unless the job was cancelled, and after failures, within a budget.
@@ -26,6 +28,7 @@
 
 #include "core/job_config.h"
 #include "core/run_directory.h"
+#include "core/verdict.h"
 #include "launcher/cluster.h"
 #include "launcher/control_desk.h"
 #include "launcher/heartbeat_watch.h"
@@ -83,6 +86,7 @@ class Supervisor {
   Leaving why_leaving();
   bool hand_over(Leaving leaving);
   std::optional<std::int64_t> step_after_divergence();
+  void bound_restart(const std::string& cause);
   bool pause(double seconds);  // false: asked to stop meanwhile
   std::string cost_text(const Outcome& outcome) const;
 
@@ -102,6 +106,7 @@ class Supervisor {
   int stop_requests_ = 0, first_signal_ = 0;
   int attempt_number_ = 0;
   double started_at_ = 0;
+  std::optional<Verdict> verdict_;               // of the last attempt
   std::optional<std::int64_t> not_after_;        // until an attempt has chosen its checkpoint
   std::optional<std::int64_t> diverged_from_;    // bound of the last restart after divergence, while in a row
   std::optional<double> restart_began_;          // an attempt ended at; until the next does its first step

@@ -169,6 +169,9 @@ struct RunMetrics::Families {
   Family<Counter>& restart_family = counter_family("smlp_restarts_total", "Restarts of the run by reason");
   Family<Counter>& goodput = counter_family(
       "smlp_goodput_seconds_total", "Seconds of the run's wall time by what they went to, from its first start");
+  Family<Counter>& skipped_updates =
+      counter_family("smlp_skipped_updates_total", "Steps of the run that changed no weight, by reason");
+  Family<Counter>& spikes = counter_family("smlp_spikes_total", "Spikes of the run's loss, by what was done about them");
   Gauge& attempt = gauge("smlp_attempt", "The attempt that runs, counted from 1", 0);
   Gauge& validation_loss = gauge("smlp_validation_loss", "Loss on held-out text, in nats a token", unknown);
 
@@ -232,6 +235,15 @@ void RunMetrics::checkpoint_found(std::int64_t step, double unix_time) {
 
 void RunMetrics::restarts(std::string_view reason, std::int64_t count) {
   raise_to(*families_->restarts[place_of(reasons, reason)], static_cast<double>(count));
+}
+
+void RunMetrics::skipped_updates(std::string_view reason, std::int64_t count) {
+  raise_to(families_->skipped_updates.Add(families_->labels({{"reason", std::string(reason)}})),
+           static_cast<double>(count));
+}
+
+void RunMetrics::spikes(std::string_view reason, std::int64_t count) {
+  raise_to(families_->spikes.Add(families_->labels({{"reason", std::string(reason)}})), static_cast<double>(count));
 }
 
 std::span<const char* const> RunMetrics::restart_reasons() { return reasons; }

@@ -75,6 +75,9 @@ class RunMetrics {
   // "other".
   void restarts(std::string_view reason, std::int64_t count);
   static std::span<const char* const> restart_reasons();
+  // Over the whole run so far. Updates left out: "nonfinite" or "spike"; spikes of the loss: "skip" or "rewind".
+  void skipped_updates(std::string_view reason, std::int64_t count);
+  void spikes(std::string_view reason, std::int64_t count);
   // Seconds of the run's wall time that went to this phase so far; what the run's one book-keeper says, rank 0.
   void goodput(std::string_view phase, double seconds);
 

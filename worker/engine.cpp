@@ -80,7 +80,8 @@ std::int64_t Engine::updates() const { return optimizer_->updates(); }
 void Engine::set_updates(std::int64_t updates) { optimizer_->set_updates(updates); }
 
 StepResult Engine::train_step(std::int64_t step, std::int64_t position, const ReadBatch& read,
-                              std::span<double> flags, const std::function<void()>& between) {
+                              std::span<double> flags, const std::function<void()>& between,
+                              const MayUpdate& may_update) {
   auto& world = *grid_.world;
   const std::int64_t micro = job_.train.micro_batch, ranks = world.size();
   const std::int64_t global = job_.train.global_batch, rows = micro * job_.model.context;
@@ -116,6 +117,7 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
     c.seed = static_cast<std::uint64_t>(job_.seed);
     c.loss_scale = buffers_->loss_scale;
     c.reports = &buffers_->reports;
+    c.block = &at_block_;
     const auto row_loss = arena_->take({rows}, DType::f64);
     result.phases[Phase::data] += watch.lap();
 
@@ -147,14 +149,16 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
   result.learning_rate = schedule.rate(optimizer_->updates());
   optimizer_->prepare(result.learning_rate);
   sync_->squared_norm(optimizer_->control());
-  optimizer_->apply();
   const double squared_norm = optimizer_->squared_norm();
   result.gradient_norm = std::sqrt(squared_norm);
-  result.updated = optimizer_->finish(squared_norm);
   backend_->download(buffers_->loss_sum, &result.loss);
   result.phases[Phase::optimizer] += watch.lap();
-  agree(result, flags, scale);
+  agree(result, flags, scale);  // before the update: all ranks may still leave it out alike
   result.phases[Phase::other] += watch.lap();
+  const bool may = !may_update || may_update(result);
+  if (may) optimizer_->apply();
+  result.updated = may && optimizer_->finish(squared_norm);
+  result.phases[Phase::optimizer] += watch.lap();
   return result;
 }
 

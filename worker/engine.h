@@ -3,6 +3,7 @@
 // Owned by the Trainer, by a benchmark, or by a command.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -35,7 +36,7 @@ struct BlockLoad {
 struct StepResult {
   double loss = 0;  // mean over the predicted tokens of the global batch
   double gradient_norm = 0, learning_rate = 0;
-  bool updated = true;  // false: a gradient was not finite and every rank left its weights alone
+  bool updated = true;  // false: every rank left its weights alone
   std::vector<BlockLoad> blocks;
   PhaseSeconds phases;
 };
@@ -43,6 +44,10 @@ struct StepResult {
 // Tokens and targets (host) of sequences [position, position + count) of the run; the next call will be for `next`.
 using ReadBatch = std::function<void(std::int64_t position, std::int64_t count, std::int64_t next,
                                      const std::int32_t*& tokens, const std::int32_t*& targets)>;
+
+// Of a step whose loss, flags and norm all ranks know: may its gradient change the weights? The same answer everywhere;
+// one that is not finite never does.
+using MayUpdate = std::function<bool(const StepResult&)>;
 
 class Engine {
  public:
@@ -53,7 +58,7 @@ class Engine {
   // One step from sequence `position`; `flags` are summed over all ranks in the step's one small all-reduce.
   // `between` is called after every micro-batch.
   StepResult train_step(std::int64_t step, std::int64_t position, const ReadBatch& read, std::span<double> flags,
-                        const std::function<void()>& between);
+                        const std::function<void()>& between, const MayUpdate& may_update = {});
   Evaluation evaluate(const TokenFile& file, std::int64_t windows, const std::function<void()>& between);
 
   // Parameters, and with the optimiser its state, as this layout holds them.
@@ -66,6 +71,8 @@ class Engine {
   Model& model() { return *model_; }
   ProcessGrid& grid() { return grid_; }
   ParameterStore& store() { return *store_; }
+  // Where the model is, from any thread: k in block k forward, ~k backward.
+  int at_block() const noexcept { return at_block_.load(std::memory_order_relaxed); }
   std::int64_t updates() const;
   void set_updates(std::int64_t updates);
 
@@ -85,6 +92,7 @@ class Engine {
   std::unique_ptr<GradientSync> sync_;
   std::unique_ptr<Buffers> buffers_;
   std::vector<BlockLoad> loads_;
+  std::atomic<int> at_block_ = 0;
 };
 
 }  // namespace smlp

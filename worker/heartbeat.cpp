@@ -5,53 +5,42 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cerrno>
+#include <chrono>
 #include <climits>
 #include <condition_variable>
+#include <csignal>
 #include <cstring>
+#include <utility>
 
+#include "core/clock.h"
 #include "core/error.h"
+#include "core/files.h"
 
 namespace smlp {
 
 namespace {
 
-constexpr double start_limit_seconds = 300, checkpoint_limit_seconds = 600;
-constexpr double factor = 10;
 constexpr int line_bytes = 256;
-constexpr std::size_t window = 32, enough = 3;
-
-double now_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+constexpr unsigned report_seconds = 5;  // a file system that hangs must not keep a hung rank
+constexpr double limits_interval = 60;
 
 }  // namespace
 
-const char* name_of(Section section) {
-  switch (section) {
-    case Section::start: return "start";
-    case Section::data: return "data";
-    case Section::step: return "step";
-    case Section::checkpoint: return "checkpoint";
-    case Section::evaluation: return "evaluation";
-    case Section::finish: return "finish";
-  }
-  return "?";
-}
-
-Heartbeat::Heartbeat(const std::filesystem::path& file, double floor_seconds,
-                     std::function<void(const std::string&)> report)
-    : floor_seconds_(floor_seconds), report_(std::move(report)), progressed_(now_seconds()) {
+Heartbeat::Heartbeat(const RunDirectory& run, int attempt, int rank, const HangSettings& settings, Report report)
+    : run_(run), attempt_(attempt), rank_(rank), report_(std::move(report)), limits_(settings) {
+  marked_ = progressed_ = monotonic_seconds();
+  longest_.fill(0);
+  limits_.recall(read_if_there(run.limits()));
   char host[HOST_NAME_MAX + 1] = {};
   gethostname(host, HOST_NAME_MAX);
   host_ = host;
+  const auto file = run.heartbeat(rank);
   file_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (file_ < 0) {
     throw Error(ExitCode::io_failed,
                 fmt::format("the heartbeat file {} can't be opened: {}", file.string(), std::strerror(errno)));
   }
-  write();
   thread_ = std::jthread([this](std::stop_token stop) { pulse(stop); });
 }
 
@@ -61,67 +50,136 @@ Heartbeat::~Heartbeat() {
   ::close(file_);
 }
 
+// The mutex is held.
+void Heartbeat::mark() {
+  const double now = monotonic_seconds();
+  auto& longest = longest_[static_cast<std::size_t>(section_)];
+  longest = std::max(longest, now - marked_);
+  marked_ = progressed_ = now;
+  ++sequence_;
+}
+
 void Heartbeat::enter(Section section, std::int64_t step) {
   const std::scoped_lock lock(mutex_);
+  mark();
+  if (section_ == Section::evaluation && section != Section::evaluation) {
+    limits_.took(section_, std::exchange(longest_[static_cast<std::size_t>(section_)], 0.0));
+  }
   section_ = section;
   step_ = step;
-  ++sequence_;
-  progressed_ = now_seconds();
 }
 
 void Heartbeat::beat() {
   const std::scoped_lock lock(mutex_);
-  ++sequence_;
-  progressed_ = now_seconds();
+  mark();
 }
 
-void Heartbeat::step_took(double seconds) {
+void Heartbeat::step_done(double collective, bool restored) {
   const std::scoped_lock lock(mutex_);
-  if (recent_.size() < window) {
-    recent_.push_back(seconds);
-  } else {
-    recent_[next_] = seconds;
-    next_ = (next_ + 1) % window;
+  mark();
+  const auto take = [&](Section section) { return std::exchange(longest_[static_cast<std::size_t>(section)], 0.0); };
+  const double start = take(Section::start), data = take(Section::data), step = take(Section::step);
+  if (!std::exchange(start_known_, true)) {
+    if (restored) limits_.took(Section::start, std::max({start, data, step}));
+    return limits_.took(Section::step, step);
   }
+  limits_.took(Section::data, data);
+  limits_.took(Section::step, step);
+  limits_.took(Section::exchange, collective);
+}
+
+void Heartbeat::saved(double seconds) {
+  const std::scoped_lock lock(mutex_);
+  limits_.took(Section::checkpoint, seconds);
+}
+
+void Heartbeat::look_at(std::function<LoopPlace()> loop) {
+  const std::scoped_lock lock(mutex_);
+  loop_ = std::move(loop);
+}
+
+void Heartbeat::on_ranks(int ranks) {
+  const std::scoped_lock lock(mutex_);
+  limits_.on_ranks(ranks);
+}
+
+// The mutex is held.
+void Heartbeat::look() {
+  if (!loop_) {
+    seen_.inside = false;
+    return;
+  }
+  auto now = loop_();
+  if (now.collectives != seen_.collectives) progressed_ = monotonic_seconds();
+  seen_ = std::move(now);
+}
+
+Section Heartbeat::shown() const {
+  return section_ == Section::step && seen_.inside ? Section::exchange : section_;
 }
 
 Heartbeat::Place Heartbeat::place() const {
   const std::scoped_lock lock(mutex_);
-  return {section_, step_, sequence_, now_seconds() - progressed_};
+  return {shown(), step_, sequence_, monotonic_seconds() - progressed_};
 }
 
 double Heartbeat::limit_seconds(Section section) const {
-  if (section == Section::checkpoint || section == Section::finish) return checkpoint_limit_seconds;
-  if (section == Section::start || recent_.size() < enough) return std::max(start_limit_seconds, floor_seconds_);
-  auto sorted = recent_;
-  const auto middle = sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() / 2);
-  std::nth_element(sorted.begin(), middle, sorted.end());
-  return std::max(floor_seconds_, factor * *middle);
+  const std::scoped_lock lock(mutex_);
+  return limits_.seconds(section);
 }
 
-void Heartbeat::write() {
-  const auto text = fmt::format("{} {} {} {:.3f} {} {} {:.3f}", step_, name_of(section_), sequence_, progressed_,
-                                getpid(), host_, limit_seconds(section_));
-  const auto line = fmt::format("{:<{}}\n", text, line_bytes - 1);
-  // A failed write is left to the launcher, which then sees an old mark: nothing better can be done here.
-  [[maybe_unused]] const auto written = ::pwrite(file_, line.data(), line.size(), 0);
+// The mutex is held.
+std::string Heartbeat::line() {
+  const auto text = fmt::format("{} {} {} {:.3f} {} {} {:.3f} {} {} {} {} {} {}", step_, name_of(shown()), sequence_,
+                                progressed_, getpid(), host_, limits_.seconds(shown()), attempt_, ++pulses_,
+                                seen_.collectives, seen_.inside ? 1 : 0, seen_.call, seen_.block);
+  return fmt::format("{:<{}}\n", text, line_bytes - 1);
+}
+
+void Heartbeat::keep_limits(std::unique_lock<std::mutex>& lock, bool last) {
+  const double now = monotonic_seconds();
+  const bool due = last || now - kept_ >= limits_interval;
+  if (rank_ != 0 || !due || !limits_.knows_steps()) return;
+  kept_ = now;
+  const auto text = limits_.text();
+  lock.unlock();
+  try {
+    write_atomically(run_.limits(), text);
+  } catch (const std::exception&) {
+    // A full disk: the next attempt learns anew.
+  }
+  lock.lock();
+}
+
+void Heartbeat::give_up(std::unique_lock<std::mutex>& lock, double seconds, double limit) {
+  const auto sentence = fmt::format(
+      "no progress for {:.1f} s (limit {:.1f} s) in section '{}' of step {}, block {}, {} collectives begun, {} {}, "
+      "progress mark {}: ending this rank",
+      seconds, limit, name_of(shown()), step_, seen_.block, seen_.collectives, seen_.inside ? "inside" : "the last",
+      seen_.call, sequence_);
+  lock.unlock();
+  std::signal(SIGALRM, SIG_DFL);
+  alarm(report_seconds);
+  report_(sentence);
+  _exit(hung_status);
 }
 
 void Heartbeat::pulse(std::stop_token stop) {
   std::condition_variable_any wake;
   std::unique_lock lock(mutex_);
   while (!stop.stop_requested()) {
-    const double now = now_seconds(), limit = limit_seconds(section_);
-    if (now - progressed_ > limit) {
-      const auto sentence = fmt::format(
-          "no progress for {:.1f} s (limit {:.1f} s) in section '{}' of step {}, progress mark {}: ending this rank",
-          now - progressed_, limit, name_of(section_), step_, sequence_);
-      report_(sentence);
-      _exit(hung_status);
-    }
-    write();
+    look();
+    const auto text = line();
+    lock.unlock();
+    // A failed write is left to the launcher, which then sees an old mark: nothing better can be done here.
+    [[maybe_unused]] const auto written = ::pwrite(file_, text.data(), text.size(), 0);
+    lock.lock();
+    const double waited = monotonic_seconds() - progressed_, limit = limits_.seconds(shown());
+    if (waited > limit) give_up(lock, waited, limit);
+    keep_limits(lock, false);
     wake.wait_for(lock, stop, std::chrono::milliseconds(500), [] { return false; });
   }
+  keep_limits(lock, true);
 }
 
 }  // namespace smlp

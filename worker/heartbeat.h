@@ -1,34 +1,50 @@
-// The pulse of one rank: where its loop is, written in place to a small file that the launcher watches (no new
-// disk block is needed, so a full disk does not stop it), and a watchdog
-// that ends the process when the loop makes no progress within the limit of its section. Limits are learned
-// from the run: median of past steps times a factor, never below the floor.
+// The pulse of one rank: where its loop is, written in place to a small file that the launcher watches (no new disk
+// block is needed, so a full disk does not stop it), and a watchdog that ends the process when the loop makes no
+// progress within the limit of its section (worker/hang_limits.h). Progress is enter(), beat(), and every collective
+// that begins. The file holds one line of words, read by launcher/heartbeat_watch.cpp:
+//   step section sequence progressed pid host limit attempt pulse collectives inside call block
 //
-// beat() and enter() are called by the loop thread; the pulse thread writes the file twice a second and checks the limit.
+// enter(), beat(), step_done() and saved() are called by the loop thread; the pulse thread writes the file twice a
+// second and checks the limit.
 #pragma once
 
-#include <atomic>
+#include <array>
 #include <cstdint>
-#include <filesystem>
 #include <functional>
 #include <mutex>
 #include <string>
 #include <thread>
-#include <vector>
+
+#include "core/run_directory.h"
+#include "worker/hang_limits.h"
 
 namespace smlp {
 
-enum class Section : int { start, data, step, checkpoint, evaluation, finish };
-const char* name_of(Section section);
+// What can be seen of the loop from outside, at any time.
+struct LoopPlace {
+  std::int64_t collectives = 0;  // begun by this rank, in all groups: ranks in step have the same number
+  bool inside = false;           // one is under way
+  std::string call = "-";        // "world:all_reduce:123": the last one of the group that is inside; without spaces
+  std::string block = "-";       // "3:forward"
+};
 
 class Heartbeat {
  public:
-  // `report` is called on the pulse thread with a sentence before the process exits with 134.
-  Heartbeat(const std::filesystem::path& file, double floor_seconds, std::function<void(const std::string&)> report);
+  using Report = std::function<void(const std::string&)>;
+  // `report` is called on the pulse thread with a sentence before the process exits with 134; it may take 5 s.
+  Heartbeat(const RunDirectory& run, int attempt, int rank, const HangSettings& settings, Report report);
   ~Heartbeat();
 
   void enter(Section section, std::int64_t step);
-  void beat();                               // progress within the section
-  void step_took(double seconds);            // learns
+  void beat();  // progress within the section
+  // Learns. `collective`: the longest of the step. `restored`: this start read a checkpoint, as later ones will.
+  void step_done(double collective, bool restored);
+  void saved(double seconds);
+
+  // How the place is asked for while what it looks at lives; empty: no longer.
+  void look_at(std::function<LoopPlace()> loop);
+  void on_ranks(int ranks);
+
   double limit_seconds(Section section) const;
   struct Place {
     Section section;
@@ -41,19 +57,29 @@ class Heartbeat {
 
  private:
   void pulse(std::stop_token stop);
-  void write();
+  void look();
+  std::string line();
+  void mark();  // the mutex is held
+  Section shown() const;
+  void keep_limits(std::unique_lock<std::mutex>& lock, bool last);
+  [[noreturn]] void give_up(std::unique_lock<std::mutex>& lock, double seconds, double limit);
 
   int file_ = -1;
-  double floor_seconds_;
-  std::function<void(const std::string&)> report_;
+  RunDirectory run_;
+  int attempt_, rank_;
+  Report report_;
   std::string host_;
 
-  mutable std::mutex mutex_;  // guards what follows
+  mutable std::mutex mutex_;  // guards what follows; not held over input or output
+  HangLimits limits_;
+  std::function<LoopPlace()> loop_;
+  LoopPlace seen_;
   Section section_ = Section::start;
-  std::int64_t step_ = 0, sequence_ = 0;
-  double progressed_ = 0;
-  std::vector<double> recent_;  // seconds of the last steps, a ring
-  std::size_t next_ = 0;
+  std::int64_t step_ = 0, sequence_ = 0, pulses_ = 0;
+  double marked_ = 0, progressed_ = 0;         // by the loop; by the loop or a collective
+  std::array<double, section_count> longest_;  // without a mark, since it was last learned from
+  double kept_ = -1e9;                         // limits were written at
+  bool start_known_ = false;
 
   std::jthread thread_;
 };

@@ -68,8 +68,13 @@ ExitCode train(const TrainerOptions& options) {
   try {
     auto job = load_job(options.run.job());
     check_and_resolve(job);
+    if (const int newer = attempt_in_charge(options.run.checkpoints()); newer > options.attempt) {
+      throw Error(ExitCode::fault, fmt::format("attempt {} has begun since: attempt {} is over", newer, options.attempt));
+    }
     std::filesystem::create_directories(options.run.heartbeats());
-    Heartbeat heartbeat(options.run.heartbeat(rank), job.config.cluster.hang_floor_seconds, report);
+    const auto& cluster = job.config.cluster;
+    Heartbeat heartbeat(options.run, options.attempt, rank,
+                        {cluster.hang_floor_seconds, cluster.hang_factor, cluster.hang_ceiling_seconds}, report);
     Control control(options.run, options.attempt, rank, pthread_self(), [&heartbeat] { return place_of(heartbeat); });
     auto backend = make_backend(job.config);
     auto world = join_world(*backend);

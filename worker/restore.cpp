@@ -67,7 +67,7 @@ std::optional<std::filesystem::path> choose_checkpoint(
       const auto newest = found.back();
       found.pop_back();
       if (not_after && newest.step > *not_after) {
-        set_aside_for(newest.path, fmt::format("it is newer than step {}, after which the run diverged", *not_after));
+        set_aside_for(newest.path, fmt::format("it is newer than step {}, and what came after that step is given up", *not_after));
       } else if (!newest.valid) {
         set_aside_for(newest.path, newest.reason);
       } else {

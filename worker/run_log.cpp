@@ -181,6 +181,13 @@ void RunLog::saved(const SaveOutcome& outcome) {
 
 void RunLog::save_stalled(double seconds) { impl_->metrics.checkpoint_stalled(seconds); }
 
+void RunLog::left_out(const Divergence::Counts& counts) {
+  impl_->metrics.skipped_updates("nonfinite", counts.nonfinite);
+  impl_->metrics.skipped_updates("spike", counts.skipped);
+  impl_->metrics.spikes("skip", counts.skipped);
+  impl_->metrics.spikes("rewind", counts.rewound);
+}
+
 void RunLog::resumed(std::int64_t step, std::int64_t tokens) {
   impl_->metrics.resume(step, tokens);
   if (step > 0) {

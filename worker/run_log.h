@@ -11,6 +11,7 @@
 #include "core/job_config.h"
 #include "core/run_directory.h"
 #include "worker/checkpointing.h"
+#include "worker/divergence.h"
 #include "worker/engine.h"
 
 namespace smlp {
@@ -36,6 +37,7 @@ class RunLog {
   void saved(const SaveOutcome& outcome);
   void save_stalled(double seconds);
   void resumed(std::int64_t step, std::int64_t tokens);
+  void left_out(const Divergence::Counts& counts);
 
  private:
   struct Impl;

@@ -7,16 +7,16 @@
 #include <array>
 #include <cmath>
 
+#include "core/files.h"
 #include "core/job_file.h"
 #include "worker/machine_limits.h"
+#include "worker/replica_check.h"
 #include "worker/restore.h"
 #include "worker/signals.h"
 
 namespace smlp {
 
 namespace {
-
-constexpr std::int64_t skips_before_giving_up = 5;
 
 enum Flag : std::size_t { stop_asked = Checkpointing::flag_count, save_asked, flag_count };
 
@@ -33,6 +33,40 @@ nlohmann::json place_in(const ProcessGrid& grid) {
   };
   return {{"collectives",
            {{"world", one(*grid.world)}, {"experts", one(*grid.experts)}, {"replicas", one(*grid.replicas)}}}};
+}
+
+// For the watchdog and the launcher. The group that is inside a call, or the world.
+LoopPlace loop_place(const Engine& engine, const ProcessGrid& grid) {
+  LoopPlace place;
+  const std::pair<const Communicator*, const char*> groups[] = {
+      {grid.world.get(), "world"}, {grid.experts.get(), "experts"}, {grid.replicas.get(), "replicas"}};
+  auto shown = groups[0];
+  for (const auto& group : groups) {
+    place.collectives += group.first->calls();
+    if (!place.inside && group.first->inside()) shown = group;
+    place.inside = place.inside || group.first->inside();
+  }
+  place.call = fmt::format("{}:{}:{}", shown.second, shown.first->last_call(), shown.first->calls());
+  std::replace(place.call.begin(), place.call.end(), ' ', '_');
+  const int block = engine.at_block();
+  place.block = block < 0 ? fmt::format("{}:backward", ~block) : fmt::format("{}:forward", block);
+  return place;
+}
+
+double longest_collective(ProcessGrid& grid) {
+  return std::max({grid.world->take_longest(), grid.experts->take_longest(), grid.replicas->take_longest()});
+}
+
+PassedOver read_passed_over(const RunDirectory& run, Communicator& world) {
+  std::vector<std::byte> bytes;
+  if (world.rank() == 0) {
+    const auto mine = read_if_there(run.passed_over());
+    const auto view = std::as_bytes(std::span(mine));
+    bytes.assign(view.begin(), view.end());
+  }
+  world.broadcast_bytes(bytes, 0);
+  const std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  return text.empty() ? PassedOver() : PassedOver::parse(text, run.passed_over().string());
 }
 
 }  // namespace
@@ -60,21 +94,28 @@ Trainer::Trainer(const JobConfig& job, const TrainerOptions& options, std::uniqu
   checkpoints_ = std::make_unique<Checkpointing>(writing, [this](const SaveOutcome& outcome) {
     log_->saved(outcome);
     control_.saved(outcome);
+    if (outcome.published) heartbeat_.saved(since_save_.seconds());
   });
+  divergence_ = std::make_unique<Divergence>(job_, read_passed_over(options_.run, world));
   control_.add_place([this] { return place_in(engine_->grid()); });
+  heartbeat_.on_ranks(world.size());
+  heartbeat_.look_at([this] { return loop_place(*engine_, engine_->grid()); });
 }
 
-Trainer::~Trainer() { control_.add_place({}); }
+Trainer::~Trainer() {
+  heartbeat_.look_at({});
+  control_.add_place({});
+}
 
 RunState Trainer::run_state() const {
   RunState state;
   state.integers = {{"step", {step_}},
                     {"sequences", {sequences_}},
-                    {"tokens", {sequences_ * job_.model.context}},
+                    {"tokens", {divergence_->trained(sequences_) * job_.model.context}},
                     {"updates", {engine_->updates()}},
-                    {"skipped_in_row", {skipped_in_row_}},
                     {"seed", {job_.seed}}};
   state.numbers = {{"best_validation_loss", {best_validation_}}};
+  divergence_->put(state);
   if (validated_step_ == step_) state.numbers[RunState::validation_loss] = {validation_loss_};
   state.texts = {{"fingerprint", fingerprint(job_)}, {"job", identity_toml(job_)}};
   return state;
@@ -94,7 +135,8 @@ void Trainer::restore() {
     const auto state = read_run_state(*chosen);
     step_ = saved_step_ = state.integer("step");
     sequences_ = state.integer("sequences");
-    skipped_in_row_ = state.integer("skipped_in_row");
+    divergence_->restore(state);
+    restored_ = true;
     engine_->set_updates(state.integer("updates"));
     engine_->weights_loaded(true);
     best_validation_ = state.numbers.at("best_validation_loss").at(0);
@@ -102,7 +144,9 @@ void Trainer::restore() {
     load_checkpoint(*options_.init_from, engine_->backend(), engine_->pieces(false), {.weights_only = true});
     engine_->weights_loaded(false);
   }
-  log_->resumed(step_, sequences_ * job_.model.context);
+  replicas_alike_ = step_;
+  log_->resumed(step_, divergence_->trained(sequences_) * job_.model.context);
+  log_->left_out(divergence_->counts());
   const auto from = chosen               ? fmt::format("from {}", chosen->filename().string())
                     : options_.init_from ? fmt::format("with the weights of {}", options_.init_from->string())
                                          : std::string("from the first step");
@@ -117,13 +161,54 @@ ExitCode Trainer::run() {
   since_save_ = {};
   while (!complete() && !stop_) {
     step();
-    if (skipped_in_row_ >= skips_before_giving_up) {
-      log_->event("diverged", step_, fmt::format("{} steps in a row had gradients that are not finite", skipped_in_row_));
-      spdlog::error("{} steps in a row had gradients that are not finite", skipped_in_row_);
-      return ExitCode::diverged;
-    }
+    if (divergence_->ended()) return diverged();
   }
   return leave(complete());
+}
+
+ExitCode Trainer::diverged() {
+  const bool root = engine_->grid().world->rank() == 0;
+  if (root && !divergence_->passed_over().spikes.empty()) {
+    write_durably(options_.run.passed_over(), divergence_->passed_over().text());
+  }
+  if (divergence_->verdict()) leave_verdict(*divergence_->verdict());
+  log_->event("diverged", step_, divergence_->sentence());
+  return ExitCode::diverged;
+}
+
+void Trainer::leave_verdict(const Verdict& verdict) {
+  auto& world = *engine_->grid().world;
+  if (world.rank() == 0) write_verdict(options_.run.verdict(options_.attempt), verdict);
+  world.barrier();
+}
+
+bool Trainer::may_update(const StepResult& result, std::int64_t position) {
+  using Action = Divergence::Action;
+  const auto action = divergence_->judge(step_, position, result.loss, result.gradient_norm);
+  if (action == Action::update) return true;
+  const auto& sentence = divergence_->sentence();
+  spdlog::warn("step {}: {}", step_, sentence);
+  log_->left_out(divergence_->counts());
+  if (action == Action::nonfinite) {
+    log_->event("update_skipped", step_, sentence);
+  } else {
+    log_->event("spike", step_, sentence, {{"action", name_of(action)}, {"loss", result.loss}});
+  }
+  return false;
+}
+
+void Trainer::check_replicas() {
+  const auto every = job_.cluster.replica_check_every;
+  if (every == 0 || step_ % every != 0) return;
+  const auto difference = compare_replicas(engine_->backend(), engine_->grid(), pieces_);
+  if (difference.empty()) {
+    replicas_alike_ = step_;
+    return;
+  }
+  const auto sentence = fmt::format("after step {}, {}; all was alike at step {}", step_, difference, replicas_alike_);
+  log_->event("replicas_differ", step_, sentence);
+  leave_verdict({.stop = false, .budgeted = false, .not_after = replicas_alike_, .reason = sentence});
+  throw Error(ExitCode::fault, sentence);
 }
 
 bool Trainer::save_due() const {
@@ -135,13 +220,15 @@ bool Trainer::save_due() const {
 }
 
 void Trainer::step() {
-  heartbeat_.enter(Section::step, step_);
   Stopwatch watch;
-  const auto read = [this](std::int64_t position, std::int64_t count, std::int64_t next, const std::int32_t*& tokens,
-                           const std::int32_t*& targets) {
-    const auto& batch = loader_->take(position, count, next);
+  const auto begin = divergence_->data_of(sequences_), end = begin + job_.train.global_batch;
+  const auto read = [&](std::int64_t position, std::int64_t count, std::int64_t next, const std::int32_t*& tokens,
+                        const std::int32_t*& targets) {
+    heartbeat_.enter(Section::data, step_);
+    const auto& batch = loader_->take(position, count, next < end ? next : divergence_->data_of(end) + next - end);
     tokens = batch.tokens.data();
     targets = batch.targets.data();
+    heartbeat_.enter(Section::step, step_);
   };
   std::array<double, flag_count> flags{};
   checkpoints_->fill(flags);
@@ -150,14 +237,17 @@ void Trainer::step() {
   const bool root = engine_->grid().world->rank() == 0;
   flags[save_asked] = root && checkpoints_->idle() && (save_due() || control_.save_asked()) ? 1 : 0;
   StepLine line;
-  line.result = engine_->train_step(step_, sequences_, read, flags, [this] { heartbeat_.beat(); });
+  heartbeat_.enter(Section::step, step_);
+  line.result = engine_->train_step(step_, begin, read, flags, [this] { heartbeat_.beat(); },
+                                    [&](const StepResult& result) { return may_update(result, begin); });
+  check_replicas();
   watch.lap();
-  sequences_ += job_.train.global_batch;
-  skipped_in_row_ = line.result.updated ? 0 : skipped_in_row_ + 1;
+  sequences_ = end;
   stop_ = flags[stop_asked] > 0;
 
   checkpoints_->agree(flags);
   line.result.phases[Phase::checkpoint] += watch.lap();
+  heartbeat_.step_done(longest_collective(engine_->grid()), restored_);
   double seconds = watch.seconds();
   const bool evaluation_due = job_.train.eval_every > 0 && step_ % job_.train.eval_every == 0;
   // Before the save: a checkpoint knows the loss of its own step.
@@ -169,10 +259,9 @@ void Trainer::step() {
   const double stall = watch.lap();
   line.result.phases[Phase::checkpoint] += stall;
   seconds += stall;
-  heartbeat_.step_took(seconds);
   line.step = step_;
-  line.sequences = sequences_;
-  line.tokens = sequences_ * job_.model.context;
+  line.sequences = divergence_->trained(sequences_);
+  line.tokens = line.sequences * job_.model.context;
   line.step_tokens = job_.train.global_batch * job_.model.context;
   line.seconds = seconds;
   log_->step(line);
@@ -197,6 +286,7 @@ std::optional<double> Trainer::evaluate(std::int64_t step) {
 }
 
 void Trainer::save() {
+  heartbeat_.enter(Section::checkpoint, step_);
   checkpoints_->begin(engine_->backend(), pieces_, run_state());
   control_.save_begun();
   saved_step_ = step_;
@@ -206,7 +296,8 @@ void Trainer::save() {
 
 void Trainer::drain() {
   heartbeat_.enter(Section::checkpoint, step_);
-  checkpoints_->drain(*engine_->grid().world, [this] { heartbeat_.beat(); });
+  // Waiting for the disk is no progress: a disk that never answers is a hang too.
+  checkpoints_->drain(*engine_->grid().world, [] {});
 }
 
 ExitCode Trainer::leave(bool complete) {

@@ -13,6 +13,7 @@
 #include "worker/batch_loader.h"
 #include "worker/checkpointing.h"
 #include "worker/control.h"
+#include "worker/divergence.h"
 #include "worker/engine.h"
 #include "worker/heartbeat.h"
 #include "worker/run_log.h"
@@ -41,6 +42,10 @@ class Trainer {
   void save();
   void drain();  // until the save under way is published or failed
   ExitCode leave(bool complete);
+  ExitCode diverged();
+  bool may_update(const StepResult& result, std::int64_t position);
+  void check_replicas();
+  void leave_verdict(const Verdict& verdict);  // before any rank leaves
   RunState run_state() const;
   bool save_due() const;
   bool complete() const { return step_ >= job_.train.steps; }
@@ -57,9 +62,12 @@ class Trainer {
   std::vector<TokenFile> valid_;
   std::vector<Piece> pieces_;
 
-  std::int64_t step_ = 0, sequences_ = 0;  // done
+  std::unique_ptr<Divergence> divergence_;
+
+  std::int64_t step_ = 0, sequences_ = 0;  // done; sequences of the run's order that lie behind it
   std::int64_t saved_step_ = -1;           // newest step that a save was begun for, or that was restored
-  std::int64_t skipped_in_row_ = 0;
+  std::int64_t replicas_alike_ = 0;        // step of the last comparison that found no difference, or of the start
+  bool restored_ = false;
   double best_validation_ = 0;  // 0: none yet
   std::int64_t validated_step_ = -1;  // of the last evaluation, and what it found
   double validation_loss_ = 0;

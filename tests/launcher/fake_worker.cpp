@@ -5,6 +5,7 @@
 //   raise N         that signal to itself                   exit N [sentence]
 //   hang            no more progress, heartbeats go on      mute        no more heartbeats
 //   deaf            requests and SIGTERM are ignored        limit S     seconds allowed by its heartbeats
+//   verdict JSON    leaves it for the launcher
 //   silent          never a heartbeat (first line)          orphan      leaves a process of its own behind
 #include <fmt/format.h>
 #include <sys/prctl.h>
@@ -38,7 +39,7 @@ struct Worker {
   std::atomic<std::int64_t> step = 0, sequence = 0;
   std::atomic<double> progressed = monotonic_seconds(), limit = 60;
   std::atomic<bool> mute = false;
-  std::int64_t published = 0, stop_after = 0;
+  std::int64_t published = 0, stop_after = 0, pulses = 0;
 
   void beat() {
     ++sequence;
@@ -46,8 +47,9 @@ struct Worker {
   }
   void pulse() {
     while (!mute) {
-      write_atomically(run.heartbeat(rank), fmt::format("{} step {} {:.3f} {} {} {}\n", step.load(), sequence.load(),
-                                                        progressed.load(), getpid(), host_name(), limit.load()));
+      write_atomically(run.heartbeat(rank), fmt::format("{} step {} {:.3f} {} {} {} {} {} 0 0 - -\n", step.load(),
+                                                        sequence.load(), progressed.load(), getpid(), host_name(),
+                                                        limit.load(), attempt, ++pulses));
       std::this_thread::sleep_for(std::chrono::milliseconds(50));
     }
   }
@@ -123,6 +125,10 @@ struct Worker {
       std::_Exit(number);
     } else if (action == "hang") {
       for (;;) pause();
+    } else if (action == "verdict") {
+      std::string json;
+      std::getline(words, json);
+      write_atomically(run.verdict(attempt), json);
     } else if (action == "mute") {
       mute = true;
     } else if (action == "deaf") {

@@ -10,6 +10,7 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/verdict.h"
 #include "launcher/heartbeat_watch.h"
 #include "launcher/metrics_tail.h"
 #include "launcher/mpi_launch.h"
@@ -36,20 +37,22 @@ class Launcher : public testing::Test {
   }
   void TearDown() override { std::filesystem::remove_all(run.root); }
 
-  void beat(int rank, int step, int sequence, double limit, const char* section = "step") {
-    write_atomically(run.heartbeat(rank),
-                     fmt::format("{:<255}\n", fmt::format("{} {} {} 12.5 {} elsewhere {:.3f}", step, section, sequence,
-                                                          4242, limit)));
+  void beat(int rank, int step, int sequence, double limit, const char* section = "step", int attempt = 1) {
+    beat(rank, fmt::format("{} {} {} 12.5 4242 elsewhere {:.3f} {} {} {} 0 world:barrier:7 1:forward", step, section,
+                           sequence, limit, attempt, ++pulse, sequence));
   }
+  void beat(int rank, const std::string& words) { write_atomically(run.heartbeat(rank), fmt::format("{:<255}\n", words)); }
   Outcome end(int status, const std::string& words = "") {
     write_atomically(run.launch_log(1), words);
     return explain_end(run, 1, 2, "mpirun", status);
   }
   RunDirectory run;
+  int pulse = 0;
 };
 
 TEST(Beat, IsReadAsTheWorkerWritesIt) {
-  const auto beat = parse_beat("62 evaluation 311 1234.500 4711 node3 15.000            ");
+  const auto beat = parse_beat(
+      "62 evaluation 311 1234.500 4711 node3 15.000 2 99 1234 1 world:all_reduce:77 3:backward            ");
   ASSERT_TRUE(beat);
   EXPECT_EQ(beat->step, 62);
   EXPECT_EQ(beat->section, "evaluation");
@@ -57,12 +60,19 @@ TEST(Beat, IsReadAsTheWorkerWritesIt) {
   EXPECT_EQ(beat->pid, 4711);
   EXPECT_EQ(beat->host, "node3");
   EXPECT_EQ(beat->limit_seconds, 15);
+  EXPECT_EQ(beat->attempt, 2);
+  EXPECT_EQ(beat->pulse, 99);
+  EXPECT_EQ(beat->collectives, 1234);
+  EXPECT_TRUE(beat->inside);
+  EXPECT_EQ(beat->call, "world:all_reduce:77");
+  EXPECT_EQ(beat->block, "3:backward");
+  EXPECT_FALSE(parse_beat("62 evaluation 311 1234.500 4711 node3 15.000")) << "of an older version";
   EXPECT_FALSE(parse_beat("62 evaluation 311"));
   EXPECT_FALSE(parse_beat(""));
 }
 
 TEST_F(Launcher, JudgesARankByItsOwnLimitAndBlamesTheOneBehind) {
-  HeartbeatWatch watch(run, 2, {.start_seconds = 3, .grace_seconds = 2});
+  HeartbeatWatch watch(run, 1, 2, {.start_seconds = 3, .grace_seconds = 2});
   double now = 100;
   const auto pass = [&](double seconds) {
     std::optional<std::string> verdict;
@@ -76,26 +86,82 @@ TEST_F(Launcher, JudgesARankByItsOwnLimitAndBlamesTheOneBehind) {
   beat(0, 2, 6, 4);
   beat(1, 2, 5, 4);
   EXPECT_FALSE(pass(5.5)) << "progress starts the count again";
-  EXPECT_THAT(pass(2).value_or(""), HasSubstr("rank 1 makes no progress: in section 'step' of step 2"));
+  EXPECT_THAT(pass(2).value_or(""), AllOf(HasSubstr("rank 1 makes no progress"), HasSubstr("in section 'step' of step 2")));
 }
 
 TEST_F(Launcher, CountsNoPauseOfItsOwnAgainstTheRanks) {
-  HeartbeatWatch watch(run, 1, {.start_seconds = 30, .grace_seconds = 2});
+  HeartbeatWatch watch(run, 1, 1, {.start_seconds = 30, .grace_seconds = 2});
   beat(0, 1, 5, 4);
   EXPECT_FALSE(watch.look(100));
   EXPECT_FALSE(watch.look(1000)) << "the launcher itself was stopped for long";
 }
 
 TEST_F(Launcher, WantsASignOfLifeFromEveryRank) {
-  HeartbeatWatch watch(run, 2, {.start_seconds = 3, .grace_seconds = 2});
+  HeartbeatWatch watch(run, 1, 2, {.start_seconds = 3, .grace_seconds = 2});
   beat(0, 1, 5, 400);
   std::optional<std::string> verdict;
   for (double now = 0; now < 10 && !verdict; now += 0.5) verdict = watch.look(now);
   EXPECT_THAT(verdict.value_or(""), HasSubstr("rank 1 gave no sign of life within 3 s"));
 }
 
+// A rank of attempt 1 on a node that was cut off comes back and writes where rank 0 of attempt 2 does.
+TEST_F(Launcher, AStaleRankOfAnEarlierAttemptDoesNotCount) {
+  HeartbeatWatch watch(run, 2, 1, {.start_seconds = 3, .grace_seconds = 2});
+  std::optional<std::string> verdict;
+  for (double now = 0; now < 10 && !verdict; now += 0.5) {
+    beat(0, 7, static_cast<int>(now * 2), 400, "step", 1);
+    verdict = watch.look(now);
+  }
+  EXPECT_THAT(verdict.value_or(""), HasSubstr("rank 0 gave no sign of life"));
+  EXPECT_FALSE(watch.all_present());
+}
+
+TEST_F(Launcher, BlamesTheRankThatFellSilentBeforeThoseThatWaitForIt) {
+  HeartbeatWatch watch(run, 1, 3, {});
+  const auto place = [&](int rank, int at_pulse, const char* collectives) {
+    beat(rank, fmt::format("30 step 90 1.0 4242 node{} 15.0 1 {} {} world:all_reduce:77 1:backward", rank, at_pulse,
+                           collectives));
+  };
+  for (int second = 0; second < 5; ++second) {
+    place(0, second, "70 1");
+    place(1, 1, "70 1");  // stopped while it waited like the others
+    place(2, second, "69 0");
+    watch.look(second);
+  }
+  EXPECT_EQ(watch.last_rank(), 1);
+  EXPECT_THAT(watch.describe(1), AllOf(HasSubstr("stopped or cut off"), HasSubstr("node1")));
+  place(1, 2, "70 1");
+  watch.look(5);
+  EXPECT_EQ(watch.last_rank(), 2) << "all write: the one that is not in the collective of the others";
+  EXPECT_THAT(watch.describe(2), AllOf(HasSubstr("step 30, block 1:backward, 69 collectives begun"), HasSubstr("node2")));
+}
+
+TEST_F(Launcher, CollectivesAreProgressToo) {
+  HeartbeatWatch watch(run, 1, 1, {.start_seconds = 30, .grace_seconds = 1});
+  for (int second = 0; second < 20; ++second) {
+    beat(0, fmt::format("30 step 90 1.0 4242 here 3.0 1 {} {} 1 world:all_reduce:7 1:forward", second, 100 + second));
+    EXPECT_FALSE(watch.look(second));
+  }
+}
+
+TEST(Verdicts, AreReadAsTheyWereWrittenAndDamageIsNone) {
+  const auto file = std::filesystem::path(testing::TempDir()) / fmt::format("smlp-verdict-{}", getpid());
+  EXPECT_FALSE(read_verdict(file));
+  write_verdict(file, {.stop = true, .budgeted = true, .not_after = 41, .reason = "a spike"});
+  const auto read = read_verdict(file);
+  ASSERT_TRUE(read);
+  EXPECT_TRUE(read->stop && read->budgeted);
+  EXPECT_EQ(read->not_after, 41);
+  EXPECT_EQ(read->reason, "a spike");
+  for (const char* damage : {"", "{", "[1]", "{\"stop\":true}", "{\"not_after\":-3}"}) {
+    write_atomically(file, damage);
+    EXPECT_FALSE(read_verdict(file)) << damage;
+  }
+  std::filesystem::remove(file);
+}
+
 TEST_F(Launcher, KnowsWhetherTheRanksHaveLeftTheirStart) {
-  HeartbeatWatch watch(run, 2, {});
+  HeartbeatWatch watch(run, 1, 2, {});
   beat(0, 0, 1, 300, "start");
   watch.read();
   EXPECT_FALSE(watch.all_present());

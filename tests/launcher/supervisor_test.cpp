@@ -76,6 +76,32 @@ TEST_F(SupervisorRestarts, BeforeTheNewestCheckpointAfterDivergenceAndFurtherBac
   EXPECT_THAT(arguments(4, 0), Not(HasSubstr("--not-after"))) << "the choice had been made by attempt 3";
 }
 
+TEST_F(SupervisorRestarts, FromWhereTheRanksSayWhateverTheCode) {
+  const std::string three = "1 * steps 2\n1 * checkpoint\n1 * steps 2\n1 * checkpoint\n1 * steps 2\n1 * checkpoint\n";
+  EXPECT_EQ(supervise(three + "1 0 verdict {\"not_after\":3,\"reason\":\"the replicas of 'embed' differ\"}\n"
+                      "1 0 exit 70 a fault\n1 1 wait\n2 * steps 1\n"), 0);
+  ASSERT_EQ(attempts().size(), 2u);
+  EXPECT_EQ(attempts()[0]["reason"], "the replicas of 'embed' differ");
+  EXPECT_THAT(arguments(2, 0), HasSubstr("--not-after\n3"));
+  EXPECT_EQ(attempts()[1]["first_step"], 3) << "of the checkpoints at 2, 4 and 6 the first alone is left";
+}
+
+TEST_F(SupervisorRestarts, AsOftenAsTheRanksHaveABudgetFor) {
+  std::string script = "* * steps 1\n* * checkpoint\n6 * exit 0\n";
+  script += "* 0 verdict {\"not_after\":0,\"budgeted\":true,\"reason\":\"a spike\"}\n* 0 exit 76\n* 1 wait\n";
+  EXPECT_EQ(supervise(script), 0);
+  EXPECT_EQ(attempts().size(), 6u) << "no newer checkpoint than that of step 1, and no reason to give up";
+}
+
+TEST_F(SupervisorGivesUp, WhereTheRanksSayThatThereIsNoPoint) {
+  EXPECT_EQ(supervise("* * steps 1\n* * checkpoint\n1 0 verdict {\"stop\":true,\"not_after\":0,\"reason\":\"it "
+                      "spikes\"}\n1 0 exit 76\n1 1 wait\n"), 76);
+  EXPECT_EQ(attempts().size(), 1u);
+  EXPECT_THAT(output(), HasSubstr("it spikes"));
+  EXPECT_EQ(supervise("2 * steps 1\n"), 0) << "started again by hand it goes on, from before the spike";
+  EXPECT_THAT(arguments(2, 0), HasSubstr("--not-after\n0"));
+}
+
 TEST_F(SupervisorRestarts, OnOneRankAndOnMoreThanThereAreCores) {
   EXPECT_EQ(supervise("1 0 raise 9\n2 * steps 1\n", {"ranks=1"}), 0);
   EXPECT_EQ(attempts().size(), 2u);

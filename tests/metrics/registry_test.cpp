@@ -24,6 +24,8 @@ double value_of(const std::string& text, const std::string& series) {
 TEST(Metrics, HaveTheNamesAndTypesThatUsersRelyOn) {
   RunMetrics metrics(test::small_run(0));
   metrics.publish(test::small_step(1));
+  metrics.skipped_updates("nonfinite", 1);
+  metrics.spikes("rewind", 2);
   const auto text = metrics.text();
   const std::vector<std::pair<std::string, std::string>> wanted = {
       {"smlp_step", "gauge"},
@@ -48,6 +50,8 @@ TEST(Metrics, HaveTheNamesAndTypesThatUsersRelyOn) {
       {"smlp_checkpoint_last_step", "gauge"},
       {"smlp_checkpoint_last_timestamp_seconds", "gauge"},
       {"smlp_restarts_total", "counter"},
+      {"smlp_skipped_updates_total", "counter"},
+      {"smlp_spikes_total", "counter"},
       {"smlp_attempt", "gauge"},
       {"smlp_validation_loss", "gauge"},
       {"smlp_build_info", "gauge"}};

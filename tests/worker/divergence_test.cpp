@@ -1,0 +1,182 @@
+#include "worker/divergence.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "core/error.h"
+
+namespace smlp {
+namespace {
+
+using Action = Divergence::Action;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+JobConfig job(const std::string& policy = "skip") {
+  JobConfig job;
+  job.train.global_batch = 4;
+  job.divergence = {.spike_zscore = 6, .spike_window = 16, .spike_policy = policy, .spike_budget = 2,
+                    .pass_over_steps = 3};
+  return job;
+}
+double noise(std::int64_t step) { return 3 + 0.05 * std::sin(static_cast<double>(7 * step)); }
+
+// Calm steps from `first` to before `end`.
+void calm(Divergence& divergence, std::int64_t first, std::int64_t end) {
+  for (auto step = first; step < end; ++step) {
+    ASSERT_EQ(divergence.judge(step, (step - 1) * 4, noise(step), 1), Action::update) << step;
+  }
+}
+
+TEST(LossWindow, JudgesOnlyOnceHalfOfItIsThere) {
+  LossWindow window(8);
+  for (int i = 0; i < 3; ++i) window.add(1);
+  EXPECT_FALSE(window.zscore(100));
+  window.add(1);
+  EXPECT_NEAR(*window.zscore(1.05), 5, 1e-9) << "1 % of the median is the least deviation";
+}
+
+TEST(LossWindow, AnEarlierOutlierHidesNoLaterOne) {
+  LossWindow window(9);
+  for (const double loss : {1.0, 1.1, 0.9, 1.05, 0.95, 1.0, 50.0, 1.1, 0.9}) window.add(loss);
+  EXPECT_GT(*window.zscore(2), 6) << "with mean and variance it would be below 0";
+  window.add(1);
+  EXPECT_EQ(window.losses().size(), 9u);
+}
+
+TEST(Divergence, SkipsASpikeAndKeepsItOutOfTheWindow) {
+  Divergence divergence(job(), {});
+  calm(divergence, 1, 30);
+  EXPECT_EQ(divergence.judge(30, 116, 9, 1), Action::skip);
+  EXPECT_THAT(divergence.sentence(), HasSubstr("step 30"));
+  EXPECT_FALSE(divergence.ended());
+  EXPECT_EQ(divergence.judge(31, 120, 9, 1), Action::skip);
+  EXPECT_EQ(divergence.counts().skipped, 2);
+  EXPECT_EQ(divergence.judge(32, 124, 9, 1), Action::stop) << "the budget is 2";
+  EXPECT_TRUE(divergence.ended());
+  ASSERT_TRUE(divergence.verdict());
+  EXPECT_TRUE(divergence.verdict()->stop);
+  EXPECT_EQ(divergence.verdict()->not_after, 31);
+  EXPECT_THAT(divergence.sentence(), HasSubstr("divergence.spike_budget = 2 is spent"));
+}
+
+TEST(Divergence, TheBudgetIsThatOfAThousandSteps) {
+  Divergence divergence(job(), {});
+  calm(divergence, 1, 30);
+  EXPECT_EQ(divergence.judge(30, 0, 9, 1), Action::skip);
+  EXPECT_EQ(divergence.judge(31, 0, 9, 1), Action::skip);
+  calm(divergence, 32, 1031);
+  EXPECT_EQ(divergence.judge(1031, 0, 9, 1), Action::skip);
+  EXPECT_EQ(divergence.counts().skipped, 3);
+}
+
+TEST(Divergence, ALossThatFallsOrIsOffIsNoSpike) {
+  Divergence divergence(job(), {});
+  calm(divergence, 1, 30);
+  EXPECT_EQ(divergence.judge(30, 0, 0.1, 1), Action::update);
+  auto off = job();
+  off.divergence.spike_zscore = 0;
+  Divergence never(off, {});
+  calm(never, 1, 30);
+  EXPECT_EQ(never.judge(30, 0, 900, 1), Action::update);
+}
+
+TEST(Divergence, RewindsBehindTheDataThatLedToTheSpike) {
+  Divergence divergence(job("rewind"), {});
+  calm(divergence, 1, 30);
+  EXPECT_EQ(divergence.judge(30, 116, 9, 1), Action::rewind);
+  ASSERT_TRUE(divergence.ended() && divergence.verdict());
+  EXPECT_FALSE(divergence.verdict()->stop);
+  EXPECT_EQ(divergence.verdict()->not_after, 27) << "steps 28, 29 and 30 are given up";
+  EXPECT_THAT(divergence.passed_over().flat(), ElementsAre(108, 120));
+
+  // The next attempt, on what was written.
+  Divergence next(job("rewind"), PassedOver::parse(divergence.passed_over().text(), "f"));
+  EXPECT_EQ(next.data_of(104), 104);
+  EXPECT_EQ(next.data_of(108), 120);
+  EXPECT_EQ(next.trained(108), 108);
+  EXPECT_EQ(next.trained(124), 112);
+  EXPECT_EQ(next.counts().rewound, 1);
+  calm(next, 1, 30);
+  EXPECT_EQ(next.judge(30, 128, 9, 1), Action::rewind);
+  Divergence last(job("rewind"), next.passed_over());
+  calm(last, 1, 30);
+  EXPECT_EQ(last.judge(30, 140, 9, 1), Action::stop) << "two rewinds were the budget";
+}
+
+TEST(Divergence, StopsAtOnceWhereThatIsThePolicy) {
+  Divergence divergence(job("stop"), {});
+  calm(divergence, 1, 30);
+  EXPECT_EQ(divergence.judge(30, 116, 9, 1), Action::stop);
+  EXPECT_TRUE(divergence.verdict()->stop);
+}
+
+TEST(Divergence, NumbersThatAreNotFiniteEndTheAttemptAfterFiveInARow) {
+  Divergence divergence(job(), {});
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(divergence.judge(i, 0, 3, nan), Action::nonfinite);
+  EXPECT_EQ(divergence.judge(5, 0, 3, 1), Action::update);
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(divergence.judge(i, 0, nan, 1), Action::nonfinite);
+  EXPECT_FALSE(divergence.ended());
+  EXPECT_EQ(divergence.judge(9, 0, 3, nan), Action::nonfinite);
+  EXPECT_TRUE(divergence.ended());
+  EXPECT_FALSE(divergence.verdict()) << "the launcher chooses the checkpoint before the newest";
+  EXPECT_EQ(divergence.counts().nonfinite, 9);
+}
+
+TEST(Divergence, AResumedRunJudgesAsOneThatNeverStopped) {
+  Divergence straight(job(), {});
+  calm(straight, 1, 30);
+  EXPECT_EQ(straight.judge(30, 0, 9, 1), Action::skip);
+  EXPECT_EQ(straight.judge(31, 0, 3, std::numeric_limits<double>::infinity()), Action::nonfinite);
+  RunState state;
+  straight.put(state);
+  Divergence resumed(job(), {});
+  resumed.restore(state);
+  RunState again;
+  resumed.put(again);
+  EXPECT_EQ(state, again);
+  for (auto* one : {&straight, &resumed}) {
+    EXPECT_EQ(one->judge(32, 0, 9, 1), Action::skip);
+    EXPECT_EQ(one->judge(33, 0, 9, 1), Action::stop);
+  }
+  EXPECT_EQ(straight.sentence(), resumed.sentence());
+  Divergence old(job(), {});
+  old.restore(RunState{});
+  EXPECT_EQ(old.judge(1, 0, 900, 1), Action::update) << "a checkpoint of an older version holds none of it";
+}
+
+TEST(PassedOver, MergesWhatTouchesAndSkipsWholeSteps) {
+  PassedOver passed;
+  passed.add(20, 24);
+  passed.add(8, 12);
+  passed.add(12, 16);
+  EXPECT_THAT(passed.flat(), ElementsAre(8, 16, 20, 24));
+  EXPECT_EQ(passed.next(0, 4), 0);
+  EXPECT_EQ(passed.next(5, 4), 16) << "a step that would reach into a range begins behind it";
+  EXPECT_EQ(passed.next(16, 4), 16);
+  EXPECT_EQ(passed.next(17, 4), 24);
+  EXPECT_EQ(passed.next(12, 8), 24) << "and behind the one after, where it would reach into that";
+  EXPECT_EQ(passed.before(22), 10);
+  passed.add(0, 100);
+  EXPECT_THAT(passed.flat(), ElementsAre(0, 100));
+}
+
+TEST(PassedOver, DamageIsRefusedWithASentence) {
+  for (const char* text : {"{", "[]", "{\"sequences\":[5],\"spikes\":[]}", "{\"sequences\":[5,5],\"spikes\":[]}",
+                           "{\"sequences\":[-1,5],\"spikes\":[]}", "{\"sequences\":[1,5]}"}) {
+    try {
+      PassedOver::parse(text, "runs/x/passed_over.json");
+      FAIL() << text;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::bad_data);
+      EXPECT_THAT(error.what(), HasSubstr("runs/x/passed_over.json"));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace smlp
