@@ -38,6 +38,12 @@ void CountingBackend::count(const SpatialProduct& p) {
   multiply_adds_.executed += p.v.size() * (length + 1) / 2;
 }
 
+void CountingBackend::count(const Attention& a, std::int64_t products) {
+  const std::int64_t length = a.query.shape[1];
+  multiply_adds_.paper += products * a.query.size() * length;
+  multiply_adds_.executed += products * a.query.size() * (length + 1) / 2;
+}
+
 void CountingBackend::assign_greedy(TensorView scores, TensorView, std::span<std::int64_t> rows_of_expert) {
   const auto experts = static_cast<std::int64_t>(rows_of_expert.size());
   for (std::int64_t e = 0; e < experts; ++e) {

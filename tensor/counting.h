@@ -35,6 +35,10 @@ class CountingBackend final : public Backend {
   void spatial(const SpatialProduct& p) override { count(p); }
   void spatial_backward_input(const SpatialProduct& p) override { count(p); }
   void spatial_backward_weight(const SpatialProduct& p) override { count(p); }
+  void attention(const Attention& a) override { count(a, 2); }
+  void attention_backward(const Attention& a, TensorView, TensorView, TensorView, TensorView) override {
+    count(a, 5);
+  }
 
   void add(TensorView, TensorView, TensorView) override {}
   void activate(Activation, TensorView, TensorView) override {}
@@ -52,11 +56,18 @@ class CountingBackend final : public Backend {
   void scatter_add_rows(TensorView, TensorView, double, TensorView, TensorView) override {}
   void row_dots(TensorView, TensorView, TensorView, TensorView) override {}
 
+  void gather_columns(TensorView, TensorView, TensorView, TensorView) override {}
+  void scatter_columns(TensorView, TensorView, TensorView, TensorView) override {}
+  void column_dots(TensorView, TensorView, TensorView) override {}
+
   void assign_balanced(TensorView, std::int64_t, TensorView, TensorView) override {}
   // As even as it can be.
   void assign_greedy(TensorView scores, TensorView, std::span<std::int64_t> rows_of_expert) override;
   void sigmoid_of_slots(TensorView, TensorView, std::span<const std::int64_t>, TensorView) override {}
   void sigmoid_of_slots_backward(TensorView, TensorView, TensorView, std::span<const std::int64_t>,
+                                 TensorView) override {}
+  void softmax_of_slots(TensorView, TensorView, std::span<const std::int64_t>, TensorView) override {}
+  void softmax_of_slots_backward(TensorView, TensorView, TensorView, std::span<const std::int64_t>,
                                  TensorView) override {}
 
   void cross_entropy(TensorView, TensorView, TensorView, TensorView, bool) override {}
@@ -67,6 +78,7 @@ class CountingBackend final : public Backend {
 
  private:
   void count(const SpatialProduct& p);
+  void count(const Attention& a, std::int64_t products);
 
   std::unordered_map<void*, std::int64_t> held_;
   std::uintptr_t next_ = std::uintptr_t{1}

@@ -28,6 +28,9 @@ class CpuBackend final : public Backend {
   void spatial(const SpatialProduct& p) override;
   void spatial_backward_input(const SpatialProduct& p) override;
   void spatial_backward_weight(const SpatialProduct& p) override;
+  void attention(const Attention& a) override;
+  void attention_backward(const Attention& a, TensorView dout, TensorView dquery, TensorView dkey,
+                          TensorView dvalue) override;
 
   void add(TensorView a, TensorView b, TensorView out) override;
   void activate(Activation kind, TensorView in, TensorView out) override;
@@ -48,6 +51,10 @@ class CpuBackend final : public Backend {
                         TensorView add_to) override;
   void row_dots(TensorView a, TensorView b, TensorView index, TensorView out) override;
 
+  void gather_columns(TensorView in, TensorView index, TensorView scale, TensorView out) override;
+  void scatter_columns(TensorView in, TensorView index, TensorView scale, TensorView out) override;
+  void column_dots(TensorView a, TensorView b, TensorView out) override;
+
   void assign_balanced(TensorView scores, std::int64_t groups, TensorView token_of_slot,
                        TensorView rounds) override;
   void assign_greedy(TensorView scores, TensorView token_of_slot,
@@ -55,6 +62,10 @@ class CpuBackend final : public Backend {
   void sigmoid_of_slots(TensorView scores, TensorView token_of_slot, std::span<const std::int64_t> rows_of_expert,
                         TensorView alpha) override;
   void sigmoid_of_slots_backward(TensorView alpha, TensorView dalpha, TensorView token_of_slot,
+                                 std::span<const std::int64_t> rows_of_expert, TensorView dscores) override;
+  void softmax_of_slots(TensorView scores, TensorView token_of_slot, std::span<const std::int64_t> rows_of_expert,
+                        TensorView alpha) override;
+  void softmax_of_slots_backward(TensorView scores, TensorView dalpha, TensorView token_of_slot,
                                  std::span<const std::int64_t> rows_of_expert, TensorView dscores) override;
 
   void cross_entropy(TensorView logits, TensorView targets, TensorView row_loss, TensorView scale,

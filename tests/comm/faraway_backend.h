@@ -32,6 +32,8 @@ class FarawayBackend final : public Backend {
   void spatial(const SpatialProduct&) override { no(); }
   void spatial_backward_input(const SpatialProduct&) override { no(); }
   void spatial_backward_weight(const SpatialProduct&) override { no(); }
+  void attention(const Attention&) override { no(); }
+  void attention_backward(const Attention&, TensorView, TensorView, TensorView, TensorView) override { no(); }
   void add(TensorView, TensorView, TensorView) override { no(); }
   void activate(Activation, TensorView, TensorView) override { no(); }
   void activate_backward(Activation, TensorView, TensorView, TensorView) override { no(); }
@@ -52,6 +54,14 @@ class FarawayBackend final : public Backend {
   void gather_rows(TensorView, TensorView, double, TensorView, TensorView) override { no(); }
   void scatter_add_rows(TensorView, TensorView, double, TensorView, TensorView) override { no(); }
   void row_dots(TensorView, TensorView, TensorView, TensorView) override { no(); }
+  void gather_columns(TensorView, TensorView, TensorView, TensorView) override { no(); }
+  void scatter_columns(TensorView, TensorView, TensorView, TensorView) override { no(); }
+  void column_dots(TensorView, TensorView, TensorView) override { no(); }
+  void softmax_of_slots(TensorView, TensorView, std::span<const std::int64_t>, TensorView) override { no(); }
+  void softmax_of_slots_backward(TensorView, TensorView, TensorView, std::span<const std::int64_t>,
+                                 TensorView) override {
+    no();
+  }
   void assign_balanced(TensorView, std::int64_t, TensorView, TensorView) override { no(); }
   void assign_greedy(TensorView, TensorView, std::span<std::int64_t>) override { no(); }
   void sigmoid_of_slots(TensorView, TensorView, std::span<const std::int64_t>, TensorView) override { no(); }

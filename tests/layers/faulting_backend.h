@@ -28,6 +28,11 @@ class FaultingBackend final : public Backend {
   void spatial(const SpatialProduct& p) override { inner_->spatial(real(p)); }
   void spatial_backward_input(const SpatialProduct& p) override { inner_->spatial_backward_input(real(p)); }
   void spatial_backward_weight(const SpatialProduct& p) override { inner_->spatial_backward_weight(real(p)); }
+  void attention(const Attention& a) override { inner_->attention(real(a)); }
+  void attention_backward(const Attention& a, TensorView dout, TensorView dquery, TensorView dkey,
+                          TensorView dvalue) override {
+    inner_->attention_backward(real(a), real(dout), real(dquery), real(dkey), real(dvalue));
+  }
 
   void add(TensorView a, TensorView b, TensorView out) override { inner_->add(real(a), real(b), real(out)); }
   void activate(Activation kind, TensorView in, TensorView out) override {
@@ -72,6 +77,16 @@ class FaultingBackend final : public Backend {
     inner_->row_dots(real(a), real(b), real(index), real(out));
   }
 
+  void gather_columns(TensorView in, TensorView index, TensorView scale, TensorView out) override {
+    inner_->gather_columns(real(in), real(index), real(scale), real(out));
+  }
+  void scatter_columns(TensorView in, TensorView index, TensorView scale, TensorView out) override {
+    inner_->scatter_columns(real(in), real(index), real(scale), real(out));
+  }
+  void column_dots(TensorView a, TensorView b, TensorView out) override {
+    inner_->column_dots(real(a), real(b), real(out));
+  }
+
   void assign_balanced(TensorView scores, std::int64_t groups, TensorView token_of_slot,
                        TensorView rounds) override {
     inner_->assign_balanced(real(scores), groups, real(token_of_slot), real(rounds));
@@ -87,6 +102,15 @@ class FaultingBackend final : public Backend {
   void sigmoid_of_slots_backward(TensorView alpha, TensorView dalpha, TensorView token_of_slot,
                                  std::span<const std::int64_t> rows_of_expert, TensorView dscores) override {
     inner_->sigmoid_of_slots_backward(real(alpha), real(dalpha), real(token_of_slot), rows_of_expert,
+                                      real(dscores));
+  }
+  void softmax_of_slots(TensorView scores, TensorView token_of_slot,
+                        std::span<const std::int64_t> rows_of_expert, TensorView alpha) override {
+    inner_->softmax_of_slots(real(scores), real(token_of_slot), rows_of_expert, real(alpha));
+  }
+  void softmax_of_slots_backward(TensorView scores, TensorView dalpha, TensorView token_of_slot,
+                                 std::span<const std::int64_t> rows_of_expert, TensorView dscores) override {
+    inner_->softmax_of_slots_backward(real(scores), real(dalpha), real(token_of_slot), rows_of_expert,
                                       real(dscores));
   }
 
@@ -114,6 +138,9 @@ class FaultingBackend final : public Backend {
     return view;
   }
   static SpatialProduct real(const SpatialProduct& p) { return {real(p.weight), real(p.v), real(p.out)}; }
+  static Attention real(const Attention& a) {
+    return {real(a.query), real(a.key), real(a.value), real(a.out), real(a.log_sum), a.heads};
+  }
   static Matmul real(Matmul m) {
     for (TensorView* view : {&m.a, &m.b, &m.out, &m.bias, &m.residual, &m.pre_activation})
       *view = real(*view);
