@@ -1,24 +1,22 @@
-// The sparse block of sMLP: sMoE over the channels, then tMoE over the tokens.
+// A block that mixes the tokens (attention, or sMoE) and then works on each token (a feed-forward layer, or experts).
 #pragma once
 
 #include <memory>
 
-#include "layers/channel_moe.h"
-#include "layers/token_moe.h"
+#include "layers/layer.h"
 
 namespace smlp {
 
-class SmlpBlock final : public Layer {
+class TwoPartBlock final : public Layer {
  public:
-  SmlpBlock(std::unique_ptr<ChannelMoe> channels, std::unique_ptr<TokenMoe> tokens)
-      : channels_(std::move(channels)), tokens_(std::move(tokens)) {}
+  TwoPartBlock(std::unique_ptr<Layer> mixing, std::unique_ptr<Layer> tokens)
+      : mixing_(std::move(mixing)), tokens_(std::move(tokens)) {}
 
   void forward(Context& c, TensorView x, TensorView y) override;
   void backward(Context& c, TensorView dy, TensorView dx) override;
 
  private:
-  std::unique_ptr<ChannelMoe> channels_;
-  std::unique_ptr<TokenMoe> tokens_;
+  std::unique_ptr<Layer> mixing_, tokens_;
 };
 
 }  // namespace smlp

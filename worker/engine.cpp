@@ -29,6 +29,7 @@ ModelConfig model_config(const JobConfig& job) {
                                                        : Activation::gelu_tanh;
   config.placement = job.model.placement;
   config.channels = job.routing.channels;
+  config.allow_leak = job.routing.allow_leak;
   config.tokens = job.routing.tokens;
   config.group_sequences = job.routing.group_sequences;
   return config;
@@ -86,7 +87,7 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
   const std::int64_t micro = job_.train.micro_batch, ranks = world.size();
   const std::int64_t global = job_.train.global_batch, rows = micro * job_.model.context;
   const std::int64_t rounds = (global + micro * ranks - 1) / (micro * ranks);
-  const double scale = 1.0 / static_cast<double>(global * job_.model.context), nothing = 0;
+  const double scale = 1.0 / static_cast<double>(global * model_->predicted(job_.model.context)), nothing = 0;
   const auto reducing = [&] { return world.seconds() + grid_.replicas->seconds(); };
   StepResult result;
   Stopwatch watch;
