@@ -68,26 +68,30 @@ Allowed positive() { return {.least = 0, .above_least = true}; }
 void add_model_keys(Table& table) {
   using M = J::Model;
   InSection(table, "model", &J::model)
-      .key("kind", &M::kind, "the architecture: gmlp (dense) or smlp (sparse)",
-           words({"smlp", "gmlp"}, {"transformer", "gshard", "switch", "base", "hash", "gmlp-token-moe"}))
+      .key("kind", &M::kind,
+           "the architecture; dense: gmlp, transformer; sparse: smlp, gshard and switch (every other block of a "
+           "Transformer), base and hash (blocks added to one), gmlp-token-moe (whole gMLP blocks as experts)",
+           words({"smlp", "gmlp", "transformer", "gshard", "switch", "base", "hash", "gmlp-token-moe"}))
       .key("context", &M::context, "T, tokens a sequence", size(2))
       .key("width", &M::width, "H, channels of a token", size())
-      .key("hidden", &M::hidden, "F, channels inside a block; even", size(2))
-      .key("dense_blocks", &M::dense_blocks, "N1, gMLP blocks", size(0, 1 << 16))
-      .key("sparse_blocks", &M::sparse_blocks, "N2, blocks of sMoE and tMoE; 0 for gmlp", size(0, 1 << 16))
-      .key("experts", &M::experts, "E, experts of a sparse block; must divide width", size(1, largest_world))
-      .key("heads", &M::heads, "spatial gates of a block; must divide hidden / 2", size())
+      .key("hidden", &M::hidden, "F, channels inside a block; even where it is a gMLP block", size(2))
+      .key("dense_blocks", &M::dense_blocks, "N1, blocks without experts", size(0, 1 << 16))
+      .key("sparse_blocks", &M::sparse_blocks, "N2, blocks with experts; gshard and switch: N1 or N1 - 1", size(0, 1 << 16))
+      .key("experts", &M::experts, "E, experts of a sparse block; smlp: must divide width", size(1, largest_world))
+      .key("heads", &M::heads, "of attention, must divide width; of a gMLP block's gate, must divide hidden / 2", size())
       .key("vocabulary", &M::vocabulary, "tokens known; 0: the tokenizer's, padded to a multiple of 64", size(0))
       .key("dropout", &M::dropout, "share of activations dropped in training", fraction())
       .key("activation", &M::activation, "gelu_tanh, gelu (erf) or relu", words({"gelu_tanh", "gelu", "relu"}))
-      .key("placement", &M::placement, "where sparse blocks stand among dense ones: the paper's rule or fairseq's",
+      .key("placement", &M::placement, "where sparse blocks stand among dense ones: the paper's rule or fairseq's; not for gshard and switch",
            words({"paper", "fairseq"}));
 
   using R = J::Routing;
   InSection(table, "routing", &J::routing)
       .key("tokens", &R::tokens, "how tokens find their expert", words({"balanced"}, {"switch", "gshard", "hash"}))
-      .key("channels", &R::channels, "how channels find their expert",
-           words({"deterministic"}, {"partial", "leaky"}))
+      .key("channels", &R::channels,
+           "smlp: how channels find their expert: deterministic, partial (by the first fifth of a sequence, which is not "
+           "predicted) or leaky (by all of it; for study)",
+           words({"deterministic", "partial", "leaky"}))
       .key("allow_leak", &R::allow_leak, "leaky is refused without it: it sees later tokens")
       .key("group_sequences", &R::group_sequences,
            "consecutive sequences of the global batch routed together; 0: the micro-batch", size(0))
