@@ -125,6 +125,9 @@ class Checker {
       wrong("model.heads", fmt::format("does not divide model.hidden / 2 = {}; choose {}", m.hidden / 2,
                                        neighbours(m.hidden / 2, m.heads)));
     }
+    if (m.sparse_blocks > 0 && c_.routing.tokens == "gshard" && m.experts < 2) {
+      wrong("model.experts", "leaves no second expert, and routing.tokens = \"gshard\" sends a token to two; choose more");
+    }
     if (m.vocabulary == 1) wrong("model.vocabulary", "leaves nothing to predict; 0 takes the tokenizer's");
     if (m.sparse_blocks > 0 && m.width % m.experts != 0) {
       wrong("model.experts",

@@ -2,12 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <optional>
 
 #include "core/error.h"
 #include "layers/gmlp_block.h"
 #include "layers/smlp_block.h"
-#include "routing/balanced_router.h"
 
 namespace smlp {
 
@@ -24,21 +24,11 @@ class EvaluationFrame {
   std::optional<Arena::Frame> frame_;
 };
 
-std::unique_ptr<Router> make_router(const ModelConfig& config, ParameterStore& store,
-                                    const std::string& name) {
-  if (config.tokens == "balanced") {
-    return std::make_unique<BalancedRouter>(store, name + ".centroids", config.experts, config.width);
-  }
-  throw Error(ExitCode::configuration,
-              fmt::format("routing.tokens = \"{}\" is no way of routing tokens that this build knows "
-                          "(balanced)",
-                          config.tokens));
-}
-
 }  // namespace
 
 LanguageModel::LanguageModel(const ModelConfig& config, ParameterStore& store, ExpertGroup experts)
     : sparse_(has_experts(config)),
+      routers_(std::ranges::count(stack_of(config), "smlp")),
       exchange_(experts.ranks, sparse_ ? config.experts : experts.ranks.size()),
       context_(config.context),
       embedding_(store, "embed", config.vocabulary, config.width, config.dropout) {
@@ -59,7 +49,8 @@ std::unique_ptr<Layer> LanguageModel::make_block(const ModelConfig& config, Para
   }
   auto channels = std::make_unique<ChannelMoe>(store, name + ".smoe", config.width, config.context,
                                                config.experts, config.dropout, exchange_);
-  auto router = make_router(config, store, name + ".tmoe");
+  auto router = make_router(config.router, store, name + ".tmoe",
+                            {config.experts, config.width, config.vocabulary, routers_});
   auto tokens = std::make_unique<TokenMoe>(
       store, name + ".tmoe", index,
       TokenMoeSizes{config.width, config.hidden, config.experts, config.group_sequences}, config.activation,

@@ -27,6 +27,7 @@ class LanguageModel final : public Model {
   TensorView run_stack(Context& c);  // the last hidden state
 
   bool sparse_;
+  std::int64_t routers_;  // blocks that have one
   ExpertExchange exchange_;
   std::int64_t context_;
   Embedding embedding_;

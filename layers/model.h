@@ -10,6 +10,7 @@
 #include "comm/communicator.h"
 #include "layers/layer.h"
 #include "params/parameter_store.h"
+#include "routing/make_router.h"
 
 namespace smlp {
 
@@ -22,7 +23,7 @@ struct ModelConfig {          // model.md; [model] and [routing] of the job file
   Activation activation = Activation::gelu_tanh;
   std::string placement = "paper";  // "paper", "fairseq"
   std::string channels = "deterministic";
-  std::string tokens = "balanced";
+  RouterSettings router;
   std::int64_t group_sequences = 1;
   std::vector<std::string> stack;  // kind of each block ("gmlp", "smlp"); empty: by kind and placement
 };

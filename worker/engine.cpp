@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "optim/schedule.h"
+#include "worker/routing_settings.h"
 
 namespace smlp {
 
@@ -29,7 +30,7 @@ ModelConfig model_config(const JobConfig& job) {
                                                        : Activation::gelu_tanh;
   config.placement = job.model.placement;
   config.channels = job.routing.channels;
-  config.tokens = job.routing.tokens;
+  config.router = router_settings(job);
   config.group_sequences = job.routing.group_sequences;
   return config;
 }
@@ -51,7 +52,7 @@ struct Engine::Buffers {
   }
   TensorView loss_scale, loss_sum;
   std::vector<RoutingReport> reports;
-  std::vector<double> agreed;
+  std::vector<double> agreed, per_group;
 
  private:
   Backend& backend_;
@@ -116,6 +117,11 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
     c.step = step;
     c.seed = static_cast<std::uint64_t>(job_.seed);
     c.loss_scale = buffers_->loss_scale;
+    if (has_auxiliary_loss(config_.router) && has_experts(config_)) {
+      c.auxiliary = arena_->take({micro / config_.group_sequences, 2}, DType::f64);
+      c.auxiliary_scale = buffers_->loss_scale;
+      backend_->fill(c.auxiliary, 0);
+    }
     c.reports = &buffers_->reports;
     c.block = &at_block_;
     const auto row_loss = arena_->take({rows}, DType::f64);
@@ -124,6 +130,7 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
     double exchanged = grid_.experts->seconds();
     model_->forward_loss(c, row_loss);
     if (counts) backend_->sum(row_loss, buffers_->loss_sum);
+    if (counts && c.auxiliary) result.auxiliary_loss += auxiliary_loss(c);
     double exchange = grid_.experts->seconds() - exchanged;
     result.phases[Phase::exchange] += exchange;
     result.phases[Phase::forward] += watch.lap() - exchange;
@@ -167,6 +174,7 @@ void Engine::agree(StepResult& result, std::span<double> flags, double scale) {
   auto& sums = buffers_->agreed;
   sums.assign(flags.begin(), flags.end());
   sums.push_back(result.loss);
+  sums.push_back(result.auxiliary_loss);
   for (const auto& load : loads_) {
     sums.insert(sums.end(), load.expert_tokens.begin(), load.expert_tokens.end());
     sums.push_back(load.dropped);
@@ -175,11 +183,20 @@ void Engine::agree(StepResult& result, std::span<double> flags, double scale) {
   auto next = sums.begin();
   for (double& flag : flags) flag = *next++;
   result.loss = *next++ * scale;
+  result.auxiliary_loss = *next++ * scale;
   for (auto& load : loads_) {
     for (double& tokens : load.expert_tokens) tokens = *next++;
     load.dropped = *next++;
   }
   result.blocks = loads_;
+}
+
+// Summed over the tokens of this micro-batch.
+double Engine::auxiliary_loss(const Context& c) {
+  auto& per_group = buffers_->per_group;
+  per_group.resize(static_cast<std::size_t>(c.auxiliary.size()));
+  backend_->download(c.auxiliary, per_group.data());
+  return config_.router.softmax.auxiliary.total(per_group, config_.group_sequences * c.length);
 }
 
 // Every rank has the same list of blocks, also one whose reports do not count.
@@ -234,6 +251,14 @@ std::vector<Piece> Engine::pieces(bool with_optimizer) const {
     add(parameter, "adam.m/", state.m);
     add(parameter, "adam.v/", state.v);
     if (state.master) add(parameter, "adam.master/", state.master);
+  }
+  for (const auto& table : store_->tables()) {
+    const auto writer = std::min_element(world_bytes.begin(), world_bytes.end());
+    *writer += table.view.bytes();
+    pieces.push_back({.name = table.name,
+                      .local = table.view,
+                      .global_shape = table.view.shape,
+                      .mine = writer - world_bytes.begin() == me});
   }
   return pieces;
 }

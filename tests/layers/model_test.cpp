@@ -75,7 +75,7 @@ TEST(Model, RefusesSizesThatDoNotFit) {
   refused([](ModelConfig& c) { c.heads = 5; });
   refused([](ModelConfig& c) { c.stack = {"transformer"}; });
   refused([](ModelConfig& c) { c.channels = "partial"; });
-  refused([](ModelConfig& c) { c.tokens = "switch"; });
+  refused([](ModelConfig& c) { c.router.tokens = "nearest"; });
 }
 
 TEST(Model, GradientsMatchDifferences) {
