@@ -77,6 +77,9 @@ class Problems {
 
   void check_routing() {
     const auto& r = c_.routing;
+    if (m_.sparse_blocks > 0 && r.tokens == "gshard" && m_.experts < 2) {
+      wrong("model.experts", "leaves no second expert, and routing.tokens = \"gshard\" sends a token to two; choose more");
+    }
     if (*kind_.tokens != '\0' && r.tokens != kind_.tokens) {
       wrong("routing.tokens", fmt::format("is not how model.kind = \"{}\" routes tokens; leave the key out or write \"{}\"",
                                           m_.kind, kind_.tokens));

@@ -28,7 +28,7 @@ void check_sizes(const ModelConfig& config) {
   require(config.heads > 0, fmt::format("model.heads = {} must be at least 1", config.heads));
   require(config.dropout >= 0 && config.dropout < 1,
           fmt::format("model.dropout = {} must be at least 0 and less than 1", config.dropout));
-  if (any(of_kind("gmlp"))) {
+  if (any([](const std::string& block) { return has_spatial_gate(block); })) {
     require(config.hidden % 2 == 0,
             fmt::format("model.hidden = {} must be even: the gate halves it", config.hidden));
     require(config.hidden / 2 % config.heads == 0,

@@ -10,11 +10,12 @@
 #include "comm/communicator.h"
 #include "layers/layer.h"
 #include "params/parameter_store.h"
+#include "routing/make_router.h"
 
 namespace smlp {
 
 struct ModelConfig {          // model.md; [model] and [routing] of the job file, resolved
-  std::string kind = "smlp";  // "gmlp", "smlp", "transformer"
+  std::string kind = "smlp";  // "transformer", "gshard", … (layers/stack.cpp)
   std::int64_t context = 0, width = 0, hidden = 0, dense_blocks = 0, sparse_blocks = 0, experts = 1,
                heads = 1;
   std::int64_t vocabulary = 0;
@@ -23,7 +24,7 @@ struct ModelConfig {          // model.md; [model] and [routing] of the job file
   std::string placement = "paper";  // "paper", "fairseq"
   std::string channels = "deterministic";  // "partial", "leaky"
   bool allow_leak = false;                 // "leaky" is refused without it
-  std::string tokens = "balanced";
+  RouterSettings router;                   // of blocks that leave a choice
   std::int64_t group_sequences = 1;
   std::vector<std::string> stack;  // kind of each block; empty: by kind and placement
 };
@@ -64,5 +65,6 @@ bool has_experts(const ModelConfig& config);
 bool has_experts(const std::string& block);
 bool has_attention(const ModelConfig& config);
 bool has_attention(const std::string& block);
+bool has_spatial_gate(const std::string& block);
 
 }  // namespace smlp

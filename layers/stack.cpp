@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <initializer_list>
 
 #include "core/error.h"
 #include "layers/model.h"
@@ -30,11 +31,34 @@ namespace {
 
 struct Kind {
   const char *name, *dense, *sparse;  // kinds of its blocks; no sparse ones: ""
+  bool alternating = false;           // every other block is sparse, the first is dense
 };
 
-constexpr Kind kinds[] = {{"gmlp", "gmlp", ""}, {"smlp", "gmlp", "smlp"}, {"transformer", "transformer", ""}};
+constexpr Kind kinds[] = {{"gmlp", "gmlp", ""},
+                          {"smlp", "gmlp", "smlp"},
+                          {"gmlp-token-moe", "gmlp", "gmlp-token-moe"},
+                          {"transformer", "transformer", ""},
+                          {"gshard", "transformer", "gshard", true},
+                          {"switch", "transformer", "switch", true},
+                          {"base", "transformer", "base"},
+                          {"hash", "transformer", "hash"}};
 
-constexpr const char* block_kinds[] = {"gmlp", "smlp", "transformer"};
+bool is_among(const std::string& word, std::initializer_list<const char*> words) {
+  return std::find(words.begin(), words.end(), word) != words.end();
+}
+
+// Every other one, beginning with a dense one.
+std::vector<bool> alternating_places(std::int64_t dense, std::int64_t sparse) {
+  if (sparse != dense && sparse != dense - 1) {
+    throw Error(ExitCode::configuration,
+                fmt::format("model.sparse_blocks = {} does not alternate with model.dense_blocks = {}: there must be as "
+                            "many, or one fewer",
+                            sparse, dense));
+  }
+  std::vector<bool> places;
+  for (std::int64_t k = 0; k < dense + sparse; ++k) places.push_back(k % 2 == 1);
+  return places;
+}
 
 }  // namespace
 
@@ -47,21 +71,26 @@ std::vector<std::string> stack_of(const ModelConfig& config) {
       throw Error(ExitCode::configuration, fmt::format("model.kind = \"{}\" is no kind of model", config.kind));
     }
     const std::int64_t sparse = *kind->sparse == '\0' ? 0 : config.sparse_blocks;
-    for (const bool place : sparse_places(config.dense_blocks, sparse, config.placement)) {
+    for (const bool place : kind->alternating ? alternating_places(config.dense_blocks, sparse)
+                                              : sparse_places(config.dense_blocks, sparse, config.placement)) {
       stack.push_back(place ? kind->sparse : kind->dense);
     }
   }
   for (const auto& kind : stack) {
-    if (std::find(std::begin(block_kinds), std::end(block_kinds), kind) == std::end(block_kinds)) {
+    if (!has_attention(kind) && !has_spatial_gate(kind)) {
       throw Error(ExitCode::configuration, fmt::format("there are no blocks of kind \"{}\"", kind));
     }
   }
   return stack;
 }
 
-bool has_attention(const std::string& block) { return block != "gmlp" && block != "smlp"; }
+bool has_attention(const std::string& block) {
+  return is_among(block, {"transformer", "gshard", "switch", "base", "hash"});
+}
 
-bool has_experts(const std::string& block) { return block != "gmlp" && block != "transformer"; }
+bool has_spatial_gate(const std::string& block) { return is_among(block, {"gmlp", "smlp", "gmlp-token-moe"}); }
+
+bool has_experts(const std::string& block) { return !is_among(block, {"gmlp", "transformer"}); }
 
 bool has_attention(const ModelConfig& config) {
   const auto stack = stack_of(config);

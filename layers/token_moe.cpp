@@ -16,7 +16,16 @@ TokenMoe::TokenMoe(std::string name, std::int64_t block, std::int64_t group_sequ
       dropout_(std::move(name), dropout) {}
 
 RouteCall TokenMoe::call(Context& c) const {
-  return {c.backend, c.scratch, c.training(), c.sequences / group_sequences_, c.tokens};
+  return {.backend = c.backend,
+          .scratch = c.scratch,
+          .training = c.training(),
+          .group_rows = group_sequences_ * c.length,
+          .tokens = c.tokens,
+          .seed = c.seed,
+          .step = c.step,
+          .first_row = c.first_sequence * c.length,
+          .auxiliary = c.auxiliary,
+          .row_scale = c.auxiliary_scale};
 }
 
 void TokenMoe::make_plan(Context& c, TensorView x) {
@@ -33,18 +42,20 @@ void TokenMoe::make_plan(Context& c, TensorView x) {
 
 void TokenMoe::report(Context& c) const {
   RoutingReport report{block_, plan_.rows_of_expert, 0, plan_.rounds};
-  if (!plan_.every_slot_used && plan_.slots() > 0) {
+  if (!plan_.no_empty_slot && plan_.slots() > 0) {
     std::vector<std::int32_t> token_of_slot(static_cast<std::size_t>(plan_.slots()));
     c.backend.download(plan_.token_of_slot, token_of_slot.data());
     std::size_t slot = 0;
-    std::int64_t placed = 0;
     for (std::size_t e = 0; e < plan_.rows_of_expert.size(); ++e) {
       for (std::int64_t i = 0; i < plan_.rows_of_expert[e]; ++i, ++slot) {
         if (token_of_slot[slot] < 0) --report.expert_tokens[e];
       }
-      placed += report.expert_tokens[e];
     }
-    report.dropped = c.rows() - placed;
+  }
+  if (plan_.dropped) {
+    double dropped = 0;
+    c.backend.download(plan_.dropped, &dropped);
+    report.dropped = static_cast<std::int64_t>(dropped);
   }
   c.reports->push_back(std::move(report));
 }

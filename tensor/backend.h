@@ -11,6 +11,7 @@
 #include <memory>
 #include <span>
 
+#include "tensor/expert_choice.h"
 #include "tensor/tensor_view.h"
 
 namespace smlp {
@@ -120,6 +121,9 @@ class Backend {
   // Inverted dropout, may be in place: keeps element (row, c) when dropout_keeps(key, (first_row + row) · C + c, rate),
   // scaled by 1 / (1 - rate); see tensor/dropout.h. The same call with dy gives the backward pass.
   virtual void dropout(TensorView in, double rate, std::uint64_t key, std::int64_t first_row, TensorView out) = 0;
+  // out = in · U(1 - amount, 1 + amount), may be in place: each element by word (first_row + row) · C + c of dropout's
+  // stream, as a fraction. The same call with dy gives the backward pass.
+  virtual void jitter(TensorView in, double amount, std::uint64_t key, std::int64_t first_row, TensorView out) = 0;
 
   // --- rows by index (i32; negative: no row) --------------------------------------------------------------
   // out[s] = scale · row_scale[s] · in[index[s]]; zeros where index[s] < 0. row_scale may be empty.
@@ -161,6 +165,13 @@ class Backend {
   // dscores[token, f] += dalpha[s] · alpha[s] · ((f == e) - softmax(scores[token])[f]).
   virtual void softmax_of_slots_backward(TensorView scores, TensorView dalpha, TensorView token_of_slot,
                                          std::span<const std::int64_t> rows_of_expert, TensorView dscores) = 0;
+  virtual void look_up(TensorView table, TensorView index, TensorView out) = 0;  // i32: out[s] = table[index[s]]
+  // Softmax gates: tensor/expert_choice.h.
+  virtual void choose_experts(const ChooseExperts& c) = 0;
+  virtual void balance_of_choices(const BalanceOfChoices& b) = 0;
+  virtual void place_tokens(const PlaceTokens& p) = 0;
+  virtual void weigh_slots(const WeighSlots& w) = 0;
+  virtual void choices_backward(const ChoicesBackward& c) = 0;
 
   // --- loss and update ------------------------------------------------------------------------------------
   // row_loss[r] (f64) = logsumexp(logits[r]) - logits[r, target[r]]; 0 where target[r] < 0. With `gradient`,

@@ -51,6 +51,7 @@ class CountingBackend final : public Backend {
                            TensorView, TensorView, TensorView, TensorView) override {}
   void sum_rows(TensorView, TensorView) override {}
   void dropout(TensorView, double, std::uint64_t, std::int64_t, TensorView) override {}
+  void jitter(TensorView, double, std::uint64_t, std::int64_t, TensorView) override {}
 
   void gather_rows(TensorView, TensorView, double, TensorView, TensorView) override {}
   void scatter_add_rows(TensorView, TensorView, double, TensorView, TensorView) override {}
@@ -69,6 +70,12 @@ class CountingBackend final : public Backend {
   void softmax_of_slots(TensorView, TensorView, std::span<const std::int64_t>, TensorView) override {}
   void softmax_of_slots_backward(TensorView, TensorView, TensorView, std::span<const std::int64_t>,
                                  TensorView) override {}
+  void look_up(TensorView, TensorView, TensorView) override {}
+  void choose_experts(const ChooseExperts&) override {}
+  void balance_of_choices(const BalanceOfChoices&) override {}
+  void place_tokens(const PlaceTokens& p) override;  // as even as it can be
+  void weigh_slots(const WeighSlots&) override {}
+  void choices_backward(const ChoicesBackward&) override {}
 
   void cross_entropy(TensorView, TensorView, TensorView, TensorView, bool) override {}
   void sum(TensorView, TensorView) override {}

@@ -45,6 +45,7 @@ class CpuBackend final : public Backend {
                            TensorView dweight, TensorView dbias) override;
   void sum_rows(TensorView x, TensorView add_to) override;
   void dropout(TensorView in, double rate, std::uint64_t key, std::int64_t first_row, TensorView out) override;
+  void jitter(TensorView in, double amount, std::uint64_t key, std::int64_t first_row, TensorView out) override;
 
   void gather_rows(TensorView in, TensorView index, double scale, TensorView row_scale, TensorView out) override;
   void scatter_add_rows(TensorView in, TensorView index, double scale, TensorView row_scale,
@@ -67,6 +68,12 @@ class CpuBackend final : public Backend {
                         TensorView alpha) override;
   void softmax_of_slots_backward(TensorView scores, TensorView dalpha, TensorView token_of_slot,
                                  std::span<const std::int64_t> rows_of_expert, TensorView dscores) override;
+  void look_up(TensorView table, TensorView index, TensorView out) override;
+  void choose_experts(const ChooseExperts& c) override;
+  void balance_of_choices(const BalanceOfChoices& b) override;
+  void place_tokens(const PlaceTokens& p) override;
+  void weigh_slots(const WeighSlots& w) override;
+  void choices_backward(const ChoicesBackward& c) override;
 
   void cross_entropy(TensorView logits, TensorView targets, TensorView row_loss, TensorView scale,
                      bool gradient) override;
@@ -79,14 +86,16 @@ class CpuBackend final : public Backend {
   const Kernels& kernels(DType type) const;
   void convert(const Matrix& from, DType from_type, const Matrix& to, DType to_type) const;
   void load_scores(const TensorView& scores, std::int64_t first, std::int64_t count);
+  void order_tokens(const PlaceTokens& p, std::int64_t first, std::int64_t count);
   void* masked_weight(const TensorView& weight, std::int64_t g, std::int64_t length);
   void* scratch(std::int64_t bytes) { return scratch_.take(bytes); }  // valid until the next call of scratch()
 
   const KernelSet& set_;
   Products products_;
   BalancedAssignment assignment_;
-  std::vector<double> scores_;
-  std::vector<std::int64_t> starts_;
+  std::vector<double> scores_, gates_, weights_;
+  std::vector<std::int64_t> starts_, counts_;
+  std::vector<std::int32_t> order_;
   std::vector<std::int32_t> slots_;
   Workspace scratch_;
 };

@@ -51,6 +51,7 @@ class FarawayBackend final : public Backend {
   }
   void sum_rows(TensorView, TensorView) override { no(); }
   void dropout(TensorView, double, std::uint64_t, std::int64_t, TensorView) override { no(); }
+  void jitter(TensorView, double, std::uint64_t, std::int64_t, TensorView) override { no(); }
   void gather_rows(TensorView, TensorView, double, TensorView, TensorView) override { no(); }
   void scatter_add_rows(TensorView, TensorView, double, TensorView, TensorView) override { no(); }
   void row_dots(TensorView, TensorView, TensorView, TensorView) override { no(); }
@@ -69,6 +70,12 @@ class FarawayBackend final : public Backend {
                                  TensorView) override {
     no();
   }
+  void look_up(TensorView, TensorView, TensorView) override { no(); }
+  void choose_experts(const ChooseExperts&) override { no(); }
+  void balance_of_choices(const BalanceOfChoices&) override { no(); }
+  void place_tokens(const PlaceTokens&) override { no(); }
+  void weigh_slots(const WeighSlots&) override { no(); }
+  void choices_backward(const ChoicesBackward&) override { no(); }
   void cross_entropy(TensorView, TensorView, TensorView, TensorView, bool) override { no(); }
   void sum(TensorView, TensorView) override { no(); }
   void sum_of_squares(TensorView, TensorView) override { no(); }
