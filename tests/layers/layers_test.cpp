@@ -107,7 +107,8 @@ TEST_P(AttentionTest, ABlockOfTwoPartsHasTheGradientsOfBoth) {
   const AttentionCase& p = GetParam();
   Bench b(2, p.length);
   auto attention = std::make_unique<SelfAttention>(b.store, "attention", 6, p.heads, p.dropout);
-  TwoPartBlock layer(std::move(attention), std::make_unique<FeedForward>(b.store, "ffn", 6, 5, Activation::gelu_tanh, p.dropout));
+  auto tokens = std::make_unique<FeedForward>(b.store, "ffn", 6, 5, Activation::gelu_tanh, p.dropout);
+  TwoPartBlock layer(std::move(attention), std::move(tokens));
   b.seal();
   check_gradients(b, layer, 6);
 }
@@ -199,7 +200,7 @@ TEST_P(SparseTest, GmlpExpertsGradientsMatchDifferences) {
   }
 }
 
-TEST_P(SparseTest, SmlpBlockGradientsMatchDifferences) {
+TEST_P(SparseTest, ABlockOfBothHasTheGradientsOfBoth) {
   const SparseCase& p = GetParam();
   Bench b(p.sequences, p.length);
   b.make_exchange(p.experts);
