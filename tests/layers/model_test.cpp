@@ -15,6 +15,11 @@ using test::random_batch;
 using test::tiny_config;
 using test::TinyModel;
 
+std::vector<std::vector<std::string>> every_sparse_stack() {  // each with one sparse block
+  return {{"gmlp", "smlp"},        {"gmlp", "smlp", "gmlp"},   {"transformer", "base"},    {"transformer", "hash"},
+          {"transformer", "switch"}, {"transformer", "gshard"}, {"gmlp", "gmlp-token-moe"}};
+}
+
 std::vector<double> flat_gradients(TinyModel& m) {
   std::vector<double> all;
   for (const auto& parameter : m.store.parameters()) {
@@ -73,54 +78,76 @@ TEST(Model, RefusesSizesThatDoNotFit) {
   refused([](ModelConfig& c) { c.experts = 3; });
   refused([](ModelConfig& c) { c.hidden = 13; });
   refused([](ModelConfig& c) { c.heads = 5; });
-  refused([](ModelConfig& c) { c.stack = {"transformer"}; });
-  refused([](ModelConfig& c) { c.channels = "partial"; });
-  refused([](ModelConfig& c) { c.tokens = "switch"; });
+  refused([](ModelConfig& c) { c.stack = {"perceptron"}; });
+  refused([](ModelConfig& c) { c.stack = {"transformer"}, c.heads = 3; });
+  refused([](ModelConfig& c) { c.stack = {"transformer"}, c.heads = 9, c.width = 9; });
+  refused([](ModelConfig& c) { c.channels = "random"; });
+  refused([](ModelConfig& c) { c.channels = "leaky"; });
+  refused([](ModelConfig& c) { c.channels = "partial", c.context = 4; });
+  refused([](ModelConfig& c) { c.router.tokens = "nearest"; });
 }
 
-TEST(Model, GradientsMatchDifferences) {
-  for (const double dropout : {0.0, 0.25}) {
-    ModelConfig config = tiny_config({"gmlp", "smlp"});
-    config.dropout = dropout;
-    config.context = 5;
-    config.experts = 2;
-    config.vocabulary = 7;
-    test::Bench bench;
-    TinyModel m(config, *bench.backend, *bench.solo, DType::f64);
-    Batch batch = random_batch(config, 2, 9);
-    batch.targets[3] = -1;  // not predicted
-    m.load(batch, 0, 2);
-    m.loss_scale = 0.125;
-    std::vector<int> done;
-    const auto loss = [&] { return m.forward_loss(); };
-    const auto backward = [&] {
-      loss();
-      done.clear();
-      m.model->backward(m.c, [&](int k) { done.push_back(k); });
-    };
-    // The bench compares its own store, so the model's gradients are compared here.
-    m.store.zero_grad(m.backend);
-    backward();
-    backward();
-    EXPECT_EQ(done, (std::vector<int>{2, 1, 0, -1}));
-    for (auto& parameter : m.store.parameters()) {
-      auto values = test::read(m.backend, parameter.value);
-      const auto claimed = test::read(m.backend, parameter.grad);
-      for (std::size_t i = 0; i < values.size(); i += 1 + i % 3) {
-        const double h = 2e-4, value = values[i];
-        const auto moved = [&](double by) {
-          values[i] = value + by;
-          test::write(m.backend, parameter.value, values);
-          return loss();
-        };
-        const double difference = (8 * (moved(h) - moved(-h)) - (moved(2 * h) - moved(-2 * h))) / (12 * h);
-        moved(0);
-        ASSERT_NEAR(claimed[i] / 2, difference, 1e-7 * (1 + std::abs(difference)))
-            << parameter.name << "[" << i << "], dropout " << dropout;
-      }
+struct GradientCase {
+  std::vector<std::string> stack;
+  std::string channels = "deterministic";
+  double dropout = 0;
+};
+
+class ModelGradients : public testing::TestWithParam<GradientCase> {};
+
+TEST_P(ModelGradients, MatchDifferences) {
+  const GradientCase& p = GetParam();
+  ModelConfig config = tiny_config(p.stack);
+  config.channels = p.channels;
+  config.allow_leak = true;
+  config.dropout = p.dropout;
+  config.context = 5;
+  config.experts = 2;
+  config.vocabulary = 7;
+  config.router.hash_table = {0, 1, 1, 0, 1, 0, 0};
+  test::Bench bench;
+  TinyModel m(config, *bench.backend, *bench.solo, DType::f64);
+  Batch batch = random_batch(config, 2, 9);
+  batch.targets[3] = -1;  // not predicted
+  m.load(batch, 0, 2);
+  m.loss_scale = 0.125;
+  std::vector<int> done;
+  const auto loss = [&] { return m.forward_loss(); };
+  const auto backward = [&] {
+    loss();
+    done.clear();
+    m.model->backward(m.c, [&](int k) { done.push_back(k); });
+  };
+  // The bench compares its own store, so the model's gradients are compared here.
+  m.store.zero_grad(m.backend);
+  backward();
+  backward();
+  EXPECT_EQ(done, (std::vector<int>{2, 1, 0, -1}));
+  for (auto& parameter : m.store.parameters()) {
+    auto values = test::read(m.backend, parameter.value);
+    const auto claimed = test::read(m.backend, parameter.grad);
+    for (std::size_t i = 0; i < values.size(); i += 1 + i % 3) {
+      const double h = 2e-4, value = values[i];
+      const auto moved = [&](double by) {
+        values[i] = value + by;
+        test::write(m.backend, parameter.value, values);
+        return loss();
+      };
+      const double difference = (8 * (moved(h) - moved(-h)) - (moved(2 * h) - moved(-2 * h))) / (12 * h);
+      moved(0);
+      ASSERT_NEAR(claimed[i] / 2, difference, 1e-7 * (1 + std::abs(difference))) << parameter.name << "[" << i << "]";
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(
+    All, ModelGradients,
+    testing::Values(GradientCase{{"gmlp", "smlp"}}, GradientCase{{"gmlp", "smlp"}, "deterministic", 0.25},
+                    GradientCase{{"gmlp", "smlp"}, "partial", 0.25}, GradientCase{{"smlp", "gmlp"}, "leaky"},
+                    GradientCase{{"transformer", "transformer"}, "deterministic", 0.25},
+                    GradientCase{{"transformer", "base"}}, GradientCase{{"hash", "transformer"}},
+                    GradientCase{{"transformer", "switch"}}, GradientCase{{"switch", "switch"}, "deterministic", 0.25},
+                    GradientCase{{"transformer", "gshard"}}, GradientCase{{"gmlp", "gmlp-token-moe"}}));
 
 TEST(Model, ManyRowsAreTheSumOfTheirParts) {
   auto backend = make_cpu_backend();
@@ -145,11 +172,13 @@ TEST(Model, ManyRowsAreTheSumOfTheirParts) {
 }
 
 TEST(Model, RunsOnAddressesThatFaultOnTheHost) {
-  for (const DType type : {DType::f64, DType::f32}) {
+  for (const auto& stack : every_sparse_stack()) {
+    const DType type = stack.size() % 2 == 0 ? DType::f32 : DType::f64;
     test::FaultingBackend faulting;
     auto plain = make_cpu_backend();
     const auto far = make_solo(faulting), near = make_solo(*plain);
-    ModelConfig config = tiny_config({"gmlp", "smlp", "gmlp"});
+    ModelConfig config = tiny_config(stack);
+    if (stack.size() == 3) config.channels = "partial";
     config.dropout = 0.1;
     TinyModel a(config, faulting, *far, type), b(config, *plain, *near, type);
     const Batch batch = random_batch(config, 2, 3);
@@ -258,62 +287,6 @@ TEST(Model, TheUpperTriangleIsNeverRead) {
     }
   }
 }
-
-class Causality : public testing::TestWithParam<std::vector<std::string>> {};
-
-TEST_P(Causality, LaterTokensMoveNoEarlierLogit) {
-  auto backend = make_cpu_backend();
-  const auto solo = make_solo(*backend);
-  TinyModel m(tiny_config(GetParam()), *backend, *solo, DType::f64);
-  m.c.mode = Mode::evaluation;
-  const Batch batch = random_batch(m.config, 3, 3);
-  m.load(batch, 0, 3);
-  const auto before = m.logits();
-  const auto context = static_cast<std::size_t>(m.config.context);
-  const auto width = static_cast<std::size_t>(m.config.vocabulary);
-  for (std::size_t t = 0; t + 1 < context; ++t) {
-    Batch changed = batch;
-    for (std::size_t later = t + 1; later < context; ++later) {
-      auto& token = changed.tokens[context + later];  // of the second sequence
-      token = static_cast<std::int32_t>((token + 3) % m.config.vocabulary);
-    }
-    m.load(changed, 0, 3);
-    const auto after = m.logits();
-    double moved = 0;
-    for (std::size_t i = 0; i < before.size(); ++i) {
-      const std::size_t row = i / width;
-      const bool may_move = row > context + t && row < 2 * context;
-      if (may_move) {
-        moved = std::max(moved, std::abs(after[i] - before[i]));
-      } else {
-        ASSERT_NEAR(after[i], before[i], 1e-12) << "row " << row << " moved with tokens after " << t;
-      }
-    }
-    EXPECT_GT(moved, 1e-3);
-  }
-}
-
-TEST_P(Causality, AShorterSequenceEqualsThePaddedOne) {
-  auto backend = make_cpu_backend();
-  const auto solo = make_solo(*backend);
-  TinyModel m(tiny_config(GetParam()), *backend, *solo, DType::f64);
-  m.c.mode = Mode::evaluation;
-  const Batch batch = random_batch(m.config, 2, 3);
-  m.load(batch, 0, 2);
-  const auto padded = m.logits();
-  m.load(batch, 0, 2, 4);
-  const auto shorter = m.logits();
-  const auto width = static_cast<std::size_t>(m.config.vocabulary);
-  for (std::size_t s = 0; s < 2; ++s) {
-    for (std::size_t i = 0; i < 4 * width; ++i) {
-      ASSERT_NEAR(shorter[s * 4 * width + i], padded[s * 6 * width + i], 1e-12);
-    }
-  }
-}
-
-INSTANTIATE_TEST_SUITE_P(All, Causality,
-                         testing::Values(std::vector<std::string>{"gmlp", "gmlp"},
-                                         std::vector<std::string>{"gmlp", "smlp", "smlp"}));
 
 }  // namespace
 }  // namespace smlp
