@@ -90,7 +90,7 @@ def real_time_limit(stage, cluster):
     """One minute, with the warning asked for 40 s before: it comes at 20 to 33 s."""
     steps = 2400
     job = start(stage, steps=steps, time_limit="00:01:00", signal_seconds=40)
-    ended = stage.wait_for_end(job, timeout=280)
+    ended = stage.wait_for_end(job, timeout=1200)  # a busy machine needs many of them
     assert int(ended["Restarts"]) >= 1, ended
     for attempt in range(2, int(ended["Restarts"]) + 2):
         last, first = stage.restart_of(attempt)
