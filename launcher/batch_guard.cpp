@@ -53,8 +53,8 @@ void BatchGuard::tend(double now) {
     }
     if (step_ != 0 && waitpid(step_, nullptr, WNOHANG) != 0) step_ = 0;
     if (step_ == 0 && now - started_at_ >= again_seconds) start();
-  } catch (const Error& error) {
-    started_at_ = now;
+  } catch (const std::exception& error) {
+    pulse_at_ = started_at_ = now;
     fmt::print(stderr, "smlp: {}; the run goes on, but nobody watches the launcher's node\n", error.what());
   }
 }

@@ -185,6 +185,29 @@ def started_by_mpirun_and_cancelled(stage, cluster):
     assert cluster.job(job)["Restarts"] == "0" and cluster.job(job)["JobState"] == "CANCELLED"
 
 
+@with_stage
+def hostile_input(stage, cluster):
+    """Names that a shell or sbatch might read as something else name a job and a folder; what is asked in vain is told in
+    a sentence, and nothing is submitted."""
+    name = "a 'b' \"c\" $(touch canary); `touch canary` #%j"
+    job = stage.job(steps=20, every=10, nodes=2, name=name.replace('"', '\\"'))
+    done = cluster.run(harness.BIN / "smlp", "submit", job, "--json", cwd=stage.path, timeout=60)
+    answer = json.loads(done.stdout)
+    assert answer["run_dir"] == str(stage.path / "runs" / name), answer
+    ended = stage.wait_for_end(answer["job_id"], run=f"runs/{name}")
+    assert ended["JobName"] == name, ended
+    harness.smlp("checkpoint", "verify", answer["run_dir"])
+    assert not [path for path in (*cluster.folder.rglob("canary"), pathlib.Path("/canary")) if path.exists()]
+    for setting, code, words in (("slurm.partition=night", 78, "SLURM has batch and urgent"),
+                                 ("slurm.account='a\"; touch canary'", 78, "slurm.account"),
+                                 ("slurm.nodes=400", 78, "can't be shared out"),
+                                 ("slurm.constraint=none_such", 78, "the job was not submitted: sbatch")):
+        refused = cluster.run(harness.BIN / "smlp", "submit", job, "--run-dir", stage.path / "new", "--set", setting,
+                              check=False, cwd=stage.path, timeout=60)
+        assert refused.returncode == code and refused.stderr.count("\n") == 1 and words in refused.stderr, (setting, refused)
+    assert cluster.run("squeue", "--noheader").stdout == ""
+
+
 def placement_is_taken_as_shown(stage, bound, **settings):
     """`smlp plan --placement`, asked in the batch script, says where the ranks will be."""
     shown = stage.path / "placement.json"
@@ -318,4 +341,4 @@ if __name__ == "__main__":
                     node_killed_without_a_spare, supervisor_node_killed, controller_restarted,
                     warned_while_the_controller_is_away, cancelled, node_cut_off, exchange_checked,
                     started_by_mpirun_and_a_node_killed, started_by_mpirun_and_warned, started_by_mpirun_and_cancelled,
-                    placed_and_bound, placed_and_bound_by_mpirun, placed_where_ranks_outnumber_cores])
+                    hostile_input, placed_and_bound, placed_and_bound_by_mpirun, placed_where_ranks_outnumber_cores])
