@@ -124,7 +124,7 @@ void add_plan_command(CLI::App& app, int& exit_code) {
   command->add_flag("--placement", options->placement,
                     "instead: the node, processors, experts and groups of every rank; in an allocation on its nodes as they "
                     "are now, elsewhere on those that the job asks for");
-  command->footer("Examples:\n  smlp plan examples/demo.toml --ranks 4\n  smlp plan examples/demo.toml --placement");
+  command->footer("Example:\n  smlp plan examples/demo.toml --ranks 4\n  smlp plan examples/demo.toml --placement");
   command->callback([options, &exit_code] {
     if (options->placement) return show_placement(*options);
     exit_code = plan(*options);
