@@ -198,6 +198,7 @@ void add_operation_keys(Table& table) {
            size(0, largest_world))
       .key("device", &K::device, "auto, cpu or cuda", words({"auto", "cpu", "cuda"}))
       .key("threads", &K::threads, "threads a rank, on CPU", size(1, 4096))
+      .key("bind_cores", &K::bind_cores, "give each rank cores of its own where its node has enough for all")
       .key("launcher", &K::launcher, "what starts the ranks; auto: srun or mpirun in a batch job, else local",
            words({"auto", "local", "srun", "mpirun"}))
       .key("spare_nodes", &K::spare_nodes, "nodes kept in reserve", size(0, largest_world))
