@@ -54,6 +54,12 @@ def one_kind(name):
         text = smlp(*asked, cwd=place.path).stdout
         assert text.startswith("the ") and len(text) > 20 and text == smlp(*asked, cwd=place.path).stdout, text
 
+        if name == "smlp-partial":
+            (place.path / "short.txt").write_text("token")
+            smlp("data", "prepare", "--input", "short.txt", "--tokenizer", "bytes", "--output", "short", cwd=place.path)
+            refused = smlp("eval", "straight", "--data", "short", cwd=place.path, check=False)
+            assert refused.returncode == 78 and "prefix" in refused.stderr, refused
+
     test.__name__ = name.replace("-", "_")
     return test
 
