@@ -2,6 +2,7 @@
 
 #include "comm/communicator.h"
 #include "core/error.h"
+#include "core/layout.h"
 
 namespace smlp {
 
@@ -14,8 +15,9 @@ ProcessGrid ProcessGrid::cut(std::unique_ptr<Communicator> world, int expert_ran
                     "number of ranks",
                     ranks, expert_ranks));
   }
-  auto experts = world->split(rank / expert_ranks, rank);
-  auto replicas = world->split(rank % expert_ranks, rank);
+  const auto place = expert_place(rank, expert_ranks, 0);
+  auto experts = world->split(static_cast<int>(place.group), rank);
+  auto replicas = world->split(static_cast<int>(place.replicas), rank);
   return {std::move(world), std::move(experts), std::move(replicas)};
 }
 

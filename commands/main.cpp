@@ -42,6 +42,7 @@ int run(int argc, char** argv) {
   add_eval_command(app, exit_code);
   add_generate_command(app, exit_code);
   add_bench_command(app, exit_code);
+  add_guard_command(app);
   add_doctor_command(app, exit_code);
   try {
     app.parse(argc, argv);

@@ -92,6 +92,7 @@ struct JobConfig {
     std::string slow_nodes = "warn";
     double slow_node_share = 0.5, clock_skew_seconds = 5, preflight_seconds = 30;
     bool exchange_check = false;
+    bool bind_cores = true;
     double hang_floor_seconds = 15, hang_ceiling_seconds = 3600, hang_factor = 10;
     std::int64_t replica_check_every = 100;
   } cluster;

@@ -124,8 +124,9 @@ void add_router_keys(Table& table) {
       .key("normalise", &R::normalise, "gshard: gates are divided by their sum after or before tokens are dropped",
            words({"after", "before"}))
       .key("place_order", &R::place_order,
-           "who gets an expert's places: position (the earlier), gate (the surer; batch-prioritised) or random",
-           words({"position", "gate", "random"}))
+           "who gets an expert's places: position (the earlier), gate (the surer; batch-prioritised), random, or probs (every "
+           "choice by its own gate; Megatron)",
+           words({"position", "gate", "random", "probs"}))
       .key("jitter", &R::jitter, "in training the gate sees x · U(1 - jitter, 1 + jitter)", fraction())
       .key("balance_weight", &R::balance_weight, "of the balance loss in the loss; switch and gshard")
       .key("balance_counts", &R::balance_counts, "choices that the balance loss counts: first, or all (Megatron)",
@@ -198,6 +199,7 @@ void add_operation_keys(Table& table) {
            size(0, largest_world))
       .key("device", &K::device, "auto, cpu or cuda", words({"auto", "cpu", "cuda"}))
       .key("threads", &K::threads, "threads a rank, on CPU", size(1, 4096))
+      .key("bind_cores", &K::bind_cores, "give each rank cores of its own where its node has enough for all")
       .key("launcher", &K::launcher, "what starts the ranks; auto: srun or mpirun in a batch job, else local",
            words({"auto", "local", "srun", "mpirun"}))
       .key("spare_nodes", &K::spare_nodes, "nodes kept in reserve", size(0, largest_world))

@@ -25,6 +25,12 @@ namespace {
 
 constexpr double ask_seconds = 10;
 
+// srun knows no other order, whatever its --nodelist says; mpirun keeps ours.
+void in_the_order_of(const std::vector<std::string>& all, std::vector<std::string>& some) {
+  const auto place = [&](const std::string& node) { return std::find(all.begin(), all.end(), node); };
+  std::sort(some.begin(), some.end(), [&](const auto& a, const auto& b) { return place(a) < place(b); });
+}
+
 std::int64_t ranks_a_node(const JobConfig& job, const Allocation& allocation) {
   if (job.slurm.nodes > 0) return job.slurm.tasks_per_node;
   const auto nodes = static_cast<std::int64_t>(allocation.nodes.size()) - job.cluster.spare_nodes;
@@ -46,12 +52,23 @@ std::int64_t bytes_needed(const RunDirectory& run) {
   return 2 * bytes;
 }
 
+}  // namespace
+
 std::string chosen_starter(const JobConfig& job, const Controller& controller) {
   if (job.cluster.launcher != "auto") return job.cluster.launcher;
   return controller.launch_types().has_pmix() ? "srun" : "mpirun";
 }
 
-}  // namespace
+Layout layout_on(const JobConfig& job, const std::vector<std::string>& nodes, std::int64_t ranks_per_node) {
+  const auto ranks = static_cast<std::int64_t>(nodes.size()) * ranks_per_node;
+  Layout layout;
+  layout.ranks = ranks;
+  layout.threads = job.cluster.threads;
+  layout.expert_ranks = expert_ranks_on(job, ranks);
+  layout.ranks_per_node = ranks_per_node;
+  layout.nodes = nodes;
+  return layout;
+}
 
 AllocatedNodes::AllocatedNodes(const JobConfig& job, const RunDirectory& run, const std::filesystem::path& worker,
                                Allocation allocation)
@@ -61,10 +78,11 @@ AllocatedNodes::AllocatedNodes(const JobConfig& job, const RunDirectory& run, co
       allocation_(std::move(allocation)),
       starter_(chosen_starter(job, controller_)),
       ranks_per_node_(ranks_a_node(job_, allocation_)),
-      nodes_wanted_(std::max<std::int64_t>(1, job_.cluster.ranks / ranks_per_node_)) {}
+      nodes_wanted_(std::max<std::int64_t>(1, job_.cluster.ranks / ranks_per_node_)),
+      guard_(run) {}
 
 // Nodes that SLURM holds for alive, that answer a probe, and that are fit.
-std::vector<std::string> AllocatedNodes::answering(std::vector<std::string>& notes) const {
+std::vector<std::string> AllocatedNodes::answering(std::vector<std::string>& notes) {
   std::vector<std::string> asked, fit;
   for (const auto& answer : controller_.states_of_nodes(allocation_.node_names())) {
     const bool gone = answer.state == NodeState::down || answer.state == NodeState::not_responding;
@@ -77,7 +95,9 @@ std::vector<std::string> AllocatedNodes::answering(std::vector<std::string>& not
   const auto answers = probe_nodes(asked, worker_, run_, job_.cluster.preflight_seconds);
   for (const auto& verdict : judge(answers, job_, {.ranks_per_node = ranks_per_node_, .free_bytes = bytes_needed(run_)})) {
     notes.insert(notes.end(), verdict.sentences.begin(), verdict.sentences.end());
-    if (verdict.fit) fit.push_back(verdict.node);
+    if (!verdict.fit) continue;
+    fit.push_back(verdict.node);
+    cores_[verdict.node] = {.node = verdict.node, .cores = verdict.cores, .ours_alone = verdict.threads > 0 && allocation_.cpus_of(verdict.node) >= verdict.threads};
   }
   return fit;
 }
@@ -91,9 +111,11 @@ Choice AllocatedNodes::choose() {
                                  allocation_.nodes.size(), job_.cluster.min_nodes);
     return choice;
   }
+  guard_.use(nodes);
   if (job_.cluster.exchange_check) leave_out_slow_links(nodes, choice.notes);
   nodes.resize(std::min(nodes.size(), static_cast<std::size_t>(nodes_wanted_)));
-  choice.layout = layout_on(nodes);
+  in_the_order_of(allocation_.node_names(), nodes);
+  choice.layout = layout_of(nodes);
   if (static_cast<std::int64_t>(nodes.size()) < nodes_wanted_) {
     choice.notes.push_back(fmt::format("{} nodes are fit where {} are wanted: going on with {} ranks", nodes.size(),
                                        nodes_wanted_, choice.layout->ranks));
@@ -101,18 +123,22 @@ Choice AllocatedNodes::choose() {
   return choice;
 }
 
-Layout AllocatedNodes::layout_on(const std::vector<std::string>& nodes) const {
-  const auto ranks = static_cast<std::int64_t>(nodes.size()) * ranks_per_node_;
-  return {.ranks = ranks,
-          .threads = job_.cluster.threads,
-          .expert_ranks = expert_ranks_on(job_, ranks),
-          .nodes = nodes,
-          .starter = starter_};
+Layout AllocatedNodes::layout_of(const std::vector<std::string>& nodes) const {
+  auto layout = layout_on(job_, nodes, ranks_per_node_);
+  layout.starter = starter_;
+  std::vector<NodeCores> known;
+  for (const auto& node : nodes) {
+    const auto found = cores_.find(node);
+    known.push_back(found == cores_.end() ? NodeCores{.node = node, .cores = {}, .ours_alone = false} : found->second);
+    layout.cores.push_back(known.back().cores);
+  }
+  layout.binding = choose_binding(job_, ranks_per_node_, known);
+  return layout;
 }
 
 // Spare nodes take part: they are measured too, and may take the place of a slow one.
 void AllocatedNodes::leave_out_slow_links(std::vector<std::string>& nodes, std::vector<std::string>& notes) {
-  const auto trial = start(layout_on(nodes), {worker_.string(), "preflight", "--exchange"}, {});
+  const auto trial = start(layout_of(nodes), {worker_.string(), "preflight", "--exchange"}, {});
   const auto reply = run_program(trial.command, trial.environment, job_.cluster.preflight_seconds);
   const auto verdict = judge_exchange(closing_line(reply.out), job_);
   notes.insert(notes.end(), verdict.sentences.begin(), verdict.sentences.end());
@@ -146,6 +172,8 @@ ProcessStart AllocatedNodes::start(const Layout& layout, const std::vector<std::
                        fmt::format("--ntasks-per-node={}", ranks_per_node_),
                        fmt::format("--cpus-per-task={}", layout.threads),
                        "--nodelist=" + compress_hosts(layout.nodes)};
+    // Ranks bind themselves; those that don't are left to SLURM's own rules, if it has any.
+    if (layout.binding.bound || !job_.cluster.bind_cores) process.command.push_back("--cpu-bind=none");
   } else {
     std::vector<std::string> slots;
     for (const auto& node : layout.nodes) slots.push_back(fmt::format("{}:{}", node, ranks_per_node_));
@@ -153,8 +181,18 @@ ProcessStart AllocatedNodes::start(const Layout& layout, const std::vector<std::
                        "--bind-to", "none", "-x", "OMP_NUM_THREADS"};
   }
   process.command.insert(process.command.end(), program.begin(), program.end());
-  process.environment = allocation_environment({ranks_per_node_, layout.threads}, count_cores());
+  process.environment = allocation_environment({ranks_per_node_, layout.threads}, fewest_cores(layout));
+  // mpirun starts its daemons by an srun of its own, which would wait for what steps hold that ended with a lost node.
+  if (layout.starter != "srun") process.environment.push_back("SLURM_OVERLAP=1");
   return process;
+}
+
+CoreCount AllocatedNodes::fewest_cores(const Layout& layout) const {
+  auto count = count_cores();
+  for (const auto& cores : layout.cores) {
+    if (!cores.empty()) count.cores = std::min(count.cores, static_cast<std::int64_t>(cores.size()));
+  }
+  return count;
 }
 
 // srun's ids begin at 0 again when a job is requeued.
@@ -172,10 +210,14 @@ void AllocatedNodes::pass_over_earlier_steps() {
   if (number) write_atomically(file, fmt::format("{}{}\n", mark, *number + 1));
 }
 
+void AllocatedNodes::tend() {
+  if (allocation_.in_batch_script) guard_.tend(monotonic_seconds());
+}
+
 std::string AllocatedNodes::end_elsewhere(double seconds) {
   std::optional<std::vector<std::string>> steps;
   for (const double end = monotonic_seconds() + seconds; monotonic_seconds() < end;) {
-    steps = steps_of_job(allocation_.job_id, ask_seconds);
+    steps = steps_of_job(allocation_.job_id, guard_step_name, ask_seconds);
     if (steps && steps->empty()) return "";
     if (steps) kill_steps(*steps, ask_seconds);
     usleep(200000);

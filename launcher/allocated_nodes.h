@@ -5,11 +5,19 @@
 // Ranks are started by `srun --mpi=pmix` where SLURM has that, else by mpirun, which finds the allocation by itself.
 #pragma once
 
+#include <map>
+
+#include "launcher/batch_guard.h"
 #include "launcher/cluster.h"
+#include "launcher/mpi_launch.h"
 #include "slurm/allocation.h"
 #include "slurm/controller.h"
 
 namespace smlp {
+
+// Ranks fill these nodes one after another.
+Layout layout_on(const JobConfig& job, const std::vector<std::string>& nodes, std::int64_t ranks_per_node);
+std::string chosen_starter(const JobConfig& job, const Controller& controller);  // "srun" or "mpirun"
 
 class AllocatedNodes final : public Cluster {
  public:
@@ -19,11 +27,14 @@ class AllocatedNodes final : public Cluster {
   ProcessStart start(const Layout& layout, const std::vector<std::string>& program,
                      const std::filesystem::path& session) override;
   std::string end_elsewhere(double seconds) override;
+  void tend() override;
+  bool keeps(pid_t child) const override { return guard_.is(child); }
   Handover hand_over(Leaving leaving, std::int64_t failures) override;
 
  private:
-  std::vector<std::string> answering(std::vector<std::string>& notes) const;
-  Layout layout_on(const std::vector<std::string>& nodes) const;
+  std::vector<std::string> answering(std::vector<std::string>& notes);
+  Layout layout_of(const std::vector<std::string>& nodes) const;
+  CoreCount fewest_cores(const Layout& layout) const;
   void leave_out_slow_links(std::vector<std::string>& nodes, std::vector<std::string>& notes);
   void pass_over_earlier_steps();
 
@@ -34,6 +45,8 @@ class AllocatedNodes final : public Cluster {
   Controller controller_;
   std::string starter_;
   std::int64_t ranks_per_node_, nodes_wanted_;
+  BatchGuard guard_;
+  std::map<std::string, NodeCores> cores_;  // of the nodes that answered last
 };
 
 }  // namespace smlp

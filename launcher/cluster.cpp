@@ -14,6 +14,28 @@ std::string text_of(const Layout& layout) {
                      layout.nodes.empty() ? host_name() : compress_hosts(layout.nodes));
 }
 
+Binding choose_binding(const JobConfig& job, std::int64_t ranks_per_node, const std::vector<NodeCores>& nodes) {
+  const CoreDemand demand{.ranks = ranks_per_node, .each = job.cluster.threads};
+  const auto none = [](std::string why) { return Binding{.bound = false, .words = "ranks are not bound to cores: " + why}; };
+  if (!job.cluster.bind_cores) return none("cluster.bind_cores = false");
+  const auto wanted = demand.ranks * demand.each;
+  for (const auto& [node, cores, ours_alone] : nodes) {
+    const auto there = static_cast<std::int64_t>(cores.size());
+    if (there == 0) return none(fmt::format("the cores of {} are not known", node));
+    if (wanted > there) {
+      return none(fmt::format("{} thread{} there outnumber the {} core{} of {}", wanted, wanted == 1 ? "" : "s", there,
+                              there == 1 ? "" : "s", node));
+    }
+    if (!may_bind(demand, there, ours_alone)) {
+      return none(fmt::format("{} has {} cores, room for another job, which would take the same ones", node, there));
+    }
+  }
+  return {.bound = true,
+          .words = fmt::format("each rank has {} core{} of its own", demand.each, demand.each == 1 ? "" : "s")};
+}
+
+bool in_allocation() { return allocation_of_environment().has_value(); }
+
 bool in_batch_job() {
   const auto allocation = allocation_of_environment();
   return allocation && allocation->in_batch_script;

@@ -10,19 +10,37 @@
 #include <string>
 #include <vector>
 
+#include "core/cores.h"
 #include "core/job_config.h"
 #include "core/run_directory.h"
 #include "launcher/processes.h"
 
 namespace smlp {
 
+// Whether every rank has cores of its own; the rank takes them itself (core/cores.h), on its node.
+struct Binding {
+  bool bound = false;
+  std::string words{};  // a sentence: how, or why not
+};
+
+struct NodeCores {
+  std::string node;
+  std::vector<Core> cores;  // empty: not known
+  bool ours_alone = false;
+};
+
 // Of one attempt.
 struct Layout {
-  std::int64_t ranks = 1, threads = 1, expert_ranks = 1;
+  std::int64_t ranks = 1, threads = 1, expert_ranks = 1, ranks_per_node = 1;
   std::vector<std::string> nodes{};  // in the order of ranks; empty: this host
   std::string starter = "mpirun";    // the program that starts the ranks
+  std::vector<std::vector<Core>> cores{};  // of each node, where they are known
+  Binding binding{};
 };
 std::string text_of(const Layout& layout);  // "3 ranks on n[1-2,4]"
+
+// All nodes of a layout, or none: ranks that are bound on some nodes only would wait for the others.
+Binding choose_binding(const JobConfig& job, std::int64_t ranks_per_node, const std::vector<NodeCores>& nodes);
 
 struct Choice {
   std::optional<Layout> layout;
@@ -46,6 +64,9 @@ class Cluster {
   // What starts `program` on every rank. `session`: a folder of this attempt on this host.
   virtual ProcessStart start(const Layout& layout, const std::vector<std::string>& program,
                              const std::filesystem::path& session) = 0;
+  // Looks after what runs beside an attempt; called often, also between attempts.
+  virtual void tend() {}
+  virtual bool keeps(pid_t) const { return false; }  // a child of ours that is of no attempt
   // SIGKILL to what the attempt left on other hosts. A sentence when something may still be there after `seconds`.
   virtual std::string end_elsewhere(double seconds) = 0;
   // Has the job started again later, where there is somebody to do that: after this call the process may be killed.
@@ -53,7 +74,8 @@ class Cluster {
   virtual Handover hand_over(Leaving leaving, std::int64_t failures) = 0;
 };
 
-bool in_batch_job();  // of SLURM, as its script
+bool in_batch_job();   // of SLURM, as its script
+bool in_allocation();  // of SLURM, anywhere
 
 // By cluster.launcher and the environment. `worker`: the program of a rank.
 std::unique_ptr<Cluster> make_cluster(const JobConfig& job, const RunDirectory& run, const std::filesystem::path& worker);

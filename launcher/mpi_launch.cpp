@@ -1,7 +1,6 @@
 #include "launcher/mpi_launch.h"
 
 #include <fmt/format.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -12,9 +11,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
-#include <fstream>
 #include <map>
-#include <set>
 #include <string_view>
 #include <utility>
 
@@ -34,13 +31,6 @@ std::filesystem::path session_parent() {
   std::error_code ignored;
   const auto temporary = std::filesystem::temp_directory_path(ignored);
   return temporary.empty() ? "/tmp" : temporary;
-}
-
-int topology(int cpu, const char* what) {
-  std::ifstream file(fmt::format("/sys/devices/system/cpu/cpu{}/topology/{}", cpu, what));
-  int value = -1;
-  file >> value;
-  return file ? value : -1;
 }
 
 bool marks_an_outer_launch(std::string_view variable) {
@@ -71,14 +61,14 @@ Variables rank_variables(const LaunchShape& shape, const CoreCount& cores, bool 
   return variables;
 }
 
+void append(std::vector<std::string>& words, const std::vector<std::string>& more) {
+  words.insert(words.end(), more.begin(), more.end());
+}
+
 std::vector<std::string> as_list(const Variables& variables) {
   std::vector<std::string> list;
   for (const auto& [name, value] : variables) list.push_back(name + "=" + value);
   return list;
-}
-
-bool leaves_room_for_another(const LaunchShape& shape, const CoreCount& cores) {
-  return 2 * shape.ranks * shape.threads <= cores.cores;
 }
 
 }  // namespace
@@ -98,19 +88,12 @@ std::filesystem::path find_worker() {
 }
 
 CoreCount count_cores() {
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return {};
-  std::set<std::pair<int, int>> cores;
   CoreCount count{.cores = 0, .threads = 0};
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(static_cast<std::size_t>(cpu), &allowed)) continue;
-    ++count.threads;
-    const int package = topology(cpu, "physical_package_id"), core = topology(cpu, "core_id");
-    cores.emplace(package, core < 0 ? -1 - cpu : core);
+  for (const auto& core : cores_here()) {
+    ++count.cores;
+    count.threads += static_cast<std::int64_t>(core.size());
   }
-  count.cores = static_cast<std::int64_t>(cores.size());
-  return count;
+  return count.cores > 0 ? count : CoreCount{};
 }
 
 SessionFolder::SessionFolder() : lock_(FileLock::none()) {
@@ -144,16 +127,15 @@ void SessionFolder::sweep() {
   }
 }
 
-std::vector<std::string> mpirun_command(const LaunchShape& shape, const CoreCount& cores) {
+std::vector<std::string> mpirun_command(const LaunchShape& shape, bool bound) {
   std::vector<std::string> command = {"mpirun", "-n", fmt::format("{}", shape.ranks)};
-  const bool fits = shape.ranks * shape.threads <= cores.cores;
-  // Each mpirun pins its ranks to the first cores: two small jobs on one machine would share them.
-  if (fits && !leaves_room_for_another(shape, cores)) {
-    command.insert(command.end(), {"--map-by", fmt::format("slot:PE={}", shape.threads), "--bind-to", "core"});
-  } else {
-    command.insert(command.end(), {"--oversubscribe", "--bind-to", "none"});
-  }
+  if (!bound) command.push_back("--oversubscribe");
+  command.insert(command.end(), {"--bind-to", "none"});
   return command;
+}
+
+std::vector<std::string> binding_option(const CoreDemand& demand) {
+  return {"--bind", fmt::format("{}x{}", demand.ranks, demand.each)};
 }
 
 std::vector<std::string> launch_environment(const LaunchShape& shape, const CoreCount& cores,
@@ -171,7 +153,12 @@ std::vector<std::string> launch_environment(const LaunchShape& shape, const Core
 }
 
 std::vector<std::string> allocation_environment(const LaunchShape& on_a_node, const CoreCount& cores) {
-  return as_list(rank_variables(on_a_node, cores, [](std::string_view) { return false; }));
+  auto variables = rank_variables(on_a_node, cores, [](std::string_view) { return false; });
+  // On plain Ethernet Open MPI 4.1 takes libfabric over sockets for a fabric: slower than its own TCP, and what a rank
+  // has sent last is lost when it leaves before its peers, which then wait for ever. Real fabrics are not in the list.
+  variables.emplace("OMPI_MCA_mtl_ofi_provider_exclude",
+                    "shm,sockets,tcp,udp,rstream,usnic,net,tcp;ofi_rxm,net;ofi_rxm,sockets;ofi_rxm,tcp;ofi_rxd,udp;ofi_rxd");
+  return as_list(variables);
 }
 
 int run_worker(const std::vector<std::string>& arguments, const LaunchShape& shape) {
@@ -180,9 +167,12 @@ int run_worker(const std::vector<std::string>& arguments, const LaunchShape& sha
   SessionFolder::sweep();
   const SessionFolder session;
   ProcessStart start{.own_group = false, .silent_input = false};
-  if (shape.ranks > 1) start.command = mpirun_command(shape, cores);
+  const CoreDemand demand{.ranks = shape.ranks, .each = shape.threads};
+  const bool bound = shape.ranks > 1 && may_bind(demand, cores.cores, false);
+  if (shape.ranks > 1) start.command = mpirun_command(shape, bound);
   start.command.push_back(worker);
   start.command.insert(start.command.end(), arguments.begin(), arguments.end());
+  if (bound) append(start.command, binding_option(demand));
   start.environment = launch_environment(shape, cores, session.path());
   std::fflush(nullptr);
   // Ctrl-C reaches the child too, being of our group: its end is ours.

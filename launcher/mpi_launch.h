@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "core/cores.h"
 #include "core/files.h"
 
 namespace smlp {
@@ -42,8 +43,10 @@ struct LaunchShape {
   std::int64_t ranks = 1, threads = 1;
 };
 
-// mpirun and its arguments, up to the program to start.
-std::vector<std::string> mpirun_command(const LaunchShape& shape, const CoreCount& cores);
+// mpirun and its arguments, up to the program to start. It binds nothing: `bound` ranks do so themselves.
+std::vector<std::string> mpirun_command(const LaunchShape& shape, bool bound);
+// What tells the ranks of a host to do so; worker/own_cores.h reads it.
+std::vector<std::string> binding_option(const CoreDemand& demand);
 // Ours, without the marks of an allocation or an outer mpirun, and with what the ranks need.
 std::vector<std::string> launch_environment(const LaunchShape& shape, const CoreCount& cores,
                                             const std::filesystem::path& session);

@@ -19,10 +19,16 @@ std::string closing_line(const std::string& text) {
 namespace {
 
 void probe(ProbeAnswer& answer, const std::filesystem::path& worker, const RunDirectory& run, double seconds) {
-  const auto reply = run_program({"srun", "--overlap", "--mpi=none", "--cpu-bind=none", "--nodes=1", "--ntasks=1", "--input=none",
-                                  "--nodelist=" + answer.node, fmt::format("--immediate={:.0f}", seconds), worker.string(),
-                                  "preflight", "--run-dir", run.root.string(), "--job", run.job().string()},
-                                 own_environment(), seconds);
+  std::vector<std::string> command = {"srun", "--overlap", "--mpi=none", "--cpu-bind=none", "--nodes=1", "--ntasks=1",
+                                      "--input=none", "--nodelist=" + answer.node, fmt::format("--immediate={:.0f}", seconds),
+                                      worker.string(), "preflight", "--run-dir", run.root.string()};
+  std::error_code unknown;
+  if (std::filesystem::exists(run.job(), unknown)) {
+    command.insert(command.end(), {"--job", run.job().string()});
+  } else {
+    command.push_back("--made-later");  // only a plan: the run has not begun
+  }
+  const auto reply = run_program(command, own_environment(), seconds);
   answer.received =
       std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
   answer.line = closing_line(reply.out);

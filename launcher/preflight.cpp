@@ -74,6 +74,21 @@ class Reader {
   std::string place_, missing_;
 };
 
+std::vector<Core> read_cores(const nlohmann::json& report) {
+  const auto list = report.find("core_list");
+  if (list == report.end() || !list->is_array()) return {};
+  std::vector<Core> cores;
+  for (const auto& core : *list) {
+    if (!core.is_array()) return {};
+    cores.emplace_back();
+    for (const auto& cpu : core) {
+      if (!cpu.is_number_unsigned() || cpu.get<std::uint64_t>() > 1 << 20) return {};
+      cores.back().push_back(cpu.get<int>());
+    }
+  }
+  return cores;
+}
+
 FolderReport read_folder(Reader& outer, const char* key) {
   FolderReport folder;
   const auto* object = outer.object(key);
@@ -138,7 +153,14 @@ class Judgement {
       judge_room(*parsed.report);
       judge_clock(*parsed.report);
     }
-    Verdict verdict{.node = answer_.node, .fit = reasons_.empty(), .slow = slow_, .sentences = {}};
+    Verdict verdict;
+    verdict.node = answer_.node;
+    verdict.fit = reasons_.empty();
+    verdict.slow = slow_;
+    if (parsed.report) {
+      verdict.threads = parsed.report->threads;
+      verdict.cores = parsed.report->core_list;
+    }
     if (!verdict.fit) {
       verdict.sentences.push_back(fmt::format("node {} is left out: {}", answer_.node, fmt::join(reasons_, "; ")));
     }
@@ -232,6 +254,7 @@ ParsedReport parse_node_report(const std::string& line) {
   report.version = reader.text("version");
   report.cores = reader.integer("cores");
   report.threads = reader.integer("threads");
+  report.core_list = read_cores(document);
   report.memory_bytes = reader.integer("memory_bytes");
   report.devices = reader.integer("devices");
   report.product_flops = reader.number("product_flops");

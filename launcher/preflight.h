@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "core/cores.h"
 #include "core/job_config.h"
 
 namespace smlp {
@@ -33,6 +34,7 @@ struct FolderReport {
 struct NodeReport {
   std::string host, isa, version;
   std::int64_t cores = 0, threads = 0;  // that the probe might use
+  std::vector<Core> core_list;          // the same, one by one; empty where the probe does not say
   std::int64_t memory_bytes = 0, devices = 0;
   double product_flops = 0;       // over the whole of a short measurement: what else computes there counts
   double best_product_flops = 0;  // of its best product
@@ -55,6 +57,8 @@ struct NodeDemands {
 struct Verdict {
   std::string node;
   bool fit = true, slow = false;
+  std::int64_t threads = 0;  // of a node that answered, as reported
+  std::vector<Core> cores;
   std::vector<std::string> sentences;  // each names the node; of a fit one they are warnings
 };
 // In the order of `answers`.

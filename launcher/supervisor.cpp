@@ -148,14 +148,18 @@ void Supervisor::start(Attempt& attempt) {
                                       fmt::format("{}", attempt.number)};
   const auto add = [&](const char* flag, const std::string& value) { program.insert(program.end(), {flag, value}); };
   if (not_after_) add("--not-after", fmt::format("{}", *not_after_));
+  if (layout_.binding.bound) {
+    const auto bind = binding_option({.ranks = layout_.ranks_per_node, .each = layout_.threads});
+    program.insert(program.end(), bind.begin(), bind.end());
+  }
   if (options_.init_from) add("--init-from", std::filesystem::absolute(*options_.init_from).string());
   auto process = cluster_->start(layout_, program, attempt.session->path());
   process.output = run_.launch_log(attempt.number);
   for (const auto child : children_of(getpid())) attempt.strangers.insert(child);
   attempt.starter = start_process(process);
   history_.event("attempt_started", attempt.number, attempt.from_checkpoint,
-                 fmt::format("{} by {} as process {}, from {}", text_of(layout_), layout_.starter, attempt.starter,
-                             step_text(not_after_ ? not_after_ : attempt.from_checkpoint)));
+                 fmt::format("{} by {} as process {}, from {}; {}", text_of(layout_), layout_.starter, attempt.starter,
+                             step_text(not_after_ ? not_after_ : attempt.from_checkpoint), layout_.binding.words));
 }
 
 void Supervisor::watch(Attempt& attempt) {
@@ -166,6 +170,7 @@ void Supervisor::watch(Attempt& attempt) {
     int status = 0;
     if (waitpid(attempt.starter, &status, WNOHANG) == attempt.starter) attempt.status = status;
     const double now = monotonic_seconds();
+    cluster_->tend();
     if (!attempt.status) hear_requests(attempt, now);
     if (!attempt.status) watch_heartbeats(attempt, now);
     show_progress(now);
@@ -279,10 +284,10 @@ void Supervisor::end_now(Attempt& attempt) {
 }
 
 // Processes of the attempt whose parents have died: they have become our children.
-std::set<pid_t> Supervisor::orphans(const Attempt& attempt) {
+std::set<pid_t> Supervisor::orphans(const Attempt& attempt) const {
   std::set<pid_t> found;
   for (const auto pid : children_of(getpid())) {
-    if (pid != attempt.starter && !attempt.strangers.contains(pid)) found.insert(pid);
+    if (pid != attempt.starter && !attempt.strangers.contains(pid) && !cluster_->keeps(pid)) found.insert(pid);
   }
   return found;
 }
@@ -387,6 +392,7 @@ std::optional<std::int64_t> Supervisor::step_after_divergence() {
 bool Supervisor::pause(double seconds) {
   for (const double end = monotonic_seconds() + seconds; monotonic_seconds() < end;) {
     const auto signal = signals_->next(std::clamp(end - monotonic_seconds(), 0.001, 0.25));
+    cluster_->tend();
     desk_->look(monotonic_seconds());
     if (desk_->stop()) {
       line_.note(desk_->take_stop(attempt_number_));

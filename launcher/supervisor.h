@@ -76,7 +76,7 @@ class Supervisor {
   void show_progress(double now);
   void show_targets();
   void end_now(Attempt& attempt);
-  static std::set<pid_t> orphans(const Attempt& attempt);
+  std::set<pid_t> orphans(const Attempt& attempt) const;
   void clear_processes(Attempt& attempt);
   Outcome conclude(Attempt& attempt);
   void record(const Attempt& attempt, const Outcome& outcome);

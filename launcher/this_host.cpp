@@ -3,8 +3,14 @@
 namespace smlp {
 
 ThisHost::ThisHost(const JobConfig& job)
-    : layout_{.ranks = job.cluster.ranks, .threads = job.cluster.threads, .expert_ranks = job.cluster.expert_ranks},
-      cores_(count_cores()) {}
+    : layout_{.ranks = job.cluster.ranks,
+              .threads = job.cluster.threads,
+              .expert_ranks = job.cluster.expert_ranks,
+              .ranks_per_node = job.cluster.ranks,
+              .cores = {cores_here()}},
+      cores_(count_cores()) {
+  layout_.binding = choose_binding(job, layout_.ranks, {{.node = "this host", .cores = layout_.cores[0], .ours_alone = false}});
+}
 
 Choice ThisHost::choose() { return {.layout = layout_, .notes = {}, .why_not = ""}; }
 
@@ -12,7 +18,7 @@ ProcessStart ThisHost::start(const Layout& layout, const std::vector<std::string
                              const std::filesystem::path& session) {
   const LaunchShape shape{layout.ranks, layout.threads};
   ProcessStart process;
-  process.command = mpirun_command(shape, cores_);
+  process.command = mpirun_command(shape, layout.binding.bound);
   process.command.insert(process.command.end(), program.begin(), program.end());
   process.environment = launch_environment(shape, cores_, session);
   return process;

@@ -68,6 +68,11 @@ std::vector<std::string> Allocation::node_names() const {
   return names;
 }
 
+std::int64_t Allocation::cpus_of(const std::string& name) const {
+  const auto node = std::find_if(nodes.begin(), nodes.end(), [&](const Node& one) { return one.name == name; });
+  return node == nodes.end() ? 0 : node->cpus;
+}
+
 std::optional<Allocation> allocation_of_environment() {
   Allocation allocation;
   allocation.job_id = variable("SLURM_JOB_ID");
@@ -78,7 +83,9 @@ std::optional<Allocation> allocation_of_environment() {
   allocation.job_name = variable("SLURM_JOB_NAME");
   allocation.restarts = number_or("SLURM_RESTART_COUNT", 0);
   const auto cpus = per_node("SLURM_JOB_CPUS_PER_NODE", names->size());
-  const auto tasks = per_node("SLURM_TASKS_PER_NODE", names->size());
+  // Inside a step it speaks of the step's nodes, not of the job's.
+  const bool in_step = !variable("SLURM_STEP_ID").empty();
+  const auto tasks = in_step ? std::vector<std::int64_t>() : per_node("SLURM_TASKS_PER_NODE", names->size());
   const auto asked_tasks = number_or("SLURM_NTASKS_PER_NODE", 0);
   for (std::size_t i = 0; i < names->size(); ++i) {
     Allocation::Node node{.name = (*names)[i]};
@@ -93,7 +100,7 @@ std::optional<Allocation> allocation_of_environment() {
   if (const auto array = variable("SLURM_ARRAY_JOB_ID"); !array.empty()) {
     allocation.array = {.job_id = array, .task = number_or("SLURM_ARRAY_TASK_ID", 0)};
   }
-  allocation.in_batch_script = variable("ENVIRONMENT") == "BATCH" && variable("SLURM_STEP_ID").empty();
+  allocation.in_batch_script = variable("ENVIRONMENT") == "BATCH" && !in_step;
   return allocation;
 }
 

@@ -27,6 +27,7 @@ struct Allocation {
   bool in_batch_script = false;  // false: under salloc, or inside a step
 
   std::vector<std::string> node_names() const;
+  std::int64_t cpus_of(const std::string& node) const;  // 0: no node of it
 };
 
 // nullopt outside of an allocation. Throws Error(unavailable) with the variable and its value where SLURM's words

@@ -1,5 +1,6 @@
 #include "slurm/steps.h"
 
+#include <algorithm>
 #include <charconv>
 #include <sstream>
 
@@ -7,17 +8,20 @@
 
 namespace smlp {
 
-std::optional<std::vector<std::string>> steps_of_job(const std::string& job_id, double seconds) {
-  const auto answer = run_program({"squeue", "--steps", "--noheader", "--jobs", job_id, "--format=%i"}, own_environment(),
-                                  seconds);
+std::optional<std::vector<std::string>> steps_of_job(const std::string& job_id, const std::string& except,
+                                                     double seconds) {
+  const auto answer = run_program({"squeue", "--steps", "--noheader", "--jobs", job_id, "--format=%i %j"},
+                                  own_environment(), seconds);
   if (answer.code != 0) return std::nullopt;
   std::vector<std::string> steps;
   std::istringstream lines(answer.out);
-  for (std::string line; lines >> line;) {
-    const auto dot = line.rfind('.');
-    const bool numbered = dot != std::string::npos && dot + 1 < line.size() &&
-                          line.find_first_not_of("0123456789", dot + 1) == std::string::npos;
-    if (numbered) steps.push_back(line);
+  for (std::string line; std::getline(lines, line);) {
+    const auto id = line.substr(0, line.find(' '));
+    const auto name = line.substr(std::min(id.size() + 1, line.size()));
+    const auto dot = id.rfind('.');
+    const bool numbered = dot != std::string::npos && dot + 1 < id.size() &&
+                          id.find_first_not_of("0123456789", dot + 1) == std::string::npos;
+    if (numbered && name != except) steps.push_back(id);
   }
   return steps;
 }

@@ -10,8 +10,9 @@
 
 namespace smlp {
 
-// Ids as scancel takes them, "12.3": those that srun started, not the batch script's. nullopt: SLURM does not answer.
-std::optional<std::vector<std::string>> steps_of_job(const std::string& job_id, double seconds);
+// Ids as scancel takes them, "12.3": those that srun started, not the batch script's, nor steps of the name `except`.
+// nullopt: SLURM does not answer.
+std::optional<std::vector<std::string>> steps_of_job(const std::string& job_id, const std::string& except, double seconds);
 
 // SIGKILL to every process of these steps; asks, does not wait for their end.
 void kill_steps(const std::vector<std::string>& steps, double seconds);

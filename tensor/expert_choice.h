@@ -16,8 +16,9 @@ namespace smlp {
 // all: the next best logit. sampling: the next best of logits plus Gumbel noise. random: the next best, with
 // probability min(1, its gate / threshold). threshold: the next best if its gate exceeds the threshold. none: never.
 enum class SecondChoice : std::uint8_t { all, sampling, random, threshold, none };
-// Who gets an expert's places first: earlier rows; the larger best gate; the larger random number.
-enum class PlaceOrder : std::uint8_t { position, gate, random };
+// Who gets an expert's places first: earlier rows; rows of the larger best gate; of the larger random number (and in all
+// three first choices before second ones); or every choice by its own gate.
+enum class PlaceOrder : std::uint8_t { position, gate, random, choice_gate };
 // Whether the gates of a token's two choices are divided by their sum, and whether that holds those without a place.
 enum class Normalise : std::uint8_t { never, before_dropping, after_dropping };
 
@@ -64,14 +65,14 @@ struct BalanceOfChoices {
   TensorView add_to{};     // f64 [groups, 2] += (share · balance loss, mean of log_sum²)
 };
 
-// Places are counted within groups of `group_rows` rows (the last may be shorter): the first choices in order, then
-// the second ones, behind all first choices of the same expert, placed or not.
+// Places are counted within groups of `group_rows` rows (the last may be shorter). Second choices stand behind all
+// first choices of the same expert, placed or not, but for PlaceOrder::choice_gate.
 struct PlaceTokens {
   TensorView expert;            // i32 [S, choices]; negative: no choice
   std::int64_t experts = 0, group_rows = 0;
   std::int64_t capacity = -1, last_capacity = -1;  // places at an expert, and in a shorter last group; -1: no limit
   PlaceOrder order = PlaceOrder::position;
-  TensorView gates{};  // PlaceOrder::gate
+  TensorView gates{};  // PlaceOrder::gate and choice_gate
   ChoiceNoise noise{};
   // Empty: token_of_slot is [E, groups, capacity], -1 where nobody sits, no host waits. Else the slots are compact,
   // [expert][group][place] without a gap, at the head of token_of_slot (room for S · choices), and the counts are

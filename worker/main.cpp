@@ -6,15 +6,18 @@
 #include <spdlog/spdlog.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 
+#include "core/cores.h"
 #include "core/files.h"
 #include "core/job_file.h"
 #include "core/layout.h"
 #include "worker/commands.h"
+#include "worker/own_cores.h"
 #include "worker/preflight.h"
 #include "worker/control.h"
 #include "worker/signals.h"
@@ -54,7 +57,16 @@ nlohmann::json place_of(const Heartbeat& heartbeat) {
           {"seconds", place.seconds}};
 }
 
-ExitCode train(const TrainerOptions& options) {
+void log_place(const JobConfig& job, const Communicator& world) {
+  std::vector<int> cpus;
+  for (const auto& core : cores_here()) cpus.insert(cpus.end(), core.begin(), core.end());
+  std::sort(cpus.begin(), cpus.end());
+  const auto place = expert_place(world.rank(), job.cluster.expert_ranks, job.model.experts);
+  spdlog::info("rank {} of {} on processors {}, expert group {}, replicas {}", world.rank(), world.size(), cpu_list(cpus),
+               place.group, place.replicas);
+}
+
+ExitCode train(const TrainerOptions& options, const std::string& unbound) {
   die_with_parent();
   install_stop_signals();
   const int rank = rank_from_environment();
@@ -80,6 +92,8 @@ ExitCode train(const TrainerOptions& options) {
     auto world = join_world(*backend);
     spread_over(job.config, world->size());
     auto grid = ProcessGrid::cut(std::move(world), static_cast<int>(job.config.cluster.expert_ranks));
+    if (!unbound.empty()) spdlog::warn("{}", unbound);
+    log_place(job.config, *grid.world);
     auto engine = std::make_unique<Engine>(job.config, std::move(backend), std::move(grid), true);
     Trainer trainer(job.config, options, std::move(engine), heartbeat, control);
     const auto code = trainer.run();
@@ -100,6 +114,12 @@ JobConfig resolved_job(const std::string& file) {
 int run(int argc, char** argv) {
   CLI::App app{"One rank of smlp; started by `smlp`, seldom by hand.", "smlp-worker"};
   app.require_subcommand(1);
+  app.fallthrough();
+  std::string bind, unbound;
+  app.add_option("--bind", bind, "RANKSxCORES: of so many ranks of this host, each takes so many cores");
+  app.parse_complete_callback([&] {
+    if (!bind.empty()) unbound = take_own_cores(parse_demand(bind));
+  });
   ExitCode code = ExitCode::done;
 
   TrainerOptions training;
@@ -113,7 +133,7 @@ int run(int argc, char** argv) {
   train_mode->callback([&] {
     if (not_after >= 0) training.not_after = not_after;
     if (!init_from.empty()) training.init_from = init_from;
-    code = train(training);
+    code = train(training, unbound);
   });
 
   bool json = false;
@@ -149,6 +169,7 @@ int run(int argc, char** argv) {
   bool exchange = false;
   auto* preflight_mode = app.add_subcommand("preflight", "what this node can do, as one line of JSON");
   auto* run_dir = preflight_mode->add_option("--run-dir", preflight.run_dir);
+  preflight_mode->add_flag("--made-later", preflight.run_dir_made_later, "the run directory need not be there yet")->needs(run_dir);
   preflight_mode->add_option("--job", preflight.job)->needs(run_dir);
   preflight_mode->add_option("--expect-version", preflight.expected_version)->needs(run_dir);
   preflight_mode->add_flag("--exchange", exchange, "under MPI: how fast ranks exchange, in pairs")->excludes(run_dir);

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sched.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -14,13 +13,15 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <future>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <set>
+#include <numeric>
 #include <thread>
 
 #include "core/clock.h"
+#include "core/cores.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/job_file.h"
@@ -120,23 +121,6 @@ nlohmann::ordered_json to_json(const FolderFacts& facts) {
           {"failure", facts.failure}};
 }
 
-struct Processors {
-  std::int64_t cores = 0, threads = 0;  // that this process may use
-};
-
-Processors count_processors() {
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return {1, 1};
-  std::set<std::string> cores;
-  for (std::size_t cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &allowed)) continue;
-    auto siblings = read_if_there(fmt::format("/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list", cpu));
-    cores.insert(siblings.empty() ? fmt::format("cpu {}", cpu) : std::move(siblings));
-  }
-  return {static_cast<std::int64_t>(cores.size()), CPU_COUNT(&allowed)};
-}
-
 std::int64_t count_devices() {
   std::int64_t count = 0;
   while (::access(fmt::format("/dev/nvidia{}", count).c_str(), F_OK) == 0) ++count;
@@ -206,7 +190,7 @@ void preflight_command(const PreflightOptions& options) {
   ::alarm(whole_limit_seconds);
   const auto began = Clock::now();
   const auto deadline = began + disk_limit;
-  auto run_dir = aside([path = options.run_dir] { return examine(path, false); });
+  auto run_dir = aside([path = options.run_dir, later = options.run_dir_made_later] { return examine(path, later); });
   std::future<JobConfig> reading;
   JobConfig job;
   if (options.job) reading = aside([path = *options.job] { return load_job(path).config; });
@@ -215,13 +199,16 @@ void preflight_command(const PreflightOptions& options) {
   std::future<FolderFacts> local_dir;
   if (!local_path.empty()) local_dir = aside([local_path] { return examine(local_path, true); });
 
-  const auto processors = count_processors();
-  const auto threads = std::clamp<std::int64_t>(job.cluster.threads, 1, std::max<std::int64_t>(1, processors.threads));
+  const auto cores = cores_here();
+  const auto processors = std::transform_reduce(cores.begin(), cores.end(), std::int64_t{0}, std::plus<>(),
+                                                [](const Core& core) { return static_cast<std::int64_t>(core.size()); });
+  const auto threads = std::clamp<std::int64_t>(job.cluster.threads, 1, std::max<std::int64_t>(1, processors));
   const auto rates = measure_products(static_cast<int>(threads));
   nlohmann::ordered_json document = {
       {"host", own_host()},
-      {"cores", processors.cores},
-      {"threads", processors.threads},
+      {"cores", cores.size()},
+      {"threads", processors},
+      {"core_list", cores},
       {"memory_bytes", static_cast<std::int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE)},
       {"devices", count_devices()},
       {"isa", cpu_isa()},

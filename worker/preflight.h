@@ -10,6 +10,7 @@ namespace smlp {
 
 struct PreflightOptions {
   std::filesystem::path run_dir;
+  bool run_dir_made_later = false;           // it need not be there yet
   std::optional<std::filesystem::path> job;  // for threads a rank and the local folder
   std::optional<std::string> expected_version;
 };

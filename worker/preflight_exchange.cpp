@@ -118,6 +118,7 @@ void preflight_exchange_command() {
   ::gethostname(host.data(), host.size() - 1);
   const auto hosts = world->gather_bytes(std::as_bytes(std::span(host.data(), std::strlen(host.data()))), 0);
   const auto all = world->gather_bytes(std::as_bytes(std::span(meetings)), 0);
+  world->barrier();  // nobody leaves, and takes a message along that is not sent yet, before rank 0 has them all
   ::alarm(0);
   if (world->rank() == 0) fmt::print("{}\n", report(hosts, all).dump());
 }

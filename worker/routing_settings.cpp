@@ -114,7 +114,11 @@ RouterSettings router_settings(const JobConfig& job) {
   s.second_threshold = r.second_threshold;
   s.normalise_before = r.normalise == "before";
   s.order = named<PlaceOrder>(
-      {{"position", PlaceOrder::position}, {"gate", PlaceOrder::gate}, {"random", PlaceOrder::random}}, r.place_order);
+      {{"position", PlaceOrder::position},
+       {"gate", PlaceOrder::gate},
+       {"random", PlaceOrder::random},
+       {"probs", PlaceOrder::choice_gate}},
+      r.place_order);
   s.jitter = r.jitter;
   s.auxiliary = {.balance_weight = r.balance_weight,
                  .z_weight = r.z_weight,

@@ -142,6 +142,10 @@ void Trainer::restore() {
     engine_->set_updates(state.integer("updates"));
     engine_->weights_loaded(true);
     best_validation_ = state.numbers.at("best_validation_loss").at(0);
+    if (const auto loss = state.numbers.find(RunState::validation_loss); loss != state.numbers.end()) {
+      validated_step_ = step_;
+      validation_loss_ = loss->second.at(0);
+    }
   } else if (options_.init_from) {
     load_checkpoint(*options_.init_from, engine_->backend(), engine_->pieces(false), {.weights_only = true});
     check_tables(engine_->backend(), engine_->store(), job_, options_.init_from->string());
@@ -160,13 +164,14 @@ void Trainer::restore() {
 ExitCode Trainer::run() {
   heartbeat_.enter(Section::start, 0);
   restore();
-  if (step_ == 0) evaluate(0);
+  // An evaluation that was cut short is made up for.
+  if (step_ == 0 || (evaluation_due() && !evaluated())) evaluate(step_);
   since_save_ = {};
   while (!complete() && !stop_) {
     step();
     if (divergence_->ended()) return diverged();
   }
-  return leave(complete());
+  return leave(complete() && evaluated());
 }
 
 ExitCode Trainer::diverged() {
@@ -222,6 +227,10 @@ bool Trainer::save_due() const {
   return plan.every_seconds > 0 && since_save_.seconds() >= plan.every_seconds;
 }
 
+bool Trainer::evaluation_due() const {
+  return complete() || (job_.train.eval_every > 0 && step_ % job_.train.eval_every == 0);
+}
+
 void Trainer::step() {
   Stopwatch watch;
   const auto begin = divergence_->data_of(sequences_), end = begin + job_.train.global_batch;
@@ -252,11 +261,10 @@ void Trainer::step() {
   line.result.phases[Phase::checkpoint] += watch.lap();
   heartbeat_.step_done(longest_collective(engine_->grid()), restored_);
   double seconds = watch.seconds();
-  const bool evaluation_due = job_.train.eval_every > 0 && step_ % job_.train.eval_every == 0;
   // Before the save: a checkpoint knows the loss of its own step.
-  if (evaluation_due || complete()) line.validation_loss = evaluate(step_);
+  if (evaluation_due()) line.validation_loss = evaluate(step_);
   watch.lap();
-  const bool best_asked = job_.checkpoint.keep_best && evaluation_due;
+  const bool best_asked = job_.checkpoint.keep_best && line.validation_loss;
   if (best_asked) drain();
   if ((flags[save_asked] > 0 || best_asked) && checkpoints_->idle() && line.result.updated) save();
   const double stall = watch.lap();
@@ -270,14 +278,33 @@ void Trainer::step() {
   log_->step(line);
 }
 
+// Agreed on by all ranks, and so after the same batch.
+bool Trainer::asked_meanwhile() {
+  std::array<double, 1> asked = {stop_requested() || control_.stop_asked(step_) ? 1.0 : 0.0};
+  engine_->grid().world->all_reduce_host(asked, Reduce::sum);
+  return asked[0] > 0;
+}
+
 std::optional<double> Trainer::evaluate(std::int64_t step) {
   if (valid_.empty()) return std::nullopt;
   heartbeat_.enter(Section::evaluation, step);
+  struct CutShort {};
+  const auto between = [this] {
+    heartbeat_.beat();
+    if (asked_meanwhile()) throw CutShort();
+  };
   Evaluation sum;
-  for (const auto& file : valid_) {
-    const auto one = engine_->evaluate(file, job_.train.eval_sequences, [this] { heartbeat_.beat(); });
-    sum.loss_sum += one.loss_sum;
-    sum.tokens += one.tokens;
+  try {
+    for (const auto& file : valid_) {
+      const auto one = engine_->evaluate(file, job_.train.eval_sequences, between);
+      sum.loss_sum += one.loss_sum;
+      sum.tokens += one.tokens;
+    }
+  } catch (const CutShort&) {
+    // It may take longer than the warning before a time limit.
+    stop_ = true;
+    log_->event("evaluation_cut_short", step, "asked to save and leave");
+    return std::nullopt;
   }
   validated_step_ = step;
   validation_loss_ = sum.loss();

@@ -38,7 +38,10 @@ class Trainer {
  private:
   void restore();
   void step();
-  std::optional<double> evaluate(std::int64_t step);  // validation loss, when there is held-out data
+  // Validation loss, where there is held-out data and nobody asks to leave meanwhile: then stop_ is set.
+  std::optional<double> evaluate(std::int64_t step);
+  bool asked_meanwhile();
+  bool evaluation_due() const;
   void save();
   void drain();  // until the save under way is published or failed
   ExitCode leave(bool complete);
@@ -49,6 +52,7 @@ class Trainer {
   RunState run_state() const;
   bool save_due() const;
   bool complete() const { return step_ >= job_.train.steps; }
+  bool evaluated() const { return valid_.empty() || validated_step_ == step_; }
 
   JobConfig job_;
   TrainerOptions options_;

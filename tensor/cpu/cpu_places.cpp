@@ -23,37 +23,52 @@ void check(const char* verb, const PlaceTokens& p) {
     require(static_cast<std::int64_t>(p.rows_of_expert.size()) == p.experts, verb, "rows_of_expert must hold one count an expert");
   }
   vector_of(verb, "token_of_slot", p.token_of_slot, slots, DType::i32);
-  if (p.order == PlaceOrder::gate) {
-    require(p.gates.shape.rank() == 2 && p.gates.shape[0] == tokens, verb, "the order by gates needs the gates");
+  if (p.order == PlaceOrder::gate || p.order == PlaceOrder::choice_gate) {
+    const bool fit = p.gates.shape.rank() == 2 && p.gates.shape[0] == tokens && p.gates.shape[1] == p.experts;
+    require(fit, verb, "the order by gates needs the gates");
   }
+}
+
+// Rows or choices by falling weight, then by rising rank. Not std::stable_sort, which allocates.
+template <class Weight, class Rank>
+void sort_by(std::vector<std::int32_t>& order, Weight weight, Rank rank) {
+  std::sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
+    const double x = weight(a), y = weight(b);
+    return x > y || (x == y && rank(a) < rank(b));
+  });
 }
 
 }  // namespace
 
-// order_ = the rows of [first, first + count) as they are served.
-void CpuBackend::order_tokens(const PlaceTokens& p, std::int64_t first, std::int64_t count) {
-  order_.resize(static_cast<std::size_t>(count));
-  std::iota(order_.begin(), order_.end(), static_cast<std::int32_t>(first));
-  if (p.order == PlaceOrder::position) return;
-  weights_.resize(static_cast<std::size_t>(count));
+// order_ = the choices of rows [first, first + count) as they are served, each as row · choices + which.
+void CpuBackend::order_choices(const PlaceTokens& p, std::int64_t first, std::int64_t count) {
+  const auto choices = static_cast<std::int32_t>(p.expert.shape[1]);
+  const auto* expert = p.expert.as<const std::int32_t>();
+  const std::int64_t experts = p.experts;
+  const auto gate_row = [&](std::int32_t row) { return scores_.data() + (row - first) * experts; };
+  const auto number = [](double value) { return value == value ? value : -1; };  // NaN has no order
+  const auto self = [](std::int32_t row) { return row; };
+  rows_.resize(static_cast<std::size_t>(count));
+  std::iota(rows_.begin(), rows_.end(), static_cast<std::int32_t>(first));
+  if (p.order == PlaceOrder::gate || p.order == PlaceOrder::choice_gate) load_scores(p.gates, first, count);
   if (p.order == PlaceOrder::gate) {
-    const std::int64_t experts = p.gates.shape[1];
-    load_scores(p.gates, first, count);
-    for (std::int64_t i = 0; i < count; ++i) {
-      const double* row = scores_.data() + i * experts;
-      const double best = *std::max_element(row, row + experts);
-      weights_[static_cast<std::size_t>(i)] = best == best ? best : -1;  // NaN has no order
+    sort_by(rows_, [&](std::int32_t row) { return number(*std::max_element(gate_row(row), gate_row(row) + experts)); }, self);
+  } else if (p.order == PlaceOrder::random) {
+    weights_.resize(static_cast<std::size_t>(count));
+    for (const std::int32_t row : rows_) {
+      weights_[static_cast<std::size_t>(row - first)] = p.noise.of_row(row, ChoiceNoise::order_kind);
     }
-  } else {
-    for (std::int64_t i = 0; i < count; ++i) {
-      weights_[static_cast<std::size_t>(i)] = p.noise.of_row(first + i, ChoiceNoise::order_kind);
-    }
+    sort_by(rows_, [&](std::int32_t row) { return weights_[static_cast<std::size_t>(row - first)]; }, self);
   }
-  const auto weight = [&](std::int32_t row) { return weights_[static_cast<std::size_t>(row - first)]; };
-  std::sort(order_.begin(), order_.end(), [&](std::int32_t a, std::int32_t b) {
-    const double x = weight(a), y = weight(b);
-    return x > y || (x == y && a < b);
-  });
+  order_.clear();
+  for (std::int32_t j = 0; j < choices; ++j) {
+    for (const std::int32_t row : rows_) order_.push_back(row * choices + j);
+  }
+  if (p.order != PlaceOrder::choice_gate) return;
+  sort_by(
+      order_,
+      [&](std::int32_t c) { return expert[c] < 0 ? -1 : number(gate_row(c / choices)[expert[c]]); },
+      [&](std::int32_t c) { return std::pair(c % choices, c / choices); });
 }
 
 // Places within a group first, in slots_ [S, choices]; then the slots, where all counts are known.
@@ -69,21 +84,19 @@ void CpuBackend::place_tokens(const PlaceTokens& p) {
   for (std::int64_t g = 0; g < groups; ++g) {
     const std::int64_t first = g * p.group_rows, count = std::min(p.group_rows, tokens - first);
     const std::int64_t capacity = count == p.group_rows ? p.capacity : p.last_capacity;
-    order_tokens(p, first, count);
+    order_choices(p, first, count);
     starts_.assign(static_cast<std::size_t>(experts), 0);  // choices of an expert so far, placed or not
-    for (std::int64_t j = 0; j < choices; ++j) {
-      for (const std::int32_t s : order_) {
-        const std::int32_t e = expert[s * choices + j];
-        if (e < 0) continue;
-        require(e < experts, verb, "a token chose an expert that does not exist");
-        const std::int64_t place = starts_[static_cast<std::size_t>(e)]++;
-        if (capacity >= 0 && place >= capacity) {
-          ++dropped;
-          continue;
-        }
-        slots_[static_cast<std::size_t>(s * choices + j)] = static_cast<std::int32_t>(place);
-        ++counts_[static_cast<std::size_t>(g * experts + e)];
+    for (const std::int32_t choice : order_) {
+      const std::int32_t e = expert[choice];
+      if (e < 0) continue;
+      require(e < experts, verb, "a token chose an expert that does not exist");
+      const std::int64_t place = starts_[static_cast<std::size_t>(e)]++;
+      if (capacity >= 0 && place >= capacity) {
+        ++dropped;
+        continue;
       }
+      slots_[static_cast<std::size_t>(choice)] = static_cast<std::int32_t>(place);
+      ++counts_[static_cast<std::size_t>(g * experts + e)];
     }
   }
   if (p.dropped) *p.dropped.as<double>() += static_cast<double>(dropped);

@@ -286,12 +286,10 @@ TEST_F(Launcher, AFullDiskEndsNothing) {
   EXPECT_NO_THROW(history.event("x", 1, {}, "y"));
 }
 
-TEST(MpiCommand, BindsOnlyWhereTheJobFillsTheMachine) {
-  EXPECT_THAT(mpirun_command({.ranks = 2}, {.cores = 2}), Contains("core"));
-  EXPECT_THAT(mpirun_command({.ranks = 2, .threads = 2}, {.cores = 4}), Contains("slot:PE=2"));
-  EXPECT_THAT(mpirun_command({.ranks = 1}, {.cores = 2}), Contains("none")) << "a second one may come";
-  EXPECT_THAT(mpirun_command({.ranks = 3}, {.cores = 2}), Contains("none"));
-  EXPECT_THAT(mpirun_command({.ranks = 3}, {.cores = 2}), Contains("--oversubscribe"));
+TEST(MpiCommand, LeavesTheBindingToTheRanks) {
+  EXPECT_THAT(mpirun_command({.ranks = 2}, true), testing::ElementsAre("mpirun", "-n", "2", "--bind-to", "none"));
+  EXPECT_THAT(mpirun_command({.ranks = 3}, false), Contains("--oversubscribe"));
+  EXPECT_THAT(binding_option({.ranks = 4, .each = 2}), testing::ElementsAre("--bind", "4x2"));
 }
 
 TEST(MpiEnvironment, LetsRootAndCrowdedMachinesRun) {
@@ -304,6 +302,16 @@ TEST(MpiEnvironment, LetsRootAndCrowdedMachinesRun) {
   EXPECT_THAT(crowded, Contains("OMP_NUM_THREADS=1"));
   EXPECT_THAT(crowded, Not(Contains("SLURM_JOB_ID=7"))) << "mpirun would ask the allocation for its nodes";
   unsetenv("SLURM_JOB_ID");
+}
+
+TEST(MpiEnvironment, OfAnAllocationLeavesOutLibfabricOverSockets) {
+  using testing::AllOf;
+  EXPECT_THAT(allocation_environment({.ranks = 1}, {.cores = 2}),
+              Contains(AllOf(testing::StartsWith("OMPI_MCA_mtl_ofi_provider_exclude="), testing::HasSubstr(",tcp;ofi_rxm,"))));
+  setenv("OMPI_MCA_mtl_ofi_provider_exclude", "psm2", 1);
+  EXPECT_THAT(allocation_environment({.ranks = 1}, {.cores = 2}), Contains("OMPI_MCA_mtl_ofi_provider_exclude=psm2"))
+      << "what a user has set stands";
+  unsetenv("OMPI_MCA_mtl_ofi_provider_exclude");
 }
 
 TEST(Sessions, LeaveNothingBehind) {

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/error.h"
+
 namespace smlp {
 namespace {
 
@@ -169,6 +171,24 @@ TEST(ParameterStore, UpperTrianglesStartAtZero) {
   store.seal(*backend, DType::f64, 1);
   const auto values = values_of(*backend, store.find("s").value);
   for (std::size_t i = 0; i < 18; ++i) EXPECT_EQ(values[i] == 0, i % 3 > i / 3 % 3) << i;
+}
+
+TEST(ParameterStore, TablesStandBesideParametersAndAreNeverTrained) {
+  const auto backend = make_cpu_backend();
+  ParameterStore store;
+  store.add({.name = "w", .shape = {3}, .initial = Initial::ones()});
+  store.add_table("ids", 4, {3, 1, 0, 2});
+  EXPECT_THROW(store.add_table("ids", 4, {3, 1, 0, 2}), Error) << "twice";
+  EXPECT_THROW(store.add_table("short", 4, {3, 1}), Error);
+  store.seal(*backend, DType::bf16, 1);
+  std::vector<std::int32_t> values(4);
+  backend->download(store.tables()[0].view, values.data());
+  EXPECT_EQ(values, (std::vector<std::int32_t>{3, 1, 0, 2}));
+  EXPECT_EQ(store.count_global(), 3);
+  EXPECT_THROW(store.add_table("late", 1, {0}), Error);
+  ParameterStore empty;
+  empty.add_table("ids", 4, {});
+  EXPECT_THROW(empty.seal(*backend, DType::f32, 1), Error) << "first values were asked for";
 }
 
 }  // namespace

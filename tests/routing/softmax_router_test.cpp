@@ -1,202 +1,22 @@
-// Switch and GShard gates: the references' numbers, a plain reading of their rules on random logits, capacities,
-// noise, evaluation, and the mistakes that other ports made.
+// Softmax gates: capacities, noise, evaluation, ties, types, and the mistakes that other ports made.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <numeric>
 
 #include "core/error.h"
+#include "tests/routing/plain_rules.h"
 #include "tests/routing/router_bench.h"
 
 namespace smlp {
 namespace {
 
 using test::Decision;
+using test::Plain;
 using test::RouterBench;
 using test::gshard_settings;
+using test::plainly;
 using test::switch_settings;
-
-const std::vector<double> vector_logits = {2, 1, 0, 1.5, 1.4, .2, .1, .3, .2, 3, .5, .1, 2.5, 2.4, 2.3, 0, 1, 2};
-
-TEST(SwitchRouter, GivesTheReferencesNumbers) {
-  RouterBench b;
-  b.make(switch_settings(), 3, 3);
-  b.identity_weight();
-  RouteCall call = b.call(6);
-  b.with_losses(call, 1);
-  const Decision d = b.decide(call, b.rows(vector_logits, 3));
-  EXPECT_EQ(d.tokens_of_expert, (std::vector<std::vector<std::int32_t>>{{0, 1}, {2}, {5}}));
-  EXPECT_EQ(d.dropped, 2);
-  EXPECT_NEAR(d.weight[0][0], .665241, 5e-7);
-  EXPECT_NEAR(d.weight[1][0], .459270, 5e-7);
-  EXPECT_NEAR(d.weight[2][1], .367165, 5e-7);
-  EXPECT_NEAR(d.weight[5][2], .665241, 5e-7);
-  const auto losses = test::read(*b.backend, call.auxiliary);
-  EXPECT_NEAR(losses[0], 1.190435, 5e-7);
-  EXPECT_NEAR(losses[1], 6.754842, 5e-7);
-  // Without a limit the two that were dropped weigh what the reference says too.
-  RouterBench free;
-  RouterSettings settings = switch_settings();
-  settings.softmax.training.factor = 0;
-  free.make(settings, 3, 3);
-  free.identity_weight();
-  const Decision all = free.decide(free.call(6), free.rows(vector_logits, 3));
-  EXPECT_NEAR(all.weight[3][0], .879424, 5e-7);
-  EXPECT_NEAR(all.weight[4][0], .367165, 5e-7);
-  EXPECT_EQ(all.dropped, 0);
-}
-
-TEST(GshardRouter, GivesTheReferencesNumbersNormalisedAfterAndBefore) {
-  const std::vector<std::pair<int, int>> chosen = {{0, 1}, {0, 1}, {1, 2}, {0, 1}, {0, 1}, {2, 1}};
-  const std::vector<std::pair<double, double>> after = {{.731059, .268941}, {.524979, .475021}, {.524979, .475021},
-                                                        {.924142, .075858}, {1, -1},            {1, -1}};
-  for (const bool before : {false, true}) {
-    RouterBench b;
-    b.make(gshard_settings(SecondChoice::all, before), 3, 3);
-    b.identity_weight();
-    RouteCall call = b.call(6);
-    b.with_losses(call, 1);
-    const Decision d = b.decide(call, b.rows(vector_logits, 3));
-    auto wanted = after;
-    if (before) {
-      wanted[4].first = .524979;
-      wanted[5].first = .731059;
-    }
-    for (std::size_t s = 0; s < 6; ++s) {
-      const auto [first, second] = chosen[s];
-      EXPECT_NEAR(d.weight[s][static_cast<std::size_t>(first)], wanted[s].first, 5e-7) << s;
-      if (wanted[s].second < 0) {
-        EXPECT_FALSE(d.sent(s, static_cast<std::size_t>(second))) << s;
-      } else {
-        EXPECT_NEAR(d.weight[s][static_cast<std::size_t>(second)], wanted[s].second, 5e-7) << s;
-      }
-    }
-    EXPECT_EQ(d.dropped, 2);
-    EXPECT_NEAR(test::read(*b.backend, call.auxiliary)[0], 1.190435, 5e-7) << "first choices alone count";
-  }
-}
-
-// The rules of 4.2 and 4.3 as one would write them on paper.
-struct Plain {
-  std::vector<std::vector<double>> weight;  // [token][expert]; NaN: not sent
-  double balance = 0;
-};
-
-std::vector<double> softmax(const double* logits, std::size_t experts) {
-  std::vector<double> gates(experts);
-  double sum = 0;
-  for (std::size_t e = 0; e < experts; ++e) sum += std::exp(logits[e]);
-  for (std::size_t e = 0; e < experts; ++e) gates[e] = std::exp(logits[e]) / sum;
-  return gates;
-}
-
-Plain plainly(const std::vector<double>& logits, std::size_t experts, std::size_t choices, double capacity, bool before,
-              double threshold, bool by_gate) {
-  const std::size_t tokens = logits.size() / experts;
-  std::vector<std::vector<double>> gates;
-  std::vector<std::vector<std::size_t>> chosen(tokens);
-  for (std::size_t s = 0; s < tokens; ++s) {
-    gates.push_back(softmax(logits.data() + s * experts, experts));
-    std::vector<std::size_t> order(experts);
-    std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return gates[s][a] > gates[s][b]; });
-    chosen[s].assign(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(choices));
-  }
-  std::vector<std::size_t> order(tokens);
-  std::iota(order.begin(), order.end(), 0);
-  if (by_gate) {
-    std::stable_sort(order.begin(), order.end(),
-                     [&](std::size_t a, std::size_t b) { return gates[a][chosen[a][0]] > gates[b][chosen[b][0]]; });
-  }
-  Plain plain;
-  plain.weight.assign(tokens, std::vector<double>(experts, std::nan("")));
-  std::vector<double> position(experts, 0);
-  for (std::size_t j = 0; j < choices; ++j) {
-    for (const std::size_t s : order) {
-      const std::size_t e = chosen[s][j];
-      double compared = gates[s][e];
-      if (before) compared /= gates[s][chosen[s][0]] + gates[s][chosen[s][1]];
-      if (j == 1 && threshold > 0 && compared <= threshold) continue;
-      if (position[e]++ < capacity) plain.weight[s][e] = gates[s][e];
-    }
-  }
-  for (std::size_t s = 0; s < tokens && choices == 2; ++s) {
-    double sum = 0;
-    for (const std::size_t e : chosen[s]) {
-      if (before || plain.weight[s][e] == plain.weight[s][e]) sum += gates[s][e];
-    }
-    for (auto& w : plain.weight[s]) w /= sum;
-  }
-  for (std::size_t e = 0; e < experts; ++e) {
-    double mean = 0, share = 0;
-    for (std::size_t s = 0; s < tokens; ++s) {
-      mean += gates[s][e] / static_cast<double>(tokens);
-      share += chosen[s][0] == e ? 1 / static_cast<double>(tokens) : 0;
-    }
-    plain.balance += static_cast<double>(experts) * mean * share;
-  }
-  return plain;
-}
-
-struct RuleCase {
-  std::size_t choices;
-  bool before;
-  double threshold;
-  bool by_gate;
-  double factor;
-};
-
-class SoftmaxRules : public testing::TestWithParam<RuleCase> {};
-
-TEST_P(SoftmaxRules, AreThoseOfTheReferencesOnRandomLogits) {
-  const RuleCase& p = GetParam();
-  for (std::uint64_t seed = 0; seed < 25; ++seed) {
-    const std::int64_t experts = 2 + static_cast<std::int64_t>(seed % 5), tokens = 3 + static_cast<std::int64_t>(seed * 5 % 37);
-    RouterSettings settings = p.choices == 1 ? switch_settings() : gshard_settings(SecondChoice::all, p.before);
-    if (p.threshold > 0) {
-      settings.softmax.second = SecondChoice::threshold;
-      settings.softmax.second_threshold = p.threshold;
-    }
-    settings.softmax.order = p.by_gate ? PlaceOrder::gate : PlaceOrder::position;
-    settings.softmax.training.factor = p.factor;
-    RouterBench b;
-    b.make(settings, experts, experts);
-    b.identity_weight();
-    auto logits = test::random_values(tokens * experts, seed, 2);
-    for (std::size_t i = 0; i < logits.size(); i += 7) logits[i] = std::round(logits[i]);
-    RouteCall call = b.call(tokens);
-    b.with_losses(call, 1);
-    const Decision d = b.decide(call, b.rows(logits, experts));
-    const double even = std::ceil(static_cast<double>(tokens) / static_cast<double>(experts));
-    const double capacity =
-        p.factor == 0 ? 1e9 : static_cast<double>(p.choices) * std::floor(p.factor * even);
-    const Plain plain = plainly(logits, static_cast<std::size_t>(experts), p.choices, capacity, p.before, p.threshold, p.by_gate);
-    std::size_t missing = 0;
-    for (std::size_t s = 0; s < plain.weight.size(); ++s) {
-      for (std::size_t e = 0; e < static_cast<std::size_t>(experts); ++e) {
-        const double wanted = plain.weight[s][e];
-        ASSERT_EQ(d.sent(s, e), wanted == wanted) << "seed " << seed << ", token " << s << ", expert " << e;
-        if (wanted == wanted) {
-          ASSERT_NEAR(d.weight[s][e], wanted, 1e-12) << "seed " << seed << ", token " << s;
-        }
-        missing += d.sent(s, e) ? 0 : 1;
-      }
-    }
-    if (p.threshold == 0) {
-      const std::size_t unchosen = plain.weight.size() * (static_cast<std::size_t>(experts) - p.choices);
-      EXPECT_EQ(d.dropped, static_cast<double>(missing - unchosen));
-    }
-    EXPECT_NEAR(test::read(*b.backend, call.auxiliary)[0], plain.balance, 1e-12);
-  }
-}
-
-INSTANTIATE_TEST_SUITE_P(Rules, SoftmaxRules,
-                         testing::Values(RuleCase{1, false, 0, false, 1}, RuleCase{1, false, 0, true, 1},
-                                         RuleCase{1, false, 0, false, 1.5}, RuleCase{1, false, 0, false, 0},
-                                         RuleCase{2, false, 0, false, 1}, RuleCase{2, true, 0, false, 1},
-                                         RuleCase{2, false, 0, true, 1}, RuleCase{2, true, 0, true, 0.5},
-                                         RuleCase{2, false, 0.2, false, 1}, RuleCase{2, true, 0.3, false, 1},
-                                         RuleCase{2, false, 0, false, 0}));
 
 TEST(Capacity, FollowsTheRuleOfEachReference) {
   using Rule = Capacity::Rule;
@@ -248,7 +68,7 @@ TEST(SoftmaxRouter, EvaluationDropsNothingUnlessAskedTo) {
     b.make(settings, 3, 3);
     b.identity_weight();
     const Decision d = b.decide(b.call(10, false), b.rows(logits, 3));
-    const Plain plain = plainly(logits, 3, choices, 1e9, false, 0, false);
+    const Plain plain = plainly(logits, 3, choices, 1e9, false, 0, PlaceOrder::position);
     EXPECT_EQ(d.dropped, 0);
     for (std::size_t s = 0; s < 23; ++s) {
       for (std::size_t e = 0; e < 3; ++e) {
@@ -270,7 +90,7 @@ TEST(SoftmaxRouter, EvaluationDropsNothingUnlessAskedTo) {
 }
 
 TEST(SoftmaxRouter, AGroupIsRoutedAlikeWhoeverElseIsThere) {
-  for (const auto order : {PlaceOrder::position, PlaceOrder::gate, PlaceOrder::random}) {
+  for (const auto order : {PlaceOrder::position, PlaceOrder::gate, PlaceOrder::random, PlaceOrder::choice_gate}) {
     RouterSettings settings = gshard_settings(SecondChoice::random);
     settings.softmax.order = order;
     settings.softmax.jitter = 0.2;
@@ -301,14 +121,14 @@ TEST(SoftmaxRouter, AGroupIsRoutedAlikeWhoeverElseIsThere) {
 
 TEST(SoftmaxRouter, TiesGoToTheLowerIndexAndNothingBreaksOnWhatIsNotANumber) {
   for (const std::size_t choices : {1u, 2u}) {
-    for (const auto order : {PlaceOrder::position, PlaceOrder::gate}) {
+    for (const auto order : {PlaceOrder::position, PlaceOrder::gate, PlaceOrder::choice_gate}) {
       RouterSettings settings = choices == 1 ? switch_settings() : gshard_settings();
       settings.softmax.order = order;
       RouterBench b;
       b.make(settings, 4, 4);
       b.identity_weight();
       const Decision d = b.decide(b.call(8), b.rows(std::vector<double>(32, 0.25), 4));
-      EXPECT_EQ(d.tokens_of_expert[0].size(), 2 * choices);
+      ASSERT_EQ(d.tokens_of_expert[0].size(), 2 * choices);
       EXPECT_EQ(d.tokens_of_expert[0].front(), 0);
       EXPECT_EQ(d.tokens_of_expert[1].size(), choices == 1 ? 0u : 4u);
       EXPECT_TRUE(d.tokens_of_expert[2].empty() && d.tokens_of_expert[3].empty());

@@ -9,18 +9,24 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "system"))
 import harness  # noqa: E402  the small model and its data are those of the system tests
 
-# Steps long enough that things happen in the middle of a run.
+# Steps long enough that things happen in the middle of a run. The nodes share this machine's cores, which each takes
+# for its own: ranks are not bound to them, but where a test is about that.
 JOB = harness.JOB.replace("global_batch = 8", "global_batch = 32") + """spare_nodes = {spare_nodes}
+launcher = "{launcher}"
+exchange_check = {exchange_check}
+bind_cores = {bind_cores}
 [slurm]
 nodes = {nodes}
-tasks_per_node = 1
+tasks_per_node = {tasks_per_node}
 time_limit = "{time_limit}"
+signal_seconds = {signal_seconds}
 partition = "batch"
-setup = ["export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"]
+setup = {setup}
 extra = {extra}
 """
-DEFAULTS = {**harness.DEFAULTS, "steps": 600, "every": 100, "nodes": 4, "spare_nodes": 0, "time_limit": "00:30:00",
-            "extra": ["--exclusive"]}
+DEFAULTS = {**harness.DEFAULTS, "steps": 400, "every": 50, "nodes": 4, "tasks_per_node": 1, "spare_nodes": 0,
+            "launcher": "auto", "exchange_check": False, "bind_cores": False, "time_limit": "00:30:00", "signal_seconds": 120,
+            "setup": [], "extra": ["--exclusive"]}
 HANG_BOUND = 15 + 10  # the job's hang_floor_seconds, which its learned limits do not pass, and what may be added to it
 
 references = {}  # settings that shape the result → run directory of an undisturbed run on this machine
@@ -38,9 +44,11 @@ class Stage(harness.Place):
 
     def job(self, folder=None, **changes):
         settings = {**DEFAULTS, **changes}
-        settings["ranks"] = settings["nodes"]
+        settings["ranks"] = settings["nodes"] * settings["tasks_per_node"]
         path = (folder or self.path) / "job.toml"
-        path.write_text(JOB.format(**{**settings, "extra": json.dumps(settings["extra"])}))
+        for name in ("setup", "extra", "exchange_check", "bind_cores"):  # as TOML has them too
+            settings[name] = json.dumps(settings[name])
+        path.write_text(JOB.format(**settings))
         return path
 
     def submit(self, job, run="run"):
@@ -69,19 +77,13 @@ class Stage(harness.Place):
         def done():
             newest = self.newest_step(run)
             return newest and newest["step"] >= step and newest["attempt"] >= attempt
-        try:
-            self.cluster.wait(done, timeout, f"step {step} of attempt {attempt}")
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.story(run)}") from None
+        self.cluster.wait(done, timeout, f"step {step} of attempt {attempt}")
 
     def wait_for_end(self, job, state="COMPLETED", timeout=180, run="run"):
         """Waits until the job is over, and asks that it ended in this state; what SLURM says about it."""
         over = ["COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "BOOT_FAIL"]
-        try:
-            ended = self.cluster.wait_for_state(job, over, timeout)
-            assert ended["JobState"] == state, f"job {job} is {ended['JobState']} ({ended['Reason']}), not {state}"
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.story(run)}") from None
+        ended = self.cluster.wait_for_state(job, over, timeout)
+        assert ended["JobState"] == state, f"job {job} is {ended['JobState']} ({ended['Reason']}), not {state}"
         return ended
 
     def story(self, run="run"):
@@ -90,6 +92,10 @@ class Stage(harness.Place):
         files += sorted(self.path.rglob("slurm-*.*"))
         return "\n".join(f"--- {file.name}\n" + "\n".join(file.read_text(errors="replace").splitlines()[-40:])
                          for file in files if file.exists())
+
+    def events(self, kind, run="run"):
+        path = self.path / run / "events.jsonl"
+        return [line for line in map(json.loads, path.read_text().splitlines()) if line["event"] == kind]
 
     def restart_of(self, attempt, run="run"):
         """The steps around a restart: the last of the attempt before, the first of this one."""
@@ -111,7 +117,7 @@ class Stage(harness.Place):
         return [node for node in self.nodes_of_workers() if node != self.supervisor_node()][-1]
 
     def nothing_is_left(self):
-        self.cluster.wait(lambda: not self.cluster.processes(r"smlp-worker|smlp run |mpirun|orted", zombies=True), 15,
+        self.cluster.wait(lambda: not self.cluster.processes(r"smlp-worker|smlp run |smlp guard |mpirun|orted", zombies=True), 15,
                           "no process of the run left on any node")
 
     def is_as_undisturbed(self, run="run", steps=DEFAULTS["steps"]):

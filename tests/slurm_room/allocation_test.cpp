@@ -64,6 +64,17 @@ TEST_F(AllocationOfEnvironment, KnowsWhereItStands) {
   EXPECT_FALSE(allocation_of_environment());
 }
 
+// `smlp` refused to work in a step on some of the job's nodes.
+TEST_F(AllocationOfEnvironment, InsideAStepKnowsTheJobAllTheSame) {
+  variables.unset("SLURM_NTASKS_PER_NODE");
+  variables.set("SLURM_STEP_ID", "4");
+  variables.set("SLURM_TASKS_PER_NODE", "1");
+  const auto allocation = allocation_of_environment();
+  EXPECT_THAT(allocation->node_names(), ElementsAre("n1", "n2", "gpu07"));
+  EXPECT_EQ(allocation->nodes[2].cpus, 8);
+  EXPECT_FALSE(allocation->in_batch_script);
+}
+
 TEST_F(AllocationOfEnvironment, CountsTasksNodeByNodeWhereNoneWereAsked) {
   variables.unset("SLURM_NTASKS_PER_NODE");
   variables.unset("SLURM_RESTART_COUNT");

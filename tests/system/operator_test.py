@@ -93,7 +93,7 @@ def a_live_run_saves_shows_itself_and_stops_exactly_after_a_step(place):
 
     dump = smlp_json("dump", "run", cwd=place.path)["ranks"]
     assert [rank["rank"] for rank in dump] == [0, 1] and all(rank["answered"] for rank in dump), dump
-    assert all(rank["section"] in ("step", "checkpoint") and rank["step"] > 0 for rank in dump), dump
+    assert all(rank["section"] in ("data", "step", "exchange", "checkpoint") and rank["step"] > 0 for rank in dump), dump
     assert all(rank["collectives"]["world"]["number"] > 0 for rank in dump), dump
     # Generated code can't be unwound: now and then a rank is in it.
     more = [smlp("dump", "run", cwd=place.path).stdout for _ in range(3)]
