@@ -82,7 +82,8 @@ void add_model_keys(Table& table) {
       .key("vocabulary", &M::vocabulary, "tokens known; 0: the tokenizer's, padded to a multiple of 64", size(0))
       .key("dropout", &M::dropout, "share of activations dropped in training", fraction())
       .key("activation", &M::activation, "gelu_tanh, gelu (erf) or relu", words({"gelu_tanh", "gelu", "relu"}))
-      .key("placement", &M::placement, "where sparse blocks stand among dense ones: the paper's rule or fairseq's; not for gshard and switch",
+      .key("placement", &M::placement,
+           "where sparse blocks stand among dense ones: the paper's rule or fairseq's; not for gshard and switch",
            words({"paper", "fairseq"}));
 
   using R = J::Routing;

@@ -1,6 +1,6 @@
-// Whole gMLP blocks as experts (the paper's appendix A): each is W_out · (u ⊙ (W_s · LN(v) + b_s)) over its own rows, u
-// and v the halves of act(W_in · LN(x)). A token sees the earlier tokens of its sequence that came to the same expert,
-// and no others; W_s and b_s belong to places of the sequence, so what did not come counts as zero.
+// Whole gMLP blocks as experts (the paper's appendix A): each is W_out · (u ⊙ (W_s · LN(v) + b_s)) over its own
+// rows, u and v the halves of act(W_in · LN(x)). A token sees the earlier tokens of its sequence that came to the
+// same expert, and no others; W_s and b_s belong to places of the sequence, so what did not come counts as zero.
 #pragma once
 
 #include <string>

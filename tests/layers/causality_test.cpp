@@ -92,7 +92,8 @@ INSTANTIATE_TEST_SUITE_P(All, Causality,
                                          CausalCase{{"gmlp", "smlp"}, "partial"}, CausalCase{{"transformer", "base"}},
                                          CausalCase{{"transformer", "hash"}}, CausalCase{{"transformer", "switch"}},
                                          CausalCase{{"transformer", "gshard"}},
-                                         CausalCase{{"gmlp", "gmlp-token-moe", "gmlp-token-moe"}}));
+                                         CausalCase{{"gmlp", "gmlp-token-moe", "gmlp-token-moe"}}),
+                         [](const auto& info) { return test::test_name(info.param.stack, info.param.channels); });
 
 TEST(LeakyModel, FailsCausality) {
   auto backend = make_cpu_backend();

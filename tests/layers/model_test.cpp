@@ -147,7 +147,10 @@ INSTANTIATE_TEST_SUITE_P(
                     GradientCase{{"transformer", "transformer"}, "deterministic", 0.25},
                     GradientCase{{"transformer", "base"}}, GradientCase{{"hash", "transformer"}},
                     GradientCase{{"transformer", "switch"}}, GradientCase{{"switch", "switch"}, "deterministic", 0.25},
-                    GradientCase{{"transformer", "gshard"}}, GradientCase{{"gmlp", "gmlp-token-moe"}}));
+                    GradientCase{{"transformer", "gshard"}}, GradientCase{{"gmlp", "gmlp-token-moe"}}),
+    [](const auto& info) {
+      return test::test_name(info.param.stack, info.param.channels) + (info.param.dropout > 0 ? "_dropout" : "");
+    });
 
 TEST(Model, ManyRowsAreTheSumOfTheirParts) {
   auto backend = make_cpu_backend();

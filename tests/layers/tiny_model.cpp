@@ -1,5 +1,6 @@
 #include "tests/layers/tiny_model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -23,6 +24,14 @@ ModelConfig tiny_config(std::vector<std::string> stack) {
   config.router.softmax.second = SecondChoice::all;
   for (std::int32_t id = 0; id < 11; ++id) config.router.hash_table.push_back(id * 3 % 4);
   return config;
+}
+
+std::string test_name(const std::vector<std::string>& stack, const std::string& channels) {
+  std::string name;
+  for (const auto& kind : stack) name += name.empty() ? kind : "_" + kind;
+  if (channels != "deterministic") name += "_" + channels;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
 }
 
 Batch random_batch(const ModelConfig& config, std::int64_t sequences, std::uint64_t seed) {

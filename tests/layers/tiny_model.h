@@ -11,6 +11,9 @@ namespace smlp::test {
 
 ModelConfig tiny_config(std::vector<std::string> stack);
 
+// A stack as the name of a test: "gmlp_smlp_partial".
+std::string test_name(const std::vector<std::string>& stack, const std::string& channels);
+
 struct Batch {
   std::vector<std::int32_t> tokens, targets;
 };

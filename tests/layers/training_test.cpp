@@ -11,10 +11,12 @@
 namespace smlp {
 namespace {
 
-double loss_after(DType type, int steps) {
+double loss_after(DType type, int steps, std::vector<std::string> stack = {"gmlp", "smlp", "gmlp"},
+                  const std::string& channels = "deterministic") {
   auto backend = make_cpu_backend();
   ProcessGrid grid = ProcessGrid::cut(make_solo(*backend), 1);
-  ModelConfig config = test::tiny_config({"gmlp", "smlp", "gmlp"});
+  ModelConfig config = test::tiny_config(std::move(stack));
+  config.channels = channels;
   config.width = 32;
   config.hidden = 64;
   config.dropout = 0.02;
@@ -44,6 +46,18 @@ TEST(Training, GoesDownInEveryType) {
   EXPECT_LT(expected, 0.3);
   EXPECT_NEAR(loss_after(DType::f32, 60), expected, 0.01);
   EXPECT_NEAR(loss_after(DType::bf16, 60), expected, 0.1);
+}
+
+TEST(Training, OfOtherKindsGoesDownInEveryTypeToo) {
+  const auto halves = [](const std::vector<std::string>& stack, const std::string& channels = "deterministic") {
+    const double start = loss_after(DType::f64, 0, stack, channels);
+    for (const DType type : {DType::f64, DType::f32, DType::bf16}) {
+      EXPECT_LT(loss_after(type, 60, stack, channels), start / 2) << stack.back() << " in " << name_of(type);
+    }
+  };
+  for (const char* kind : {"transformer", "base", "hash", "switch", "gshard"}) halves({"transformer", kind});
+  halves({"gmlp", "gmlp-token-moe"});
+  halves({"gmlp", "smlp"}, "partial");
 }
 
 TEST(CountingBackend, CountsWhatIsHeld) {
