@@ -48,6 +48,7 @@ struct WriterOptions {
   std::int64_t keep_every = 0;
   bool keep_best = false;  // the sound one of the least validation loss stays too
   double patience_seconds = 10;  // for other machines' files to show up on a network disk
+  bool local = false;  // `root` is a node's own folder: the layout of checkpoint/local.h, and nothing of the above but ranks
 };
 
 // One shard file a rank, written behind the training loop's back; nothing counts until publish() renames the
@@ -66,10 +67,15 @@ class CheckpointWriter {
   // Copies the pieces to host memory (kept between saves), starts the writing thread, returns.
   // Collective in spirit: every rank calls it at the same step.
   void begin(Backend& backend, std::span<const Piece> pieces, const RunState& state);
+  // Instead of begin(): writes the copy that another writer of this rank took for its last save, which may have failed.
+  // Nothing is copied: the two exchange their memory. Writing that the other is still at is given up.
+  void take_over(CheckpointWriter& other);
   State state() const;         // polled once a step
   std::string failure() const; // a sentence, when state() is failed
   std::string note() const;    // a sentence for the log when something minor went wrong after publishing, or ""
-  void publish();              // rank 0, when all ranks are written: manifest, whole.h5, rename, LATEST; on the thread
+  // When all ranks are written. Rank 0: manifest, whole.h5, rename, LATEST; on the thread. In a node's own folder every
+  // rank, at once: its files stay when it is released.
+  void publish();
   void release();              // back to idle: after published or failed, anywhere; a failed save's files are removed
   void wait();                 // until the thread has nothing to do
   double stall_seconds() const;   // what the last begin() cost the loop

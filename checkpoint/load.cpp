@@ -1,9 +1,11 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <set>
 
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/digest.h"
+#include "checkpoint/local.h"
 #include "checkpoint/reader.h"
 #include "core/error.h"
 
@@ -13,26 +15,27 @@ namespace {
 
 bool is_weight(const std::string& name) { return name.find('/') == std::string::npos; }
 
-const LogicalTensor& matching_tensor(const CheckpointReader& reader, const Piece& piece) {
-  const auto& tensor = reader.tensor(piece.name);
+const LogicalTensor& matching_tensor(const Manifest& manifest, const std::string& where, const Piece& piece) {
+  const auto& tensor = tensor_named(manifest, where, piece.name);
+  expect(piece.local.contiguous(), "checkpoint: a piece to load into is strided");
   if (tensor.shape != piece.global_shape || tensor.dtype != piece.local.dtype) {
     throw Error(ExitCode::bad_data,
-                fmt::format("{}: tensor {} is {} {} there, {} {} in this run", reader.path().string(),
+                fmt::format("{}: tensor {} is {} {} there, {} {} in this run", where,
                             piece.name, name_of(tensor.dtype), tensor.shape.text(),
                             name_of(piece.local.dtype), piece.global_shape.text()));
   }
   return tensor;
 }
 
-void check_nothing_unread(const CheckpointReader& reader, std::span<const Piece> pieces,
+void check_nothing_unread(const Manifest& manifest, const std::string& where, std::span<const Piece> pieces,
                           const LoadOptions& options) {
   std::set<std::string_view> wanted;
   for (const auto& piece : pieces) wanted.insert(piece.name);
-  for (const auto& tensor : reader.manifest().tensors) {
+  for (const auto& tensor : manifest.tensors) {
     if (options.weights_only && !is_weight(tensor.name)) continue;
     if (!wanted.contains(tensor.name)) {
       throw Error(ExitCode::bad_data, fmt::format("{} holds tensor {}, which this run's model does not have",
-                                                  reader.path().string(), tensor.name));
+                                                  where, tensor.name));
     }
   }
 }
@@ -52,11 +55,11 @@ RunState read_run_state(const std::filesystem::path& checkpoint) { return read_m
 void load_checkpoint(const std::filesystem::path& checkpoint, Backend& backend, std::span<const Piece> pieces,
                      const LoadOptions& options) {
   CheckpointReader reader(checkpoint);
-  if (!options.allow_unread) check_nothing_unread(reader, pieces, options);
+  const auto where = checkpoint.string();
+  if (!options.allow_unread) check_nothing_unread(reader.manifest(), where, pieces, options);
   for (const auto& piece : pieces) {
     if (options.weights_only && !is_weight(piece.name)) continue;
-    const auto& tensor = matching_tensor(reader, piece);
-    expect(piece.local.contiguous(), "checkpoint: a piece to load into is strided");
+    const auto& tensor = matching_tensor(reader.manifest(), where, piece);
     const TensorView flat(piece.local.data, {piece.local.size()}, piece.local.dtype);
     reader.read(tensor, piece.offset, flat.size(), [&](std::int64_t first, std::span<const std::byte> bytes) {
       const auto count = static_cast<std::int64_t>(bytes.size()) / size_of(flat.dtype);
@@ -64,6 +67,35 @@ void load_checkpoint(const std::filesystem::path& checkpoint, Backend& backend, 
       backend.synchronize();  // the bytes are the reader's next block
     });
   }
+}
+
+PieceFiller::PieceFiller(const Manifest& manifest, const std::string& where, Backend& backend,
+                         std::span<const Piece> pieces)
+    : backend_(backend) {
+  check_nothing_unread(manifest, where, pieces, {});
+  for (const auto& piece : pieces) {
+    matching_tensor(manifest, where, piece);
+    pieces_[piece.name].push_back(&piece);
+  }
+}
+
+bool PieceFiller::wants(const StoredPiece& stored) const {
+  const auto found = pieces_.find(stored.tensor);
+  if (found == pieces_.end()) return false;
+  return std::ranges::any_of(found->second, [&](const Piece* piece) {
+    return piece->offset < stored.offset + stored.count && stored.offset < piece->offset + piece->local.size();
+  });
+}
+
+void PieceFiller::fill(const StoredPiece& stored, std::int64_t first, std::span<const std::byte> bytes) {
+  for (const auto* piece : pieces_.at(stored.tensor)) {
+    const TensorView flat(piece->local.data, {piece->local.size()}, piece->local.dtype);
+    const auto element = size_of(flat.dtype);
+    const auto from = std::max(first, piece->offset);
+    const auto to = std::min(first + std::ssize(bytes) / element, piece->offset + flat.size());
+    if (from < to) backend_.upload(bytes.data() + (from - first) * element, flat.row_range(from - piece->offset, to - from));
+  }
+  backend_.synchronize();  // the bytes are the caller's next block
 }
 
 std::vector<LogicalTensor> list_tensors(const std::filesystem::path& checkpoint) {

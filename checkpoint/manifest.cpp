@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 
 #include "checkpoint/digest.h"
 #include "core/error.h"
@@ -117,23 +116,6 @@ void check_kind(const json& object, const char* kind) {
   }
 }
 
-// Where pieces lie within their file: what walk_shard() and every reader rely on.
-void check_places(const Manifest& manifest) {
-  for (const auto& shard : manifest.shards) {
-    std::int64_t end = 0;
-    for (const auto& piece : shard.pieces) {
-      const auto* tensor = manifest.find(piece.tensor);
-      if (tensor == nullptr)
-        refuse(fmt::format("{} holds a piece of {}, which is not listed", shard.file, piece.tensor));
-      if (piece.position < end || piece.count < 0) {
-        refuse(fmt::format("pieces overlap in {} at byte {}", shard.file, piece.position));
-      }
-      end = piece.position + piece.count * size_of(tensor->dtype);
-    }
-    if (end > shard.size) refuse(fmt::format("the pieces of {} go beyond its end", shard.file));
-  }
-}
-
 template <class Parse>
 auto parsed(const char* what, const Parse& parse) {
   try {
@@ -203,6 +185,7 @@ std::string to_text(const Sidecar& sidecar) {
                  {"attempt", sidecar.attempt},
                  {"rank", sidecar.rank},
                  {"ranks", sidecar.ranks},
+                 {"run_state", to_json(sidecar.state)},
                  {"tensors", to_json(sidecar.tensors)},
                  {"shard", to_json(sidecar.shard)}});
 }
@@ -236,6 +219,7 @@ Sidecar parse_sidecar(const std::string& text) {
                    object.at("attempt"),
                    object.at("rank"),
                    object.at("ranks"),
+                   run_state_from(object.at("run_state")),
                    tensors_from(object.at("tensors")),
                    shard_from(object.at("shard"))};
   });
@@ -258,39 +242,6 @@ Manifest read_manifest(const std::filesystem::path& checkpoint) {
   } catch (const Error& error) {
     throw Error(error.code(), fmt::format("{}: {}", checkpoint.string(), error.what()));
   }
-}
-
-std::string coverage_fault(const std::vector<LogicalTensor>& tensors,
-                           const std::vector<StoredShard>& shards) {
-  struct Range {
-    std::int64_t offset, count;
-    const std::string* file;
-  };
-  std::map<std::string, std::vector<Range>> ranges;
-  for (const auto& shard : shards) {
-    for (const auto& piece : shard.pieces)
-      ranges[piece.tensor].push_back({piece.offset, piece.count, &shard.file});
-  }
-  for (const auto& tensor : tensors) {
-    auto& list = ranges[tensor.name];
-    std::sort(list.begin(), list.end(), [](const Range& a, const Range& b) { return a.offset < b.offset; });
-    std::int64_t end = 0;
-    for (const auto& range : list) {
-      if (range.offset < end) {
-        return fmt::format("tensor {} is stored twice from element {} on, the second time in {}", tensor.name,
-                           range.offset, *range.file);
-      }
-      if (range.offset > end) break;
-      end += range.count;
-    }
-    if (end > tensor.shape.size()) {
-      return fmt::format("tensor {} {} is stored beyond its last element", tensor.name, tensor.shape.text());
-    }
-    if (end != tensor.shape.size()) {
-      return fmt::format("no shard holds element {} of tensor {} {}", end, tensor.name, tensor.shape.text());
-    }
-  }
-  return "";
 }
 
 }  // namespace smlp

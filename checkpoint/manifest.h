@@ -49,6 +49,7 @@ struct Manifest {
 struct Sidecar {
   std::int64_t step = 0;
   int attempt = 0, rank = 0, ranks = 0;
+  RunState state;
   std::vector<LogicalTensor> tensors;  // all that the rank knows of, whoever writes them; by name
   StoredShard shard;
 };
@@ -62,6 +63,17 @@ Sidecar parse_sidecar(const std::string& text);
 // The sentence begins with the checkpoint's path, or (for lists that name it themselves) with the file's name.
 Manifest read_manifest(const std::filesystem::path& checkpoint);
 Manifest read_manifest_of_list(const std::filesystem::path& checkpoint);
+
+// What the sidecars of one save say together, in the order given, without whole.h5; the run state is the first one's.
+// Throws Error(fault) when two of them disagree about a tensor. Whether every element is there: coverage_fault().
+Manifest manifest_of(std::vector<Sidecar> sidecars);
+
+// Throws Error(bad_data) when pieces overlap in their file, go beyond its end or are of no known tensor: what
+// walk_shard() and every reader rely on.
+void check_places(const Manifest& manifest);
+
+// The tensor of that name; throws Error(bad_data) with the nearest one. `where`: whose manifest it is, for the sentence.
+const LogicalTensor& tensor_named(const Manifest& manifest, const std::string& where, const std::string& name);
 
 // "" when the shards hold every element of every tensor exactly once, else a sentence naming tensor and
 // place.

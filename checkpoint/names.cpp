@@ -25,6 +25,9 @@ std::string published_name(std::int64_t step) { return fmt::format("step-{:08d}"
 std::string temporary_name(std::int64_t step, int attempt) {
   return fmt::format("step-{:08d}.attempt-{:04d}.tmp", step, attempt);
 }
+std::string local_name(std::int64_t step, int attempt) {
+  return fmt::format("step-{:08d}.attempt-{:04d}", step, attempt);
+}
 std::string shard_name(int rank) { return fmt::format("rank-{:04d}.h5", rank); }
 std::string sidecar_name(int rank) { return fmt::format("rank-{:04d}.json", rank); }
 

@@ -15,6 +15,8 @@ namespace smlp {
 
 std::string published_name(std::int64_t step);
 std::string temporary_name(std::int64_t step, int attempt);
+// In a node's own folder: checkpoint/local.h.
+std::string local_name(std::int64_t step, int attempt);
 std::string shard_name(int rank);
 std::string sidecar_name(int rank);
 constexpr const char* latest_name = "LATEST";

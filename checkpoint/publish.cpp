@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <map>
 #include <thread>
 
 #include "checkpoint/digest.h"
@@ -62,21 +61,10 @@ Sidecar read_sidecar(const WriterOptions& options, const fs::path& folder, std::
 
 Manifest gather_manifest(const WriterOptions& options, const fs::path& folder, std::int64_t step,
                          const RunState& state) {
-  Manifest manifest{step, options.attempt, options.ranks, state, {}, {}, 0, {}};
-  std::map<std::string, LogicalTensor> tensors;
-  for (int rank = 0; rank < options.ranks; ++rank) {
-    auto sidecar = read_sidecar(options, folder, step, rank);
-    for (auto& tensor : sidecar.tensors) {
-      const auto [place, fresh] = tensors.try_emplace(tensor.name, tensor);
-      if (!fresh && (place->second.shape != tensor.shape || place->second.dtype != tensor.dtype)) {
-        refuse(fmt::format("rank {} says that tensor {} is {} {}, another rank {} {}", rank, tensor.name,
-                           name_of(tensor.dtype), tensor.shape.text(), name_of(place->second.dtype),
-                           place->second.shape.text()));
-      }
-    }
-    manifest.shards.push_back(std::move(sidecar.shard));
-  }
-  for (auto& [name, tensor] : tensors) manifest.tensors.push_back(std::move(tensor));
+  std::vector<Sidecar> sidecars;
+  for (int rank = 0; rank < options.ranks; ++rank) sidecars.push_back(read_sidecar(options, folder, step, rank));
+  auto manifest = manifest_of(std::move(sidecars));
+  manifest.state = state;
   const auto fault = coverage_fault(manifest.tensors, manifest.shards);
   if (!fault.empty()) refuse(fmt::format("the checkpoint of step {} is not published: {}", step, fault));
   return manifest;

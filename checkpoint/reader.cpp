@@ -52,13 +52,7 @@ CheckpointReader::CheckpointReader(fs::path checkpoint)
 }
 
 const LogicalTensor& CheckpointReader::tensor(const std::string& name) const {
-  if (const auto* found = manifest_.find(name)) return *found;
-  std::vector<std::string> names;
-  for (const auto& tensor : manifest_.tensors) names.push_back(tensor.name);
-  const auto nearest = nearest_name(name, names);
-  throw Error(ExitCode::bad_data,
-              fmt::format("{} holds no tensor {}{}", checkpoint_.string(), name,
-                          nearest.empty() ? "" : fmt::format("; the nearest name is {}", nearest)));
+  return tensor_named(manifest_, checkpoint_.string(), name);
 }
 
 DiskFile& CheckpointReader::open(const StoredShard& shard) {

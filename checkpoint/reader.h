@@ -47,6 +47,10 @@ class CheckpointReader {
   std::unique_ptr<std::byte[]> block_;
 };
 
+// "" when every byte of a shard's file matches its digest; a sentence that names the file's tensor otherwise. Throws
+// Error when it can't be read.
+std::string shard_fault(const std::filesystem::path& file, const StoredShard& shard, const Manifest& manifest);
+
 // "" when every file of the manifest is there and has its size.
 std::string missing_file(const std::filesystem::path& checkpoint, const Manifest& manifest);
 

@@ -141,6 +141,7 @@ void stream_shard(DiskFile& file, const ShardImage& image, ShardPlan& plan, Stag
   std::sort(order.begin(), order.end(),
             [&](std::size_t a, std::size_t b) { return image.positions[a] < image.positions[b]; });
   auto& shard = plan.sidecar.shard;
+  shard.pieces.clear();  // of another file with the same contents
   ShardStream stream(file, std::move(stop));
   for (const auto i : order) {
     const auto& part = plan.parts[i];
@@ -158,12 +159,13 @@ void stream_shard(DiskFile& file, const ShardImage& image, ShardPlan& plan, Stag
 
 }  // namespace
 
-ShardPlan plan_shard(std::span<const Piece> pieces, const WriterOptions& options, std::int64_t step) {
+ShardPlan plan_shard(std::span<const Piece> pieces, const WriterOptions& options, const RunState& state) {
   ShardPlan plan;
-  plan.sidecar = {.step = step,
+  plan.sidecar = {.step = state.integer("step"),
                   .attempt = options.attempt,
                   .rank = options.rank,
                   .ranks = options.ranks,
+                  .state = state,
                   .tensors = collect_tensors(pieces),
                   .shard = {.file = shard_name(options.rank), .size = 0, .frame_digest = {}, .pieces = {}}};
   for (std::size_t i = 0; i < pieces.size(); ++i) {

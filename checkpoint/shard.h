@@ -41,7 +41,7 @@ struct ShardPlan {
 };
 
 // Throws Error(fault) when names, shapes, types or ranges contradict each other.
-ShardPlan plan_shard(std::span<const Piece> pieces, const WriterOptions& options, std::int64_t step);
+ShardPlan plan_shard(std::span<const Piece> pieces, const WriterOptions& options, const RunState& state);
 
 // Writes rank-….h5 and rank-….json into `folder`, both flushed to the disk, and the folder too.
 void write_shard(const std::filesystem::path& folder, ShardPlan& plan, Staging& staging,

@@ -15,8 +15,6 @@ namespace smlp {
 
 namespace fs = std::filesystem;
 
-namespace {
-
 // Every byte of a shard file belongs to one piece or to the frame: each is digested once.
 std::string shard_fault(const fs::path& path, const StoredShard& shard, const Manifest& manifest) {
   constexpr std::size_t block_bytes = std::size_t{1} << 20;
@@ -54,6 +52,8 @@ std::string shard_fault(const fs::path& path, const StoredShard& shard, const Ma
   }
   return fault;
 }
+
+namespace {
 
 std::string whole_fault(const fs::path& path, const Manifest& manifest) {
   std::vector<std::byte> bytes(static_cast<std::size_t>(manifest.whole_size));

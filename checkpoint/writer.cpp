@@ -45,13 +45,19 @@ void quietly(const Action& action) noexcept {
 }  // namespace
 
 struct CheckpointWriter::Impl {
+  // What begin() takes: enough to write the shard, and to write it again elsewhere.
+  struct Snapshot {
+    RunState run_state;
+    ShardPlan plan;
+    Staging staging;
+    bool taken = false;
+  };
+
   // The loop's; the thread reads them while it runs.
   const WriterOptions options;
   std::int64_t step = 0;
   fs::path folder;
-  RunState run_state;
-  ShardPlan plan;
-  Staging staging;
+  Snapshot snapshot;
   double stall_seconds = 0;
 
   // Shared.
@@ -90,8 +96,8 @@ struct CheckpointWriter::Impl {
     leave_signals_to_the_loop();
     try {
       make_folder(folder);
-      write_shard(folder, plan, staging, std::move(stop));
-      written_bytes = plan.sidecar.shard.size;
+      write_shard(folder, snapshot.plan, snapshot.staging, std::move(stop));
+      written_bytes = snapshot.plan.sidecar.shard.size;
       write_seconds = seconds_since(start);
       tell(State::written, "");
     } catch (const WritingStopped&) {
@@ -106,7 +112,7 @@ struct CheckpointWriter::Impl {
   void publish() {
     leave_signals_to_the_loop();
     try {
-      tell(State::published, "", publish_checkpoint(options, folder, step, run_state));
+      tell(State::published, "", publish_checkpoint(options, folder, step, snapshot.run_state));
     } catch (const std::exception& error) {
       quietly([&] { remove_folder(folder); });
       fail(error.what());
@@ -117,10 +123,24 @@ struct CheckpointWriter::Impl {
     if (thread.joinable()) thread.join();
   }
 
+  void open_save(std::int64_t of_step) {
+    expect(state == State::idle, "checkpoint: begin() before the last save was released");
+    join();
+    step = of_step;
+    folder = options.root / (options.local ? local_name(step, options.attempt) : temporary_name(step, options.attempt));
+  }
+
+  void start_writing() {
+    tell(State::writing, "");
+    thread = std::jthread([this](std::stop_token stop) { write(std::move(stop)); });
+  }
+
   // What this rank leaves behind of a save that wasn't published. Shards that others may still publish stay.
   void clean_up() noexcept {
     if (state == State::published || state == State::idle) return;
-    if (options.rank == 0) {
+    if (options.local) {
+      remove_my_files();
+    } else if (options.rank == 0) {
       quietly([&] { remove_folder(folder); });
     } else {
       remove_if_empty(folder);
@@ -130,32 +150,49 @@ struct CheckpointWriter::Impl {
 
 CheckpointWriter::CheckpointWriter(WriterOptions options)
     : impl_(std::make_unique<Impl>(std::move(options))) {
-  if (impl_->options.rank == 0) quietly([&] { raise_fence(impl_->options.root, impl_->options.attempt); });
+  if (impl_->options.rank == 0 && !impl_->options.local) quietly([&] { raise_fence(impl_->options.root, impl_->options.attempt); });
 }
 
-CheckpointWriter::~CheckpointWriter() { release(); }
+CheckpointWriter::~CheckpointWriter() {
+  if (impl_->options.local && impl_->state == State::written) publish();  // the other ranks' may be there as well
+  release();
+}
 
 void CheckpointWriter::begin(Backend& backend, std::span<const Piece> pieces, const RunState& state) {
   const auto start = std::chrono::steady_clock::now();
   auto& my = *impl_;
-  expect(my.state == State::idle, "checkpoint: begin() before the last save was released");
-  my.join();
-  my.step = state.integer("step");
-  my.folder = my.options.root / temporary_name(my.step, my.options.attempt);
-  my.run_state = state;
-  my.plan = plan_shard(pieces, my.options, my.step);
+  auto& snapshot = my.snapshot;
+  my.open_save(state.integer("step"));
+  snapshot.taken = false;
+  snapshot.run_state = state;
+  snapshot.plan = plan_shard(pieces, my.options, state);
   try {
-    my.staging.reserve(my.plan.bytes);
+    snapshot.staging.reserve(snapshot.plan.bytes);
   } catch (const std::bad_alloc&) {
-    my.fail(fmt::format("there are no {} bytes of host memory for its copy", my.plan.bytes));
+    my.fail(fmt::format("there are no {} bytes of host memory for its copy", snapshot.plan.bytes));
     return;
   }
-  for (const auto& part : my.plan.parts) {
-    backend.download(pieces[part.piece].local, my.staging.part(part.staged, part.bytes).data());
+  for (const auto& part : snapshot.plan.parts) {
+    backend.download(pieces[part.piece].local, snapshot.staging.part(part.staged, part.bytes).data());
   }
-  my.tell(State::writing, "");
-  my.thread = std::jthread([&my](std::stop_token stop) { my.write(std::move(stop)); });
+  snapshot.taken = true;
+  my.start_writing();
   my.stall_seconds = seconds_since(start);
+}
+
+void CheckpointWriter::take_over(CheckpointWriter& other) {
+  auto &my = *impl_, &its = *other.impl_;
+  expect(its.state != State::idle, "checkpoint: there is no copy to take over");
+  its.thread.request_stop();
+  its.join();
+  my.open_save(its.step);
+  std::swap(my.snapshot, its.snapshot);
+  my.stall_seconds = 0;
+  if (my.snapshot.taken) {
+    my.start_writing();
+  } else {
+    my.fail("there was no host memory for its copy");
+  }
 }
 
 CheckpointWriter::State CheckpointWriter::state() const {
@@ -174,9 +211,10 @@ std::string CheckpointWriter::note() const {
 
 void CheckpointWriter::publish() {
   auto& my = *impl_;
-  expect(my.options.rank == 0, "checkpoint: publish() is rank 0's");
+  expect(my.options.local || my.options.rank == 0, "checkpoint: publish() is rank 0's");
   expect(my.state == State::written, "checkpoint: publish() before the shard was written");
   my.join();
+  if (my.options.local) return my.tell(State::published, "");
   my.tell(State::publishing, "");
   my.thread = std::jthread([&my] { my.publish(); });
 }

@@ -48,6 +48,17 @@ class Communicator {
   virtual void broadcast_bytes(std::vector<std::byte>& inout, int root) = 0;
   virtual void barrier() = 0;
 
+  // A message between two ranks that travels while the loop goes on; on a group that is used for nothing else. Its bytes
+  // stay where they are, untouched, until done() has said true. Both sides give the same size; messages from one rank to
+  // another come in the order in which they were started. Never given up halfway: it is asked until it is done.
+  class Transfer {
+   public:
+    virtual ~Transfer() = default;
+    virtual bool done() = 0;  // does not wait
+  };
+  virtual std::unique_ptr<Transfer> start_send(std::span<const std::byte> bytes, int to) = 0;
+  virtual std::unique_ptr<Transfer> start_receive(std::span<std::byte> bytes, int from) = 0;
+
   virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
   // Ends every rank of the job at once with this exit status. Callable from any thread.
   [[noreturn]] virtual void abort(int status) noexcept = 0;

@@ -52,6 +52,13 @@ class Solo final : public Communicator {
 
   void barrier() override { const Call call(*this, "barrier", 0); }
 
+  std::unique_ptr<Transfer> start_send(std::span<const std::byte>, int) override {
+    throw Error(ExitCode::fault, "start_send: one rank has nobody to send to");
+  }
+  std::unique_ptr<Transfer> start_receive(std::span<std::byte>, int) override {
+    throw Error(ExitCode::fault, "start_receive: one rank has nobody to take from");
+  }
+
   std::unique_ptr<Communicator> split(int, int) override { return std::make_unique<Solo>(backend_); }
 
   [[noreturn]] void abort(int status) noexcept override { std::_Exit(status); }

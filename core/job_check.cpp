@@ -197,12 +197,29 @@ class Checker {
     } else if (c_.checkpoint.keep_best && c_.train.eval_every == 0) {
       wrong("checkpoint.keep_best", "needs train.eval_every above 0: the best is the one of the least validation loss");
     }
+    check_tiers();
     if (!is_address(c_.metrics.listen)) {
       wrong("metrics.listen", "is no address and port; write it as \"127.0.0.1:0\" or \"[::1]:9100\"");
     }
     if (c_.cluster.device == "cuda" && problems_.empty()) {
       wrong("cluster.device", "asks for a GPU, but this build of smlp computes on CPUs alone; choose cpu or auto");
       code_ = ExitCode::unavailable;
+    }
+  }
+
+  void check_tiers() {
+    const auto& c = c_.checkpoint;
+    if (!c.local_dir.empty() && !c.local_dir.starts_with('/')) {
+      wrong("checkpoint.local_dir", "is no absolute path: every node has its own, wherever the job was started");
+    } else if (!c.local_dir.empty() && c.local_every_steps == 0 && !c.automatic) {
+      wrong("checkpoint.local_every_steps", "is 0, so nothing would ever be saved in checkpoint.local_dir; give a number "
+                                            "of steps, or checkpoint.auto = true");
+    } else if (c.local_dir.empty() && c.local_every_steps > 0) {
+      wrong("checkpoint.local_every_steps", "needs checkpoint.local_dir: where on the node?");
+    }
+    if (c.auto_least_seconds > c.auto_most_seconds) {
+      wrong("checkpoint.auto_least_seconds", fmt::format("is above checkpoint.auto_most_seconds = {}",
+                                                         value_of(c_, "checkpoint.auto_most_seconds")));
     }
   }
 

@@ -72,6 +72,7 @@ struct JobConfig {
     std::int64_t every_steps = 50;
     double every_seconds = 0;  // 0: off
     bool automatic = false;    // key `auto`
+    double auto_least_seconds = 15, auto_most_seconds = 3600;
     std::int64_t keep_last = 3, keep_every = 0;
     bool keep_best = false;
     std::string local_dir;

@@ -182,12 +182,15 @@ void add_operation_keys(Table& table) {
   InSection(table, "checkpoint", &J::checkpoint)
       .key("every_steps", &C::every_steps, "steps between checkpoints; 0: by time alone")
       .key("every_seconds", &C::every_seconds, "seconds between checkpoints; 0: by steps alone")
-      .key("auto", &C::automatic, "choose the interval from what a checkpoint costs and how often the run dies")
+      .key("auto", &C::automatic, "choose the seconds between saves of each tier from what they cost and how often the run dies; "
+           "every_steps, every_seconds and local_every_steps then say nothing")
+      .key("auto_least_seconds", &C::auto_least_seconds, "auto never saves more often", positive())
+      .key("auto_most_seconds", &C::auto_most_seconds, "auto never saves less often", positive())
       .key("keep_last", &C::keep_last, "newest checkpoints kept", size(1))
       .key("keep_every", &C::keep_every, "checkpoints of every so many steps kept for good; 0: none")
       .key("keep_best", &C::keep_best, "keep the checkpoint of the least validation loss")
-      .key("local_dir", &C::local_dir, "a folder on the node's own disk for quicker checkpoints; empty: none")
-      .key("local_every_steps", &C::local_every_steps, "steps between those; 0: none");
+      .key("local_dir", &C::local_dir, "an absolute path to each node's own disk or memory, for frequent saves; empty: none")
+      .key("local_every_steps", &C::local_every_steps, "steps between those");
 
   InSection(table, "metrics", &J::metrics)
       .key("listen", &J::Metrics::listen, "address and port of /metrics; port 0: any free one, each rank its own");

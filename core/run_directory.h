@@ -23,6 +23,8 @@ struct RunDirectory {
   std::filesystem::path launcher_lock() const { return root / "lock"; }      // flock by the live launcher
   std::filesystem::path workers_lock() const { return root / "workers.lock"; }  // shared flock by each live worker
   std::filesystem::path limits() const { return root / "limits.json"; }     // how long things take: worker/hang_limits.h
+  std::filesystem::path local_tier() const { return root / "local_tier.json"; }  // what of it counts: worker/local_record.h
+  std::filesystem::path save_intervals() const { return root / "save_intervals.json"; }  // worker/save_interval.h
   std::filesystem::path passed_over() const { return root / "passed_over.json"; }  // data left out: worker/passed_over.h
   std::filesystem::path verdict(int attempt) const;             // logs/attempt-0001/verdict.json: core/verdict.h
   std::filesystem::path log_folder(int attempt) const;          // logs/attempt-0001

@@ -63,6 +63,7 @@ void MetricsTail::take(const std::string& text, double now) {
   take_number(line, "expert_balance", facts.expert_balance);
   take_number(line, "checkpoint_last_step", facts.checkpoint_step);
   take_number(line, "checkpoint_last_timestamp_seconds", facts.checkpoint_time);
+  take_number(line, "local_checkpoint_last_step", facts.local_step);
   if (!facts.validation_loss && newest_) facts.validation_loss = newest_->validation_loss;
   if (!first_step_) first_step_ = facts.step;
   const auto kept_from = facts.checkpoint_step.value_or(0);

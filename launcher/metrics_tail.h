@@ -15,6 +15,7 @@ struct StepFacts {
   std::optional<double> loss{}, validation_loss{}, tokens_per_second{}, flops_share{}, expert_balance{};
   std::optional<std::int64_t> checkpoint_step{};
   std::optional<double> checkpoint_time{};  // seconds since 1970
+  std::optional<std::int64_t> local_step{};  // of the newest save on the nodes themselves
 };
 
 class MetricsTail {

@@ -14,6 +14,7 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/json_lines.h"
 #include "core/version.h"
 #include "launcher/processes.h"
 #include "launcher/run_history.h"
@@ -77,6 +78,10 @@ void prepare_run(const RunDirectory& run, const LoadedJob& job, const RunSetting
     identity["accepted_changes"].push_back({{"key", key}, {"from", from}, {"to", to}, {"time", utc_time()}});
   }
 
+  // What the nodes may have saved of another job, before it published anything, is not this run's.
+  if (!before && text_in(identity, "fingerprint") != fingerprint(job.config)) {
+    std::filesystem::remove(run.local_tier());
+  }
   identity["name"] = job.config.name;
   identity["job_file"] = job.file.string();
   identity["fingerprint"] = fingerprint(job.config);

@@ -84,7 +84,7 @@ int Supervisor::run() {
       return finish({stopped_code, "stopped", fmt::format("{}; attempt {} had ended: {}", desk_->take_stop(attempt_number_),
                                                           attempt_number_, outcome.reason)});
     }
-    const auto newest = history_.newest_step();
+    const auto newest = newest_save();
     if (verdict_ && verdict_->stop) return give_up(outcome, "the ranks ask for a decision", false);
     const bool progress = newest && (!best || *newest > *best);
     without_progress = progress || (verdict_ && verdict_->budgeted) ? 0 : without_progress + 1;
@@ -365,11 +365,18 @@ void Supervisor::record(const Attempt& attempt, const Outcome& outcome) {
 }
 
 std::string Supervisor::cost_text(const Outcome&) const {
-  const auto from = (not_after_ ? not_after_ : history_.newest_step()).value_or(0);
+  const auto from = (not_after_ ? not_after_ : newest_save()).value_or(0);
   const auto last = metrics_.newest() ? metrics_.newest()->step : from;
   if (last <= from) return "No step is lost";
   return fmt::format("{} steps are done again ({} to {}, {:.1f} s of work)", last - from, from + 1, last,
                      metrics_.seconds_since(from));
+}
+
+// What lies on the nodes is as good, as long as they are there: the ranks of the next attempt look.
+std::optional<std::int64_t> Supervisor::newest_save() const {
+  const auto published = history_.newest_step();
+  const auto local = metrics_.newest() ? metrics_.newest()->local_step : std::nullopt;
+  return std::max(published, local);
 }
 
 // From where the next attempt may go on, after one that ended for this cause.

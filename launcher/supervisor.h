@@ -89,6 +89,7 @@ class Supervisor {
   void bound_restart(const std::string& cause);
   bool pause(double seconds);  // false: asked to stop meanwhile
   std::string cost_text(const Outcome& outcome) const;
+  std::optional<std::int64_t> newest_save() const;  // published, or of this attempt on the nodes
 
   RunDirectory run_;
   JobConfig job_;

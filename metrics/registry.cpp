@@ -29,6 +29,7 @@ using prometheus::Labels;
 constexpr double unknown = std::numeric_limits<double>::quiet_NaN();  // of a gauge that nothing has set yet
 constexpr std::array phases = {"forward",   "backward", "exchange",   "reduce",
                                "optimizer", "data",     "checkpoint", "other"};
+constexpr std::array tiers = {"local", "shared"};
 constexpr std::array reasons = {"fault",       "io",      "diverged", "signal",
                                 "hang",        "stopped", "bad_data", "configuration",
                                 "unavailable", "usage",   "other"};
@@ -77,6 +78,7 @@ struct RunMetrics::Families {
     for (std::size_t i = 0; i < phases.size(); ++i) {
       phase_seconds[i] = &phase_family.Add(labels({{"phase", phases[i]}}));
     }
+    tier("shared");
     for (std::size_t i = 0; i < reasons.size(); ++i) {
       restarts[i] = &restart_family.Add(labels({{"reason", reasons[i]}}));
     }
@@ -130,6 +132,23 @@ struct RunMetrics::Families {
     return block;
   }
 
+  struct TierMetrics {
+    Histogram* seconds = nullptr;
+    Counter *bytes = nullptr, *failures = nullptr;
+    Gauge *step = nullptr, *time = nullptr;
+  };
+  TierMetrics& tier(std::string_view name) {
+    const auto place = place_of(tiers, name);
+    auto& one = of_tiers[place];
+    if (one.seconds == nullptr) {
+      const auto where = labels({{"tier", tiers[place]}});
+      one = {&checkpoint_seconds.Add(where, seconds_buckets()), &checkpoint_bytes.Add(where),
+             &checkpoint_failures.Add(where), &checkpoint_step.Add(where, unknown),
+             &checkpoint_time.Add(where, unknown)};
+    }
+    return one;
+  }
+
   const RunIdentity identity;
   const Labels rank;
   const std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
@@ -155,17 +174,23 @@ struct RunMetrics::Families {
       counter_family("smlp_dropped_tokens_total", "Tokens that found no room at an expert");
   Family<Gauge>& rounds =
       gauge_family("smlp_assignment_rounds", "Rounds of the balanced assignment in the last step");
-  Histogram& checkpoint_seconds =
-      histogram("smlp_checkpoint_seconds", "Seconds from a save's begin to its publication");
+  Family<Histogram>& checkpoint_seconds =
+      prometheus::BuildHistogram()
+          .Name("smlp_checkpoint_seconds")
+          .Help("Seconds from a save's begin to its publication")
+          .Register(*registry);
   Counter& checkpoint_stall =
       counter("smlp_checkpoint_stall_seconds_total", "Seconds that training waited for saves");
-  Counter& checkpoint_bytes =
-      counter("smlp_checkpoint_bytes_total", "Bytes this rank wrote to published checkpoints");
-  Counter& checkpoint_failures = counter("smlp_checkpoint_failures_total", "Saves that came to nothing");
-  Gauge& checkpoint_step =
-      gauge("smlp_checkpoint_last_step", "Step of the newest published checkpoint", unknown);
-  Gauge& checkpoint_time =
-      gauge("smlp_checkpoint_last_timestamp_seconds", "When the newest checkpoint was published", unknown);
+  Family<Counter>& checkpoint_bytes =
+      counter_family("smlp_checkpoint_bytes_total", "Bytes this rank wrote to published checkpoints");
+  Family<Counter>& checkpoint_failures =
+      counter_family("smlp_checkpoint_failures_total", "Saves that came to nothing");
+  Family<Gauge>& checkpoint_step =
+      gauge_family("smlp_checkpoint_last_step", "Step of the newest published checkpoint");
+  Family<Gauge>& checkpoint_time =
+      gauge_family("smlp_checkpoint_last_timestamp_seconds", "When the newest checkpoint was published");
+  Family<Gauge>& checkpoint_interval =
+      gauge_family("smlp_checkpoint_interval_seconds", "Seconds between saves that checkpoint.auto has chosen");
   Family<Counter>& restart_family = counter_family("smlp_restarts_total", "Restarts of the run by reason");
   Family<Counter>& goodput = counter_family(
       "smlp_goodput_seconds_total", "Seconds of the run's wall time by what they went to, from its first start");
@@ -178,6 +203,7 @@ struct RunMetrics::Families {
   std::array<Counter*, phases.size()> phase_seconds{};
   std::array<Counter*, reasons.size()> restarts{};
   std::map<std::int64_t, Block> blocks;  // loop thread only
+  std::array<TierMetrics, tiers.size()> of_tiers{};  // too
 };
 
 RunMetrics::RunMetrics(const RunIdentity& identity) : families_(std::make_unique<Families>(identity)) {}
@@ -219,18 +245,24 @@ void RunMetrics::validation_loss(double loss) { families_->validation_loss.Set(l
 
 void RunMetrics::checkpoint_stalled(double seconds) { families_->checkpoint_stall.Increment(seconds); }
 
-void RunMetrics::checkpoint_published(std::int64_t step, double seconds, std::int64_t bytes,
-                                      double unix_time) {
-  families_->checkpoint_seconds.Observe(seconds);
-  families_->checkpoint_bytes.Increment(static_cast<double>(bytes));
-  checkpoint_found(step, unix_time);
+void RunMetrics::checkpoint_published(std::string_view tier, std::int64_t step, double seconds,
+                                      std::int64_t bytes, double unix_time) {
+  auto& of_tier = families_->tier(tier);
+  of_tier.seconds->Observe(seconds);
+  of_tier.bytes->Increment(static_cast<double>(bytes));
+  checkpoint_found(tier, step, unix_time);
 }
 
-void RunMetrics::checkpoint_failed() { families_->checkpoint_failures.Increment(); }
+void RunMetrics::checkpoint_failed(std::string_view tier) { families_->tier(tier).failures->Increment(); }
 
-void RunMetrics::checkpoint_found(std::int64_t step, double unix_time) {
-  families_->checkpoint_step.Set(static_cast<double>(step));
-  families_->checkpoint_time.Set(unix_time);
+void RunMetrics::checkpoint_found(std::string_view tier, std::int64_t step, double unix_time) {
+  auto& of_tier = families_->tier(tier);
+  of_tier.step->Set(static_cast<double>(step));
+  of_tier.time->Set(unix_time);
+}
+
+void RunMetrics::checkpoint_interval(std::string_view tier, double seconds) {
+  families_->checkpoint_interval.Add(families_->labels({{"tier", std::string(tier)}})).Set(seconds);
 }
 
 void RunMetrics::restarts(std::string_view reason, std::int64_t count) {
@@ -271,6 +303,7 @@ nlohmann::json block_json(const StepReport::Block& block) {
 
 nlohmann::json RunMetrics::to_json(const StepReport& report, double unix_time) const {
   const auto& f = *families_;
+  const auto& shared = f.of_tiers[place_of(tiers, "shared")];
   nlohmann::json line = {{"step", report.step},
                          {"attempt", f.identity.attempt},
                          {"time", unix_time},
@@ -284,9 +317,9 @@ nlohmann::json RunMetrics::to_json(const StepReport& report, double unix_time) c
                          {"tokens_per_second", report.tokens_per_second},
                          {"flops_share", report.flops_share},
                          {"phase_seconds", report.phase_seconds},
-                         {"checkpoint_last_step", whole(f.checkpoint_step.Value())},
+                         {"checkpoint_last_step", whole(shared.step->Value())},
                          {"checkpoint_stall_seconds_total", f.checkpoint_stall.Value()},
-                         {"checkpoint_failures_total", whole(f.checkpoint_failures.Value())}};
+                         {"checkpoint_failures_total", whole(shared.failures->Value())}};
   for (const auto& block : report.blocks) line["blocks"].push_back(block_json(block));
   if (report.validation_loss) line["validation_loss"] = *report.validation_loss;
   return line;

@@ -67,9 +67,12 @@ class RunMetrics {
   void validation_loss(double loss);
 
   void checkpoint_stalled(double seconds);  // the loop waited for a copy
-  void checkpoint_published(std::int64_t step, double seconds, std::int64_t bytes, double unix_time);
-  void checkpoint_failed();
-  void checkpoint_found(std::int64_t step, double unix_time);  // the one that this attempt began from
+  // Of a tier: "shared" or "local". A tier shows from its first word on, the shared one always.
+  void checkpoint_published(std::string_view tier, std::int64_t step, double seconds, std::int64_t bytes,
+                            double unix_time);
+  void checkpoint_failed(std::string_view tier);
+  void checkpoint_found(std::string_view tier, std::int64_t step, double unix_time);  // this attempt began from it
+  void checkpoint_interval(std::string_view tier, double seconds);  // chosen: checkpoint.auto
 
   // How often the run was restarted so far for this reason: one of restart_reasons(), others count as
   // "other".

@@ -1,8 +1,5 @@
 #include "worker/checkpointing.h"
 
-#include <chrono>
-#include <thread>
-
 #include "core/error.h"
 
 namespace smlp {
@@ -16,6 +13,18 @@ void Checkpointing::begin(Backend& backend, std::span<const Piece> pieces, const
   step_ = state.integer("step");
   phase_ = Phase::writing;
   writer_.begin(backend, pieces, state);
+}
+
+void Checkpointing::begin_later(std::int64_t step) {
+  expect(idle(), "a checkpoint was begun while another one is being written");
+  step_ = step;
+  phase_ = Phase::waiting;
+}
+
+void Checkpointing::take_over(CheckpointWriter& other) {
+  expect(phase_ == Phase::waiting, "nothing waits for this copy");
+  phase_ = Phase::writing;
+  writer_.take_over(other);
 }
 
 void Checkpointing::fill(std::span<double> flags) const {
@@ -39,26 +48,14 @@ void Checkpointing::agree(std::span<const double> sums) {
 }
 
 void Checkpointing::finish(bool was_published) {
-  SaveOutcome outcome{.step = step_, .published = was_published, .failure = {}, .seconds = writer_.write_seconds(),
-                      .bytes = writer_.written_bytes()};
+  SaveOutcome outcome{.tier = Tier::shared, .step = step_, .published = was_published, .failure = {},
+                      .seconds = writer_.write_seconds(), .bytes = writer_.written_bytes()};
   if (writer_.state() == CheckpointWriter::State::failed) outcome.failure = writer_.failure();
   writer_.release();
   phase_ = Phase::idle;
   last_failed_ = !was_published;
   if (was_published) last_published_ = step_;
   told_(outcome);
-}
-
-void Checkpointing::drain(Communicator& world, const std::function<void()>& between) {
-  using namespace std::chrono_literals;
-  std::array<double, flag_count> flags{};
-  while (!idle()) {
-    fill(flags);
-    world.all_reduce_host(flags, Reduce::sum);
-    agree(flags);
-    between();
-    if (!idle()) std::this_thread::sleep_for(2ms);
-  }
 }
 
 }  // namespace smlp

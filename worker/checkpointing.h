@@ -2,7 +2,6 @@
 // shards are, and agree that it is published or failed (docs/architecture.md, the life of one checkpoint).
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -13,8 +12,13 @@
 
 namespace smlp {
 
+enum class Tier : std::uint8_t { shared, local };
+inline constexpr std::size_t tier_count = 2;
+inline const char* name_of(Tier tier) { return tier == Tier::local ? "local" : "shared"; }
+
 // What became of a save, told once on every rank; seconds and bytes are this rank's.
 struct SaveOutcome {
+  Tier tier = Tier::shared;
   std::int64_t step = 0;
   bool published = false;
   std::string failure;  // on the rank that failed
@@ -27,24 +31,25 @@ class Checkpointing {
   static constexpr std::size_t flag_count = 3;
   using Told = std::function<void(const SaveOutcome&)>;
 
-  Checkpointing(const WriterOptions& options, Told told) 
+  Checkpointing(const WriterOptions& options, Told told)
       : writer_(options), root_(options.rank == 0), ranks_(options.ranks), told_(std::move(told)) {}
 
   bool idle() const { return phase_ == Phase::idle; }
+  bool waiting() const { return phase_ == Phase::waiting; }
   void begin(Backend& backend, std::span<const Piece> pieces, const RunState& state);  // when idle, on every rank
+  // Instead: a save whose copy another writer makes and uses first, and what it made, when it is free.
+  void begin_later(std::int64_t step);
+  void take_over(CheckpointWriter& other);
   double stall_seconds() const { return writer_.stall_seconds(); }
 
   // Once a step: mine into the flags, the sums of all ranks back.
   void fill(std::span<double> flags) const;
   void agree(std::span<const double> sums);
-  // Until idle; every rank calls it. `between` is called while waiting.
-  void drain(Communicator& world, const std::function<void()>& between);
-
   std::int64_t last_published() const { return last_published_; }  // step; -1: none by this process
   bool last_failed() const { return last_failed_; }
 
  private:
-  enum class Phase { idle, writing, publishing };
+  enum class Phase { idle, waiting, writing, publishing };
   void finish(bool published);
 
   CheckpointWriter writer_;

@@ -2,83 +2,95 @@
 
 #include <fmt/format.h>
 
-#include <cstring>
-#include <span>
 #include <vector>
 
 #include "checkpoint/checkpoint.h"
+#include "worker/texts.h"
 
 namespace smlp {
 
+namespace fs = std::filesystem;
+
 namespace {
 
-std::vector<std::byte> to_bytes(const std::string& text) {
-  const auto bytes = std::as_bytes(std::span(text));
-  return {bytes.begin(), bytes.end()};
-}
-
-std::string to_text(const std::vector<std::byte>& bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
-std::string broadcast_text(Communicator& world, const std::string& mine) {
-  auto bytes = to_bytes(mine);
-  world.broadcast_bytes(bytes, 0);
-  return to_text(bytes);
-}
-
 // The first complaint of any rank about its share of the shards; empty when all are sound. The same on every rank.
-std::string verify_together(const std::filesystem::path& checkpoint, Communicator& world) {
+std::string verify_together(const fs::path& checkpoint, Communicator& world) {
   std::string complaint;
   try {
     complaint = verify_shards(checkpoint, world.rank(), world.size());
   } catch (const std::exception& error) {
     complaint = error.what();
   }
-  const auto all = world.gather_bytes(to_bytes(complaint), 0);
   std::string first;
-  for (const auto& bytes : all) {
-    if (first.empty()) first = to_text(bytes);
+  for (const auto& text : gather_texts(world, complaint)) {
+    if (first.empty()) first = text;
   }
   return broadcast_text(world, first);
 }
 
-}  // namespace
+using Rejected = std::function<void(const fs::path&, const std::string& reason)>;
 
-std::optional<std::filesystem::path> choose_checkpoint(
-    const std::filesystem::path& checkpoints, std::optional<std::int64_t> not_after, Communicator& world,
-    const std::function<void(const std::filesystem::path&, const std::string& reason)>& rejected,
-    const std::function<void()>& between) {
-  const bool root = world.rank() == 0;
-  std::vector<CheckpointInfo> found;
-  if (root) {
-    sweep_checkpoints(checkpoints);
-    found = list_checkpoints(checkpoints, false);
+// The shared directory's checkpoints, newest first, without those that are out of the question. Rank 0's.
+class SharedCandidates {
+ public:
+  SharedCandidates(const RestoreOptions& options, const Rejected& rejected) : options_(options), rejected_(rejected) {
+    sweep_checkpoints(options.checkpoints);
+    found_ = list_checkpoints(options.checkpoints, false);
   }
-  const auto set_aside_for = [&](const std::filesystem::path& path, const std::string& reason) {
-    if (!root) return;
-    set_aside(path);
-    rejected(path, reason);
-  };
-  while (true) {
-    between();
-    std::string candidate;
-    while (root && !found.empty() && candidate.empty()) {
-      const auto newest = found.back();
-      found.pop_back();
-      if (not_after && newest.step > *not_after) {
-        set_aside_for(newest.path, fmt::format("it is newer than step {}, and what came after that step is given up", *not_after));
+
+  const CheckpointInfo* newest() {
+    while (!found_.empty()) {
+      const auto& newest = found_.back();
+      if (options_.not_after && newest.step > *options_.not_after) {
+        reject(fmt::format("it is newer than step {}, and what came after that step is given up", *options_.not_after));
       } else if (!newest.valid) {
-        set_aside_for(newest.path, newest.reason);
+        reject(newest.reason);
       } else {
-        candidate = newest.path.string();
+        return &newest;
       }
     }
-    candidate = broadcast_text(world, candidate);
-    if (candidate.empty()) return std::nullopt;
-    const auto complaint = verify_together(candidate, world);
-    if (complaint.empty()) return candidate;
-    set_aside_for(candidate, complaint);
+    return nullptr;
+  }
+
+  void reject(const std::string& reason) {
+    const auto path = found_.back().path;
+    set_aside(path);
+    rejected_(path, reason);
+    found_.pop_back();
+  }
+
+ private:
+  const RestoreOptions& options_;
+  const Rejected& rejected_;
+  std::vector<CheckpointInfo> found_;
+};
+
+constexpr const char* from_nodes = "nodes";  // instead of a path: no checkpoint is called so
+
+}  // namespace
+
+std::optional<RestorePoint> choose_checkpoint(const RestoreOptions& options, Communicator& world,
+                                              const Rejected& rejected, const std::function<void()>& between) {
+  std::optional<SharedCandidates> shared;
+  if (world.rank() == 0) shared.emplace(options, rejected);
+  while (true) {
+    between();
+    std::string choice;
+    if (shared) {
+      const auto* newest = shared->newest();
+      const auto local = options.local != nullptr ? options.local->newest() : std::nullopt;
+      if (newest != nullptr) choice = newest->path.string();
+      if (local && (newest == nullptr || *local > newest->step)) choice = from_nodes;
+    }
+    choice = broadcast_text(world, choice);
+    if (choice.empty()) return std::nullopt;
+    if (choice == from_nodes) {
+      if (auto source = options.local->take_newest()) return RestorePoint{{}, std::move(source)};
+      continue;
+    }
+    const auto complaint = verify_together(choice, world);
+    if (complaint.empty()) return RestorePoint{choice, std::nullopt};
+    if (shared) shared->reject(complaint);
   }
 }
 

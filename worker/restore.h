@@ -1,4 +1,5 @@
-// How a worker starts: the newest valid checkpoint of the run, chosen by all ranks together before any loads.
+// How a worker starts: the newest save of the run that holds, in the shared directory or on the nodes, chosen by all
+// ranks together before any loads.
 #pragma once
 
 #include <filesystem>
@@ -7,13 +8,27 @@
 #include <string>
 
 #include "comm/communicator.h"
+#include "worker/local_restore.h"
 
 namespace smlp {
 
-// Verification is shared out over the ranks. A checkpoint that does not hold is set aside and reported to
-// `rejected` (rank 0) with the reason; so is one newer than `not_after`. nullopt: start from the first step.
-std::optional<std::filesystem::path> choose_checkpoint(
-    const std::filesystem::path& checkpoints, std::optional<std::int64_t> not_after, Communicator& world,
+// Where a run goes on from: one of the two.
+struct RestorePoint {
+  std::filesystem::path shared;
+  std::optional<LocalSource> local;
+};
+
+struct RestoreOptions {
+  std::filesystem::path checkpoints;
+  std::optional<std::int64_t> not_after;
+  LocalStart* local = nullptr;  // none: the shared directory alone
+};
+
+// Verification is shared out over the ranks. A checkpoint of the shared directory that does not hold is set aside and
+// reported to `rejected` (rank 0) with the reason; so is one newer than `not_after`. A step that both tiers have is taken
+// from the shared one. nullopt: start from the first step.
+std::optional<RestorePoint> choose_checkpoint(
+    const RestoreOptions& options, Communicator& world,
     const std::function<void(const std::filesystem::path&, const std::string& reason)>& rejected,
     const std::function<void()>& between);
 

@@ -88,8 +88,9 @@ struct RunLog::Impl {
   double peak = 0, work = 0;
   RunMetrics metrics;
   Exporter exporter;
-  std::int64_t saved_step = -1;
+  std::int64_t saved_step = -1, local_step = -1;
   double saved_time = 0;
+  std::string local_trouble;  // of the last local save
   bool losing = false;
   std::optional<Goodput> goodput;  // rank 0: the run's, up to the last step
   bool first_step = true;          // of this attempt is still to come
@@ -160,27 +161,52 @@ void RunLog::step(const StepLine& line) {
     json["checkpoint_last_step"] = impl_->saved_step;
     json["checkpoint_last_timestamp_seconds"] = impl_->saved_time;
   }
+  if (impl_->local_step >= 0) json["local_checkpoint_last_step"] = impl_->local_step;
   impl_->append(impl_->run.metrics(), json.dump());
 }
 
 void RunLog::saved(const SaveOutcome& outcome) {
+  const auto tier = name_of(outcome.tier);
+  const auto why = !outcome.failure.empty() || outcome.published ? outcome.failure
+                                                                 : "another rank's part failed: see its log";
   if (outcome.published) {
-    impl_->saved_step = outcome.step;
-    impl_->saved_time = unix_seconds();
-    impl_->metrics.checkpoint_published(outcome.step, outcome.seconds, outcome.bytes, impl_->saved_time);
-    spdlog::info("checkpoint of step {} is published ({:.1f} MB by this rank in {:.2f} s)", outcome.step,
-                 static_cast<double>(outcome.bytes) / 1e6, outcome.seconds);
-    event("checkpoint_published", outcome.step, fmt::format("step-{:08}", outcome.step),
-          {{"seconds", outcome.seconds}, {"bytes", outcome.bytes}});
-    return;
+    impl_->metrics.checkpoint_published(tier, outcome.step, outcome.seconds, outcome.bytes, unix_seconds());
+  } else {
+    impl_->metrics.checkpoint_failed(tier);
+    spdlog::error("the {} checkpoint of step {} was not written, training goes on: {}", tier, outcome.step, why);
   }
-  impl_->metrics.checkpoint_failed();
-  const auto why = outcome.failure.empty() ? std::string("another rank's part failed: see its log") : outcome.failure;
-  spdlog::error("the checkpoint of step {} was not written, training goes on: {}", outcome.step, why);
-  event("checkpoint_failed", outcome.step, why);
+  if (outcome.tier == Tier::local) return saved_locally(outcome, why);
+  if (!outcome.published) return event("checkpoint_failed", outcome.step, why, {{"tier", tier}});
+  impl_->saved_step = outcome.step;
+  impl_->saved_time = unix_seconds();
+  spdlog::info("checkpoint of step {} is published ({:.1f} MB by this rank in {:.2f} s)", outcome.step,
+               static_cast<double>(outcome.bytes) / 1e6, outcome.seconds);
+  event("checkpoint_published", outcome.step, fmt::format("step-{:08}", outcome.step),
+        {{"seconds", outcome.seconds}, {"bytes", outcome.bytes}});
+}
+
+// They come every few steps: events.jsonl gets a line where they begin to fail, and where they work again.
+void RunLog::saved_locally(const SaveOutcome& outcome, const std::string& why) {
+  if (!outcome.published && impl_->local_trouble.empty()) {
+    event("checkpoint_failed", outcome.step, why, {{"tier", "local"}});
+  } else if (outcome.published && !impl_->local_trouble.empty()) {
+    event("local_checkpoint", outcome.step, "saves on the nodes work again", {{"tier", "local"}});
+  }
+  impl_->local_trouble = why;
+  if (outcome.published) impl_->local_step = outcome.step;
 }
 
 void RunLog::save_stalled(double seconds) { impl_->metrics.checkpoint_stalled(seconds); }
+
+void RunLog::save_interval(Tier tier, std::int64_t step, double seconds, const std::string& sentence) {
+  impl_->metrics.checkpoint_interval(name_of(tier), seconds);
+  spdlog::info("{}", sentence);
+  event("checkpoint_interval", step, sentence, {{"tier", name_of(tier)}, {"seconds", seconds}});
+}
+
+double RunLog::seconds_up() const {
+  return impl_->goodput ? impl_->goodput->total() - (*impl_->goodput)[Spent::waiting] : 0;
+}
 
 void RunLog::left_out(const Divergence::Counts& counts) {
   impl_->metrics.skipped_updates("nonfinite", counts.nonfinite);
@@ -189,13 +215,16 @@ void RunLog::left_out(const Divergence::Counts& counts) {
   impl_->metrics.spikes("rewind", counts.rewound);
 }
 
-void RunLog::resumed(std::int64_t step, std::int64_t tokens) {
+void RunLog::resumed(std::int64_t step, std::int64_t tokens, Tier from) {
   impl_->metrics.resume(step, tokens);
-  if (step > 0) {
-    impl_->saved_step = step;
-    impl_->saved_time = unix_seconds();
-    impl_->metrics.checkpoint_found(step, impl_->saved_time);
+  if (step == 0) return;
+  impl_->metrics.checkpoint_found(name_of(from), step, unix_seconds());
+  if (from == Tier::local) {
+    impl_->local_step = step;
+    return;
   }
+  impl_->saved_step = step;
+  impl_->saved_time = unix_seconds();
 }
 
 }  // namespace smlp

@@ -36,10 +36,13 @@ class RunLog {
   void step(const StepLine& line);
   void saved(const SaveOutcome& outcome);
   void save_stalled(double seconds);
-  void resumed(std::int64_t step, std::int64_t tokens);
+  void save_interval(Tier tier, std::int64_t step, double seconds, const std::string& sentence);
+  double seconds_up() const;  // rank 0: of the run so far, without the time in which no launcher was there
+  void resumed(std::int64_t step, std::int64_t tokens, Tier from);
   void left_out(const Divergence::Counts& counts);
 
  private:
+  void saved_locally(const SaveOutcome& outcome, const std::string& why);
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

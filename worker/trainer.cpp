@@ -11,15 +11,13 @@
 #include "core/job_file.h"
 #include "worker/machine_limits.h"
 #include "worker/replica_check.h"
-#include "worker/restore.h"
-#include "worker/routing_settings.h"
 #include "worker/signals.h"
 
 namespace smlp {
 
 namespace {
 
-enum Flag : std::size_t { stop_asked = Checkpointing::flag_count, save_asked, flag_count };
+enum Flag : std::size_t { stop_asked = Saves::flag_count, save_asked, local_asked, flag_count };
 
 std::vector<TokenFile> open_all(const std::vector<std::string>& prefixes) {
   std::vector<TokenFile> files;
@@ -92,11 +90,8 @@ Trainer::Trainer(const JobConfig& job, const TrainerOptions& options, std::uniqu
                               .keep_last = static_cast<int>(job_.checkpoint.keep_last),
                               .keep_every = job_.checkpoint.keep_every,
                               .keep_best = job_.checkpoint.keep_best};
-  checkpoints_ = std::make_unique<Checkpointing>(writing, [this](const SaveOutcome& outcome) {
-    log_->saved(outcome);
-    control_.saved(outcome);
-    if (outcome.published) heartbeat_.saved(since_save_.seconds());
-  });
+  saves_ = std::make_unique<Saves>(writing, [this](const SaveOutcome& outcome) { save_over(outcome); });
+  plan_ = std::make_unique<SavePlan>(job_.checkpoint, options_.run);
   divergence_ = std::make_unique<Divergence>(job_, read_passed_over(options_.run, world));
   control_.add_place([this] { return place_in(engine_->grid()); });
   heartbeat_.on_ranks(world.size());
@@ -122,43 +117,20 @@ RunState Trainer::run_state() const {
   return state;
 }
 
-void Trainer::restore() {
-  auto& world = *engine_->grid().world;
-  const auto chosen = choose_checkpoint(
-      options_.run.checkpoints(), options_.not_after, world,
-      [this](const std::filesystem::path& path, const std::string& reason) {
-        spdlog::warn("checkpoint {} is not used: {}", path.string(), reason);
-        log_->event("checkpoint_rejected", 0, fmt::format("{}: {}", path.filename().string(), reason));
-      },
-      [this] { heartbeat_.beat(); });
-  if (chosen) {
-    load_checkpoint(*chosen, engine_->backend(), pieces_);
-    check_tables(engine_->backend(), engine_->store(), job_, chosen->filename().string());
-    const auto state = read_run_state(*chosen);
-    step_ = saved_step_ = state.integer("step");
-    sequences_ = state.integer("sequences");
-    divergence_->restore(state);
-    restored_ = true;
-    engine_->set_updates(state.integer("updates"));
-    engine_->weights_loaded(true);
-    best_validation_ = state.numbers.at("best_validation_loss").at(0);
-    if (const auto loss = state.numbers.find(RunState::validation_loss); loss != state.numbers.end()) {
-      validated_step_ = step_;
-      validation_loss_ = loss->second.at(0);
-    }
-  } else if (options_.init_from) {
-    load_checkpoint(*options_.init_from, engine_->backend(), engine_->pieces(false), {.weights_only = true});
-    check_tables(engine_->backend(), engine_->store(), job_, options_.init_from->string());
-    engine_->weights_loaded(false);
-  }
-  replicas_alike_ = step_;
-  log_->resumed(step_, divergence_->trained(sequences_) * job_.model.context);
-  log_->left_out(divergence_->counts());
-  const auto from = chosen               ? fmt::format("from {}", chosen->filename().string())
-                    : options_.init_from ? fmt::format("with the weights of {}", options_.init_from->string())
-                                         : std::string("from the first step");
-  spdlog::info("attempt {} starts {} on {} ranks", options_.attempt, from, world.size());
-  log_->event("start", step_, from, {{"ranks", world.size()}});
+void Trainer::save_over(const SaveOutcome& outcome) {
+  log_->saved(outcome);
+  plan_->over(outcome.tier);
+  choose_intervals();
+  if (outcome.tier == Tier::local) return;
+  control_.saved(outcome);
+  if (outcome.published) heartbeat_.saved(since_save_.seconds());
+}
+
+void Trainer::choose_intervals() {
+  if (engine_->grid().world->rank() != 0) return;
+  plan_->choose(log_->seconds_up(), [this](Tier tier, double seconds, const std::string& sentence) {
+    log_->save_interval(tier, step_, seconds, sentence);
+  });
 }
 
 ExitCode Trainer::run() {
@@ -180,6 +152,7 @@ ExitCode Trainer::diverged() {
     write_durably(options_.run.passed_over(), divergence_->passed_over().text());
   }
   if (divergence_->verdict()) leave_verdict(*divergence_->verdict());
+  saves_->drain_local(*engine_->grid().world);
   log_->event("diverged", step_, divergence_->sentence());
   return ExitCode::diverged;
 }
@@ -219,14 +192,6 @@ void Trainer::check_replicas() {
   throw Error(ExitCode::fault, sentence);
 }
 
-bool Trainer::save_due() const {
-  const auto& plan = job_.checkpoint;
-  // A step that came due while the last save was still being written is made up for at the next one.
-  const auto intervals = [&](std::int64_t step) { return std::max<std::int64_t>(step, 0) / plan.every_steps; };
-  if (plan.every_steps > 0 && intervals(step_) > intervals(saved_step_)) return true;
-  return plan.every_seconds > 0 && since_save_.seconds() >= plan.every_seconds;
-}
-
 bool Trainer::evaluation_due() const {
   return complete() || (job_.train.eval_every > 0 && step_ % job_.train.eval_every == 0);
 }
@@ -243,21 +208,26 @@ void Trainer::step() {
     heartbeat_.enter(Section::step, step_);
   };
   std::array<double, flag_count> flags{};
-  checkpoints_->fill(flags);
+  saves_->fill(flags);
   flags[stop_asked] = control_.stop_asked(step_ + 1) || stop_requested() ? 1 : 0;
   ++step_;  // the step being taken; everything below counts it as done
   const bool root = engine_->grid().world->rank() == 0;
-  flags[save_asked] = root && checkpoints_->idle() && (save_due() || control_.save_asked()) ? 1 : 0;
+  if (root) {
+    const bool asked = plan_->due(Tier::shared, step_) || control_.save_asked();
+    flags[save_asked] = saves_->idle(Tier::shared) && asked ? 1 : 0;
+    flags[local_asked] = saves_->idle(Tier::local) && plan_->due(Tier::local, step_) ? 1 : 0;
+  }
   StepLine line;
   heartbeat_.enter(Section::step, step_);
-  line.result = engine_->train_step(step_, begin, read, flags, [this] { heartbeat_.beat(); },
+  line.result = engine_->train_step(step_, begin, read, flags, [this] { progress(); },
                                     [&](const StepResult& result) { return may_update(result, begin); });
   check_replicas();
   watch.lap();
   sequences_ = end;
   stop_ = flags[stop_asked] > 0;
 
-  checkpoints_->agree(flags);
+  plan_->step(watch.seconds());
+  saves_->agree(flags);
   line.result.phases[Phase::checkpoint] += watch.lap();
   heartbeat_.step_done(longest_collective(engine_->grid()), restored_);
   double seconds = watch.seconds();
@@ -266,7 +236,9 @@ void Trainer::step() {
   watch.lap();
   const bool best_asked = job_.checkpoint.keep_best && line.validation_loss;
   if (best_asked) drain();
-  if ((flags[save_asked] > 0 || best_asked) && checkpoints_->idle() && line.result.updated) save();
+  const Saves::Wish wish{.shared = saves_->idle(Tier::shared) && (flags[save_asked] > 0 || best_asked),
+                         .local = saves_->idle(Tier::local) && flags[local_asked] > 0};
+  if (wish && line.result.updated) save(wish);
   const double stall = watch.lap();
   line.result.phases[Phase::checkpoint] += stall;
   seconds += stall;
@@ -315,32 +287,40 @@ std::optional<double> Trainer::evaluate(std::int64_t step) {
   return sum.loss();
 }
 
-void Trainer::save() {
+void Trainer::save(Saves::Wish wish) {
   heartbeat_.enter(Section::checkpoint, step_);
-  checkpoints_->begin(engine_->backend(), pieces_, run_state());
+  const double stall = saves_->begin(wish, engine_->backend(), pieces_, run_state());
+  log_->save_stalled(stall);
+  // The copy of a step that both tiers get is the local one's cost.
+  if (wish.local) plan_->begun(Tier::local, step_, stall);
+  if (!wish.shared) return;
+  plan_->begun(Tier::shared, step_, wish.local ? 0 : stall);
   control_.save_begun();
-  saved_step_ = step_;
   since_save_ = {};
-  log_->save_stalled(checkpoints_->stall_seconds());
+}
+
+void Trainer::progress() {
+  heartbeat_.beat();
+  saves_->poll();
 }
 
 void Trainer::drain() {
   heartbeat_.enter(Section::checkpoint, step_);
   // Waiting for the disk is no progress: a disk that never answers is a hang too.
-  checkpoints_->drain(*engine_->grid().world, [] {});
+  saves_->drain(*engine_->grid().world);
 }
 
 ExitCode Trainer::leave(bool complete) {
   drain();
-  if (saved_step_ != step_ || checkpoints_->last_failed()) {
-    save();
+  if (plan_->last(Tier::shared) != step_ || saves_->shared().last_failed()) {
+    save({.shared = true});
     drain();
   }
-  if (checkpoints_->last_failed()) {
+  if (saves_->shared().last_failed()) {
     throw Error(ExitCode::io_failed, fmt::format("the last checkpoint, of step {}, could not be written; "
                                                  "the one before it is the newest: see events.jsonl", step_));
   }
-  control_.leaving(saved_step_);
+  control_.leaving(step_);
   log_->event(complete ? "complete" : "stopped", step_, complete ? "all steps are done" : "asked to save and leave");
   return complete ? ExitCode::done : ExitCode::call_again;
 }

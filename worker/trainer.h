@@ -11,12 +11,14 @@
 #include "core/run_directory.h"
 #include "data/token_file.h"
 #include "worker/batch_loader.h"
-#include "worker/checkpointing.h"
 #include "worker/control.h"
 #include "worker/divergence.h"
 #include "worker/engine.h"
 #include "worker/heartbeat.h"
+#include "worker/local_restore.h"
 #include "worker/run_log.h"
+#include "worker/save_plan.h"
+#include "worker/saves.h"
 
 namespace smlp {
 
@@ -37,20 +39,24 @@ class Trainer {
 
  private:
   void restore();
+  void take_up(const RunState& state);
+  void add_local_tier(const LocalStart& local, std::optional<SaveId> start);
   void step();
+  void progress();  // within a step
   // Validation loss, where there is held-out data and nobody asks to leave meanwhile: then stop_ is set.
   std::optional<double> evaluate(std::int64_t step);
   bool asked_meanwhile();
   bool evaluation_due() const;
-  void save();
-  void drain();  // until the save under way is published or failed
+  void save(Saves::Wish wish);
+  void save_over(const SaveOutcome& outcome);
+  void choose_intervals();
+  void drain();  // until the saves under way are published or failed
   ExitCode leave(bool complete);
   ExitCode diverged();
   bool may_update(const StepResult& result, std::int64_t position);
   void check_replicas();
   void leave_verdict(const Verdict& verdict);  // before any rank leaves
   RunState run_state() const;
-  bool save_due() const;
   bool complete() const { return step_ >= job_.train.steps; }
   bool evaluated() const { return valid_.empty() || validated_step_ == step_; }
 
@@ -60,7 +66,8 @@ class Trainer {
   Heartbeat& heartbeat_;
   Control& control_;
   std::unique_ptr<RunLog> log_;
-  std::unique_ptr<Checkpointing> checkpoints_;
+  std::unique_ptr<Saves> saves_;
+  std::unique_ptr<SavePlan> plan_;
   std::unique_ptr<TokenStream> stream_;
   std::unique_ptr<BatchLoader> loader_;
   std::vector<TokenFile> valid_;
@@ -69,7 +76,6 @@ class Trainer {
   std::unique_ptr<Divergence> divergence_;
 
   std::int64_t step_ = 0, sequences_ = 0;  // done; sequences of the run's order that lie behind it
-  std::int64_t saved_step_ = -1;           // newest step that a save was begun for, or that was restored
   std::int64_t replicas_alike_ = 0;        // step of the last comparison that found no difference, or of the start
   bool restored_ = false;
   double best_validation_ = 0;  // 0: none yet

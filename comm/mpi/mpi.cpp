@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <exception>
+#include <utility>
 
 #include "comm/communicator.h"
 #include "comm/mpi/session.h"
@@ -46,6 +47,26 @@ std::int64_t row_bytes(const TensorView& view) {
   return bytes;
 }
 
+// The requests of one message's pieces.
+class MpiTransfer final : public Communicator::Transfer {
+ public:
+  MpiTransfer(std::vector<MPI_Request> requests, int rank, int size)
+      : requests_(std::move(requests)), rank_(rank), size_(size) {}
+  bool done() override {
+    while (!requests_.empty()) {
+      int over = 0;
+      check_mpi(MPI_Test(&requests_.back(), &over, MPI_STATUS_IGNORE), "transfer", rank_, size_);
+      if (over == 0) return false;
+      requests_.pop_back();
+    }
+    return true;
+  }
+
+ private:
+  std::vector<MPI_Request> requests_;
+  int rank_, size_;
+};
+
 class MpiCommunicator final : public Communicator {
  public:
   // Takes over `group`.
@@ -71,6 +92,8 @@ class MpiCommunicator final : public Communicator {
   std::vector<std::vector<std::byte>> gather_bytes(std::span<const std::byte> mine, int root) override;
   void broadcast_bytes(std::vector<std::byte>& inout, int root) override;
   void barrier() override;
+  std::unique_ptr<Transfer> start_send(std::span<const std::byte> bytes, int to) override;
+  std::unique_ptr<Transfer> start_receive(std::span<std::byte> bytes, int from) override;
   std::unique_ptr<Communicator> split(int color, int key) override;
   [[noreturn]] void abort(int status) noexcept override { MpiSession::abort(status); }
 
@@ -226,6 +249,18 @@ void MpiCommunicator::broadcast_bytes(std::vector<std::byte>& inout, int root) {
 void MpiCommunicator::barrier() {
   const Call call(*this, "barrier", 0);
   check(MPI_Barrier(group_), "barrier");
+}
+
+std::unique_ptr<Communicator::Transfer> MpiCommunicator::start_send(std::span<const std::byte> bytes, int to) {
+  const Call call(*this, "start_send", static_cast<std::int64_t>(bytes.size()));
+  start_send(bytes.data(), static_cast<std::int64_t>(bytes.size()), to, "start_send");
+  return std::make_unique<MpiTransfer>(std::exchange(requests_, {}), rank_, size_);
+}
+
+std::unique_ptr<Communicator::Transfer> MpiCommunicator::start_receive(std::span<std::byte> bytes, int from) {
+  const Call call(*this, "start_receive", 0);
+  start_receive(bytes.data(), static_cast<std::int64_t>(bytes.size()), from, "start_receive");
+  return std::make_unique<MpiTransfer>(std::exchange(requests_, {}), rank_, size_);
 }
 
 std::unique_ptr<Communicator> MpiCommunicator::split(int color, int key) {

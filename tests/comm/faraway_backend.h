@@ -17,13 +17,16 @@ class FarawayBackend final : public Backend {
   void* allocate(std::int64_t bytes) override { return shift(std::malloc(static_cast<std::size_t>(bytes))); }
   void release(void* memory) noexcept override { std::free(here(memory)); }
   void upload(const void* host, TensorView to) override { move(host, here(to.data), to); }
-  void download(TensorView from, void* host) override { move(here(from.data), host, from); }
+  void download(TensorView from, void* host) override {
+    move(here(from.data), host, from);
+    ++downloads;
+  }
   void copy(TensorView from, TensorView to) override {
     expect(from.shape == to.shape && from.dtype == to.dtype, "copy: shapes or types differ");
     move(here(from.data), here(to.data), from);
     ++copies;
   }
-  int copies = 0;
+  int copies = 0, downloads = 0;
 
   void fill(TensorView, double) override { no(); }
   void copy_rows(TensorView, TensorView, std::span<const RowBlock>) override { no(); }

@@ -81,6 +81,10 @@ TEST(JobCheck, ImpossibleJobsAreRefusedWithReasonAndRemedy) {
       {{"data.weights=[0]"}, {"sums to nothing"}},
       {{"checkpoint.keep_best=true", "data.valid=[]"}, {"data.valid"}},
       {{"checkpoint.keep_best=true", "train.eval_every=0"}, {"train.eval_every"}},
+      {{"checkpoint.local_dir=/tmp/x"}, {"checkpoint.local_every_steps = 0", "checkpoint.auto = true"}},
+      {{"checkpoint.local_every_steps=5"}, {"needs checkpoint.local_dir"}},
+      {{"checkpoint.local_dir=x", "checkpoint.local_every_steps=5"}, {"checkpoint.local_dir = \"x\"", "no absolute path"}},
+      {{"checkpoint.auto_least_seconds=20", "checkpoint.auto_most_seconds=10"}, {"checkpoint.auto_most_seconds = 10"}},
   };
   for (const auto& row : table) {
     std::string what = "accepted";
@@ -156,6 +160,10 @@ TEST(JobCheck, WhatWasDerivedStaysTheRunsOwn) {
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), AllOf(HasSubstr("kept from the run"), HasSubstr("a multiple of 4")));
   }
+}
+
+TEST(JobCheck, SavesOnNodesMayChooseTheirInterval) {
+  EXPECT_NO_THROW(accepted({"checkpoint.local_dir=/tmp/x", "checkpoint.auto=true"}));
 }
 
 TEST(JobCheck, LaterKeysAreAccepted) {

@@ -106,7 +106,7 @@ TEST(Exporter, IsReadWhileTheLoopPublishes) {
     auto report = test::small_step(++step);
     report.blocks[0].block = step % 50;
     metrics.publish(report);
-    metrics.checkpoint_published(step, 0.5, 10, 1.0);
+    metrics.checkpoint_published("shared", step, 0.5, 10, 1.0);
     metrics.restarts("signal", step);
     EXPECT_EQ(metrics.to_json(report, 1.0)["step"], step);
   }

@@ -104,26 +104,41 @@ TEST(Metrics, HoldWhatWasPublished) {
 TEST(Metrics, HoldCheckpointsRestartsAndValidation) {
   RunMetrics metrics(test::small_run(0));
   EXPECT_TRUE(std::isnan(value_of(metrics.text(), "smlp_validation_loss{rank=\"0\"}")));
-  EXPECT_TRUE(std::isnan(value_of(metrics.text(), "smlp_checkpoint_last_timestamp_seconds{rank=\"0\"}")));
-  metrics.checkpoint_found(40, 900.5);
-  EXPECT_EQ(value_of(metrics.text(), "smlp_checkpoint_last_step{rank=\"0\"}"), 40);
+  EXPECT_TRUE(std::isnan(value_of(metrics.text(), "smlp_checkpoint_last_timestamp_seconds{rank=\"0\",tier=\"shared\"}")));
+  metrics.checkpoint_found("shared", 40, 900.5);
+  EXPECT_EQ(value_of(metrics.text(), "smlp_checkpoint_last_step{rank=\"0\",tier=\"shared\"}"), 40);
   metrics.checkpoint_stalled(0.25);
-  metrics.checkpoint_published(50, 2.5, 1'000'000, 1000.5);
-  metrics.checkpoint_failed();
+  metrics.checkpoint_published("shared", 50, 2.5, 1'000'000, 1000.5);
+  metrics.checkpoint_failed("shared");
   metrics.restarts("signal", 2);
   metrics.restarts("signal", 1);  // never back
   metrics.restarts("an unheard-of reason", 4);
   metrics.validation_loss(4.25);
   const auto text = metrics.text();
-  EXPECT_EQ(value_of(text, "smlp_checkpoint_last_step{rank=\"0\"}"), 50);
-  EXPECT_EQ(value_of(text, "smlp_checkpoint_last_timestamp_seconds{rank=\"0\"}"), 1000.5);
-  EXPECT_EQ(value_of(text, "smlp_checkpoint_seconds_count{rank=\"0\"}"), 1);
-  EXPECT_EQ(value_of(text, "smlp_checkpoint_bytes_total{rank=\"0\"}"), 1'000'000);
+  EXPECT_EQ(value_of(text, "smlp_checkpoint_last_step{rank=\"0\",tier=\"shared\"}"), 50);
+  EXPECT_EQ(value_of(text, "smlp_checkpoint_last_timestamp_seconds{rank=\"0\",tier=\"shared\"}"), 1000.5);
+  EXPECT_EQ(value_of(text, "smlp_checkpoint_seconds_count{rank=\"0\",tier=\"shared\"}"), 1);
+  EXPECT_EQ(value_of(text, "smlp_checkpoint_bytes_total{rank=\"0\",tier=\"shared\"}"), 1'000'000);
   EXPECT_EQ(value_of(text, "smlp_checkpoint_stall_seconds_total{rank=\"0\"}"), 0.25);
-  EXPECT_EQ(value_of(text, "smlp_checkpoint_failures_total{rank=\"0\"}"), 1);
+  EXPECT_EQ(value_of(text, "smlp_checkpoint_failures_total{rank=\"0\",tier=\"shared\"}"), 1);
   EXPECT_EQ(value_of(text, "smlp_restarts_total{rank=\"0\",reason=\"signal\"}"), 2);
   EXPECT_EQ(value_of(text, "smlp_restarts_total{rank=\"0\",reason=\"other\"}"), 4);
   EXPECT_EQ(value_of(text, "smlp_validation_loss{rank=\"0\"}"), 4.25);
+}
+
+TEST(Metrics, KeepTiersOfSavesApart) {
+  RunMetrics metrics(test::small_run(0));
+  EXPECT_EQ(metrics.text().find("tier=\"local\""), std::string::npos);
+  metrics.checkpoint_published("local", 12, 0.5, 10, 1.0);
+  metrics.checkpoint_failed("local");
+  metrics.checkpoint_failed("local");
+  metrics.checkpoint_interval("local", 30.5);
+  const auto text = metrics.text();
+  EXPECT_EQ(value_of(text, "smlp_checkpoint_failures_total{rank=\"0\",tier=\"local\"}"), 2);
+  EXPECT_EQ(value_of(text, "smlp_checkpoint_failures_total{rank=\"0\",tier=\"shared\"}"), 0);
+  EXPECT_EQ(value_of(text, "smlp_checkpoint_last_step{rank=\"0\",tier=\"local\"}"), 12);
+  EXPECT_TRUE(std::isnan(value_of(text, "smlp_checkpoint_last_step{rank=\"0\",tier=\"shared\"}")));
+  EXPECT_EQ(value_of(text, "smlp_checkpoint_interval_seconds{rank=\"0\",tier=\"local\"}"), 30.5);
 }
 
 TEST(Metrics, CountOnFromWhatEarlierAttemptsDid) {
@@ -169,7 +184,7 @@ TEST(Routing, EntropyIsOneWhenEvenAndNothingWhenOneExpertTakesAll) {
 TEST(MetricsLine, HoldsTheSameNumbers) {
   RunMetrics metrics(test::small_run(0));
   metrics.resume(10, 20'480);
-  metrics.checkpoint_published(10, 1, 1, 1);
+  metrics.checkpoint_published("shared", 10, 1, 1, 1);
   auto report = test::small_step(11);
   report.validation_loss = 5.25;
   metrics.publish(report);

@@ -1,0 +1,80 @@
+// Saves in folders of the nodes' own, which other nodes can't see: each rank's shard, and copies of the shards of ranks
+// elsewhere. A shard counts once its sidecar is there, which is written last; a save is whole when every rank's shard of
+// it is on some node, whoever holds it. The worker asks around (worker/local_restore.h); here are the files.
+//   step-00000120.attempt-0003/rank-0002.h5, rank-0002.json              written by rank 2
+//   step-00000120.attempt-0003/rank-0001.copy.h5, rank-0001.copy.json    the same files of rank 1, held for it
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "checkpoint/disk.h"
+#include "checkpoint/manifest.h"
+
+namespace smlp {
+
+struct SaveId {
+  std::int64_t step = 0;
+  int attempt = 0;
+  auto operator<=>(const SaveId&) const = default;
+};
+
+struct LocalFiles {
+  std::filesystem::path shard, sidecar;
+};
+LocalFiles local_files(const std::filesystem::path& root, SaveId save, int rank, bool copy);
+
+struct LocalShard {
+  SaveId save;
+  int rank = 0, ranks = 0;
+  bool copy = false;
+  std::string sidecar;         // as it is on the disk: the same for a shard and its copy
+  std::filesystem::path file;  // the shard
+};
+
+// What lies in a node's folder and may count; `faults`: a sentence for each sidecar that does not hold. What can't be
+// read is not there.
+struct LocalListing {
+  std::vector<LocalShard> shards;  // by save, rank, original first
+  std::vector<std::string> faults;
+};
+LocalListing list_local(const std::filesystem::path& root);
+
+std::string verify_local(const LocalShard& shard);  // every byte; "" when it is sound
+
+// Removes every save but these, or of those up to a step: a rank of the same node may have begun the next one. Several
+// ranks may do so at once; what can't be removed stays, for the next.
+void keep_local(const std::filesystem::path& root, std::span<const SaveId> keep,
+                std::optional<std::int64_t> up_to = std::nullopt) noexcept;
+
+// Stored pieces of one shard, as bytes.
+class LocalShardReader {
+ public:
+  explicit LocalShardReader(const std::filesystem::path& file) : file_(DiskFile::open(file)) {}
+  void read(const StoredPiece& piece, std::int64_t first, std::int64_t element_bytes, std::span<std::byte> bytes) const {
+    file_.read_at(bytes, piece.position + (first - piece.offset) * element_bytes);
+  }
+
+ private:
+  DiskFile file_;
+};
+
+// Fills a rank's pieces from stored ones as they come in, whatever layout stored them. The pieces must outlive it.
+class PieceFiller {
+ public:
+  // Throws Error(bad_data) like load_checkpoint() when the two don't name the same tensors.
+  PieceFiller(const Manifest& manifest, const std::string& where, Backend& backend, std::span<const Piece> pieces);
+  bool wants(const StoredPiece& stored) const;
+  // Elements of the stored piece's tensor from `first` on; what no piece wants is passed over.
+  void fill(const StoredPiece& stored, std::int64_t first, std::span<const std::byte> bytes);
+
+ private:
+  Backend& backend_;
+  std::map<std::string, std::vector<const Piece*>> pieces_;
+};
+
+}  // namespace smlp

@@ -1,0 +1,76 @@
+#include "worker/local_record.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "core/error.h"
+#include "core/files.h"
+
+namespace smlp {
+
+namespace {
+
+std::string new_name() {
+  std::random_device device;
+  return fmt::format("smlp-{:08x}{:08x}", device(), device());
+}
+
+bool is_name(const std::string& name) {
+  return name.starts_with("smlp-") && name.size() == 21 && std::ranges::all_of(name.substr(5), [](unsigned char c) {
+           return std::isxdigit(c) != 0;
+         });
+}
+
+}  // namespace
+
+LocalRecord LocalRecord::of(const RunDirectory& run) {
+  const auto path = std::filesystem::weakly_canonical(run.root).string();
+  const auto text = read_if_there(run.local_tier());
+  if (!text.empty()) {
+    try {
+      auto known = parse(text);
+      if (known.run_ == path) return known;
+    } catch (const Error&) {
+      // Which of its saves count can't be known: none.
+    }
+  }
+  LocalRecord fresh;
+  fresh.name_ = new_name();
+  fresh.run_ = path;
+  return fresh;
+}
+
+LocalRecord LocalRecord::parse(const std::string& text) {
+  try {
+    const auto json = nlohmann::json::parse(text);
+    LocalRecord record;
+    json.at("name").get_to(record.name_);
+    json.at("run").get_to(record.run_);
+    json.at("starts").get_to(record.starts_);
+    if (!is_name(record.name_)) throw std::runtime_error(fmt::format("'{}' is no name of a folder", record.name_));
+    return record;
+  } catch (const std::exception& error) {
+    throw Error(ExitCode::bad_data, fmt::format("the record of local saves can't be read: {}", error.what()));
+  }
+}
+
+std::string LocalRecord::text() const {
+  return nlohmann::json{{"name", name_}, {"run", run_}, {"starts", starts_}}.dump() + "\n";
+}
+
+bool LocalRecord::counts(SaveId save) const {
+  return std::ranges::all_of(starts_, [&](const auto& start) {
+    return start.first <= save.attempt || save.step <= start.second;
+  });
+}
+
+void LocalRecord::began(int attempt, std::int64_t step) {
+  std::erase_if(starts_, [&](const auto& start) { return start.second >= step; });
+  starts_.emplace_back(attempt, step);
+}
+
+}  // namespace smlp

@@ -1,0 +1,73 @@
+#include "worker/local_tier.h"
+
+#include "core/error.h"
+
+namespace smlp {
+
+namespace {
+enum Flag : std::size_t { written, failed, copied, copy_failed };
+}
+
+LocalTier::LocalTier(const WriterOptions& options, std::unique_ptr<Communicator> group, Partners partners,
+                     std::optional<SaveId> start, Checkpointing::Told told)
+    : options_(options),
+      told_(std::move(told)),
+      writer_(options),
+      exchange_(std::move(group), std::move(partners), options.root) {
+  if (start) whole_.push_back(*start);
+}
+
+void LocalTier::begin(Backend& backend, std::span<const Piece> pieces, const RunState& state) {
+  expect(idle(), "a local save was begun while another one is under way");
+  save_ = {state.integer("step"), options_.attempt};
+  phase_ = Phase::writing;
+  since_begin_ = {};
+  writer_.begin(backend, pieces, state);
+}
+
+void LocalTier::fill(std::span<double> flags) {
+  using State = CheckpointWriter::State;
+  exchange_.poll();
+  const auto state = writer_.state();
+  const bool over = phase_ == Phase::copying && exchange_.done();
+  flags[written] = state == State::written ? 1 : 0;
+  flags[failed] = state == State::failed ? 1 : 0;
+  flags[copied] = over ? 1 : 0;
+  flags[copy_failed] = over && !exchange_.failure().empty() ? 1 : 0;
+}
+
+void LocalTier::agree(std::span<const double> sums, const std::function<void(CheckpointWriter&)>& copy_free) {
+  if (phase_ == Phase::writing && sums[failed] > 0) {
+    const auto failure = writer_.state() == CheckpointWriter::State::failed ? writer_.failure() : "";
+    copy_free(writer_);
+    finish(false, failure);
+  } else if (phase_ == Phase::writing && sums[written] == options_.ranks) {
+    copy_free(writer_);
+    phase_ = Phase::copying;
+    exchange_.begin(save_);
+    exchange_.poll();
+  } else if (phase_ == Phase::copying && sums[copied] == options_.ranks) {
+    const bool whole = sums[copy_failed] == 0;
+    const auto failure = exchange_.failure();
+    if (!whole) exchange_.discard();
+    finish(whole, failure);
+  }
+}
+
+void LocalTier::finish(bool whole, const std::string& failure) {
+  const SaveOutcome outcome{.tier = Tier::local, .step = save_.step, .published = whole, .failure = failure,
+                            .seconds = since_begin_.seconds(), .bytes = writer_.written_bytes()};
+  phase_ = Phase::idle;
+  if (whole) {
+    writer_.publish();
+    whole_.push_back(save_);
+    if (whole_.size() > kept) whole_.erase(whole_.begin());
+    sweeper_ = std::jthread([root = options_.root, keep = whole_] {
+      keep_local(root, keep, keep.back().step);
+    });
+  }
+  writer_.release();
+  told_(outcome);
+}
+
+}  // namespace smlp

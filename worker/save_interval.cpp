@@ -1,0 +1,137 @@
+#include "worker/save_interval.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "core/clock.h"
+#include "core/error.h"
+#include "core/json_lines.h"
+
+namespace smlp {
+
+namespace {
+
+constexpr std::array both = {Tier::shared, Tier::local};
+constexpr double least_change = 0.1;
+
+void keep_newest(std::vector<double>& values, double value, std::size_t count) {
+  if (values.size() == count) values.erase(values.begin());
+  values.push_back(value);
+}
+
+double median_of(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+bool is_duration(std::optional<double> seconds) { return seconds && std::isfinite(*seconds) && *seconds >= 0; }
+
+}  // namespace
+
+double best_interval(double cost_seconds, double seconds_between_failures) {
+  return std::sqrt(2 * cost_seconds * seconds_between_failures);
+}
+
+double FailureRate::seconds_between() const {
+  return (seconds_up + assumed_seconds) / static_cast<double>(failures + 1);
+}
+
+std::int64_t count_failures(const RunDirectory& run) {
+  constexpr std::array no_failures = {ExitCode::done,        ExitCode::call_again,    ExitCode::usage, ExitCode::bad_data,
+                                      ExitCode::unavailable, ExitCode::configuration};
+  std::int64_t failures = 0;
+  read_json_lines(run.attempts(), [&](const nlohmann::json& line) {
+    const auto code = integer_in(line, "exit_code");
+    if (code && std::ranges::none_of(no_failures, [&](ExitCode c) { return static_cast<int>(c) == *code; })) ++failures;
+  });
+  return failures;
+}
+
+std::optional<double> SaveIntervals::OfTier::cost() const {
+  return costs.empty() ? recalled_cost : std::optional(median_of(costs));
+}
+
+std::optional<double> SaveIntervals::OfTier::save_seconds() const {
+  return durations.empty() ? recalled_duration : std::optional(median_of(durations));
+}
+
+void SaveIntervals::begun(Tier tier, double stall_seconds) {
+  auto& one = of(tier);
+  one.under_way = true;
+  one.stall = stall_seconds;
+  one.excess = one.duration = 0;
+}
+
+void SaveIntervals::step(double seconds) {
+  const bool alone = std::ranges::none_of(both, [&](Tier tier) { return of(tier).under_way; });
+  if (alone) return keep_newest(undisturbed_, seconds, baseline_window);
+  const double usual = undisturbed_.size() >= enough ? median_of(undisturbed_) : seconds;
+  // Where saves of both tiers are under way the slower one is the likelier reason.
+  of(of(Tier::shared).under_way ? Tier::shared : Tier::local).excess += seconds - usual;
+  for (const auto tier : both) {
+    if (of(tier).under_way) of(tier).duration += seconds;
+  }
+}
+
+void SaveIntervals::over(Tier tier) {
+  auto& one = of(tier);
+  if (!one.under_way) return;
+  one.under_way = false;
+  keep_newest(one.costs, one.stall + std::max(0.0, one.excess), window);
+  keep_newest(one.durations, one.stall + one.duration, window);
+}
+
+std::vector<Tier> SaveIntervals::choose(const FailureRate& rate) {
+  std::vector<Tier> moved;
+  for (const auto tier : both) {
+    auto& one = of(tier);
+    const auto cost = one.cost();
+    const double best = cost ? best_interval(*cost, rate.seconds_between()) : 0;
+    // Half of the time at least passes without a save: else nobody would know what steps take by themselves.
+    one.interval = std::clamp(std::max(best, 2 * one.save_seconds().value_or(0)), least_, most_);
+    if (!cost || std::abs(one.interval - one.said) <= least_change * one.said) continue;
+    one.said = one.interval;
+    moved.push_back(tier);
+  }
+  return moved;
+}
+
+std::string SaveIntervals::sentence(Tier tier, const FailureRate& rate) const {
+  const auto& one = of(tier);
+  return fmt::format("{} saves come every {:.1f} s: one costs {:.3f} s and takes {:.1f} s, and the run fails once in {} "
+                     "({} failures in {})",
+                     name_of(tier), one.interval, one.cost().value_or(0), one.save_seconds().value_or(0),
+                     duration_text(rate.seconds_between()), rate.failures, duration_text(rate.seconds_up));
+}
+
+void SaveIntervals::recall(const std::string& text) {
+  const auto json = nlohmann::json::parse(text, nullptr, false);
+  if (!json.is_object()) return;
+  for (const auto tier : both) {
+    const auto found = json.find(name_of(tier));
+    if (found == json.end() || !found->is_object()) continue;
+    const auto cost = number_in(*found, "cost_seconds"), seconds = number_in(*found, "save_seconds"),
+               said = number_in(*found, "interval_seconds");
+    if (is_duration(cost)) of(tier).recalled_cost = cost;
+    if (is_duration(seconds)) of(tier).recalled_duration = seconds;
+    if (is_duration(said)) of(tier).said = *said;
+  }
+}
+
+std::string SaveIntervals::text() const {
+  auto json = nlohmann::json::object();
+  for (const auto tier : both) {
+    const auto& one = of(tier);
+    if (!one.cost()) continue;
+    json[name_of(tier)] = {{"cost_seconds", *one.cost()},
+                           {"save_seconds", one.save_seconds().value_or(0)},
+                           {"interval_seconds", one.interval}};
+  }
+  return json.dump(2) + "\n";
+}
+
+}  // namespace smlp

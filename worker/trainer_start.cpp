@@ -1,0 +1,79 @@
+// How a Trainer begins: from the newest save of either tier, and with what tiers it goes on.
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include "worker/restore.h"
+#include "worker/routing_settings.h"
+#include "worker/trainer.h"
+
+namespace smlp {
+
+void Trainer::restore() {
+  auto& world = *engine_->grid().world;
+  const auto rejected = [this](const std::string& what, const std::string& reason) {
+    spdlog::warn("checkpoint {} is not used: {}", what, reason);
+    log_->event("checkpoint_rejected", 0, fmt::format("{}: {}", what, reason));
+  };
+  const auto beat = [this] { heartbeat_.beat(); };
+  std::unique_ptr<LocalStart> local;
+  if (!job_.checkpoint.local_dir.empty()) {
+    local = std::make_unique<LocalStart>(job_.checkpoint.local_dir, options_.run, options_.not_after, world, rejected);
+  }
+  const auto chosen = choose_checkpoint({options_.run.checkpoints(), options_.not_after, local.get()}, world,
+                                        [&](const std::filesystem::path& path, const std::string& reason) {
+                                          rejected(path.filename().string(), reason);
+                                        },
+                                        beat);
+  if (chosen && chosen->local) {
+    local->load(*chosen->local, engine_->backend(), pieces_, beat);
+    check_tables(engine_->backend(), engine_->store(), job_, "the local save");
+    take_up(chosen->local->manifest.state);
+  } else if (chosen) {
+    load_checkpoint(chosen->shared, engine_->backend(), pieces_);
+    check_tables(engine_->backend(), engine_->store(), job_, chosen->shared.filename().string());
+    take_up(read_run_state(chosen->shared));
+  } else if (options_.init_from) {
+    load_checkpoint(*options_.init_from, engine_->backend(), engine_->pieces(false), {.weights_only = true});
+    check_tables(engine_->backend(), engine_->store(), job_, options_.init_from->string());
+    engine_->weights_loaded(false);
+  }
+  if (local && local->begin(options_.attempt, step_)) {
+    add_local_tier(*local, chosen && chosen->local ? std::optional(chosen->local->save) : std::nullopt);
+  }
+  replicas_alike_ = step_;
+  const auto tier = chosen && chosen->local ? Tier::local : Tier::shared;
+  plan_->start(step_, tier);
+  log_->resumed(step_, divergence_->trained(sequences_) * job_.model.context, tier);
+  log_->left_out(divergence_->counts());
+  const auto from = chosen && chosen->local ? fmt::format("from the local save of step {}", step_)
+                    : chosen               ? fmt::format("from {}", chosen->shared.filename().string())
+                    : options_.init_from   ? fmt::format("with the weights of {}", options_.init_from->string())
+                                           : std::string("from the first step");
+  spdlog::info("attempt {} starts {} on {} ranks", options_.attempt, from, world.size());
+  log_->event("start", step_, from, {{"ranks", world.size()}, {"tier", name_of(tier)}});
+  choose_intervals();
+}
+
+void Trainer::take_up(const RunState& state) {
+  step_ = state.integer("step");
+  sequences_ = state.integer("sequences");
+  divergence_->restore(state);
+  restored_ = true;
+  engine_->set_updates(state.integer("updates"));
+  engine_->weights_loaded(true);
+  best_validation_ = state.numbers.at("best_validation_loss").at(0);
+  if (const auto loss = state.numbers.find(RunState::validation_loss); loss != state.numbers.end()) {
+    validated_step_ = step_;
+    validation_loss_ = loss->second.at(0);
+  }
+}
+
+void Trainer::add_local_tier(const LocalStart& local, std::optional<SaveId> start) {
+  auto& world = *engine_->grid().world;
+  const WriterOptions writing{
+      .root = local.folder(), .rank = world.rank(), .ranks = world.size(), .attempt = options_.attempt, .local = true};
+  saves_->add_local(std::make_unique<LocalTier>(writing, world.split(0, world.rank()), local.partners(), start,
+                                                [this](const SaveOutcome& outcome) { save_over(outcome); }));
+}
+
+}  // namespace smlp
