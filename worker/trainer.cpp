@@ -84,6 +84,7 @@ Trainer::Trainer(const JobConfig& job, const TrainerOptions& options, std::uniqu
   loader_ = std::make_unique<BatchLoader>(*stream_, job_.model.context);
   valid_ = open_all(job_.data.valid);
   pieces_ = engine_->pieces(true);
+  drill_ = DrillFaults::of_environment(options_.run, options_.attempt, world.rank(), job_.checkpoint.every_steps);
   const WriterOptions writing{.root = options_.run.checkpoints(),
                               .rank = world.rank(),
                               .ranks = world.size(),
@@ -229,6 +230,7 @@ void Trainer::step() {
     tokens = batch.tokens.data();
     targets = batch.targets.data();
     heartbeat_.enter(Section::step, step_);
+    if (drill_) drill_->in_step(step_, engine_->backend(), engine_->store());
   };
   std::array<double, flag_count> flags{};
   checkpoints_->fill(flags);
@@ -240,6 +242,7 @@ void Trainer::step() {
   heartbeat_.enter(Section::step, step_);
   line.result = engine_->train_step(step_, begin, read, flags, [this] { heartbeat_.beat(); },
                                     [&](const StepResult& result) { return may_update(result, begin); });
+  if (drill_) drill_->after_update(step_, engine_->backend(), pieces_);
   check_replicas();
   watch.lap();
   sequences_ = end;

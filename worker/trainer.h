@@ -14,6 +14,7 @@
 #include "worker/checkpointing.h"
 #include "worker/control.h"
 #include "worker/divergence.h"
+#include "worker/drill_faults.h"
 #include "worker/engine.h"
 #include "worker/heartbeat.h"
 #include "worker/run_log.h"
@@ -56,6 +57,7 @@ class Trainer {
   Heartbeat& heartbeat_;
   Control& control_;
   std::unique_ptr<RunLog> log_;
+  std::unique_ptr<DrillFaults> drill_;  // none, but in a drill
   std::unique_ptr<Checkpointing> checkpoints_;
   std::unique_ptr<TokenStream> stream_;
   std::unique_ptr<BatchLoader> loader_;
