@@ -5,9 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <thread>
 
 #include "core/clock.h"
@@ -23,13 +23,6 @@ namespace {
 constexpr double poll_seconds = 0.002;
 
 void sleep_for(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
-
-std::int64_t step_of(const std::filesystem::path& checkpoint) {
-  const auto name = checkpoint.filename().string();
-  std::int64_t step = 0;
-  if (name.size() > 5) std::from_chars(name.data() + 5, name.data() + name.size(), step);
-  return step;
-}
 
 }  // namespace
 
@@ -118,16 +111,22 @@ FaultResult Drill::one(const Fault& fault) {
     wait_until([&] { return (struck = folder.struck(fault.number)).has_value(); },
                fmt::format("fault {} ({}) struck", fault.number, name_of(fault.kind)));
     result.strike = *struck;
-    result.checkpoint = step_of(follower_.newest_checkpoint());
+    note_checkpoints(result);
   } else {
     await_moment(result);
-    result.checkpoint = step_of(follower_.newest_checkpoint());
+    note_checkpoints(result);
     killed_launcher_ = fault.kind == FaultKind::kill_launcher;
     result.strike = strike_from_outside(fault.kind, fault.rank);
     DrillFolder(settings_.run).strike(fault.number, result.strike);
   }
   follow_return(result, follower_, [&](const auto& condition, const auto& what) { wait_until(condition, what); });
   return result;
+}
+
+void Drill::note_checkpoints(FaultResult& result) const {
+  const auto published = follower_.checkpoints();
+  if (!published.empty()) result.checkpoint = published.back();
+  if (published.size() > 1) result.spare = published[published.size() - 2];
 }
 
 void Drill::await_moment(FaultResult& result) {
@@ -161,7 +160,7 @@ void follow_return(FaultResult& result, const RunFollower& follower, const WaitU
   const auto& steps = follower.steps();
   const bool restarted = restarts(kind);
   const auto after = [&](const StepDone& step) {
-    return restarted ? step.attempt > strike.attempt : step.time > strike.time;
+    return restarted ? step.attempt > strike.attempt : step.time > strike.time && step.step >= strike.step;
   };
   const auto first_after = [&] { return std::find_if(steps.begin(), steps.end(), after); };
   wait_until([&] { return first_after() != steps.end(); }, fmt::format("the run came back after {}", describe(kind)));
@@ -183,7 +182,11 @@ void follow_return(FaultResult& result, const RunFollower& follower, const WaitU
     wait_until([&] { return follower.furthest() >= strike.step + slow_steps; }, "the slow steps are over");
   }
   if (kind == FaultKind::full_disk) {
-    wait_until([&] { return step_of(follower.newest_checkpoint()) > strike.step; }, "a checkpoint was published again");
+    const auto published_after = [&] {
+      const auto published = follower.checkpoints();
+      return !published.empty() && published.back() > strike.step;
+    };
+    wait_until(published_after, "a checkpoint was published again");
   }
 }
 

@@ -20,16 +20,17 @@ namespace smlp {
 
 struct FaultResult {
   Fault fault;
-  Strike strike;                     // step: the newest done then
+  Strike strike{};                   // step: the newest done then
   std::int64_t checkpoint = 0;       // newest published one then; 0: none
-  std::optional<int> ended_before;   // attempt ended on purpose so that the fault finds the ranks starting
+  std::int64_t spare = 0;            // the one before that
+  std::optional<int> ended_before{}; // attempt ended on purpose so that the fault finds the ranks starting
   std::int64_t last = 0;             // highest step done before the run came back
   std::int64_t first = 0;            // first step done after
   double to_step = 0;                // seconds from the strike to that
   double to_new_step = 0;            // ... to the first step that had not been done before
   std::int64_t lost = 0;             // steps that were done again
   std::int64_t at_most = 0;          // that may be lost            by the verdict
-  std::string noticed;               // in the words of the run's records    by the verdict
+  std::string noticed{};             // in the words of the run's records    by the verdict
 };
 
 struct DrillRun {
@@ -61,6 +62,7 @@ class Drill {
   void wait_until(const std::function<bool()>& condition, const std::string& what);
   void pause(double seconds);
   FaultResult one(const Fault& fault);
+  void note_checkpoints(FaultResult& result) const;
   void await_moment(FaultResult& result);
   Strike strike_from_outside(FaultKind kind, int rank);
   void finish(DrillRun& result);

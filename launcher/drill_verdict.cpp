@@ -88,8 +88,8 @@ class Judge {
     }
     if (kind == FaultKind::full_disk) {
       for (const auto& line : events_) {
-        if (line.event == "checkpoint_failed" && line.attempt == one.strike.attempt && line.step >= one.fault.step &&
-            one.noticed.empty()) {
+        const bool then = line.attempt == one.strike.attempt && line.step + shape_.save_every >= one.strike.step;
+        if (line.event == "checkpoint_failed" && then && one.noticed.empty()) {
           one.noticed = line.words;
         }
       }
@@ -129,9 +129,8 @@ class Judge {
       return;
     }
     one.at_most = shape_.save_every + std::max(shape_.save_every, longest_save());
-    if (one.fault.kind == FaultKind::torn_checkpoint) one.at_most += shape_.save_every;
-    if (one.fault.kind == FaultKind::nan) one.at_most += shape_.save_every + nan_steps;
-    if (one.fault.kind == FaultKind::bit_flip) one.at_most += shape_.compare_every;
+    if (one.fault.kind == FaultKind::torn_checkpoint) one.at_most += one.checkpoint - one.spare;
+    if (one.fault.kind == FaultKind::nan) one.at_most += one.checkpoint - one.spare + nan_steps;
     if (one.lost > one.at_most) {
       problem("{}: {} steps are lost ({} to {}), at most {} may be", title(one), one.lost, one.first, one.last, one.at_most);
     }

@@ -12,8 +12,8 @@ namespace smlp {
 
 // Sentences about everything that is not as it must be; empty: all is well.
 //   the run is done; every fault struck, and is told of in the records as what it was; no attempt ended without one
-//   no restart lost more than the steps between two saves and those done while the save under way was written; after NaN, a
-//   damaged checkpoint or a flipped bit, whose repair goes further back, those steps too
+//   no restart lost more than the steps between two saves and those done while the save under way was written; after NaN and
+//   a damaged checkpoint, when the newest checkpoint is given up, the steps to the one before it too
 //   each attempt's first step follows the checkpoint it says it went on from, and every step's loss is the undisturbed
 //   run's to the last bit, but for those of an attempt whose numbers are the fault
 //   no sound checkpoint was rejected, no process and no half-written checkpoint is left

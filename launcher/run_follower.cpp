@@ -71,9 +71,10 @@ std::optional<pid_t> RunFollower::launcher() const {
   return static_cast<pid_t>(*pid);
 }
 
-std::filesystem::path RunFollower::newest_checkpoint() const {
-  const auto newest = RunHistory(run_).newest_step();
-  return newest ? run_.checkpoints() / fmt::format("step-{:08}", *newest) : std::filesystem::path();
+std::vector<std::int64_t> RunFollower::checkpoints() const { return RunHistory(run_).published_steps(); }
+
+std::filesystem::path RunFollower::checkpoint(std::int64_t step) const {
+  return run_.checkpoints() / fmt::format("step-{:08}", step);
 }
 
 bool RunFollower::saving() const {

@@ -34,7 +34,8 @@ class RunFollower {
 
   std::optional<Beat> beat(int rank) const;                // as its file has it now
   std::optional<pid_t> launcher() const;                   // who holds the run's lock, on this host
-  std::filesystem::path newest_checkpoint() const;         // published; empty: none
+  std::vector<std::int64_t> checkpoints() const;           // steps of the published ones, ascending
+  std::filesystem::path checkpoint(std::int64_t step) const;
   bool saving() const;                                     // a checkpoint is being written
 
  private:

@@ -198,9 +198,11 @@ bool Trainer::may_update(const StepResult& result, std::int64_t position) {
   return false;
 }
 
-void Trainer::check_replicas() {
+// Before each save too: else all checkpoints that are kept may be younger than the last comparison, and a flipped bit
+// would cost the whole run.
+void Trainer::check_replicas(bool before_a_save) {
   const auto every = job_.cluster.replica_check_every;
-  if (every == 0 || step_ % every != 0) return;
+  if (every == 0 || replicas_alike_ == step_ || (step_ % every != 0 && !before_a_save)) return;
   const auto difference = compare_replicas(engine_->backend(), engine_->grid(), pieces_);
   if (difference.empty()) {
     replicas_alike_ = step_;
@@ -243,7 +245,9 @@ void Trainer::step() {
   line.result = engine_->train_step(step_, begin, read, flags, [this] { heartbeat_.beat(); },
                                     [&](const StepResult& result) { return may_update(result, begin); });
   if (drill_) drill_->after_update(step_, engine_->backend(), pieces_);
-  check_replicas();
+  const bool evaluation_due = job_.train.eval_every > 0 && step_ % job_.train.eval_every == 0;
+  const bool best_asked = job_.checkpoint.keep_best && evaluation_due;
+  check_replicas(flags[save_asked] > 0 || best_asked);
   watch.lap();
   sequences_ = end;
   stop_ = flags[stop_asked] > 0;
@@ -252,11 +256,9 @@ void Trainer::step() {
   line.result.phases[Phase::checkpoint] += watch.lap();
   heartbeat_.step_done(longest_collective(engine_->grid()), restored_);
   double seconds = watch.seconds();
-  const bool evaluation_due = job_.train.eval_every > 0 && step_ % job_.train.eval_every == 0;
   // Before the save: a checkpoint knows the loss of its own step.
   if (evaluation_due || complete()) line.validation_loss = evaluate(step_);
   watch.lap();
-  const bool best_asked = job_.checkpoint.keep_best && evaluation_due;
   if (best_asked) drain();
   if ((flags[save_asked] > 0 || best_asked) && checkpoints_->idle() && line.result.updated) save();
   const double stall = watch.lap();
@@ -306,6 +308,7 @@ void Trainer::drain() {
 ExitCode Trainer::leave(bool complete) {
   drain();
   if (saved_step_ != step_ || checkpoints_->last_failed()) {
+    check_replicas(true);
     save();
     drain();
   }

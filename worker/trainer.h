@@ -45,7 +45,7 @@ class Trainer {
   ExitCode leave(bool complete);
   ExitCode diverged();
   bool may_update(const StepResult& result, std::int64_t position);
-  void check_replicas();
+  void check_replicas(bool before_a_save);
   void leave_verdict(const Verdict& verdict);  // before any rank leaves
   RunState run_state() const;
   bool save_due() const;

@@ -91,10 +91,14 @@ TEST_F(DrillVerdict, SaysThatMoreIsLostThanMayBe) {
 
 TEST_F(DrillVerdict, AllowsTheStepsThatARepairGoesFurtherBack) {
   one().lost = 30;
+  one().checkpoint = 30;
+  one().spare = 20;
   one().fault.kind = FaultKind::torn_checkpoint;
   EXPECT_THAT(judged(), IsEmpty());
   one().lost = 31;
   EXPECT_THAT(judged(), ElementsAre(HasSubstr("31 steps are lost")));
+  one().spare = 10;  // the save between them found no room
+  EXPECT_THAT(judged(), IsEmpty());
 }
 
 TEST_F(DrillVerdict, SaysThatAnAttemptEndedOfSomethingElse) {
@@ -155,7 +159,7 @@ TEST_F(DrillVerdict, WantsAnEventOfADiskThatWasFull) {
   one().fault.kind = FaultKind::full_disk;
   one().lost = 0;
   EXPECT_THAT(judged(), ElementsAre(HasSubstr("no event says that a checkpoint failed")));
-  event(1, "checkpoint_failed", 30, "No space left on device");
+  event(1, "checkpoint_failed", 20, "No space left on device");  // begun before, and still being written
   EXPECT_THAT(judged(), IsEmpty());
   EXPECT_EQ(one().noticed, "No space left on device");
 }
@@ -164,6 +168,51 @@ TEST_F(DrillVerdict, SaysWhatIsLeft) {
   drill.left.push_back("4711: smlp-worker train");
   std::filesystem::create_directories(settings.run.checkpoints() / "step-00000030.attempt-0001.tmp");
   EXPECT_THAT(judged(), ElementsAre(HasSubstr("4711"), HasSubstr("step-00000030.attempt-0001.tmp")));
+}
+
+// What follows from the steps that a run did after a strike in step 25, or after it, at second 25.5.
+class DrillReturn : public DrillVerdict {
+ protected:
+  FaultResult followed(FaultKind kind, int waits_allowed) {
+    FaultResult result{.fault = {.kind = kind}, .strike = {25, 1, 25.5}};
+    RunFollower follower(settings.run);
+    follow_return(result, follower, [&](const std::function<bool()>& condition, const std::string& what) {
+      follower.read();
+      ASSERT_GE(--waits_allowed, 0);
+      ASSERT_TRUE(condition()) << what;
+    });
+    return result;
+  }
+  void step(int attempt, int number, double time) {
+    append_line(settings.run.metrics(),
+                fmt::format(R"({{"attempt":{},"step":{},"loss":1,"time":{}}})", attempt, number, time));
+  }
+};
+
+TEST_F(DrillReturn, TellsTheStepsThatAreDoneAgainFromTheFirstNewOne) {
+  for (int i = 20; i <= 26; ++i) step(1, i, i);  // rank 0 did one more
+  step(2, 22, 40);
+  for (int i = 23; i <= 28; ++i) step(3, i, 100 + i);
+  const auto result = followed(FaultKind::kill, 2);
+  EXPECT_EQ(result.first, 22);
+  EXPECT_EQ(result.last, 26);
+  EXPECT_EQ(result.lost, 5);
+  EXPECT_DOUBLE_EQ(result.to_step, 14.5);
+  EXPECT_DOUBLE_EQ(result.to_new_step, 101.5);
+}
+
+// The step before is written by rank 0 a moment after another rank has begun its slow one: once 4 ms were taken for the
+// second that it slept.
+TEST_F(DrillReturn, FromASlowStepIsTheEndOfThatStep) {
+  step(1, 24, 25.51);
+  step(1, 25, 26.6);
+  step(1, 26, 27.7);
+  step(1, 28, 30);
+  const auto result = followed(FaultKind::slow, 3);
+  EXPECT_EQ(result.first, 25);
+  EXPECT_EQ(result.lost, 0);
+  EXPECT_NEAR(result.to_step, 1.1, 1e-9);
+  EXPECT_NEAR(result.to_new_step, 1.1, 1e-9);
 }
 
 }  // namespace

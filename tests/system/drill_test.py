@@ -49,6 +49,16 @@ def what_a_drill_would_not_forgive_is_said(place):
     refused(place, "drill", job, "--run-dir", "drill", code=78, words="is there already")
 
 
+def a_flipped_bit_costs_no_more_than_an_interval_though_no_kept_checkpoint_is_as_old_as_the_last_comparison(place):
+    """Two checkpoints stay, five steps apart, and replicas are compared every fifty: the run once began anew."""
+    job = place.job(steps=160, every=5, keep_last=2, micro_batch=4)
+    done = smlp("drill", job, "--faults", "bit-flip", "--set", "cluster.replica_check_every=50", "--json", cwd=place.path,
+                check=False, timeout=120)
+    assert done.returncode == 0, done.stdout
+    told, = json.loads(done.stdout)["faults"]
+    assert told["first_step"] > 1 and told["steps_lost"] <= 10, told
+
+
 def a_live_run_is_struck_on_request(place):
     process = place.start(place.job(steps=10**6, every=20), "run")
     harness.wait_until(lambda: len(place.lines("run", "metrics.jsonl")) > 30, 60, "thirty steps")
@@ -82,4 +92,5 @@ def what_can_not_be_is_refused(place):
 
 if __name__ == "__main__":
     harness.main([a_run_comes_back_from_a_fault_of_every_kind, what_a_drill_would_not_forgive_is_said,
+                  a_flipped_bit_costs_no_more_than_an_interval_though_no_kept_checkpoint_is_as_old_as_the_last_comparison,
                   a_live_run_is_struck_on_request, what_can_not_be_is_refused])
