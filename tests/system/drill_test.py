@@ -46,7 +46,7 @@ def what_a_drill_would_not_forgive_is_said(place):
     told = drill(place, job, "--faults", "kill", "--undisturbed", "other", "--run-dir", "drill", expect=1)
     assert not told["passed"] and any("has a loss of" in words for words in told["problems"]), told
     assert any("the last checkpoint is not that of the undisturbed run" in words for words in told["problems"]), told
-    refused(place, "drill", job, "--run-dir", "drill", code=78, words="is there already")
+    refused(place, "drill", job, "--faults", "kill", "--run-dir", "drill", code=78, words="is there already")
 
 
 def a_flipped_bit_costs_no_more_than_an_interval_though_no_kept_checkpoint_is_as_old_as_the_last_comparison(place):
