@@ -11,6 +11,7 @@ void add_status_command(CLI::App& app);
 void add_save_command(CLI::App& app);
 void add_stop_command(CLI::App& app);
 void add_dump_command(CLI::App& app);
+void add_drill_command(CLI::App& app, int& exit_code);
 void add_submit_command(CLI::App& app);
 void add_logs_command(CLI::App& app);
 void add_plan_command(CLI::App& app, int& exit_code);

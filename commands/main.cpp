@@ -33,6 +33,7 @@ int run(int argc, char** argv) {
   add_save_command(app);
   add_stop_command(app);
   add_dump_command(app);
+  add_drill_command(app, exit_code);
   add_submit_command(app);
   add_logs_command(app);
   add_plan_command(app, exit_code);

@@ -219,7 +219,7 @@ void add_operation_keys(Table& table) {
       .key("hang_ceiling_seconds", &K::hang_ceiling_seconds, "a rank without progress is called hung at the latest then",
            positive())
       .key("replica_check_every", &K::replica_check_every,
-           "steps between comparisons of what several ranks hold alike, by digest; 0: never");
+           "steps between comparisons of what several ranks hold alike, by digest, and before each save; 0: never");
 
   using V = J::Divergence;
   InSection(table, "divergence", &J::divergence)

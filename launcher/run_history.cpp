@@ -6,14 +6,18 @@
 #include <charconv>
 #include <filesystem>
 #include <fstream>
+#include <set>
 
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/json_lines.h"
 
 namespace smlp {
 
 namespace {
+
+constexpr std::size_t most_waiting = 1000;  // lines, on a disk that stays full
 
 // The number behind `prefix` in a name that holds nothing else.
 std::optional<std::int64_t> numbered(const std::string& name, const std::string& prefix) {
@@ -44,9 +48,27 @@ std::optional<nlohmann::json> RunHistory::last_attempt() const {
   return last;
 }
 
+std::optional<int> RunHistory::last_to_choose() const {
+  std::optional<int> newest;
+  read_json_lines(run_.events(), [&](const nlohmann::json& line) {
+    const auto attempt = integer_in(line, "attempt");
+    if (attempt && text_in(line, "event") == "start") newest = std::max(newest.value_or(0), static_cast<int>(*attempt));
+  });
+  return newest;
+}
+
+std::string RunHistory::cause_of(int attempt) const {
+  std::string cause;
+  read_json_lines(run_.attempts(), [&](const nlohmann::json& line) {
+    if (integer_in(line, "attempt") == attempt) cause = text_in(line, "cause");
+  });
+  return cause;
+}
+
 int RunHistory::begin_attempt() {
+  write_waiting();
   const auto last = last_attempt();
-  const int recorded = last ? (*last)["attempt"].get<int>() : 0;
+  const int recorded = std::max(newest_ended_, last ? (*last)["attempt"].get<int>() : 0);
   int seen = 0;
   std::error_code ignored;
   for (const auto& entry : std::filesystem::directory_iterator(run_.root / "logs", ignored)) {
@@ -64,6 +86,7 @@ int RunHistory::begin_attempt() {
 }
 
 void RunHistory::append(const AttemptRecord& r) {
+  newest_ended_ = std::max(newest_ended_, r.attempt);
   append_safely(run_.attempts(), {{"attempt", r.attempt},
                                   {"ranks", r.ranks},
                                   {"threads", r.threads},
@@ -99,12 +122,28 @@ void RunHistory::event(const std::string& name, int attempt, std::optional<std::
 }
 
 void RunHistory::append_safely(const std::filesystem::path& file, const nlohmann::json& line) {
-  try {
-    append_line(file, line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
-  } catch (const Error& error) {
-    if (!complained_) fmt::print(stderr, "smlp: {}; the run goes on\n", error.what());
-    complained_ = true;
-  }
+  waiting_.emplace_back(file, line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  write_waiting();
+}
+
+// Lines of one file stay in order; a file that can't be written does not hold up the other.
+void RunHistory::write_waiting() {
+  std::set<std::filesystem::path> stuck;
+  std::string why;
+  std::erase_if(waiting_, [&](const auto& line) {
+    if (stuck.contains(line.first)) return false;
+    try {
+      append_line(line.first, line.second);
+      return true;
+    } catch (const Error& error) {
+      stuck.insert(line.first);
+      why = error.what();
+      return false;
+    }
+  });
+  if (!why.empty() && !complained_) fmt::print(stderr, "smlp: {}; the run goes on\n", why);
+  complained_ = !why.empty();
+  if (waiting_.size() > most_waiting) waiting_.pop_front();
 }
 
 std::vector<std::int64_t> RunHistory::published_steps() const {

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/run_directory.h"
@@ -32,7 +34,10 @@ class RunHistory {
   // from another run). An attempt whose launcher died before it could write its line gets one now.
   int begin_attempt();
   std::optional<nlohmann::json> last_attempt() const;
-  // A disk that is full must not end a run: lines that can't be written are reported to stderr, once.
+  std::optional<int> last_to_choose() const;     // newest attempt whose ranks say from which checkpoint they started
+  std::string cause_of(int attempt) const;       // as its line has it; "" where it has none
+  // A disk that is full must not end a run: lines that can't be written are reported to stderr, once, and written with
+  // a later one.
   void append(const AttemptRecord& record);
   std::int64_t count_events(const std::string& name) const;
   void event(const std::string& name, int attempt, std::optional<std::int64_t> step, const std::string& detail);
@@ -43,8 +48,11 @@ class RunHistory {
 
  private:
   void append_safely(const std::filesystem::path& file, const nlohmann::json& line);
+  void write_waiting();
 
   RunDirectory run_;
+  std::deque<std::pair<std::filesystem::path, std::string>> waiting_;  // lines that found no room, oldest first
+  int newest_ended_ = 0;  // attempt whose record is written or waits
   bool complained_ = false;
 };
 

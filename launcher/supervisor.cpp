@@ -63,13 +63,7 @@ int Supervisor::run() {
   started_at_ = monotonic_seconds();
   ledger_.launcher_began(unix_seconds());
   desk_.emplace(run_, history_);
-  if (const auto last = history_.last_attempt(); last && last->value("exit_code", 0) != 0) {
-    const int number = (*last)["attempt"].get<int>();
-    // An attempt since then, whose launcher died before it could write its line, has chosen its checkpoint already.
-    const bool another = std::filesystem::exists(run_.log_folder(number + 1));
-    verdict_ = read_verdict(run_.verdict(another ? number + 1 : number));
-    bound_restart(another ? "launcher" : last->value("cause", ""));
-  }
+  recall_bound();
   auto best = history_.newest_step();
   int without_progress = 0;
   for (std::int64_t restarts = 0;; ++restarts) {
@@ -124,13 +118,33 @@ bool Supervisor::choose_layout() {
 Outcome Supervisor::run_attempt(int number) {
   attempt_number_ = number;
   Attempt attempt(number, HeartbeatWatch(run_, number, layout_.ranks, options_.watch));
-  start(attempt);
-  watch(attempt);
-  clear_processes(attempt);
-  const auto outcome = conclude(attempt);
+  auto outcome = start_or_why_not(attempt);
+  if (attempt.starter != 0) {
+    watch(attempt);
+    clear_processes(attempt);
+    outcome = conclude(attempt);
+  }
   verdict_ = attempt.verdict;
   record(attempt, outcome);
   return outcome;
+}
+
+// A disk without room for a folder ends an attempt, not the run.
+Outcome Supervisor::start_or_why_not(Attempt& attempt) {
+  metrics_.begin_attempt(monotonic_seconds());
+  int code = static_cast<int>(ExitCode::fault);
+  std::string reason;
+  try {
+    start(attempt);
+    return {};
+  } catch (const Error& error) {
+    code = static_cast<int>(error.code());
+    reason = error.what();
+  } catch (const std::filesystem::filesystem_error& error) {
+    code = static_cast<int>(ExitCode::io_failed);
+    reason = error.what();
+  }
+  return {code, cause_of(code), fmt::format("no rank was started: {}", reason)};
 }
 
 void Supervisor::start(Attempt& attempt) {
@@ -142,7 +156,6 @@ void Supervisor::start(Attempt& attempt) {
   attempt.from_checkpoint = history_.newest_step();
   std::error_code absent;
   targets_seen_ = std::filesystem::last_write_time(run_.targets(), absent);
-  metrics_.begin_attempt(monotonic_seconds());
 
   std::vector<std::string> program = {options_.worker.string(), "train", "--run-dir", run_.root.string(), "--attempt",
                                       fmt::format("{}", attempt.number)};
@@ -379,6 +392,15 @@ std::optional<std::int64_t> Supervisor::newest_save() const {
   return std::max(published, local);
 }
 
+// What an earlier launcher knew of where the next attempt may go on. The attempt that counts is the last whose ranks chose
+// their checkpoint: one that was started after it, and ended before they did, leaves the bound as it was.
+void Supervisor::recall_bound() {
+  const auto chosen = history_.last_to_choose();
+  if (!chosen) return;
+  verdict_ = read_verdict(run_.verdict(*chosen));
+  bound_restart(history_.cause_of(*chosen));
+}
+
 // From where the next attempt may go on, after one that ended for this cause.
 void Supervisor::bound_restart(const std::string& cause) {
   if (cause == "diverged" && !verdict_) {
@@ -389,10 +411,12 @@ void Supervisor::bound_restart(const std::string& cause) {
   if (verdict_) not_after_ = verdict_->not_after;
 }
 
-// The checkpoint before the newest; after a further divergence, the one before that.
+// The checkpoint before the newest, or the only one; after a further divergence, the one before that.
 std::optional<std::int64_t> Supervisor::step_after_divergence() {
-  const auto bound = diverged_from_ ? diverged_from_ : history_.newest_step();
-  diverged_from_ = bound ? history_.newest_step_before(*bound).value_or(0) : std::optional<std::int64_t>();
+  const bool again = diverged_from_.has_value();
+  const auto bound = again ? diverged_from_ : history_.newest_step();
+  if (!bound) return std::nullopt;
+  diverged_from_ = history_.newest_step_before(*bound).value_or(again ? 0 : *bound);
   return diverged_from_;
 }
 

@@ -66,6 +66,7 @@ class Supervisor {
 
   bool choose_layout();  // false: none, and why_not_ says why
   Outcome run_attempt(int number);
+  Outcome start_or_why_not(Attempt& attempt);
   void start(Attempt& attempt);
   void watch(Attempt& attempt);
   bool note_signal(int signal);
@@ -86,6 +87,7 @@ class Supervisor {
   Leaving why_leaving();
   bool hand_over(Leaving leaving);
   std::optional<std::int64_t> step_after_divergence();
+  void recall_bound();
   void bound_restart(const std::string& cause);
   bool pause(double seconds);  // false: asked to stop meanwhile
   std::string cost_text(const Outcome& outcome) const;

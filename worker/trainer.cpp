@@ -83,6 +83,7 @@ Trainer::Trainer(const JobConfig& job, const TrainerOptions& options, std::uniqu
   loader_ = std::make_unique<BatchLoader>(*stream_, job_.model.context);
   valid_ = open_all(job_.data.valid);
   pieces_ = engine_->pieces(true);
+  drill_ = DrillFaults::of_environment(options_.run, options_.attempt, world.rank(), job_.checkpoint.every_steps);
   const WriterOptions writing{.root = options_.run.checkpoints(),
                               .rank = world.rank(),
                               .ranks = world.size(),
@@ -178,9 +179,11 @@ bool Trainer::may_update(const StepResult& result, std::int64_t position) {
   return false;
 }
 
-void Trainer::check_replicas() {
+// Before each save too: else all checkpoints that are kept may be younger than the last comparison, and a flipped bit
+// would cost the whole run.
+void Trainer::check_replicas(bool before_a_save) {
   const auto every = job_.cluster.replica_check_every;
-  if (every == 0 || step_ % every != 0) return;
+  if (every == 0 || replicas_alike_ == step_ || (step_ % every != 0 && !before_a_save)) return;
   const auto difference = compare_replicas(engine_->backend(), engine_->grid(), pieces_);
   if (difference.empty()) {
     replicas_alike_ = step_;
@@ -206,6 +209,7 @@ void Trainer::step() {
     tokens = batch.tokens.data();
     targets = batch.targets.data();
     heartbeat_.enter(Section::step, step_);
+    if (drill_) drill_->in_step(step_, engine_->backend(), engine_->store());
   };
   std::array<double, flag_count> flags{};
   saves_->fill(flags);
@@ -221,7 +225,8 @@ void Trainer::step() {
   heartbeat_.enter(Section::step, step_);
   line.result = engine_->train_step(step_, begin, read, flags, [this] { progress(); },
                                     [&](const StepResult& result) { return may_update(result, begin); });
-  check_replicas();
+  if (drill_) drill_->after_update(step_, engine_->backend(), pieces_);
+  check_replicas(flags[save_asked] > 0 || (job_.checkpoint.keep_best && evaluation_due()));
   watch.lap();
   sequences_ = end;
   stop_ = flags[stop_asked] > 0;
@@ -313,6 +318,7 @@ void Trainer::drain() {
 ExitCode Trainer::leave(bool complete) {
   drain();
   if (plan_->last(Tier::shared) != step_ || saves_->shared().last_failed()) {
+    check_replicas(true);
     save({.shared = true});
     drain();
   }

@@ -13,6 +13,7 @@
 #include "worker/batch_loader.h"
 #include "worker/control.h"
 #include "worker/divergence.h"
+#include "worker/drill_faults.h"
 #include "worker/engine.h"
 #include "worker/heartbeat.h"
 #include "worker/local_restore.h"
@@ -54,7 +55,7 @@ class Trainer {
   ExitCode leave(bool complete);
   ExitCode diverged();
   bool may_update(const StepResult& result, std::int64_t position);
-  void check_replicas();
+  void check_replicas(bool before_a_save);
   void leave_verdict(const Verdict& verdict);  // before any rank leaves
   RunState run_state() const;
   bool complete() const { return step_ >= job_.train.steps; }
@@ -66,6 +67,7 @@ class Trainer {
   Heartbeat& heartbeat_;
   Control& control_;
   std::unique_ptr<RunLog> log_;
+  std::unique_ptr<DrillFaults> drill_;  // none, but in a drill
   std::unique_ptr<Saves> saves_;
   std::unique_ptr<SavePlan> plan_;
   std::unique_ptr<TokenStream> stream_;

@@ -19,7 +19,7 @@ class Tools : public test::CommandLine {};
 TEST_F(Usage, EveryCommandHasHelpWithAnExample) {
   for (const std::vector<std::string>& command :
        {std::vector<std::string>{}, {"run"}, {"logs"}, {"plan"}, {"config"}, {"config", "show"}, {"config", "check"},
-        {"config", "keys"}, {"eval"}, {"generate"}, {"bench"}, {"doctor"}}) {
+        {"config", "keys"}, {"eval"}, {"generate"}, {"bench"}, {"doctor"}, {"drill"}}) {
     auto words = command;
     words.push_back("--help");
     const auto answer = smlp(words);
@@ -66,6 +66,9 @@ TEST_F(Usage, ValuesOfOptionsAreBounded) {
       {"generate", "run", "--prompt", "x", "--temperature", "-1"},
       {"generate", "run", "--prompt", "x", "--top-k", "1.5"},
       {"eval", "run", "--data", "valid", "--ranks", "0"},
+      {"drill", "job.toml", "--seed", "-1"},
+      {"drill", "job.toml", "--count", "0"},
+      {"drill", "job.toml", "--patience", "nan"},
       {"run", "job.toml", "--max-restarts", "-1"},
       {"run", "job.toml", "--max-restarts", "two"},
       {"run", "job.toml", "--ranks", "1e1"},

@@ -6,6 +6,7 @@
 //   hang            no more progress, heartbeats go on      mute        no more heartbeats
 //   deaf            requests and SIGTERM are ignored        limit S     seconds allowed by its heartbeats
 //   verdict JSON    leaves it for the launcher
+//   early           waits before it has chosen its checkpoint (first line)
 //   silent          never a heartbeat (first line)          orphan      leaves a process of its own behind
 #include <fmt/format.h>
 #include <sys/prctl.h>
@@ -71,6 +72,9 @@ struct Worker {
         std::filesystem::remove_all(name.string() + ".rejected");
         std::filesystem::rename(name, name.string() + ".rejected");
       }
+    }
+    if (rank == 0) {
+      append_line(run.events(), fmt::format(R"({{"event":"start","attempt":{},"step":{},"detail":""}})", attempt, step.load()));
     }
   }
   void leave() {
@@ -149,6 +153,14 @@ struct Worker {
   }
 };
 
+bool contains_line(const std::filesystem::path& file, const std::string& wanted) {
+  std::ifstream lines(file);
+  for (std::string line; std::getline(lines, line);) {
+    if (line == wanted) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -172,8 +184,11 @@ int main(int argc, char** argv) {
   if (worker.rank == 0) {
     write_atomically(worker.run.targets(), R"([{"targets":["127.0.0.1:4711"],"labels":{}}])");
   }
-  worker.restore();
   std::ifstream script(worker.run.root / "script");
+  if (contains_line(worker.run.root / "script", fmt::format("{} * early", worker.attempt))) {
+    for (;;) pause();
+  }
+  worker.restore();
   std::jthread pulse;
   for (std::string line; std::getline(script, line);) {
     std::istringstream parts(line);

@@ -286,6 +286,26 @@ TEST_F(Launcher, AFullDiskEndsNothing) {
   EXPECT_NO_THROW(history.event("x", 1, {}, "y"));
 }
 
+// A disk that was full while an attempt ended once made the records say that its launcher had been killed.
+TEST_F(Launcher, WritesLinesThatFoundNoRoomOnceThereIsSome) {
+  if (!std::filesystem::exists("/dev/full")) GTEST_SKIP() << "there is no /dev/full";
+  std::filesystem::create_symlink("/dev/full", run.attempts());
+  RunHistory history(run);
+  history.append({.attempt = 1, .exit_code = 137, .cause = "signal", .reason = "killed"});
+  history.event("attempt_ended", 1, {}, "killed");
+  EXPECT_THAT(read_if_there(run.events()), HasSubstr("attempt_ended")) << "another file waits for nobody";
+  EXPECT_EQ(history.begin_attempt(), 2);
+  std::filesystem::create_directories(run.log_folder(2));
+  history.append({.attempt = 2, .exit_code = 74, .cause = "io", .reason = "no room"});
+  std::filesystem::remove(run.attempts());
+  EXPECT_EQ(history.begin_attempt(), 3);
+  const auto text = read_if_there(run.attempts());
+  EXPECT_LT(text.find(R"("cause":"signal")"), text.find(R"("cause":"io")"));
+  EXPECT_NE(text.find(R"("cause":"io")"), std::string::npos);
+  EXPECT_THAT(text, Not(HasSubstr("launcher")));
+  EXPECT_THAT(read_if_there(run.events()), Not(HasSubstr("attempt_lost")));
+}
+
 TEST(MpiCommand, LeavesTheBindingToTheRanks) {
   EXPECT_THAT(mpirun_command({.ranks = 2}, true), testing::ElementsAre("mpirun", "-n", "2", "--bind-to", "none"));
   EXPECT_THAT(mpirun_command({.ranks = 3}, false), Contains("--oversubscribe"));

@@ -61,6 +61,25 @@ TEST_F(SupervisorRestarts, AfterAFaultAndAfterAFailedDisk) {
   EXPECT_THAT(output(), HasSubstr("rank 0: the disk is full"));
 }
 
+// A full disk has no room for the folder of an attempt's logs either: the launcher ended then, without a record.
+TEST_F(SupervisorRestarts, AfterAnAttemptThatCouldNotEvenBegin) {
+  script("1 * steps 2\n1 * checkpoint\n1 * steps 100000\n* * steps 1\n");
+  start({"pause=0.3"});
+  ASSERT_TRUE(test::eventually([&] { return trains(3); }));
+  std::filesystem::rename(run / "logs", run / "before");
+  std::ofstream(run / "logs") << "no folder";
+  for (const auto& [pid, command] : processes("fake_worker")) kill(pid, SIGKILL);
+  ASSERT_TRUE(test::eventually([&] { return attempts().size() >= 2; }));
+  std::filesystem::remove(run / "logs");
+  std::filesystem::rename(run / "before", run / "logs");
+  EXPECT_EQ(wait(), 0);
+  EXPECT_EQ(attempts()[1]["cause"], "io");
+  EXPECT_THAT(attempts()[1]["reason"].get<std::string>(), HasSubstr("no rank was started"));
+  EXPECT_TRUE(attempts()[1]["last_step"].is_null());
+  EXPECT_EQ(attempts().back()["cause"], "done");
+  EXPECT_EQ(attempts().back()["first_step"], 3);
+}
+
 TEST_F(SupervisorRestarts, BeforeTheNewestCheckpointAfterDivergenceAndFurtherBackTheNextTime) {
   EXPECT_EQ(supervise("1 * steps 2\n1 * checkpoint\n1 * steps 2\n1 * checkpoint\n1 * steps 2\n1 * checkpoint\n"
                       "1 * steps 1\n1 0 exit 76 the loss is not finite\n1 1 wait\n"
@@ -74,6 +93,15 @@ TEST_F(SupervisorRestarts, BeforeTheNewestCheckpointAfterDivergenceAndFurtherBac
   EXPECT_EQ(attempts()[2]["cause"], "signal");
   EXPECT_EQ(attempts()[2]["first_step"], 3);
   EXPECT_THAT(arguments(4, 0), Not(HasSubstr("--not-after"))) << "the choice had been made by attempt 3";
+}
+
+// keep_last = 1: once it began with the first step again.
+TEST_F(SupervisorRestarts, FromTheOnlyCheckpointAfterDivergenceAndFromTheFirstStepTheNextTime) {
+  EXPECT_EQ(supervise("1 * steps 2\n1 * checkpoint\n1 0 exit 76 the loss is not finite\n1 1 wait\n"
+                      "2 * steps 1\n2 0 exit 76 the loss is not finite\n2 1 wait\n3 * steps 1\n"), 0);
+  ASSERT_EQ(attempts().size(), 3u);
+  EXPECT_EQ(attempts()[1]["first_step"], 3);
+  EXPECT_EQ(attempts()[2]["first_step"], 1);
 }
 
 TEST_F(SupervisorRestarts, FromWhereTheRanksSayWhateverTheCode) {
@@ -259,6 +287,24 @@ TEST_F(SupervisorDies, AndNoProcessOutlivesIt) {
   ASSERT_EQ(attempts().size(), 2u);
   EXPECT_EQ(attempts()[0]["cause"], "launcher");
   EXPECT_EQ(attempts()[1]["attempt"], 2);
+}
+
+// Once the next launcher went on from the newest checkpoint, which held the flipped bit.
+TEST_F(SupervisorDies, AndTheNextKeepsTheBoundOfAnAttemptWhoseSuccessorHadNotChosenYet) {
+  script("1 * steps 2\n1 * checkpoint\n1 * steps 2\n1 * checkpoint\n"
+         "1 0 verdict {\"not_after\":3,\"reason\":\"the replicas of 'embed' differ\"}\n1 0 exit 70 a fault\n1 1 wait\n"
+         "2 * early\n3 * steps 1\n");
+  const pid_t pid = start();
+  ASSERT_TRUE(test::eventually([&] { return !arguments(2, 0).empty() && !arguments(2, 1).empty(); }));
+  kill(pid, SIGKILL);
+  EXPECT_EQ(wait(2), 137);
+  ASSERT_TRUE(test::eventually([&] { return nothing_lives(); }, 2));
+  start();
+  EXPECT_EQ(wait(), 0);
+  ASSERT_EQ(attempts().size(), 3u);
+  EXPECT_EQ(attempts()[1]["cause"], "launcher");
+  EXPECT_THAT(arguments(3, 0), HasSubstr("--not-after\n3"));
+  EXPECT_EQ(attempts()[2]["first_step"], 3);
 }
 
 TEST_F(SupervisorDies, NotWithMpirunWhoseRanksGoWithIt) {

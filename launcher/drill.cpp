@@ -1,0 +1,225 @@
+#include "launcher/drill.h"
+
+#include <fmt/format.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <thread>
+
+#include "core/clock.h"
+#include "launcher/fault_strike.h"
+#include "launcher/processes.h"
+
+extern char** environ;
+
+namespace smlp {
+
+namespace {
+
+constexpr double poll_seconds = 0.002;
+
+void sleep_for(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
+
+}  // namespace
+
+struct Drill::GivenUp {
+  std::string sentence;
+};
+
+Drill::Drill(DrillSettings settings) : settings_(std::move(settings)), follower_(settings_.run) {}
+
+DrillRun Drill::run() {
+  adopt_orphans();  // whatever loses its parent is seen
+  const DrillFolder folder(settings_.run);
+  folder.begin(settings_.faults);
+  DrillRun result;
+  try {
+    start();
+    const double began = monotonic_seconds();
+    wait_until([&] { return follower_.beat(0).has_value(); }, "the ranks start");
+    const double alive = monotonic_seconds();
+    wait_until([&] { return follower_.furthest() > 0; }, "the first step is done");
+    start_seconds_ = std::min(monotonic_seconds() - alive, monotonic_seconds() - began);
+    for (const auto& fault : settings_.faults) {
+      folder.open_turn(fault.number);
+      result.faults.push_back(one(fault));
+      if (settings_.told) settings_.told(result.faults.back());
+    }
+    wait_until([&] { return exit_code_.has_value(); }, "the run is done");
+  } catch (const GivenUp& given_up) {
+    result.problem = given_up.sentence;
+  }
+  finish(result);
+  return result;
+}
+
+void Drill::start() {
+  ProcessStart start{.command = settings_.command, .output = settings_.output};
+  const std::string ours = std::string(DrillFolder::variable) + "=";
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    if (!std::string_view(*variable).starts_with(ours)) start.environment.emplace_back(*variable);
+  }
+  start.environment.push_back(ours + DrillFolder(settings_.run).path().string());
+  launcher_ = start_process(start);
+}
+
+bool Drill::attend() {
+  follower_.read();
+  int status = 0;
+  for (pid_t ended = waitpid(-1, &status, WNOHANG); ended > 0; ended = waitpid(-1, &status, WNOHANG)) {
+    if (ended != launcher_) continue;
+    launcher_ = 0;
+    if (killed_launcher_ && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) {
+      killed_launcher_ = false;
+      start();
+    } else {
+      exit_code_ = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+      follower_.read();
+    }
+  }
+  return !exit_code_.has_value();
+}
+
+void Drill::wait_until(const std::function<bool()>& condition, const std::string& what) {
+  const double end = monotonic_seconds() + settings_.patience_seconds;
+  while (true) {
+    const bool live = attend();
+    if (condition()) return;
+    if (!live) throw GivenUp{fmt::format("the run ended with {} before {}", *exit_code_, what)};
+    if (monotonic_seconds() > end) {
+      throw GivenUp{fmt::format("{:.0f} s were not enough until {}", settings_.patience_seconds, what)};
+    }
+    sleep_for(poll_seconds);
+  }
+}
+
+void Drill::pause(double seconds) {
+  for (const double end = monotonic_seconds() + seconds; monotonic_seconds() < end && attend();) {
+    sleep_for(std::min(poll_seconds, std::max(0.0, end - monotonic_seconds())));
+  }
+}
+
+FaultResult Drill::one(const Fault& fault) {
+  FaultResult result{.fault = fault};
+  if (by_rank(fault.kind)) {
+    const DrillFolder folder(settings_.run);
+    std::optional<Strike> struck;
+    wait_until([&] { return (struck = folder.struck(fault.number)).has_value(); },
+               fmt::format("fault {} ({}) struck", fault.number, name_of(fault.kind)));
+    result.strike = *struck;
+    note_checkpoints(result);
+  } else {
+    await_moment(result);
+    note_checkpoints(result);
+    killed_launcher_ = fault.kind == FaultKind::kill_launcher;
+    result.strike = strike_from_outside(fault.kind, fault.rank);
+    DrillFolder(settings_.run).strike(fault.number, result.strike);
+  }
+  follow_return(result, follower_, [&](const auto& condition, const auto& what) { wait_until(condition, what); });
+  return result;
+}
+
+void Drill::note_checkpoints(FaultResult& result) const {
+  const auto published = follower_.checkpoints();
+  if (!published.empty()) result.checkpoint = published.back();
+  if (published.size() > 1) result.spare = published[published.size() - 2];
+}
+
+void Drill::await_moment(FaultResult& result) {
+  const auto& fault = result.fault;
+  wait_until([&] { return follower_.furthest() >= fault.step; }, fmt::format("step {} is done", fault.step));
+  if (fault.phase == FaultPhase::start) {
+    const auto first = strike_from_outside(FaultKind::kill, fault.rank);
+    result.ended_before = first.attempt;
+    wait_until(
+        [&] {
+          const auto beat = follower_.beat(fault.rank);
+          return beat && beat->attempt > first.attempt;
+        },
+        "the ranks start again");
+    return pause(fault.fraction * start_seconds_);
+  }
+  if (fault.phase == FaultPhase::save) wait_until([&] { return follower_.saving(); }, "a checkpoint is written");
+  pause(fault.fraction * follower_.step_seconds());
+}
+
+Strike Drill::strike_from_outside(FaultKind kind, int rank) {
+  std::optional<Strike> struck;
+  wait_until([&] { return (struck = strike(kind, rank, follower_)).has_value(); },
+             fmt::format("the target of a fault ({}) was there", name_of(kind)));
+  return *struck;
+}
+
+void follow_return(FaultResult& result, const RunFollower& follower, const WaitUntil& wait_until) {
+  const auto& strike = result.strike;
+  const auto kind = result.fault.kind;
+  const auto& steps = follower.steps();
+  const bool restarted = restarts(kind);
+  const auto after = [&](const StepDone& step) {
+    return restarted ? step.attempt > strike.attempt : step.time > strike.time && step.step >= strike.step;
+  };
+  const auto first_after = [&] { return std::find_if(steps.begin(), steps.end(), after); };
+  wait_until([&] { return first_after() != steps.end(); }, fmt::format("the run came back after {}", describe(kind)));
+  const auto first = first_after();
+  result.first = first->step;
+  result.to_step = first->time - strike.time;
+  std::int64_t before = 0, last = 0;  // of all attempts before, and of the last one that did a step
+  for (auto step = steps.begin(); step != first; ++step) {
+    before = std::max(before, step->step);
+    last = step->step;
+  }
+  result.last = last;
+  result.lost = std::max<std::int64_t>(0, last - (result.first - 1));
+  const auto is_new = [&](const StepDone& step) { return after(step) && step.step > before; };
+  const auto first_new = [&] { return std::find_if(steps.begin(), steps.end(), is_new); };
+  wait_until([&] { return first_new() != steps.end(); }, fmt::format("a step beyond {} was done", before));
+  result.to_new_step = first_new()->time - strike.time;
+  if (kind == FaultKind::slow) {
+    wait_until([&] { return follower.furthest() >= strike.step + slow_steps; }, "the slow steps are over");
+  }
+  if (kind == FaultKind::full_disk) {
+    const auto published_after = [&] {
+      const auto published = follower.checkpoints();
+      return !published.empty() && published.back() > strike.step;
+    };
+    wait_until(published_after, "a checkpoint was published again");
+  }
+}
+
+void Drill::finish(DrillRun& result) {
+  result.steps = follower_.steps();
+  result.exit_code = exit_code_.value_or(-1);
+  if (exit_code_) result.left = processes_that_name(settings_.run.root);
+  if (launcher_ != 0) kill(launcher_, SIGKILL);  // mpirun and the ranks end with it
+  const auto orphans = [] {
+    while (waitpid(-1, nullptr, WNOHANG) > 0) {
+    }
+    return children_of(getpid());
+  };
+  auto children = orphans();
+  if (exit_code_) {
+    for (const auto child : children) result.left.push_back(fmt::format("{}: {}", child, command_line(child)));
+  }
+  for (const double end = monotonic_seconds() + 10; !children.empty() && monotonic_seconds() < end; children = orphans()) {
+    for (const auto child : children) kill(child, SIGKILL);
+    sleep_for(0.01);
+  }
+}
+
+std::vector<std::string> processes_that_name(const std::filesystem::path& folder) {
+  std::vector<std::string> found;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc", ignored)) {
+    const pid_t pid = std::atoi(entry.path().filename().c_str());
+    if (pid <= 0 || pid == getpid() || !is_alive(pid)) continue;
+    const auto words = command_line(pid);
+    if (words.find(folder.string() + " ") != std::string::npos) found.push_back(fmt::format("{}: {}", pid, words));
+  }
+  return found;
+}
+
+}  // namespace smlp
