@@ -10,6 +10,7 @@
 #include "core/files.h"
 #include "core/job_file.h"
 #include "worker/machine_limits.h"
+#include "worker/plan_json.h"
 #include "worker/replica_check.h"
 #include "worker/restore.h"
 #include "worker/signals.h"
@@ -151,7 +152,9 @@ void Trainer::restore() {
                     : options_.init_from ? fmt::format("with the weights of {}", options_.init_from->string())
                                          : std::string("from the first step");
   spdlog::info("attempt {} starts {} on {} ranks", options_.attempt, from, world.size());
-  log_->event("start", step_, from, {{"ranks", world.size()}});
+  auto facts = to_json(count_job(job_));
+  log_->event("start", step_, from,
+              {{"ranks", world.size()}, {"parameters", facts["parameters"]}, {"forward_macs", facts["forward_macs"]}});
 }
 
 ExitCode Trainer::run() {
