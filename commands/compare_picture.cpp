@@ -36,9 +36,10 @@ class Folder {
   std::filesystem::path path_;
 };
 
-// Between single quotes gnuplot reads nothing but the quote itself.
+// Between single quotes gnuplot reads nothing but the quote itself, and a doubled one not in every place: a name's
+// apostrophes are printed as typographic ones.
 std::string quoted(std::string text) {
-  for (auto at = text.find('\''); at != std::string::npos; at = text.find('\'', at + 2)) text.insert(at, 1, '\'');
+  for (auto at = text.find('\''); at != std::string::npos; at = text.find('\'', at)) text.replace(at, 1, "\u2019");
   return "'" + text + "'";
 }
 

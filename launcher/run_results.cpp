@@ -173,6 +173,7 @@ RunResults read_results(const RunDirectory& run) {
   if (told.evaluated_tokens) results.validation += fmt::format(" ({} tokens)", *told.evaluated_tokens);
   add_counts(told, results);
   add_steps(read_steps(run), std::move(told), results);
+  if (results.evaluations.empty()) results.validation.clear();  // nothing to compare with others
   return results;
 }
 
