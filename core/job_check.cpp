@@ -5,9 +5,11 @@
 #include <charconv>
 #include <numeric>
 
+#include "core/divisors.h"
 #include "core/error.h"
 #include "core/job_file.h"
 #include "core/job_keys.h"
+#include "core/model_check.h"
 #include "core/slurm_values.h"
 
 namespace smlp {
@@ -15,33 +17,6 @@ namespace smlp {
 namespace {
 
 constexpr const char* kept_from_run = "kept from the run's own job.toml";
-
-std::int64_t largest_divisor(std::int64_t of, std::int64_t at_most) {
-  std::int64_t best = 1;
-  for (std::int64_t d = 1; d * d <= of; ++d) {
-    if (of % d != 0) continue;
-    for (const auto candidate : {d, of / d}) {
-      if (candidate <= at_most) best = std::max(best, candidate);
-    }
-  }
-  return best;
-}
-
-std::int64_t least_divisor_from(std::int64_t of, std::int64_t at_least) {
-  std::int64_t best = of;
-  for (std::int64_t d = 1; d * d <= of; ++d) {
-    if (of % d != 0) continue;
-    for (const auto candidate : {d, of / d}) {
-      if (candidate >= at_least) best = std::min(best, candidate);
-    }
-  }
-  return best;
-}
-
-std::string neighbours(std::int64_t of, std::int64_t wrong) {
-  const auto below = largest_divisor(of, wrong), above = least_divisor_from(of, wrong);
-  return below == above || above < wrong ? fmt::format("{}", below) : fmt::format("{} or {}", below, above);
-}
 
 class Checker {
  public:
@@ -88,13 +63,8 @@ class Checker {
   }
 
   void check_words() {
-    const bool leaks = c_.routing.channels == "leaky" && !c_.routing.allow_leak;
-    if (leaks) {
-      wrong("routing.channels", "lets a token see later ones, so its losses mean nothing for generation; "
-                                "it is for study, with routing.allow_leak = true");
-    }
     for (const auto& key : job_key_table()) {
-      if (key.allowed.later.empty() || (leaks && key.info.key == "routing.channels")) continue;
+      if (key.allowed.later.empty()) continue;
       const auto& word = *std::get<std::string*>(key.field(c_));
       const auto& later = key.allowed.later;
       if (std::find(later.begin(), later.end(), word) != later.end()) {
@@ -105,33 +75,17 @@ class Checker {
 
   void check_model() {
     auto& m = c_.model;
-    if (m.kind == "gmlp" && m.sparse_blocks != 0) {
-      if (origin_of(job_, "model.sparse_blocks") == "default") {
-        m.sparse_blocks = 0;
-        resolve("model.sparse_blocks", "model.kind = \"gmlp\" has none");
-      } else {
-        wrong("model.sparse_blocks", "but model.kind = \"gmlp\" has no sparse blocks; leave the key out or choose smlp");
-      }
-    }
-    if (m.dense_blocks + m.sparse_blocks == 0) wrong("model.dense_blocks", "and no sparse blocks make an empty model");
-    if (m.dense_blocks == 0 && m.sparse_blocks > 0 && m.placement == "paper") {
-      wrong("model.dense_blocks", "leaves the paper's rule nowhere to place sparse blocks: have one dense block at least, "
-                                  "or model.placement = \"fairseq\"");
-    }
-    if (m.hidden % 2 != 0) {
-      wrong("model.hidden", fmt::format("is odd, but a gMLP block cuts it in half; choose {} or {}", m.hidden - 1,
-                                        m.hidden + 1));
-    } else if (m.hidden / 2 % m.heads != 0) {
-      wrong("model.heads", fmt::format("does not divide model.hidden / 2 = {}; choose {}", m.hidden / 2,
-                                       neighbours(m.hidden / 2, m.heads)));
-    }
-    if (m.vocabulary == 1) wrong("model.vocabulary", "leaves nothing to predict; 0 takes the tokenizer's");
-    if (m.sparse_blocks > 0 && m.width % m.experts != 0) {
-      wrong("model.experts",
-            fmt::format("does not divide model.width = {}, and each expert takes an equal share of the channels; "
-                        "choose {} experts",
-                        m.width, neighbours(m.width, m.experts)));
-    }
+    const ModelKind& kind = kind_of(m);
+    const auto resolved = [&](const char* key, auto& value, const auto& wanted, const std::string& how) {
+      if (value == wanted || origin_of(job_, key) != "default") return;
+      value = wanted;
+      resolve(key, how);
+    };
+    const auto of_kind = fmt::format("model.kind = \"{}\"", m.kind);
+    if (!kind.sparse) resolved("model.sparse_blocks", m.sparse_blocks, 0, of_kind + " has none");
+    if (kind.alternating) resolved("model.sparse_blocks", m.sparse_blocks, m.dense_blocks, of_kind + ": as many as dense ones");
+    if (*kind.tokens != '\0') resolved("routing.tokens", c_.routing.tokens, std::string(kind.tokens), of_kind);
+    for (const auto& [key, sentence] : model_problems(c_)) wrong(key, sentence);
   }
 
   // What is counted of a model must fit 64 bits: parameters, multiply-adds of two sequences, bytes of a step.

@@ -68,33 +68,76 @@ Allowed positive() { return {.least = 0, .above_least = true}; }
 void add_model_keys(Table& table) {
   using M = J::Model;
   InSection(table, "model", &J::model)
-      .key("kind", &M::kind, "the architecture: gmlp (dense) or smlp (sparse)",
-           words({"smlp", "gmlp"}, {"transformer", "gshard", "switch", "base", "hash", "gmlp-token-moe"}))
+      .key("kind", &M::kind,
+           "the architecture; dense: gmlp, transformer; sparse: smlp, gshard and switch (every other block of a "
+           "Transformer), base and hash (blocks added to one), gmlp-token-moe (whole gMLP blocks as experts)",
+           words({"smlp", "gmlp", "transformer", "gshard", "switch", "base", "hash", "gmlp-token-moe"}))
       .key("context", &M::context, "T, tokens a sequence", size(2))
       .key("width", &M::width, "H, channels of a token", size())
-      .key("hidden", &M::hidden, "F, channels inside a block; even", size(2))
-      .key("dense_blocks", &M::dense_blocks, "N1, gMLP blocks", size(0, 1 << 16))
-      .key("sparse_blocks", &M::sparse_blocks, "N2, blocks of sMoE and tMoE; 0 for gmlp", size(0, 1 << 16))
-      .key("experts", &M::experts, "E, experts of a sparse block; must divide width", size(1, largest_world))
-      .key("heads", &M::heads, "spatial gates of a block; must divide hidden / 2", size())
+      .key("hidden", &M::hidden, "F, channels inside a block; even where it is a gMLP block", size(2))
+      .key("dense_blocks", &M::dense_blocks, "N1, blocks without experts", size(0, 1 << 16))
+      .key("sparse_blocks", &M::sparse_blocks, "N2, blocks with experts; gshard and switch: N1 or N1 - 1", size(0, 1 << 16))
+      .key("experts", &M::experts, "E, experts of a sparse block; smlp: must divide width", size(1, largest_world))
+      .key("heads", &M::heads, "of attention, must divide width; of a gMLP block's gate, must divide hidden / 2", size())
       .key("vocabulary", &M::vocabulary, "tokens known; 0: the tokenizer's, padded to a multiple of 64", size(0))
       .key("dropout", &M::dropout, "share of activations dropped in training", fraction())
       .key("activation", &M::activation, "gelu_tanh, gelu (erf) or relu", words({"gelu_tanh", "gelu", "relu"}))
-      .key("placement", &M::placement, "where sparse blocks stand among dense ones: the paper's rule or fairseq's",
+      .key("placement", &M::placement, "where sparse blocks stand among dense ones: the paper's rule or fairseq's; not for gshard and switch",
            words({"paper", "fairseq"}));
 
   using R = J::Routing;
   InSection(table, "routing", &J::routing)
-      .key("tokens", &R::tokens, "how tokens find their expert", words({"balanced"}, {"switch", "gshard", "hash"}))
-      .key("channels", &R::channels, "how channels find their expert",
-           words({"deterministic"}, {"partial", "leaky"}))
+      .key("tokens", &R::tokens, "how tokens find their expert; some kinds of models know one way alone",
+           words({"balanced", "switch", "gshard", "hash"}))
+      .key("channels", &R::channels,
+           "smlp: how channels find their expert: deterministic, partial (by the first fifth of a sequence, which is not "
+           "predicted) or leaky (by all of it; for study)",
+           words({"deterministic", "partial", "leaky"}))
       .key("allow_leak", &R::allow_leak, "leaky is refused without it: it sees later tokens")
       .key("group_sequences", &R::group_sequences,
-           "consecutive sequences of the global batch routed together; 0: the micro-batch", size(0))
-      .key("capacity_factor", &R::capacity_factor, "places an expert has over its even share; switch and gshard",
-           positive())
+           "consecutive sequences of the global batch routed together; 0: the micro-batch", size(0));
+}
+
+// Formulas: docs/routing.md.
+void add_router_keys(Table& table) {
+  using R = J::Routing;
+  InSection(table, "routing", &J::routing)
+      .key("capacity_factor", &R::capacity_factor,
+           "places an expert has in training over its even share; switch and gshard; 0: as many as it takes")
       .key("evaluation_capacity_factor", &R::evaluation_capacity_factor,
-           "the same at evaluation; 0: nothing is dropped");
+           "the same at evaluation; 0: nothing is dropped")
+      .key("evaluation_capacity_fraction", &R::evaluation_capacity_fraction,
+           "places at evaluation as a share of the group's tokens (fairseq: 0.25); 0: by the factor", fraction())
+      .key("capacity_rule", &R::capacity_rule, "whose rounding: fairseq, mesh (the factor is that of all choices) or megatron",
+           words({"fairseq", "mesh", "megatron"}))
+      .key("minimum_capacity", &R::minimum_capacity, "fewest places of an expert (mesh, DeepSpeed: 4)", size(0))
+      .key("first_expert", &R::first_expert, "best, or sampling: the best of logits plus Gumbel noise",
+           words({"best", "sampling"}))
+      .key("second_expert", &R::second_expert,
+           "gshard: sampling (next best of logits plus Gumbel noise), all (next best), random (next best, with "
+           "probability gate / second_threshold), threshold (next best, if its gate is above) or none",
+           words({"sampling", "all", "random", "threshold", "none"}))
+      .key("evaluation_second_expert", &R::evaluation_second_expert, "the same at evaluation, where nothing is drawn",
+           words({"all", "threshold", "none"}))
+      .key("second_threshold", &R::second_threshold, "fairseq: 0.5, mesh: 0.2", positive())
+      .key("normalise", &R::normalise, "gshard: gates are divided by their sum after or before tokens are dropped",
+           words({"after", "before"}))
+      .key("place_order", &R::place_order,
+           "who gets an expert's places: position (the earlier), gate (the surer; batch-prioritised) or random",
+           words({"position", "gate", "random"}))
+      .key("jitter", &R::jitter, "in training the gate sees x · U(1 - jitter, 1 + jitter)", fraction())
+      .key("balance_weight", &R::balance_weight, "of the balance loss in the loss; switch and gshard")
+      .key("balance_counts", &R::balance_counts, "choices that the balance loss counts: first, or all (Megatron)",
+           words({"first", "all"}))
+      .key("balance_combine", &R::balance_combine, "balance losses of layers: sum or average",
+           words({"sum", "average"}))
+      .key("balance_transform", &R::balance_transform, "none, or neg_log: minus the logarithm of what layers add up to",
+           words({"none", "neg_log"}))
+      .key("z_weight", &R::z_weight, "of the mean squared log-sum of the gate's logits in the loss")
+      .key("hash_table", &R::hash_table,
+           "hash: random (Python's randrange after seed(hash_seed)), balanced (by how often data.train has a token), or a "
+           "file: the expert of each id, in order")
+      .key("hash_seed", &R::hash_seed, "of the random table", size(0, 9e15));
 }
 
 void add_data_and_optimizer_keys(Table& table) {
@@ -218,6 +261,7 @@ std::vector<JobKey> build_table() {
   table.add("seed", [](JobConfig& c) { return JobField(&c.seed); }, {.most = 9e15},
             "of the first weights, the order of the data and dropout");
   add_model_keys(table);
+  add_router_keys(table);
   add_data_and_optimizer_keys(table);
   add_operation_keys(table);
   return std::move(table.keys);

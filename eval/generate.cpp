@@ -13,7 +13,7 @@ namespace smlp {
 namespace {
 
 // The part of the text that the model sees is padded to few different lengths, so that kernels are set up once.
-// What follows a position can't change its logits: the model is causal.
+// What follows a position can't change the logits of a causal model.
 std::int64_t padded_length(std::int64_t tokens, std::int64_t context) {
   const auto power = static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(tokens)));
   return std::min(std::max<std::int64_t>(power, 16), context);
@@ -24,7 +24,8 @@ std::vector<double> next_token_logits(Model& model, Backend& backend, Arena& are
                                       const GenerationSettings& settings) {
   arena.reset();
   const auto size = static_cast<std::int64_t>(text.size());
-  const std::int64_t seen = std::min(size, settings.context), length = padded_length(seen, settings.context);
+  const std::int64_t seen = std::min(size, settings.context);
+  const std::int64_t length = model.causal() ? padded_length(seen, settings.context) : seen;
   std::vector<std::int32_t> tokens(text.end() - seen, text.end());
   tokens.resize(static_cast<std::size_t>(length), 0);
   Context c{.backend = backend, .scratch = arena, .mode = Mode::evaluation, .sequences = 1, .length = length};

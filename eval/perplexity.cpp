@@ -1,17 +1,21 @@
 #include "eval/perplexity.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <numbers>
 #include <vector>
 
+#include "core/error.h"
+
 namespace smlp {
 
 double Evaluation::loss() const { return tokens == 0 ? 0.0 : loss_sum / static_cast<double>(tokens); }
 double Evaluation::perplexity() const { return std::exp(loss()); }
-double Evaluation::bits_per_byte(std::int64_t bytes) const {
-  return bytes == 0 ? 0.0 : loss_sum / std::numbers::ln2 / static_cast<double>(bytes);
+double Evaluation::bits_per_byte(double bytes) const {
+  return bytes > 0 ? loss_sum / std::numbers::ln2 / bytes : 0.0;
 }
 
 namespace {
@@ -67,7 +71,14 @@ Evaluation evaluate(Model& model, Backend& backend, Arena& arena, Communicator& 
   if (tail > 0) score(whole, world.rank() == 0 ? 1 : 0, tail);
   std::array<double, 1> sum = {loss_sum};
   world.all_reduce_host(sum, Reduce::sum);
-  return {sum[0], whole * plan.context + tail};
+  const std::int64_t counted = whole * model.predicted(plan.context) + model.predicted(tail);
+  if (counted == 0 && predicted > 0) {
+    throw Error(ExitCode::configuration,
+                fmt::format("a text of {} tokens holds none that this model predicts: they are no more than the prefix by "
+                            "which it routes channels; take a longer text",
+                            file.tokens()));
+  }
+  return {sum[0], counted};
 }
 
 }  // namespace smlp

@@ -1,5 +1,6 @@
 // Loss over a token file, window by window, the same on any number of ranks: every token but the first is predicted once, given
-// at most `context` tokens before it (windows do not overlap; the last one may be shorter).
+// at most `context` tokens before it (windows do not overlap; the last one may be shorter). Partial prediction leaves out the
+// prefix of each window.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +23,7 @@ struct Evaluation {
   std::int64_t tokens = 0;  // predicted
   double loss() const;
   double perplexity() const;
-  double bits_per_byte(std::int64_t bytes) const;
+  double bits_per_byte(double bytes) const;
 };
 
 // Collective over `world`. The arena is reset; `between` is called after every batch (heartbeat).

@@ -19,14 +19,8 @@ class ChannelMoe final : public Layer {
   void backward(Context& c, TensorView dy, TensorView dx) override;
 
  private:
-  // Columns of my rows, cut by destination, against my experts' columns of everyone's rows.
-  void to_experts(Context& c, TensorView columns, TensorView chunk);
-  void from_experts(Context& c, TensorView chunk, TensorView columns);
-  TensorView take_chunk(Context& c, DType type) const;
-  std::vector<std::int64_t> rows_of_members() const;
-
-  ExpertExchange& exchange_;
-  std::int64_t chunk_width_;  // of all experts that live here
+  ExpertExchange& group_;
+  ColumnExchange exchange_;
   LayerNorm norm_;
   SpatialGate experts_;
   Dropout dropout_;

@@ -15,6 +15,7 @@ Embedding::Embedding(ParameterStore& store, const std::string& name, std::int64_
 void Embedding::forward(Context& c, TensorView x) {
   if (x.rows() == 0) return;
   c.backend.gather_rows(table_.value, c.tokens, scale_, {}, x);
+  if (positions_) positions_->add_to(c, x);
   if (dropout_.active(c)) dropout_.apply(c, x, x);
 }
 

@@ -59,7 +59,9 @@ std::vector<std::int64_t> ExpertExchange::share_counts(std::span<const std::int6
 
 ParameterSpec ExpertExchange::slice_of(ParameterSpec of_expert) const {
   const Shape& one = of_expert.shape;
-  of_expert.shape = one.rank() == 1 ? Shape{local_experts_, one[0]} : Shape{local_experts_, one[0], one[1]};
+  of_expert.shape = one.rank() == 1   ? Shape{local_experts_, one[0]}
+                    : one.rank() == 2 ? Shape{local_experts_, one[0], one[1]}
+                                      : Shape{local_experts_, one[0], one[1], one[2]};
   of_expert.placement = Placement::expert;
   of_expert.shard = ranks_.rank();
   of_expert.shards = members_;
@@ -77,7 +79,8 @@ void TokenExchange::prepare(std::span<const std::int64_t> rows_of_expert,
     expert_rows_ = std::accumulate(rows_of_local_.begin(), rows_of_local_.end(), std::int64_t{0});
     return;
   }
-  std::vector<std::int64_t> from;  // [source][local expert]
+  std::vector<std::int64_t>& from = from_;
+  from.clear();
   if (slots_of_group) {
     for (const std::int64_t sequences : exchange_.sequences()) {
       from.insert(from.end(), local, sequences / group_sequences * *slots_of_group);
@@ -124,6 +127,62 @@ void TokenExchange::to_tokens(Context& c, TensorView rows, TensorView slots) {
   const TensorView arrived = c.scratch.take(rows.shape, rows.dtype);
   c.backend.copy_rows(rows, arrived, grouped_to_arrived_);
   exchange_.all_to_all(c, arrived, rows_from_, slots, rows_to_);
+}
+
+std::vector<std::int32_t> TokenExchange::places(Context& c, TensorView token_of_slot) {
+  std::vector<std::int32_t> places(static_cast<std::size_t>(expert_rows_));
+  if (exchange_.alone()) {
+    c.backend.download(token_of_slot, places.data());
+    return places;
+  }
+  const Arena::Frame frame(c.scratch);
+  const TensorView rows = c.scratch.take({expert_rows_, 1}, DType::i32);
+  to_experts(c, token_of_slot.reshaped({token_of_slot.size(), 1}), rows);
+  c.backend.download(rows, places.data());
+  auto place = places.begin();
+  const std::size_t local = rows_of_local_.size(), members = from_.size() / local;
+  for (std::size_t l = 0; l < local; ++l) {
+    std::int64_t first = 0;  // place of the source's first row
+    for (std::size_t p = 0; p < members; ++p) {
+      for (std::int64_t i = 0; i < from_[p * local + l]; ++i, ++place) {
+        if (*place >= 0) *place += static_cast<std::int32_t>(first);
+      }
+      first += exchange_.sequences()[p] * exchange_.length();
+    }
+  }
+  return places;
+}
+
+std::vector<std::int64_t> ColumnExchange::rows_of_members(std::int64_t length) const {
+  std::vector<std::int64_t> rows;
+  for (const std::int64_t sequences : exchange_.sequences()) rows.push_back(sequences * length);
+  return rows;
+}
+
+TensorView ColumnExchange::take_chunk(Context& c, std::int64_t length, DType type) const {
+  return c.scratch.take({exchange_.all_sequences() * length, chunk_width_}, type);
+}
+
+void ColumnExchange::to_experts(Context& c, std::int64_t length, TensorView columns, TensorView chunk) {
+  const Arena::Frame frame(c.scratch);
+  const std::int64_t rows = columns.rows(), members = exchange_.members();
+  const TensorView packed = c.scratch.take({members * rows, chunk_width_}, columns.dtype);
+  for (std::int64_t p = 0; p < members && rows > 0; ++p) {
+    c.backend.copy(columns.column_range(p * chunk_width_, chunk_width_), packed.row_range(p * rows, rows));
+  }
+  const std::vector<std::int64_t> mine(static_cast<std::size_t>(members), rows);
+  exchange_.all_to_all(c, packed, mine, chunk, rows_of_members(length));
+}
+
+void ColumnExchange::to_tokens(Context& c, std::int64_t length, TensorView chunk, TensorView columns) {
+  const Arena::Frame frame(c.scratch);
+  const std::int64_t rows = columns.rows(), members = exchange_.members();
+  const TensorView packed = c.scratch.take({members * rows, chunk_width_}, columns.dtype);
+  const std::vector<std::int64_t> mine(static_cast<std::size_t>(members), rows);
+  exchange_.all_to_all(c, chunk, rows_of_members(length), packed, mine);
+  for (std::int64_t p = 0; p < members && rows > 0; ++p) {
+    c.backend.copy(packed.row_range(p * rows, rows), columns.column_range(p * chunk_width_, chunk_width_));
+  }
 }
 
 }  // namespace smlp

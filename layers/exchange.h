@@ -62,11 +62,36 @@ class TokenExchange {
   void to_experts(Context& c, TensorView slots, TensorView rows);
   void to_tokens(Context& c, TensorView rows, TensorView slots);
 
+  // Of every row on the experts' side, the place of its token among the rows of all members; -1: an empty slot. On the
+  // host: waits. Called when direct() too.
+  std::vector<std::int32_t> places(Context& c, TensorView token_of_slot);
+
  private:
   ExpertExchange& exchange_;
   std::int64_t expert_rows_ = 0;
+  std::vector<std::int64_t> from_;  // rows by [source][local expert]
   std::vector<std::int64_t> rows_to_, rows_from_, rows_of_local_;
   std::vector<RowBlock> arrived_to_grouped_, grouped_to_arrived_;  // empty: the orders are the same
+};
+
+// The way of channels to their experts: rows [.., all channels] of this rank's sequences, against [all sequences ·
+// length, channels of the experts that live here]. `length` tokens of each sequence are sent.
+class ColumnExchange {
+ public:
+  ColumnExchange(ExpertExchange& exchange, std::int64_t width)
+      : exchange_(exchange), chunk_width_(width / exchange.members()) {}
+
+  bool direct() const noexcept { return exchange_.alone(); }
+  TensorView take_chunk(Context& c, std::int64_t length, DType type) const;
+  // Not called when direct(). Columns: my rows, cut by destination.
+  void to_experts(Context& c, std::int64_t length, TensorView columns, TensorView chunk);
+  void to_tokens(Context& c, std::int64_t length, TensorView chunk, TensorView columns);
+
+ private:
+  std::vector<std::int64_t> rows_of_members(std::int64_t length) const;
+
+  ExpertExchange& exchange_;
+  std::int64_t chunk_width_;  // of all experts that live here
 };
 
 }  // namespace smlp

@@ -1,33 +1,30 @@
-// The experts that live on this rank, each W2 · act(W1 · LN(x)) over its own rows: rows are grouped by
-// expert.
+// Feed-forward experts, each W2 · act(W1 · n) over its own rows; n is LN(x) with a norm of the expert's own, or x.
 #pragma once
 
-#include <span>
+#include <optional>
 #include <string>
 
-#include "layers/exchange.h"
+#include "layers/experts.h"
 
 namespace smlp {
 
-class FeedforwardExperts {
+class FeedforwardExperts final : public Experts {
  public:
+  // With a norm of their own, experts start as nothing (W2 = 0), as BASE's do.
   FeedforwardExperts(ParameterStore& store, const std::string& name, std::int64_t width, std::int64_t hidden,
-                     Activation activation, const ExpertExchange& exchange);
+                     Activation activation, bool own_norm, const ExpertExchange& exchange);
 
-  // rows_of_expert: adjacent rows of x for each local expert, zero allowed.
-  void forward(Context& c, std::span<const std::int64_t> rows_of_expert, TensorView x, TensorView y);
-  // dx may be dy.
-  void backward(Context& c, TensorView dy, TensorView dx);
+  void forward(Context& c, ExpertRows rows, std::span<const std::int32_t> places, TensorView x,
+               TensorView y) override;
+  void backward(Context& c, TensorView dy, TensorView dx) override;
 
  private:
-  template <class Body>
-  void each_expert(const Body& body) const;  // body(expert, first row, rows), experts without rows left out
-
   std::int64_t hidden_;
   Activation activation_;
-  Parameter &norm_weight_, &norm_bias_, &in_weight_, &in_bias_, &out_weight_, &out_bias_;
+  std::optional<ExpertNorm> norm_;
+  ExpertLinear in_, out_;
   std::vector<std::int64_t> rows_;
-  TensorView x_, mean_, inverse_deviation_, normed_, pre_activation_, activated_;
+  TensorView normed_, pre_activation_, activated_;
 };
 
 }  // namespace smlp

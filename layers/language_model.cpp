@@ -2,16 +2,21 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <optional>
 
 #include "core/error.h"
-#include "layers/gmlp_block.h"
-#include "layers/smlp_block.h"
-#include "routing/balanced_router.h"
+#include "layers/blocks.h"
+#include "layers/routed_channel_moe.h"
 
 namespace smlp {
 
 namespace {
+
+bool routes_channels(const ModelConfig& config, const char* how) {
+  const auto stack = stack_of(config);
+  return config.channels == how && std::find(stack.begin(), stack.end(), "smlp") != stack.end();
+}
 
 // What evaluation has taken is given back when it is done.
 class EvaluationFrame {
@@ -24,47 +29,21 @@ class EvaluationFrame {
   std::optional<Arena::Frame> frame_;
 };
 
-std::unique_ptr<Router> make_router(const ModelConfig& config, ParameterStore& store,
-                                    const std::string& name) {
-  if (config.tokens == "balanced") {
-    return std::make_unique<BalancedRouter>(store, name + ".centroids", config.experts, config.width);
-  }
-  throw Error(ExitCode::configuration,
-              fmt::format("routing.tokens = \"{}\" is no way of routing tokens that this build knows "
-                          "(balanced)",
-                          config.tokens));
-}
-
 }  // namespace
 
 LanguageModel::LanguageModel(const ModelConfig& config, ParameterStore& store, ExpertGroup experts)
     : sparse_(has_experts(config)),
+      causal_(!routes_channels(config, "leaky")),
+      prefix_(routes_channels(config, "partial") ? prefix_of(config.context) : 0),
       exchange_(experts.ranks, sparse_ ? config.experts : experts.ranks.size()),
       context_(config.context),
       embedding_(store, "embed", config.vocabulary, config.width, config.dropout) {
+  if (has_attention(config)) embedding_.add_positions(config.context);
   const auto kinds = stack_of(config);
   for (std::size_t k = 0; k < kinds.size(); ++k) {
-    stack_.push_back(make_block(config, store, kinds[k], static_cast<std::int64_t>(k)));
+    stack_.push_back(make_block(config, store, exchange_, kinds[k], static_cast<std::int64_t>(k)));
   }
   head_ = std::make_unique<LossHead>(store, "norm", embedding_.table());
-}
-
-std::unique_ptr<Layer> LanguageModel::make_block(const ModelConfig& config, ParameterStore& store,
-                                                 const std::string& kind, std::int64_t index) {
-  const std::string name = fmt::format("blocks.{}", index);
-  if (kind == "gmlp") {
-    return std::make_unique<GmlpBlock>(store, name,
-                                       GmlpSizes{config.width, config.hidden, config.context, config.heads},
-                                       config.activation, config.dropout);
-  }
-  auto channels = std::make_unique<ChannelMoe>(store, name + ".smoe", config.width, config.context,
-                                               config.experts, config.dropout, exchange_);
-  auto router = make_router(config, store, name + ".tmoe");
-  auto tokens = std::make_unique<TokenMoe>(
-      store, name + ".tmoe", index,
-      TokenMoeSizes{config.width, config.hidden, config.experts, config.group_sequences}, config.activation,
-      config.dropout, std::move(router), exchange_);
-  return std::make_unique<SmlpBlock>(std::move(channels), std::move(tokens));
 }
 
 TensorView LanguageModel::run_stack(Context& c) {
@@ -88,9 +67,20 @@ TensorView LanguageModel::run_stack(Context& c) {
   return x;
 }
 
+TensorView LanguageModel::counted_targets(Context& c) const {
+  const TensorView counted = c.scratch.take({c.sequences, c.length}, DType::i32);
+  if (c.rows() == 0) return counted.reshaped({0});
+  c.backend.copy(c.targets.reshaped(counted.shape), counted);
+  c.backend.fill(counted.column_range(0, std::min(prefix_, c.length)), -1);
+  return counted.reshaped({c.rows()});
+}
+
 void LanguageModel::forward_loss(Context& c, TensorView row_loss) {
   const EvaluationFrame frame(c);
-  head_->forward_loss(c, run_stack(c), row_loss);
+  const TensorView x = run_stack(c), targets = c.targets;
+  if (prefix_ > 0) c.targets = counted_targets(c);
+  head_->forward_loss(c, x, row_loss);
+  c.targets = targets;
 }
 
 void LanguageModel::forward_logits(Context& c, TensorView rows, TensorView logits) {

@@ -1,6 +1,7 @@
 // A stack of blocks between a tied embedding and the loss.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,13 +21,17 @@ class LanguageModel final : public Model {
   void backward(Context& c, const std::function<void(int)>& block_done) override;
   void forward_logits(Context& c, TensorView rows, TensorView logits) override;
   int blocks() const override { return static_cast<int>(stack_.size()); }
+  std::int64_t predicted(std::int64_t length) const override { return length - std::min(prefix_, length); }
+  bool causal() const override { return causal_; }
 
  private:
-  std::unique_ptr<Layer> make_block(const ModelConfig& config, ParameterStore& store, const std::string& kind,
-                                    std::int64_t index);
   TensorView run_stack(Context& c);  // the last hidden state
 
-  bool sparse_;
+  // The caller's targets, but for positions that are not predicted.
+  TensorView counted_targets(Context& c) const;
+
+  bool sparse_, causal_;
+  std::int64_t prefix_;  // positions of a sequence that are not predicted
   ExpertExchange exchange_;
   std::int64_t context_;
   Embedding embedding_;

@@ -42,6 +42,10 @@ struct Context {
   std::uint64_t seed = 0;
   TensorView targets{};     // i32 [B · T], -1: not predicted; for the loss head
   TensorView loss_scale{};  // f64 [1]: what each predicted token's gradient is multiplied by
+  // Auxiliary losses of routers (routing/auxiliary_loss.h), in training; both or neither. `auxiliary` f64 [routing
+  // groups, 2], zeroed before the forward pass, holds after it what all layers added.
+  TensorView auxiliary{};
+  TensorView auxiliary_scale{};  // f64 [1]: 1 / tokens of the global batch, 0 for tokens that don't count
   std::vector<RoutingReport>* reports = nullptr;
   std::atomic<int>* block = nullptr;  // which block is at work, for reports of hangs: k forward, ~k backward
 

@@ -10,21 +10,23 @@
 #include "comm/communicator.h"
 #include "layers/layer.h"
 #include "params/parameter_store.h"
+#include "routing/make_router.h"
 
 namespace smlp {
 
 struct ModelConfig {          // model.md; [model] and [routing] of the job file, resolved
-  std::string kind = "smlp";  // "gmlp", "smlp"
+  std::string kind = "smlp";  // "transformer", "gshard", … (layers/stack.cpp)
   std::int64_t context = 0, width = 0, hidden = 0, dense_blocks = 0, sparse_blocks = 0, experts = 1,
                heads = 1;
   std::int64_t vocabulary = 0;
   double dropout = 0;
   Activation activation = Activation::gelu_tanh;
   std::string placement = "paper";  // "paper", "fairseq"
-  std::string channels = "deterministic";
-  std::string tokens = "balanced";
+  std::string channels = "deterministic";  // "partial", "leaky"
+  bool allow_leak = false;                 // "leaky" is refused without it
+  RouterSettings router;                   // of blocks that leave a choice
   std::int64_t group_sequences = 1;
-  std::vector<std::string> stack;  // kind of each block ("gmlp", "smlp"); empty: by kind and placement
+  std::vector<std::string> stack;  // kind of each block; empty: by kind and placement
 };
 
 // What a layer is told of how the job is spread: which experts live here and whom to exchange tokens with.
@@ -46,6 +48,10 @@ class Model {
   // vocabulary].
   virtual void forward_logits(Context& c, TensorView rows, TensorView logits) = 0;
   virtual int blocks() const = 0;
+  // How many of a sequence's tokens the loss counts: all, or with partial prediction those after the prefix.
+  virtual std::int64_t predicted(std::int64_t length) const = 0;
+  // Whether no logit depends on later tokens, in evaluation.
+  virtual bool causal() const = 0;
 };
 
 std::unique_ptr<Model> make_model(const ModelConfig& config, ParameterStore& store, ExpertGroup experts);
@@ -54,6 +60,11 @@ std::unique_ptr<Model> make_model(const ModelConfig& config, ParameterStore& sto
 std::vector<bool> sparse_places(std::int64_t dense, std::int64_t sparse, const std::string& rule);
 // Kind of each block, from the first to the last.
 std::vector<std::string> stack_of(const ModelConfig& config);
+// Of a model, and of one kind of block.
 bool has_experts(const ModelConfig& config);
+bool has_experts(const std::string& block);
+bool has_attention(const ModelConfig& config);
+bool has_attention(const std::string& block);
+bool has_spatial_gate(const std::string& block);
 
 }  // namespace smlp

@@ -12,7 +12,9 @@ class LayerNorm final : public Layer {
  public:
   LayerNorm(ParameterStore& store, const std::string& name, std::int64_t width);
   // One norm an expert: `weight` and `bias` [experts, width] belong to parts of the row, in their order.
-  LayerNorm(Parameter& weight, Parameter& bias) : weight_(weight), bias_(bias) {}
+  LayerNorm(Parameter& weight, Parameter& bias) : weight_(&weight), bias_(&bias), parts_(weight.shape[0]) {}
+  // Nothing to learn: each of `parts` equal parts of the row is normalised.
+  explicit LayerNorm(std::int64_t parts) : parts_(parts) {}
 
   void forward(Context& c, TensorView x, TensorView y) override;
   void backward(Context& c, TensorView dy, TensorView dx) override { backward(c, dy, {}, dx); }
@@ -20,10 +22,8 @@ class LayerNorm final : public Layer {
   void backward(Context& c, TensorView dy, TensorView residual, TensorView dx);
 
  private:
-  std::int64_t groups() const noexcept { return weight_.shape.rank() == 1 ? 1 : weight_.shape[0]; }
-
-  Parameter& weight_;
-  Parameter& bias_;
+  Parameter *weight_ = nullptr, *bias_ = nullptr;
+  std::int64_t parts_ = 1;
   TensorView x_, mean_, inverse_deviation_;
 };
 

@@ -6,47 +6,56 @@
 
 namespace smlp {
 
-TokenMoe::TokenMoe(ParameterStore& store, const std::string& name, std::int64_t block, TokenMoeSizes sizes,
-                   Activation activation, double dropout, std::unique_ptr<Router> router,
-                   ExpertExchange& exchange)
+TokenMoe::TokenMoe(std::string name, std::int64_t block, std::int64_t group_sequences, double dropout,
+                   TokenMoeParts parts, ExpertExchange& exchange)
     : block_(block),
-      sizes_(sizes),
-      router_(std::move(router)),
-      experts_(store, name + ".experts", sizes.width, sizes.hidden, activation, exchange),
+      group_sequences_(group_sequences),
+      parts_(std::move(parts)),
       group_(exchange),
       exchange_(exchange),
-      dropout_(name, dropout) {}
+      dropout_(std::move(name), dropout) {}
 
 RouteCall TokenMoe::call(Context& c) const {
-  return {c.backend, c.scratch, c.training(), c.sequences / sizes_.group_sequences, c.tokens};
+  return {.backend = c.backend,
+          .scratch = c.scratch,
+          .training = c.training(),
+          .group_rows = group_sequences_ * c.length,
+          .tokens = c.tokens,
+          .seed = c.seed,
+          .step = c.step,
+          .first_row = c.first_sequence * c.length,
+          .auxiliary = c.auxiliary,
+          .row_scale = c.auxiliary_scale};
 }
 
 void TokenMoe::make_plan(Context& c, TensorView x) {
-  expect(!c.training() || c.sequences % sizes_.group_sequences == 0,
+  expect(!c.training() || c.sequences % group_sequences_ == 0,
          fmt::format("a micro-batch of {} sequences is no whole number of routing groups of {}", c.sequences,
-                     sizes_.group_sequences));
+                     group_sequences_));
   RouteCall route = call(c);
-  plan_ = router_->plan(route, x);
+  plan_ = parts_.router->plan(route, x);
   exchange_.prepare(plan_.rows_of_expert,
-                    router_->slots_of_group(c.training(), sizes_.group_sequences * group_.length()),
-                    sizes_.group_sequences);
+                    parts_.router->slots_of_group(c.training(), group_sequences_ * group_.length()),
+                    group_sequences_);
   if (c.reports != nullptr) report(c);
 }
 
 void TokenMoe::report(Context& c) const {
   RoutingReport report{block_, plan_.rows_of_expert, 0, plan_.rounds};
-  if (!plan_.every_slot_used && plan_.slots() > 0) {
+  if (!plan_.no_empty_slot && plan_.slots() > 0) {
     std::vector<std::int32_t> token_of_slot(static_cast<std::size_t>(plan_.slots()));
     c.backend.download(plan_.token_of_slot, token_of_slot.data());
     std::size_t slot = 0;
-    std::int64_t placed = 0;
     for (std::size_t e = 0; e < plan_.rows_of_expert.size(); ++e) {
       for (std::int64_t i = 0; i < plan_.rows_of_expert[e]; ++i, ++slot) {
         if (token_of_slot[slot] < 0) --report.expert_tokens[e];
       }
-      placed += report.expert_tokens[e];
     }
-    report.dropped = c.rows() - placed;
+  }
+  if (plan_.dropped) {
+    double dropped = 0;
+    c.backend.download(plan_.dropped, &dropped);
+    report.dropped = static_cast<std::int64_t>(dropped);
   }
   c.reports->push_back(std::move(report));
 }
@@ -57,25 +66,32 @@ void TokenMoe::dispatch(Context& c, TensorView tokens, TensorView weight, Tensor
     return;
   }
   const Arena::Frame frame(c.scratch);
-  const TensorView slots = c.scratch.take({plan_.slots(), sizes_.width}, tokens.dtype);
+  const TensorView slots = c.scratch.take({plan_.slots(), tokens.width()}, tokens.dtype);
   if (slots.rows() > 0) c.backend.gather_rows(tokens, plan_.token_of_slot, 1, weight, slots);
   exchange_.to_experts(c, slots, rows);
 }
 
 TensorView TokenMoe::collect(Context& c, TensorView rows) {
   if (exchange_.direct()) return rows;
-  const TensorView slots = c.scratch.take({plan_.slots(), sizes_.width}, rows.dtype);
+  const TensorView slots = c.scratch.take({plan_.slots(), rows.width()}, rows.dtype);
   exchange_.to_tokens(c, rows, slots);
   return slots;
 }
 
 void TokenMoe::forward(Context& c, TensorView x, TensorView y) {
-  make_plan(c, x);
-  const Shape at_experts{exchange_.expert_rows(), sizes_.width};
+  TensorView n = x;
+  if (parts_.norm && x.rows() > 0) {
+    n = c.scratch.take({x.rows(), x.width()}, x.dtype);
+    parts_.norm->forward(c, x, n);
+  }
+  make_plan(c, n);
+  const Shape at_experts{exchange_.expert_rows(), x.width()};
   const TensorView rows = c.scratch.take(at_experts, x.dtype);
-  dispatch(c, x, {}, rows);
+  dispatch(c, n, {}, rows);
   const TensorView out = c.scratch.take(at_experts, x.dtype);
-  experts_.forward(c, exchange_.rows_of_local_expert(), rows, out);
+  std::vector<std::int32_t> places;
+  if (parts_.experts->need_places()) places = exchange_.places(c, plan_.token_of_slot);
+  parts_.experts->forward(c, exchange_.rows_of_local_expert(), places, rows, out);
   answers_ = collect(c, out);
   if (x.rows() == 0) return;
   const bool dropping = dropout_.active(c);
@@ -94,9 +110,9 @@ void TokenMoe::forward(Context& c, TensorView x, TensorView y) {
 void TokenMoe::backward(Context& c, TensorView dy, TensorView dx) {
   const Arena::Frame frame(c.scratch);
   const TensorView dbranch = dropout_.gradient(c, dy);
-  const TensorView drows = c.scratch.take({exchange_.expert_rows(), sizes_.width}, dy.dtype);
+  const TensorView drows = c.scratch.take({exchange_.expert_rows(), dy.width()}, dy.dtype);
   dispatch(c, dbranch, plan_.weight, drows);
-  experts_.backward(c, drows, drows);
+  parts_.experts->backward(c, drows, drows);
   const TensorView dslots = collect(c, drows);
   if (dy.rows() == 0) return;
   TensorView dweight;
@@ -105,8 +121,9 @@ void TokenMoe::backward(Context& c, TensorView dy, TensorView dx) {
     c.backend.row_dots(answers_, dbranch, plan_.token_of_slot, dweight);
   }
   RouteCall route = call(c);
-  router_->backward(route, plan_, dweight, dy, dx);
+  parts_.router->backward(route, plan_, dweight, parts_.norm ? TensorView{} : dy, dx);
   c.backend.scatter_add_rows(dslots, plan_.token_of_slot, 1, {}, dx);
+  if (parts_.norm) parts_.norm->backward(c, dx, dy, dx);
 }
 
 }  // namespace smlp

@@ -1,24 +1,28 @@
-// tMoE: every token goes to the expert that the router chose, and x gains what comes back, weighted.
-// Routing decides, the exchange moves, this layer joins the two.
+// Tokens among experts: each goes to the experts that the router chose, and x gains what comes back, weighted. A token
+// without a place keeps x. Routing decides, the exchange moves, this layer joins the two.
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "layers/dropout.h"
-#include "layers/feedforward_experts.h"
+#include "layers/experts.h"
+#include "layers/norm.h"
 #include "routing/router.h"
 
 namespace smlp {
 
-struct TokenMoeSizes {
-  std::int64_t width, hidden, experts, group_sequences;
+struct TokenMoeParts {
+  std::optional<LayerNorm> norm;  // in front of router and experts; none: they see x (experts with a norm of their own)
+  std::unique_ptr<Router> router;
+  std::unique_ptr<Experts> experts;
 };
 
 class TokenMoe final : public Layer {
  public:
-  TokenMoe(ParameterStore& store, const std::string& name, std::int64_t block, TokenMoeSizes sizes,
-           Activation activation, double dropout, std::unique_ptr<Router> router, ExpertExchange& exchange);
+  TokenMoe(std::string name, std::int64_t block, std::int64_t group_sequences, double dropout, TokenMoeParts parts,
+           ExpertExchange& exchange);
 
   void forward(Context& c, TensorView x, TensorView y) override;
   void backward(Context& c, TensorView dy, TensorView dx) override;
@@ -31,10 +35,8 @@ class TokenMoe final : public Layer {
   void dispatch(Context& c, TensorView tokens, TensorView weight, TensorView rows);
   TensorView collect(Context& c, TensorView rows);
 
-  std::int64_t block_;
-  TokenMoeSizes sizes_;
-  std::unique_ptr<Router> router_;
-  FeedforwardExperts experts_;
+  std::int64_t block_, group_sequences_;
+  TokenMoeParts parts_;
   ExpertExchange& group_;
   TokenExchange exchange_;
   Dropout dropout_;

@@ -75,6 +75,16 @@ Parameter& ParameterStore::add(ParameterSpec spec) {
   return list_.emplace_back(std::move(spec));
 }
 
+Table& ParameterStore::add_table(std::string name, std::int64_t size, std::vector<std::int32_t> values) {
+  expect(backend_ == nullptr, fmt::format("table '{}' was added after seal()", name));
+  expect(size > 0 && (values.empty() || std::ssize(values) == size),
+         fmt::format("table '{}' has {} values for {} places", name, values.size(), size));
+  expect(std::none_of(tables_.begin(), tables_.end(), [&](const auto& t) { return t.name == name; }),
+         fmt::format("table '{}' was added twice", name));
+  tables_.push_back({std::move(name), std::move(values), TensorView(nullptr, {size}, DType::i32)});
+  return tables_.back();
+}
+
 void ParameterStore::seal(Backend& backend, DType value_type, std::uint64_t seed, bool initialise) {
   expect(backend_ == nullptr, "the parameter store was sealed twice");
   backend_ = &backend;
@@ -105,6 +115,12 @@ void ParameterStore::seal(Backend& backend, DType value_type, std::uint64_t seed
       }
       segments_.push_back(std::move(segment));
     }
+  }
+  for (auto& table : tables_) {
+    blocks_.push_back(backend.allocate(table.view.bytes()));
+    table.view.data = blocks_.back();
+    expect(!initialise || !table.values.empty(), fmt::format("table '{}' has no values", table.name));
+    if (!table.values.empty()) backend.upload(table.values.data(), table.view);
   }
 }
 

@@ -1,4 +1,4 @@
-// The one list of trainable tensors. Layers add to it while they are built; seal() lays it out in a few flat
+// The one list of trainable tensors, and of the tables beside them. Layers add to it while they are built; seal() lays it out in a few flat
 // segments; the optimiser, gradient sync, checkpoint and counters only ever walk it. Owned by the Trainer,
 // outlives the layers, which hold references into it.
 #pragma once
@@ -47,6 +47,13 @@ struct Parameter : ParameterSpec {
   Shape global_shape() const;  // dimension 0 times shards
 };
 
+// Integers that a model needs and never trains: replicated, in the checkpoint beside the weights.
+struct Table {
+  std::string name;
+  std::vector<std::int32_t> values;  // as the job makes them; empty: whatever a checkpoint brings
+  TensorView view;                   // i32 [size]; valid after seal()
+};
+
 // A run of memory that everyone treats alike: one all-reduce, one AdamW, one norm.
 struct Segment {
   Placement placement;
@@ -65,9 +72,11 @@ class ParameterStore {
   // In forward order, the same on every rank. The reference stays valid. Throws after seal() or on a name
   // twice.
   Parameter& add(ParameterSpec spec);
+  // `values`: one for each of `size` entries, or none where a checkpoint follows.
+  Table& add_table(std::string name, std::int64_t size, std::vector<std::int32_t> values);
 
   // Lays out, allocates, writes first values. Gradients are f32 where values are bf16 or f16, else as values.
-  // Without initialise the values are undefined (a checkpoint follows). Members are aligned to 64 elements.
+  // Without initialise the values are undefined (a checkpoint follows); with it every table must have some. Members are aligned to 64 elements.
   void seal(Backend& backend, DType value_type, std::uint64_t seed, bool initialise = true);
   void zero_grad(Backend& backend);
 
@@ -76,6 +85,7 @@ class ParameterStore {
   std::deque<Parameter>& parameters() { return list_; }
   const std::deque<Parameter>& parameters() const { return list_; }
   Parameter& find(const std::string& name);
+  const std::deque<Table>& tables() const { return tables_; }
 
   std::int64_t count_global() const;  // elements of the whole model
   std::int64_t count_global(Placement placement) const;
@@ -84,6 +94,7 @@ class ParameterStore {
 
  private:
   std::deque<Parameter> list_;
+  std::deque<Table> tables_;
   std::vector<Segment> segments_;
   std::vector<void*> blocks_;
   Backend* backend_ = nullptr;

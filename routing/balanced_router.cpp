@@ -8,9 +8,7 @@ namespace smlp {
 
 BalancedRouter::BalancedRouter(ParameterStore& store, const std::string& name, std::int64_t experts,
                                std::int64_t width)
-    : experts_(experts),
-      centroids_(
-          store.add({.name = name, .shape = {experts, width}, .initial = Initial::orthonormal_rows(0.1)})) {}
+    : experts_(experts), centroids_(store, name, experts, width, Initial::orthonormal_rows(0.1)) {}
 
 std::optional<std::int64_t> BalancedRouter::slots_of_group(bool training, std::int64_t tokens) const {
   if (!training) return std::nullopt;
@@ -18,9 +16,8 @@ std::optional<std::int64_t> BalancedRouter::slots_of_group(bool training, std::i
 }
 
 RoutePlan BalancedRouter::plan(RouteCall& call, TensorView x) {
-  x_ = x;
   const std::int64_t rows = x.rows();
-  const DType wide = x.dtype == DType::f64 ? DType::f64 : DType::f32;
+  const DType wide = LinearScores::type_for(x);
   RoutePlan plan;
   plan.rows_of_expert.assign(static_cast<std::size_t>(experts_), 0);
   if (rows == 0) {
@@ -29,25 +26,25 @@ RoutePlan BalancedRouter::plan(RouteCall& call, TensorView x) {
     return plan;
   }
   std::int64_t slots = rows;
+  const std::int64_t groups = call.groups(rows);
   if (call.training) {
-    expect(call.groups > 0 && rows % call.groups == 0,
-           "routing: the rows are no whole number of equal groups");
-    const std::int64_t capacity = *slots_of_group(true, rows / call.groups);
-    std::fill(plan.rows_of_expert.begin(), plan.rows_of_expert.end(), call.groups * capacity);
-    slots = experts_ * call.groups * capacity;
+    expect(groups > 0 && rows % call.group_rows == 0, "routing: the rows are no whole number of equal groups");
+    const std::int64_t capacity = *slots_of_group(true, call.group_rows);
+    std::fill(plan.rows_of_expert.begin(), plan.rows_of_expert.end(), groups * capacity);
+    slots = experts_ * groups * capacity;
   }
   plan.token_of_slot = call.scratch.take({slots}, DType::i32);
   plan.weight = call.scratch.take({slots}, x.dtype);
   alpha_ = wide == x.dtype ? plan.weight : call.scratch.take({slots}, wide);
-  if (call.training) plan.rounds = call.scratch.take({call.groups}, DType::i32);
-  plan.every_slot_used = slots == rows;
+  if (call.training) plan.rounds = call.scratch.take({groups}, DType::i32);
+  plan.no_empty_slot = slots == rows;
 
   const Arena::Frame frame(call.scratch);
   const TensorView scores = call.scratch.take({rows, experts_}, wide);
-  call.backend.matmul({.a = x, .b = centroids_.value, .out = scores, .transpose_b = true});
+  centroids_.forward(call, x, scores);
   if (call.training) {
-    const Shape by_group{experts_, call.groups, slots / experts_ / call.groups};
-    call.backend.assign_balanced(scores, call.groups, plan.token_of_slot.reshaped(by_group), plan.rounds);
+    const Shape by_group{experts_, groups, slots / experts_ / groups};
+    call.backend.assign_balanced(scores, groups, plan.token_of_slot.reshaped(by_group), plan.rounds);
   } else {
     call.backend.assign_greedy(scores, plan.token_of_slot, plan.rows_of_expert);
   }
@@ -60,20 +57,11 @@ void BalancedRouter::backward(RouteCall& call, const RoutePlan& plan, TensorView
                               TensorView dx) {
   if (dx.rows() == 0) return;
   const Arena::Frame frame(call.scratch);
-  const auto converted = [&](const TensorView& view, DType type) {
-    if (view.dtype == type) return view;
-    const TensorView other = call.scratch.take(view.shape, type);
-    call.backend.copy(view, other);
-    return other;
-  };
-  const TensorView wide_dscores = call.scratch.take({dx.rows(), experts_}, alpha_.dtype);
-  call.backend.fill(wide_dscores, 0);
-  call.backend.sigmoid_of_slots_backward(alpha_, converted(dweight, alpha_.dtype), plan.token_of_slot,
-                                         plan.rows_of_expert, wide_dscores);
-  const TensorView dscores = converted(wide_dscores, dx.dtype);
-  call.backend.matmul(
-      {.a = dscores, .b = x_, .out = centroids_.grad, .transpose_a = true, .accumulate = true});
-  call.backend.matmul({.a = dscores, .b = centroids_.value, .out = dx, .residual = residual});
+  const TensorView dscores = call.scratch.take({dx.rows(), experts_}, alpha_.dtype);
+  call.backend.fill(dscores, 0);
+  call.backend.sigmoid_of_slots_backward(alpha_, converted(call, dweight, alpha_.dtype), plan.token_of_slot,
+                                         plan.rows_of_expert, dscores);
+  centroids_.backward(call, dscores, residual, dx);
 }
 
 }  // namespace smlp

@@ -1,11 +1,11 @@
 // BASE's routing: scores are products with one centroid an expert; training assigns every group of tokens
 // in balance, evaluation sends each token to its best expert. An answer counts sigmoid(x · centroid), which
-// is the only way a gradient reaches the centroids. Scores and their gradients are f32 (f64 for f64).
+// is the only way a gradient reaches the centroids.
 #pragma once
 
 #include <string>
 
-#include "routing/router.h"
+#include "routing/linear_scores.h"
 
 namespace smlp {
 
@@ -20,8 +20,8 @@ class BalancedRouter final : public Router {
 
  private:
   std::int64_t experts_;
-  Parameter& centroids_;
-  TensorView x_, alpha_;  // of the last plan
+  LinearScores centroids_;
+  TensorView alpha_;  // of the last plan
 };
 
 }  // namespace smlp

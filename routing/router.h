@@ -17,16 +17,28 @@ struct RouteCall {
   Backend& backend;
   Arena& scratch;
   bool training = true;
-  std::int64_t groups = 0;  // training: rows are cut into this many equal runs
-  TensorView tokens{};      // i32 ids of the rows, for routers that look at nothing else
+  std::int64_t group_rows = 0;  // rows of a routing group; training: divides the rows; evaluation: the last may be shorter
+  TensorView tokens{};          // i32 ids of the rows, for routers that look at nothing else
+  // Noise is a function of these, of the router's name and of the place in the global batch: the same on any layout.
+  std::uint64_t seed = 0;
+  std::int64_t step = 0, first_row = 0;  // first_row: place of row 0 in the global batch
+  // Training with auxiliary losses; both or neither. plan() adds to `auxiliary` what AuxiliaryLoss
+  // (routing/auxiliary_loss.h) reads; at backward() it holds the sums over all layers of the micro-batch.
+  TensorView auxiliary{};  // f64 [groups, 2]
+  TensorView row_scale{};  // f64 [1]: what a row's share of the auxiliary losses is multiplied by
+
+  std::int64_t groups(std::int64_t rows) const { return group_rows > 0 ? rows / group_rows : 0; }
 };
 
 struct RoutePlan {
-  TensorView token_of_slot{};                // i32 [slots], grouped by expert; -1: the slot is empty
+  // i32 [slots], grouped by expert; -1: the slot is empty. A token may sit in two slots (of two experts: their answers
+  // add up) or in none (dropped: the layer's answer for it is zero).
+  TensorView token_of_slot{};
   std::vector<std::int64_t> rows_of_expert;  // slots of each expert, empty ones included
-  TensorView weight{};           // [slots], as x; 0 in empty ones; no view: every answer counts as it is
-  TensorView rounds{};           // i32 [groups]: auction rounds; may be empty
-  bool every_slot_used = false;  // no slot is empty and no token is without one
+  TensorView weight{};         // [slots], as x; 0 in empty ones; no view: every answer counts as it is
+  TensorView rounds{};         // i32 [groups]: auction rounds; may be empty
+  TensorView dropped{};        // f64 [1]: choices that found no place; empty: none
+  bool no_empty_slot = false;  // rows_of_expert counts tokens
 
   std::int64_t slots() const noexcept { return token_of_slot.size(); }
 };
@@ -36,8 +48,8 @@ class Router {
   virtual ~Router() = default;
   // The plan's views live in the scratch memory of the call; the router may keep x for its backward().
   virtual RoutePlan plan(RouteCall& call, TensorView x) = 0;
-  // dx = residual + the gradient that reaches x through the plan's weights; parameter gradients add up.
-  // dweight is as weight is, and empty where that is.
+  // dx = residual (may be empty) + the gradient that reaches x through the plan's weights and the auxiliary losses;
+  // parameter gradients add up. dweight is as weight is, and empty where that is. The call is as plan()'s was.
   virtual void backward(RouteCall& call, const RoutePlan& plan, TensorView dweight, TensorView residual,
                         TensorView dx) = 0;
   // Slots that every expert gets from a group of `tokens` tokens where that is known beforehand (training

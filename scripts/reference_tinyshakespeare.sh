@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# Trains examples/tinyshakespeare.toml on the first 90 % of a text (Karpathy's tinyshakespeare), one byte a token, and
-# prints the loss a character on the last 10 %.      scripts/reference_tinyshakespeare.sh path/to/input.txt
+# Trains a job of examples/ (tinyshakespeare.toml, or the one named) on the first 90 % of a text (Karpathy's
+# tinyshakespeare), one byte a token, and prints the loss a character on the last 10 %.
+#   scripts/reference_tinyshakespeare.sh path/to/input.txt [examples/tinyshakespeare-transformer.toml]
 set -euo pipefail
-text=$(realpath "${1:?usage: scripts/reference_tinyshakespeare.sh TEXT}")
+text=$(realpath "${1:?usage: scripts/reference_tinyshakespeare.sh TEXT [JOB]}")
+job=${2:-examples/tinyshakespeare.toml}
 cd "$(dirname "$0")/.."
 smlp=build/bin/smlp
 data=runs/tinyshakespeare-data
 
-rm -rf "$data" runs/tinyshakespeare
+name=$(basename "$job" .toml)
+rm -rf "$data" "runs/$name"
 mkdir -p "$data"
 cut=$(($(stat -c %s "$text") * 9 / 10))
 head -c "$cut" "$text" > "$data/train.txt"
@@ -15,5 +18,5 @@ tail -c "+$((cut + 1))" "$text" > "$data/valid.txt"
 for part in train valid; do
   $smlp data prepare --input "$data/$part.txt" --tokenizer bytes --output "$data/$part"
 done
-$smlp run examples/tinyshakespeare.toml
-$smlp eval runs/tinyshakespeare --data "$data/valid"
+$smlp run "$job"
+$smlp eval "runs/$name" --data "$data/valid"

@@ -11,6 +11,7 @@
 #include <memory>
 #include <span>
 
+#include "tensor/expert_choice.h"
 #include "tensor/tensor_view.h"
 
 namespace smlp {
@@ -36,6 +37,15 @@ struct Matmul {
 // (may be strided). Only the lower triangle of weight is read, and the upper half costs no work.
 struct SpatialProduct {
   TensorView weight, v, out;
+};
+
+// Causal self-attention, head by head: the channels are cut into `heads` contiguous parts of d, and for each
+//   out[b, t] = sum over s <= t of softmax_s(query[b, t] · key[b, s] / sqrt(d)) · value[b, s].
+// query, key, value, out: [B, T, C], may be strided. log_sum [B, heads, T] (f32; f64 for f64): the logarithm of each
+// row's sum of exponentials, from which the backward pass makes the probabilities again, so that they are never kept.
+struct Attention {
+  TensorView query, key, value, out, log_sum;
+  std::int64_t heads = 1;
 };
 
 struct AdamWSettings {
@@ -84,6 +94,10 @@ class Backend {
   virtual void spatial_backward_input(const SpatialProduct& p) = 0;
   // dweight (p.weight, lower triangle only) += sum over b and c of dout[b, t, c] · v[b, s, c]; p.out is dout.
   virtual void spatial_backward_weight(const SpatialProduct& p) = 0;
+  virtual void attention(const Attention& a) = 0;  // writes out and log_sum
+  // `a` as attention() left it; dquery, dkey and dvalue overlap nothing of it.
+  virtual void attention_backward(const Attention& a, TensorView dout, TensorView dquery, TensorView dkey,
+                                  TensorView dvalue) = 0;
 
   // --- pointwise and rows -------------------------------------------------------------------------------
   virtual void add(TensorView a, TensorView b, TensorView out) = 0;  // may be in place
@@ -107,6 +121,9 @@ class Backend {
   // Inverted dropout, may be in place: keeps element (row, c) when dropout_keeps(key, (first_row + row) · C + c, rate),
   // scaled by 1 / (1 - rate); see tensor/dropout.h. The same call with dy gives the backward pass.
   virtual void dropout(TensorView in, double rate, std::uint64_t key, std::int64_t first_row, TensorView out) = 0;
+  // out = in · U(1 - amount, 1 + amount), may be in place: each element by word (first_row + row) · C + c of dropout's
+  // stream, as a fraction. The same call with dy gives the backward pass.
+  virtual void jitter(TensorView in, double amount, std::uint64_t key, std::int64_t first_row, TensorView out) = 0;
 
   // --- rows by index (i32; negative: no row) --------------------------------------------------------------
   // out[s] = scale · row_scale[s] · in[index[s]]; zeros where index[s] < 0. row_scale may be empty.
@@ -117,6 +134,14 @@ class Backend {
                                 TensorView add_to) = 0;
   // out[s] = <a[s], b[index[s]]>, 0 where index[s] < 0.
   virtual void row_dots(TensorView a, TensorView b, TensorView index, TensorView out) = 0;
+
+  // --- columns by index (i32 [B, C]: for each sequence b a permutation of the columns) ---------------------
+  // out[b, t, j] = scale[b, j] · in[b, t, index[b, j]]; in and out [B, T, C]; scale [B, C], or empty: 1.
+  virtual void gather_columns(TensorView in, TensorView index, TensorView scale, TensorView out) = 0;
+  // out[b, t, index[b, j]] = scale[b, j] · in[b, t, j].
+  virtual void scatter_columns(TensorView in, TensorView index, TensorView scale, TensorView out) = 0;
+  // out[b, j] = sum over t of a[b, t, j] · b[b, t, j]; out [B, C], f32 (f64 for f64).
+  virtual void column_dots(TensorView a, TensorView b, TensorView out) = 0;
 
   // --- routing (the decision itself; who sits in which slot) ----------------------------------------------
   // scores [S, E], S cut into `groups` equal runs of tokens, each assigned apart by the balanced assignment
@@ -134,6 +159,19 @@ class Backend {
   // dscores[token, e] += dalpha[s] · alpha[s] · (1 - alpha[s]).
   virtual void sigmoid_of_slots_backward(TensorView alpha, TensorView dalpha, TensorView token_of_slot,
                                          std::span<const std::int64_t> rows_of_expert, TensorView dscores) = 0;
+  // alpha[s] = softmax(scores[token_of_slot[s]])[e], as sigmoid_of_slots; scores and alpha f32 (f64 for f64).
+  virtual void softmax_of_slots(TensorView scores, TensorView token_of_slot,
+                                std::span<const std::int64_t> rows_of_expert, TensorView alpha) = 0;
+  // dscores[token, f] += dalpha[s] · alpha[s] · ((f == e) - softmax(scores[token])[f]).
+  virtual void softmax_of_slots_backward(TensorView scores, TensorView dalpha, TensorView token_of_slot,
+                                         std::span<const std::int64_t> rows_of_expert, TensorView dscores) = 0;
+  virtual void look_up(TensorView table, TensorView index, TensorView out) = 0;  // i32: out[s] = table[index[s]]
+  // Softmax gates: tensor/expert_choice.h.
+  virtual void choose_experts(const ChooseExperts& c) = 0;
+  virtual void balance_of_choices(const BalanceOfChoices& b) = 0;
+  virtual void place_tokens(const PlaceTokens& p) = 0;
+  virtual void weigh_slots(const WeighSlots& w) = 0;
+  virtual void choices_backward(const ChoicesBackward& c) = 0;
 
   // --- loss and update ------------------------------------------------------------------------------------
   // row_loss[r] (f64) = logsumexp(logits[r]) - logits[r, target[r]]; 0 where target[r] < 0. With `gradient`,

@@ -38,11 +38,27 @@ void CountingBackend::count(const SpatialProduct& p) {
   multiply_adds_.executed += p.v.size() * (length + 1) / 2;
 }
 
-void CountingBackend::assign_greedy(TensorView scores, TensorView, std::span<std::int64_t> rows_of_expert) {
+void CountingBackend::count(const Attention& a, std::int64_t products) {
+  const std::int64_t length = a.query.shape[1];
+  multiply_adds_.paper += products * a.query.size() * length;
+  multiply_adds_.executed += products * a.query.size() * (length + 1) / 2;
+}
+
+namespace {
+
+void share_out(std::int64_t rows, std::span<std::int64_t> rows_of_expert) {
   const auto experts = static_cast<std::int64_t>(rows_of_expert.size());
   for (std::int64_t e = 0; e < experts; ++e) {
-    rows_of_expert[static_cast<std::size_t>(e)] = (scores.rows() + experts - 1 - e) / experts;
+    rows_of_expert[static_cast<std::size_t>(e)] = (rows + experts - 1 - e) / experts;
   }
 }
+
+}  // namespace
+
+void CountingBackend::assign_greedy(TensorView scores, TensorView, std::span<std::int64_t> rows_of_expert) {
+  share_out(scores.rows(), rows_of_expert);
+}
+
+void CountingBackend::place_tokens(const PlaceTokens& p) { share_out(p.expert.size(), p.rows_of_expert); }
 
 }  // namespace smlp

@@ -35,6 +35,10 @@ class CountingBackend final : public Backend {
   void spatial(const SpatialProduct& p) override { count(p); }
   void spatial_backward_input(const SpatialProduct& p) override { count(p); }
   void spatial_backward_weight(const SpatialProduct& p) override { count(p); }
+  void attention(const Attention& a) override { count(a, 2); }
+  void attention_backward(const Attention& a, TensorView, TensorView, TensorView, TensorView) override {
+    count(a, 5);
+  }
 
   void add(TensorView, TensorView, TensorView) override {}
   void activate(Activation, TensorView, TensorView) override {}
@@ -47,10 +51,15 @@ class CountingBackend final : public Backend {
                            TensorView, TensorView, TensorView, TensorView) override {}
   void sum_rows(TensorView, TensorView) override {}
   void dropout(TensorView, double, std::uint64_t, std::int64_t, TensorView) override {}
+  void jitter(TensorView, double, std::uint64_t, std::int64_t, TensorView) override {}
 
   void gather_rows(TensorView, TensorView, double, TensorView, TensorView) override {}
   void scatter_add_rows(TensorView, TensorView, double, TensorView, TensorView) override {}
   void row_dots(TensorView, TensorView, TensorView, TensorView) override {}
+
+  void gather_columns(TensorView, TensorView, TensorView, TensorView) override {}
+  void scatter_columns(TensorView, TensorView, TensorView, TensorView) override {}
+  void column_dots(TensorView, TensorView, TensorView) override {}
 
   void assign_balanced(TensorView, std::int64_t, TensorView, TensorView) override {}
   // As even as it can be.
@@ -58,6 +67,15 @@ class CountingBackend final : public Backend {
   void sigmoid_of_slots(TensorView, TensorView, std::span<const std::int64_t>, TensorView) override {}
   void sigmoid_of_slots_backward(TensorView, TensorView, TensorView, std::span<const std::int64_t>,
                                  TensorView) override {}
+  void softmax_of_slots(TensorView, TensorView, std::span<const std::int64_t>, TensorView) override {}
+  void softmax_of_slots_backward(TensorView, TensorView, TensorView, std::span<const std::int64_t>,
+                                 TensorView) override {}
+  void look_up(TensorView, TensorView, TensorView) override {}
+  void choose_experts(const ChooseExperts&) override {}
+  void balance_of_choices(const BalanceOfChoices&) override {}
+  void place_tokens(const PlaceTokens& p) override;  // as even as it can be
+  void weigh_slots(const WeighSlots&) override {}
+  void choices_backward(const ChoicesBackward&) override {}
 
   void cross_entropy(TensorView, TensorView, TensorView, TensorView, bool) override {}
   void sum(TensorView, TensorView) override {}
@@ -67,6 +85,7 @@ class CountingBackend final : public Backend {
 
  private:
   void count(const SpatialProduct& p);
+  void count(const Attention& a, std::int64_t products);
 
   std::unordered_map<void*, std::int64_t> held_;
   std::uintptr_t next_ = std::uintptr_t{1}

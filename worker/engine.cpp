@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "optim/schedule.h"
+#include "worker/routing_settings.h"
 
 namespace smlp {
 
@@ -29,7 +30,8 @@ ModelConfig model_config(const JobConfig& job) {
                                                        : Activation::gelu_tanh;
   config.placement = job.model.placement;
   config.channels = job.routing.channels;
-  config.tokens = job.routing.tokens;
+  config.allow_leak = job.routing.allow_leak;
+  config.router = router_settings(job);
   config.group_sequences = job.routing.group_sequences;
   return config;
 }
@@ -43,15 +45,17 @@ std::unique_ptr<Backend> make_backend(const JobConfig& job) {
 struct Engine::Buffers {
   explicit Buffers(Backend& backend) : backend_(backend) {
     loss_scale = TensorView(backend.allocate(8), {1}, DType::f64);
+    token_scale = TensorView(backend.allocate(8), {1}, DType::f64);
     loss_sum = TensorView(backend.allocate(8), {1}, DType::f64);
   }
   ~Buffers() {
     backend_.release(loss_scale.data);
+    backend_.release(token_scale.data);
     backend_.release(loss_sum.data);
   }
-  TensorView loss_scale, loss_sum;
+  TensorView loss_scale, token_scale, loss_sum;  // 1 / predicted tokens of the global batch; 1 / all of them
   std::vector<RoutingReport> reports;
-  std::vector<double> agreed;
+  std::vector<double> agreed, per_group;
 
  private:
   Backend& backend_;
@@ -86,11 +90,13 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
   const std::int64_t micro = job_.train.micro_batch, ranks = world.size();
   const std::int64_t global = job_.train.global_batch, rows = micro * job_.model.context;
   const std::int64_t rounds = (global + micro * ranks - 1) / (micro * ranks);
-  const double scale = 1.0 / static_cast<double>(global * job_.model.context), nothing = 0;
+  const double scale = 1.0 / static_cast<double>(global * model_->predicted(job_.model.context)), nothing = 0;
+  const double token_scale = 1.0 / static_cast<double>(global * job_.model.context);
   const auto reducing = [&] { return world.seconds() + grid_.replicas->seconds(); };
   StepResult result;
   Stopwatch watch;
   backend_->upload(&scale, buffers_->loss_scale);
+  backend_->upload(&token_scale, buffers_->token_scale);
   backend_->fill(buffers_->loss_sum, 0);
   store_->zero_grad(*backend_);
   loads_.clear();
@@ -103,7 +109,10 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
     // Ranks that do not divide the global batch: in the last round some only keep their peers company in the exchange,
     // with sequences of the next step that count for nothing.
     const bool counts = first < global;
-    if (!counts) backend_->upload(&nothing, buffers_->loss_scale);
+    if (!counts) {
+      backend_->upload(&nothing, buffers_->loss_scale);
+      backend_->upload(&nothing, buffers_->token_scale);
+    }
     arena_->reset();
     Context c{.backend = *backend_, .scratch = *arena_, .sequences = micro, .length = job_.model.context};
     c.tokens = arena_->take({rows}, DType::i32);
@@ -116,6 +125,11 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
     c.step = step;
     c.seed = static_cast<std::uint64_t>(job_.seed);
     c.loss_scale = buffers_->loss_scale;
+    if (has_auxiliary_loss(config_.router) && has_experts(config_)) {
+      c.auxiliary = arena_->take({micro / config_.group_sequences, 2}, DType::f64);
+      c.auxiliary_scale = buffers_->token_scale;
+      backend_->fill(c.auxiliary, 0);
+    }
     c.reports = &buffers_->reports;
     c.block = &at_block_;
     const auto row_loss = arena_->take({rows}, DType::f64);
@@ -124,6 +138,7 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
     double exchanged = grid_.experts->seconds();
     model_->forward_loss(c, row_loss);
     if (counts) backend_->sum(row_loss, buffers_->loss_sum);
+    if (counts && c.auxiliary) result.auxiliary_loss += auxiliary_loss(c) * token_scale;
     double exchange = grid_.experts->seconds() - exchanged;
     result.phases[Phase::exchange] += exchange;
     result.phases[Phase::forward] += watch.lap() - exchange;
@@ -167,6 +182,7 @@ void Engine::agree(StepResult& result, std::span<double> flags, double scale) {
   auto& sums = buffers_->agreed;
   sums.assign(flags.begin(), flags.end());
   sums.push_back(result.loss);
+  sums.push_back(result.auxiliary_loss);
   for (const auto& load : loads_) {
     sums.insert(sums.end(), load.expert_tokens.begin(), load.expert_tokens.end());
     sums.push_back(load.dropped);
@@ -175,11 +191,20 @@ void Engine::agree(StepResult& result, std::span<double> flags, double scale) {
   auto next = sums.begin();
   for (double& flag : flags) flag = *next++;
   result.loss = *next++ * scale;
+  result.auxiliary_loss = *next++;
   for (auto& load : loads_) {
     for (double& tokens : load.expert_tokens) tokens = *next++;
     load.dropped = *next++;
   }
   result.blocks = loads_;
+}
+
+// Summed over the tokens of this micro-batch.
+double Engine::auxiliary_loss(const Context& c) {
+  auto& per_group = buffers_->per_group;
+  per_group.resize(static_cast<std::size_t>(c.auxiliary.size()));
+  backend_->download(c.auxiliary, per_group.data());
+  return config_.router.softmax.auxiliary.total(per_group, config_.group_sequences * c.length);
 }
 
 // Every rank has the same list of blocks, also one whose reports do not count.
@@ -234,6 +259,14 @@ std::vector<Piece> Engine::pieces(bool with_optimizer) const {
     add(parameter, "adam.m/", state.m);
     add(parameter, "adam.v/", state.v);
     if (state.master) add(parameter, "adam.master/", state.master);
+  }
+  for (const auto& table : store_->tables()) {
+    const auto writer = std::min_element(world_bytes.begin(), world_bytes.end());
+    *writer += table.view.bytes();
+    pieces.push_back({.name = table.name,
+                      .local = table.view,
+                      .global_shape = table.view.shape,
+                      .mine = writer - world_bytes.begin() == me});
   }
   return pieces;
 }

@@ -34,7 +34,8 @@ struct BlockLoad {
 };
 
 struct StepResult {
-  double loss = 0;  // mean over the predicted tokens of the global batch
+  double loss = 0;  // cross entropy: mean over the predicted tokens of the global batch
+  double auxiliary_loss = 0;  // what routers add to it, weighted
   double gradient_norm = 0, learning_rate = 0;
   bool updated = true;  // false: every rank left its weights alone
   std::vector<BlockLoad> blocks;
@@ -79,6 +80,7 @@ class Engine {
  private:
   struct Buffers;  // small views that live as long as the engine
   void agree(StepResult& result, std::span<double> flags, double scale);
+  double auxiliary_loss(const Context& c);
   void add_reports(const std::vector<RoutingReport>& reports, bool count);
 
   JobConfig job_;

@@ -33,7 +33,10 @@ void evaluate_command(const std::filesystem::path& checkpoint, const std::string
   const TokenFile file(data);
   const auto result = model.engine->evaluate(file, 0, [] {});
   if (world.rank() != 0) return;
-  const double bits = result.bits_per_byte(text_bytes(file, data, model.job.data.tokenizer));
+  // Of a text that is predicted in part, that part of the bytes.
+  const double share = static_cast<double>(result.tokens) / static_cast<double>(file.tokens() - 1);
+  const double bytes = share * static_cast<double>(text_bytes(file, data, model.job.data.tokenizer));
+  const double bits = result.bits_per_byte(bytes);
   if (json) {
     const nlohmann::json facts = {{"loss", result.loss()},
                                   {"perplexity", result.perplexity()},

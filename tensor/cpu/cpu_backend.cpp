@@ -296,6 +296,14 @@ void CpuBackend::dropout(TensorView in, double rate, std::uint64_t key, std::int
   kernels(in.dtype).dropout(as_matrix(in), rate, key, first_row, as_matrix(out));
 }
 
+void CpuBackend::jitter(TensorView in, double amount, std::uint64_t key, std::int64_t first_row, TensorView out) {
+  same_shape("jitter", {in, out});
+  same_type("jitter", {in, out});
+  float_type("jitter", in);
+  require(amount >= 0 && amount <= 1, "jitter", "the amount must lie in [0, 1]");
+  kernels(in.dtype).jitter(as_matrix(in), amount, key, first_row, as_matrix(out));
+}
+
 // --- rows by index --------------------------------------------------------------------------------------------
 
 namespace {

@@ -28,6 +28,9 @@ class CpuBackend final : public Backend {
   void spatial(const SpatialProduct& p) override;
   void spatial_backward_input(const SpatialProduct& p) override;
   void spatial_backward_weight(const SpatialProduct& p) override;
+  void attention(const Attention& a) override;
+  void attention_backward(const Attention& a, TensorView dout, TensorView dquery, TensorView dkey,
+                          TensorView dvalue) override;
 
   void add(TensorView a, TensorView b, TensorView out) override;
   void activate(Activation kind, TensorView in, TensorView out) override;
@@ -42,11 +45,16 @@ class CpuBackend final : public Backend {
                            TensorView dweight, TensorView dbias) override;
   void sum_rows(TensorView x, TensorView add_to) override;
   void dropout(TensorView in, double rate, std::uint64_t key, std::int64_t first_row, TensorView out) override;
+  void jitter(TensorView in, double amount, std::uint64_t key, std::int64_t first_row, TensorView out) override;
 
   void gather_rows(TensorView in, TensorView index, double scale, TensorView row_scale, TensorView out) override;
   void scatter_add_rows(TensorView in, TensorView index, double scale, TensorView row_scale,
                         TensorView add_to) override;
   void row_dots(TensorView a, TensorView b, TensorView index, TensorView out) override;
+
+  void gather_columns(TensorView in, TensorView index, TensorView scale, TensorView out) override;
+  void scatter_columns(TensorView in, TensorView index, TensorView scale, TensorView out) override;
+  void column_dots(TensorView a, TensorView b, TensorView out) override;
 
   void assign_balanced(TensorView scores, std::int64_t groups, TensorView token_of_slot,
                        TensorView rounds) override;
@@ -56,6 +64,16 @@ class CpuBackend final : public Backend {
                         TensorView alpha) override;
   void sigmoid_of_slots_backward(TensorView alpha, TensorView dalpha, TensorView token_of_slot,
                                  std::span<const std::int64_t> rows_of_expert, TensorView dscores) override;
+  void softmax_of_slots(TensorView scores, TensorView token_of_slot, std::span<const std::int64_t> rows_of_expert,
+                        TensorView alpha) override;
+  void softmax_of_slots_backward(TensorView scores, TensorView dalpha, TensorView token_of_slot,
+                                 std::span<const std::int64_t> rows_of_expert, TensorView dscores) override;
+  void look_up(TensorView table, TensorView index, TensorView out) override;
+  void choose_experts(const ChooseExperts& c) override;
+  void balance_of_choices(const BalanceOfChoices& b) override;
+  void place_tokens(const PlaceTokens& p) override;
+  void weigh_slots(const WeighSlots& w) override;
+  void choices_backward(const ChoicesBackward& c) override;
 
   void cross_entropy(TensorView logits, TensorView targets, TensorView row_loss, TensorView scale,
                      bool gradient) override;
@@ -68,14 +86,16 @@ class CpuBackend final : public Backend {
   const Kernels& kernels(DType type) const;
   void convert(const Matrix& from, DType from_type, const Matrix& to, DType to_type) const;
   void load_scores(const TensorView& scores, std::int64_t first, std::int64_t count);
+  void order_tokens(const PlaceTokens& p, std::int64_t first, std::int64_t count);
   void* masked_weight(const TensorView& weight, std::int64_t g, std::int64_t length);
   void* scratch(std::int64_t bytes) { return scratch_.take(bytes); }  // valid until the next call of scratch()
 
   const KernelSet& set_;
   Products products_;
   BalancedAssignment assignment_;
-  std::vector<double> scores_;
-  std::vector<std::int64_t> starts_;
+  std::vector<double> scores_, gates_, weights_;
+  std::vector<std::int64_t> starts_, counts_;
+  std::vector<std::int32_t> order_;
   std::vector<std::int32_t> slots_;
   Workspace scratch_;
 };

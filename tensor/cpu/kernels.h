@@ -70,6 +70,25 @@ struct FinishArguments {
   Matrix out;
 };
 
+// Each row's columns by index.
+struct ColumnArguments {
+  Matrix in;
+  const std::int32_t* index;
+  const void* scale;  // null: 1
+  Matrix out;
+};
+
+// Rows of a causal softmax: row r sees the columns c <= r + first. `scores` is of the wide type.
+struct SoftmaxArguments {
+  Matrix scores;  // forward: used up; may be `out`
+  std::int64_t first;
+  double scale;   // of the scores
+  void* log_sum;  // [rows] of the wide type
+  Matrix out;     // probabilities, 0 in the columns that are not seen
+  Matrix dout;    // backward from here: of the wide type, used up; may be `dscores`
+  Matrix dscores;
+};
+
 // Kernels over values of one type. "wide" is f32 for f32 and bf16, f64 for f64.
 struct Kernels {
   void (*fill)(Matrix out, double value);
@@ -83,6 +102,7 @@ struct Kernels {
   void (*layer_norm_backward)(const NormArguments& a);
   void (*sum_rows)(Matrix x, void* wide_add_to);
   void (*dropout)(Matrix in, double rate, std::uint64_t key, std::int64_t first_row, Matrix out);
+  void (*jitter)(Matrix in, double amount, std::uint64_t key, std::int64_t first_row, Matrix out);
   void (*gather_rows)(const IndexArguments& a);
   void (*scatter_add_rows)(const IndexArguments& a);
   void (*scatter_add_rows_wide)(const IndexArguments& a);
@@ -95,6 +115,11 @@ struct Kernels {
   // The columns c <= row + offset: copied, with zeros in the others; or added to `out`, the others untouched.
   void (*copy_lower)(Matrix in, std::int64_t offset, Matrix out);
   void (*add_lower)(Matrix in, std::int64_t offset, Matrix out);
+  void (*gather_columns)(const ColumnArguments& a);
+  void (*scatter_columns)(const ColumnArguments& a);
+  void (*column_dots)(Matrix a, Matrix b, void* wide_out);
+  void (*causal_softmax)(const SoftmaxArguments& a);           // writes log_sum and out
+  void (*causal_softmax_backward)(const SoftmaxArguments& a);  // from log_sum: writes out and dscores
 };
 
 struct KernelSet {

@@ -32,6 +32,8 @@ class FarawayBackend final : public Backend {
   void spatial(const SpatialProduct&) override { no(); }
   void spatial_backward_input(const SpatialProduct&) override { no(); }
   void spatial_backward_weight(const SpatialProduct&) override { no(); }
+  void attention(const Attention&) override { no(); }
+  void attention_backward(const Attention&, TensorView, TensorView, TensorView, TensorView) override { no(); }
   void add(TensorView, TensorView, TensorView) override { no(); }
   void activate(Activation, TensorView, TensorView) override { no(); }
   void activate_backward(Activation, TensorView, TensorView, TensorView) override { no(); }
@@ -49,9 +51,18 @@ class FarawayBackend final : public Backend {
   }
   void sum_rows(TensorView, TensorView) override { no(); }
   void dropout(TensorView, double, std::uint64_t, std::int64_t, TensorView) override { no(); }
+  void jitter(TensorView, double, std::uint64_t, std::int64_t, TensorView) override { no(); }
   void gather_rows(TensorView, TensorView, double, TensorView, TensorView) override { no(); }
   void scatter_add_rows(TensorView, TensorView, double, TensorView, TensorView) override { no(); }
   void row_dots(TensorView, TensorView, TensorView, TensorView) override { no(); }
+  void gather_columns(TensorView, TensorView, TensorView, TensorView) override { no(); }
+  void scatter_columns(TensorView, TensorView, TensorView, TensorView) override { no(); }
+  void column_dots(TensorView, TensorView, TensorView) override { no(); }
+  void softmax_of_slots(TensorView, TensorView, std::span<const std::int64_t>, TensorView) override { no(); }
+  void softmax_of_slots_backward(TensorView, TensorView, TensorView, std::span<const std::int64_t>,
+                                 TensorView) override {
+    no();
+  }
   void assign_balanced(TensorView, std::int64_t, TensorView, TensorView) override { no(); }
   void assign_greedy(TensorView, TensorView, std::span<std::int64_t>) override { no(); }
   void sigmoid_of_slots(TensorView, TensorView, std::span<const std::int64_t>, TensorView) override { no(); }
@@ -59,6 +70,12 @@ class FarawayBackend final : public Backend {
                                  TensorView) override {
     no();
   }
+  void look_up(TensorView, TensorView, TensorView) override { no(); }
+  void choose_experts(const ChooseExperts&) override { no(); }
+  void balance_of_choices(const BalanceOfChoices&) override { no(); }
+  void place_tokens(const PlaceTokens&) override { no(); }
+  void weigh_slots(const WeighSlots&) override { no(); }
+  void choices_backward(const ChoicesBackward&) override { no(); }
   void cross_entropy(TensorView, TensorView, TensorView, TensorView, bool) override { no(); }
   void sum(TensorView, TensorView) override { no(); }
   void sum_of_squares(TensorView, TensorView) override { no(); }

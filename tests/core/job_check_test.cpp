@@ -50,13 +50,15 @@ TEST(JobCheck, ImpossibleJobsAreRefusedWithReasonAndRemedy) {
       {{"cluster.expert_ranks=3"}, {"cluster.ranks = 2", "choose 2"}},
       {{"cluster.expert_ranks=2", "model.experts=1"}, {"model.experts = 1", "choose 1"}},
       {{"train.precision=fp16"}, {"not in this build yet", "f32, bf16 or f64"}},
-      {{"model.kind=transformer"}, {"not in this build yet", "smlp or gmlp"}},
-      {{"model.kind=gshard"}, {"not in this build yet"}},
-      {{"model.kind=hash"}, {"not in this build yet"}},
-      {{"routing.tokens=switch"}, {"not in this build yet", "balanced"}},
-      {{"routing.channels=partial"}, {"not in this build yet", "deterministic"}},
+      {{"model.kind=transformer", "model.heads=3"}, {"model.heads = 3", "model.width = 128", "2 or 4"}},
+      {{"model.kind=base", "model.width=127"}, {"model.width = 127", "odd", "126 or 128"}},
+      {{"model.kind=transformer", "model.sparse_blocks=2"}, {"model.sparse_blocks = 2", "transformer"}},
+      {{"model.kind=switch", "model.sparse_blocks=2"}, {"model.sparse_blocks = 2", "every other block", "3 or 4"}},
+      {{"model.kind=hash", "routing.tokens=balanced"}, {"routing.tokens = \"balanced\"", "\"hash\""}},
+      {{"model.kind=base", "routing.channels=partial"}, {"routing.channels = \"partial\"", "routes none"}},
+      {{"model.kind=gmlp-token-moe", "model.hidden=511"}, {"odd"}},
+      {{"routing.channels=partial", "model.context=4"}, {"model.context = 4", "fifth"}},
       {{"routing.channels=leaky"}, {"routing.allow_leak = true"}},
-      {{"routing.channels=leaky", "routing.allow_leak=true"}, {"not in this build yet"}},
       {{"cluster.device=cuda"}, {"cluster.device = \"cuda\"", "choose cpu"}, ExitCode::unavailable},
       {{"cluster.device=cuda", "model.experts=5"}, {"model.experts = 5"}},
       {{"optimizer.betas=[0.9]"}, {"has 1 entries", "two"}},
@@ -116,6 +118,25 @@ TEST(JobCheck, GmlpNeedsNoWordAboutSparseBlocks) {
   const auto config = accepted({"model.kind=gmlp"});
   EXPECT_EQ(config.model.sparse_blocks, 0);
   EXPECT_EQ(config.cluster.expert_ranks, 1);
+}
+
+TEST(JobCheck, KindsBringWhatTheyHaveNoChoiceIn) {
+  EXPECT_EQ(accepted({"model.kind=transformer"}).model.sparse_blocks, 0);
+  const auto gshard = accepted({"model.kind=gshard"});
+  EXPECT_EQ(gshard.model.sparse_blocks, gshard.model.dense_blocks);
+  EXPECT_EQ(gshard.routing.tokens, "gshard");
+  EXPECT_EQ(accepted({"model.kind=switch", "model.sparse_blocks=3"}).model.sparse_blocks, 3);
+  EXPECT_EQ(accepted({"model.kind=base"}).routing.tokens, "balanced");
+  EXPECT_EQ(accepted({"model.kind=hash"}).model.sparse_blocks, 2);
+  EXPECT_EQ(accepted({"model.kind=hash"}).routing.tokens, "hash");
+  EXPECT_NO_THROW(accepted({"model.kind=transformer", "model.hidden=511", "model.experts=7"}));
+  EXPECT_NO_THROW(accepted({"model.kind=base", "model.experts=6"}));
+  EXPECT_NO_THROW(accepted({"model.kind=gmlp-token-moe", "model.experts=6"}));
+  EXPECT_NO_THROW(accepted({"routing.channels=partial"}));
+  EXPECT_NO_THROW(accepted({"routing.channels=leaky", "routing.allow_leak=true"}));
+  auto again = parse_job(to_toml(gshard), "job.toml");
+  check_and_resolve(again);
+  EXPECT_EQ(to_toml(again.config), to_toml(gshard));
 }
 
 TEST(JobCheck, WhatWasDerivedStaysTheRunsOwn) {

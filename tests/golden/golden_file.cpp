@@ -19,12 +19,10 @@ Activation activation_named(const std::string& name) {
 }
 
 // Why this build cannot run the model, or "".
-std::string missing_part(const GoldenFile& golden, const Json& model) {
+std::string missing_part(const GoldenFile& golden) {
   for (const auto& kind : golden.stack) {
-    if (kind != "gmlp" && kind != "smlp") return "blocks of kind " + kind;
+    if (!has_attention(kind) && !has_spatial_gate(kind)) return "blocks of kind " + kind;
   }
-  if (model.contains("prefix")) return "partial prediction";
-  if (model.value("positions", "none") != "none") return "positions " + model.value("positions", "");
   return "";
 }
 
@@ -39,6 +37,13 @@ ModelConfig config_of(const GoldenFile& golden, const Json& model) {
   config.vocabulary = model.at("vocabulary");
   config.activation = activation_named(model.at("activation"));
   config.group_sequences = model.at("routing_group_sequences");
+  if (model.contains("prefix")) config.channels = "partial";
+  for (const auto& kind : golden.stack) {
+    if (kind == "switch" || kind == "gshard" || kind == "hash") config.router.tokens = kind;
+  }
+  config.router.softmax.second = SecondChoice::all;
+  config.router.softmax.auxiliary.balance_weight = model.value("aux_weight", 0.0);
+  config.router.hash_table = model.value("table", std::vector<std::int32_t>{});
   return config;
 }
 
@@ -85,7 +90,7 @@ GoldenFile read_golden(const std::filesystem::path& path) {
   GoldenFile golden;
   golden.name = json.at("name");
   golden.stack = model.at("stack").get<std::vector<std::string>>();
-  golden.missing = missing_part(golden, model);
+  golden.missing = missing_part(golden);
   if (!golden.missing.empty()) return golden;
   golden.config = config_of(golden, model);
   golden.batch = model.at("batch");

@@ -38,10 +38,11 @@ class Rehearsal {
     c_.tokens = upload(golden.tokens);
     c_.targets = upload(golden.targets);
     c_.loss_scale = take({1}, DType::f64);
-    std::int64_t predicted = 0;
-    for (const auto target : golden.targets) predicted += target >= 0;
-    predicted_ = static_cast<double>(predicted);
+    predicted_ = static_cast<double>(golden.batch * model_->predicted(c_.length));
     backend_->fill(c_.loss_scale, 1 / predicted_);
+    if (!has_auxiliary_loss(golden.config->router)) return;
+    c_.auxiliary = take({golden.batch / golden.config->group_sequences, 2}, DType::f64);
+    c_.auxiliary_scale = c_.loss_scale;  // every token is predicted
   }
   ~Rehearsal() {
     for (void* block : blocks_) backend_->release(block);
@@ -78,12 +79,18 @@ class Rehearsal {
   double pass(GradientSync& sync) {
     scratch_.reset();
     store_.zero_grad(*backend_);
+    if (c_.auxiliary) backend_->fill(c_.auxiliary, 0);
     const TensorView row_loss = take({rows_}, DType::f64);
     model_->forward_loss(c_, row_loss);
     model_->backward(c_, [&](int k) { sync.block_done(k); });
     sync.finish();
     const auto losses = read(row_loss);
-    return std::accumulate(losses.begin(), losses.end(), 0.0) / predicted_;
+    double sum = std::accumulate(losses.begin(), losses.end(), 0.0);
+    if (c_.auxiliary) {
+      sum += golden_.config->router.softmax.auxiliary.total(read(c_.auxiliary),
+                                                            golden_.config->group_sequences * c_.length);
+    }
+    return sum / predicted_;
   }
 
   void compare_gradients() {

@@ -28,6 +28,11 @@ class FaultingBackend final : public Backend {
   void spatial(const SpatialProduct& p) override { inner_->spatial(real(p)); }
   void spatial_backward_input(const SpatialProduct& p) override { inner_->spatial_backward_input(real(p)); }
   void spatial_backward_weight(const SpatialProduct& p) override { inner_->spatial_backward_weight(real(p)); }
+  void attention(const Attention& a) override { inner_->attention(real(a)); }
+  void attention_backward(const Attention& a, TensorView dout, TensorView dquery, TensorView dkey,
+                          TensorView dvalue) override {
+    inner_->attention_backward(real(a), real(dout), real(dquery), real(dkey), real(dvalue));
+  }
 
   void add(TensorView a, TensorView b, TensorView out) override { inner_->add(real(a), real(b), real(out)); }
   void activate(Activation kind, TensorView in, TensorView out) override {
@@ -59,6 +64,10 @@ class FaultingBackend final : public Backend {
                TensorView out) override {
     inner_->dropout(real(in), rate, key, first_row, real(out));
   }
+  void jitter(TensorView in, double amount, std::uint64_t key, std::int64_t first_row,
+              TensorView out) override {
+    inner_->jitter(real(in), amount, key, first_row, real(out));
+  }
 
   void gather_rows(TensorView in, TensorView index, double scale, TensorView row_scale,
                    TensorView out) override {
@@ -70,6 +79,16 @@ class FaultingBackend final : public Backend {
   }
   void row_dots(TensorView a, TensorView b, TensorView index, TensorView out) override {
     inner_->row_dots(real(a), real(b), real(index), real(out));
+  }
+
+  void gather_columns(TensorView in, TensorView index, TensorView scale, TensorView out) override {
+    inner_->gather_columns(real(in), real(index), real(scale), real(out));
+  }
+  void scatter_columns(TensorView in, TensorView index, TensorView scale, TensorView out) override {
+    inner_->scatter_columns(real(in), real(index), real(scale), real(out));
+  }
+  void column_dots(TensorView a, TensorView b, TensorView out) override {
+    inner_->column_dots(real(a), real(b), real(out));
   }
 
   void assign_balanced(TensorView scores, std::int64_t groups, TensorView token_of_slot,
@@ -88,6 +107,44 @@ class FaultingBackend final : public Backend {
                                  std::span<const std::int64_t> rows_of_expert, TensorView dscores) override {
     inner_->sigmoid_of_slots_backward(real(alpha), real(dalpha), real(token_of_slot), rows_of_expert,
                                       real(dscores));
+  }
+  void softmax_of_slots(TensorView scores, TensorView token_of_slot,
+                        std::span<const std::int64_t> rows_of_expert, TensorView alpha) override {
+    inner_->softmax_of_slots(real(scores), real(token_of_slot), rows_of_expert, real(alpha));
+  }
+  void softmax_of_slots_backward(TensorView scores, TensorView dalpha, TensorView token_of_slot,
+                                 std::span<const std::int64_t> rows_of_expert, TensorView dscores) override {
+    inner_->softmax_of_slots_backward(real(scores), real(dalpha), real(token_of_slot), rows_of_expert,
+                                      real(dscores));
+  }
+  void look_up(TensorView table, TensorView index, TensorView out) override {
+    inner_->look_up(real(table), real(index), real(out));
+  }
+  void choose_experts(const ChooseExperts& call) override {
+    ChooseExperts c = call;
+    make_real({&c.logits, &c.gates, &c.log_sum, &c.expert});
+    inner_->choose_experts(c);
+  }
+  void balance_of_choices(const BalanceOfChoices& call) override {
+    BalanceOfChoices b = call;
+    make_real({&b.gates, &b.log_sum, &b.expert, &b.frequency, &b.add_to});
+    inner_->balance_of_choices(b);
+  }
+  void place_tokens(const PlaceTokens& call) override {
+    PlaceTokens p = call;
+    make_real({&p.expert, &p.gates, &p.token_of_slot, &p.slot, &p.dropped});
+    inner_->place_tokens(p);
+  }
+  void weigh_slots(const WeighSlots& call) override {
+    WeighSlots w = call;
+    make_real({&w.gates, &w.expert, &w.slot, &w.weight});
+    inner_->weigh_slots(w);
+  }
+  void choices_backward(const ChoicesBackward& call) override {
+    ChoicesBackward c = call;
+    make_real({&c.gates, &c.expert, &c.slot, &c.dweight, &c.frequency, &c.log_sum, &c.auxiliary, &c.row_scale,
+               &c.dlogits});
+    inner_->choices_backward(c);
   }
 
   void cross_entropy(TensorView logits, TensorView targets, TensorView row_loss, TensorView scale,
@@ -114,10 +171,15 @@ class FaultingBackend final : public Backend {
     return view;
   }
   static SpatialProduct real(const SpatialProduct& p) { return {real(p.weight), real(p.v), real(p.out)}; }
+  static Attention real(const Attention& a) {
+    return {real(a.query), real(a.key), real(a.value), real(a.out), real(a.log_sum), a.heads};
+  }
   static Matmul real(Matmul m) {
-    for (TensorView* view : {&m.a, &m.b, &m.out, &m.bias, &m.residual, &m.pre_activation})
-      *view = real(*view);
+    make_real({&m.a, &m.b, &m.out, &m.bias, &m.residual, &m.pre_activation});
     return m;
+  }
+  static void make_real(std::initializer_list<TensorView*> views) {
+    for (TensorView* view : views) *view = real(*view);
   }
 
   std::unique_ptr<Backend> inner_ = make_cpu_backend();

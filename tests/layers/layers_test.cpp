@@ -2,10 +2,18 @@
 
 #include <cmath>
 
+#include "core/error.h"
+#include "layers/attention.h"
+#include "layers/channel_moe.h"
 #include "layers/embedding.h"
+#include "layers/feedforward.h"
+#include "layers/feedforward_experts.h"
 #include "layers/gmlp_block.h"
+#include "layers/gmlp_experts.h"
 #include "layers/loss_head.h"
-#include "layers/smlp_block.h"
+#include "layers/routed_channel_moe.h"
+#include "layers/token_moe.h"
+#include "layers/two_part_block.h"
 #include "routing/balanced_router.h"
 #include "tests/layers/bench.h"
 
@@ -80,6 +88,54 @@ INSTANTIATE_TEST_SUITE_P(
                     GmlpCase{4, 3, Activation::gelu, 0}, GmlpCase{2, 1, Activation::gelu_tanh, 0},
                     GmlpCase{1, 4, Activation::relu, 0}, GmlpCase{2, 4, Activation::gelu_tanh, 0.3}));
 
+struct AttentionCase {
+  std::int64_t heads, length;
+  double dropout;
+};
+
+class AttentionTest : public testing::TestWithParam<AttentionCase> {};
+
+TEST_P(AttentionTest, GradientsMatchDifferences) {
+  const AttentionCase& p = GetParam();
+  Bench b(2, p.length);
+  SelfAttention layer(b.store, "attention", 6, p.heads, p.dropout);
+  b.seal();
+  check_gradients(b, layer, 6);
+}
+
+TEST_P(AttentionTest, ABlockOfTwoPartsHasTheGradientsOfBoth) {
+  const AttentionCase& p = GetParam();
+  Bench b(2, p.length);
+  auto attention = std::make_unique<SelfAttention>(b.store, "attention", 6, p.heads, p.dropout);
+  TwoPartBlock layer(std::move(attention), std::make_unique<FeedForward>(b.store, "ffn", 6, 5, Activation::gelu_tanh, p.dropout));
+  b.seal();
+  check_gradients(b, layer, 6);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, AttentionTest,
+                         testing::Values(AttentionCase{1, 4, 0}, AttentionCase{3, 5, 0}, AttentionCase{2, 1, 0},
+                                         AttentionCase{2, 4, 0.3}));
+
+TEST(Positions, AreSinesThenCosines) {
+  Bench b(2, 3);
+  Positions positions(5, 6);
+  b.seal();
+  for (const std::int64_t length : {3, 2}) {  // the second from the table that is there
+    b.c.length = length;
+    const TensorView x = b.memory.take({2 * length, 6}, DType::f64);
+    b.backend->fill(x, 1);
+    positions.add_to(b.c, x);
+    const auto values = test::read(*b.backend, x);
+    for (std::int64_t r = 0; r < 2 * length; ++r) {
+      for (std::int64_t i = 0; i < 3; ++i) {
+        const double angle = static_cast<double>(r % length) * std::pow(10000.0, -static_cast<double>(i) / 2);
+        EXPECT_NEAR(values[static_cast<std::size_t>(r * 6 + i)], 1 + std::sin(angle), 1e-14);
+        EXPECT_NEAR(values[static_cast<std::size_t>(r * 6 + 3 + i)], 1 + std::cos(angle), 1e-14);
+      }
+    }
+  }
+}
+
 struct SparseCase {
   std::int64_t sequences, length, experts, group_sequences;
   double dropout;
@@ -90,9 +146,11 @@ std::unique_ptr<ChannelMoe> make_channels(Bench& b, const SparseCase& p, std::in
 }
 
 std::unique_ptr<TokenMoe> make_tokens(Bench& b, const SparseCase& p, std::int64_t width) {
-  auto router = std::make_unique<BalancedRouter>(b.store, "tmoe.centroids", p.experts, width);
-  return std::make_unique<TokenMoe>(b.store, "tmoe", 0, TokenMoeSizes{width, 3, p.experts, p.group_sequences},
-                                    Activation::gelu_tanh, p.dropout, std::move(router), *b.exchange);
+  TokenMoeParts parts;
+  parts.router = std::make_unique<BalancedRouter>(b.store, "tmoe.centroids", p.experts, width);
+  parts.experts = std::make_unique<FeedforwardExperts>(b.store, "tmoe.experts", width, 3, Activation::gelu_tanh, true,
+                                                       *b.exchange);
+  return std::make_unique<TokenMoe>("tmoe", 0, p.group_sequences, p.dropout, std::move(parts), *b.exchange);
 }
 
 class SparseTest : public testing::TestWithParam<SparseCase> {};
@@ -106,6 +164,17 @@ TEST_P(SparseTest, ChannelMoeGradientsMatchDifferences) {
   check_gradients(b, *layer, 5 * p.experts);
 }
 
+TEST_P(SparseTest, RoutedChannelMoeGradientsMatchDifferences) {
+  const SparseCase& p = GetParam();
+  for (const bool leaky : {false, true}) {
+    Bench b(p.sequences, p.length);
+    b.make_exchange(p.experts);
+    RoutedChannelMoe layer(b.store, "smoe", 4 * p.experts, 5, p.experts, leaky, p.dropout, *b.exchange);
+    b.seal();
+    check_gradients(b, layer, 4 * p.experts);
+  }
+}
+
 TEST_P(SparseTest, TokenMoeGradientsMatchDifferences) {
   const SparseCase& p = GetParam();
   Bench b(p.sequences, p.length);
@@ -115,12 +184,27 @@ TEST_P(SparseTest, TokenMoeGradientsMatchDifferences) {
   check_gradients(b, *layer, 4);
 }
 
+TEST_P(SparseTest, GmlpExpertsGradientsMatchDifferences) {
+  const SparseCase& p = GetParam();
+  for (const std::int64_t heads : {1, 2}) {
+    Bench b(p.sequences, p.length);
+    b.make_exchange(p.experts);
+    TokenMoeParts parts;
+    parts.router = std::make_unique<BalancedRouter>(b.store, "moe.centroids", p.experts, 4);
+    parts.experts = std::make_unique<GmlpExperts>(b.store, "moe.experts", GmlpSizes{4, 8, 5, heads},
+                                                  Activation::gelu_tanh, *b.exchange);
+    TokenMoe layer("moe", 0, p.group_sequences, p.dropout, std::move(parts), *b.exchange);
+    b.seal();
+    check_gradients(b, layer, 4);
+  }
+}
+
 TEST_P(SparseTest, SmlpBlockGradientsMatchDifferences) {
   const SparseCase& p = GetParam();
   Bench b(p.sequences, p.length);
   b.make_exchange(p.experts);
   auto channels = make_channels(b, p, 5 * p.experts);
-  SmlpBlock layer(std::move(channels), make_tokens(b, p, 5 * p.experts));
+  TwoPartBlock layer(std::move(channels), make_tokens(b, p, 5 * p.experts));
   b.seal();
   check_gradients(b, layer, 5 * p.experts);
 }
@@ -130,6 +214,19 @@ INSTANTIATE_TEST_SUITE_P(All, SparseTest,
                          testing::Values(SparseCase{2, 4, 2, 2, 0}, SparseCase{1, 3, 4, 1, 0},
                                          SparseCase{4, 5, 3, 2, 0}, SparseCase{2, 3, 1, 1, 0},
                                          SparseCase{2, 5, 3, 2, 0.3}));
+
+TEST(RoutedChannelMoe, PassesAShortSequenceUnchangedAndRefusesToTrainOnIt) {
+  Bench b(2, 2);
+  b.make_exchange(2);
+  RoutedChannelMoe layer(b.store, "smoe", 4, 12, 2, false, 0, *b.exchange);  // a prefix of 2
+  b.seal();
+  const TensorView x = b.memory.take({4, 4}, DType::f64), y = b.memory.take({4, 4}, DType::f64);
+  test::write(*b.backend, x, test::random_values(16, 1));
+  EXPECT_THROW(layer.forward(b.c, x, y), Error);
+  b.c.mode = Mode::evaluation;
+  layer.forward(b.c, x, y);
+  EXPECT_EQ(test::read(*b.backend, y), test::read(*b.backend, x));
+}
 
 TEST(TokenMoe, AnEmptySlotHasNoEffectOnItsExpert) {
   // One token, two experts: the expert with the empty slot must get no gradient at all, its biases included.

@@ -119,6 +119,39 @@ TEST(Layout, ChangesNeitherLossNorGradients) {
   }
 }
 
+// Every way of sending tokens or channels to experts.
+std::vector<Setting> every_kind() {
+  std::vector<Setting> all;
+  for (const char* kind : {"base", "hash", "switch", "gshard"}) all.push_back({test::tiny_config({"transformer", kind})});
+  all.push_back({test::tiny_config({"gmlp-token-moe", "gmlp-token-moe"})});
+  for (const char* channels : {"partial", "leaky"}) {
+    all.push_back({test::tiny_config({"gmlp", "smlp"})});
+    all.back().config.channels = channels;
+    all.back().config.allow_leak = true;
+  }
+  for (auto& setting : all) {
+    setting.config.group_sequences = 2;
+    setting.config.dropout = 0.2;
+  }
+  return all;
+}
+
+TEST(Layout, ChangesNoKindOfModel) {
+  const int ranks = test::world().size(), rank = test::world().rank();
+  for (Setting& setting : every_kind()) {
+    for (const int size : group_sizes(4)) {
+      SCOPED_TRACE(fmt::format("{}, {}, groups of {} ranks", setting.config.stack.back(), setting.config.channels, size));
+      setting.mode = Mode::training;
+      compare_with_one_rank(setting, size, even_share(8));
+      std::vector<Share> uneven = {{2 * rank, rank + 1 == ranks ? 0 : 2}, {2 * (ranks - 1), 0}};
+      if (rank + 1 == ranks) uneven[1].count = 8 - 2 * (ranks - 1);
+      compare_with_one_rank(setting, size, uneven);
+      setting.mode = Mode::evaluation;
+      compare_with_one_rank(setting, size, even_share(8));
+    }
+  }
+}
+
 TEST(Layout, MayGiveRanksDifferentNumbersOfSequences) {
   const int ranks = test::world().size(), rank = test::world().rank();
   // The last rank has nothing in the first round and everything in the second, where the others have nothing.

@@ -15,6 +15,11 @@ using test::random_batch;
 using test::tiny_config;
 using test::TinyModel;
 
+std::vector<std::vector<std::string>> every_sparse_stack() {  // each with one sparse block
+  return {{"gmlp", "smlp"},        {"gmlp", "smlp", "gmlp"},   {"transformer", "base"},    {"transformer", "hash"},
+          {"transformer", "switch"}, {"transformer", "gshard"}, {"gmlp", "gmlp-token-moe"}};
+}
+
 std::vector<double> flat_gradients(TinyModel& m) {
   std::vector<double> all;
   for (const auto& parameter : m.store.parameters()) {
@@ -73,54 +78,76 @@ TEST(Model, RefusesSizesThatDoNotFit) {
   refused([](ModelConfig& c) { c.experts = 3; });
   refused([](ModelConfig& c) { c.hidden = 13; });
   refused([](ModelConfig& c) { c.heads = 5; });
-  refused([](ModelConfig& c) { c.stack = {"transformer"}; });
-  refused([](ModelConfig& c) { c.channels = "partial"; });
-  refused([](ModelConfig& c) { c.tokens = "switch"; });
+  refused([](ModelConfig& c) { c.stack = {"perceptron"}; });
+  refused([](ModelConfig& c) { c.stack = {"transformer"}, c.heads = 3; });
+  refused([](ModelConfig& c) { c.stack = {"transformer"}, c.heads = 9, c.width = 9; });
+  refused([](ModelConfig& c) { c.channels = "random"; });
+  refused([](ModelConfig& c) { c.channels = "leaky"; });
+  refused([](ModelConfig& c) { c.channels = "partial", c.context = 4; });
+  refused([](ModelConfig& c) { c.router.tokens = "nearest"; });
 }
 
-TEST(Model, GradientsMatchDifferences) {
-  for (const double dropout : {0.0, 0.25}) {
-    ModelConfig config = tiny_config({"gmlp", "smlp"});
-    config.dropout = dropout;
-    config.context = 5;
-    config.experts = 2;
-    config.vocabulary = 7;
-    test::Bench bench;
-    TinyModel m(config, *bench.backend, *bench.solo, DType::f64);
-    Batch batch = random_batch(config, 2, 9);
-    batch.targets[3] = -1;  // not predicted
-    m.load(batch, 0, 2);
-    m.loss_scale = 0.125;
-    std::vector<int> done;
-    const auto loss = [&] { return m.forward_loss(); };
-    const auto backward = [&] {
-      loss();
-      done.clear();
-      m.model->backward(m.c, [&](int k) { done.push_back(k); });
-    };
-    // The bench compares its own store, so the model's gradients are compared here.
-    m.store.zero_grad(m.backend);
-    backward();
-    backward();
-    EXPECT_EQ(done, (std::vector<int>{2, 1, 0, -1}));
-    for (auto& parameter : m.store.parameters()) {
-      auto values = test::read(m.backend, parameter.value);
-      const auto claimed = test::read(m.backend, parameter.grad);
-      for (std::size_t i = 0; i < values.size(); i += 1 + i % 3) {
-        const double h = 2e-4, value = values[i];
-        const auto moved = [&](double by) {
-          values[i] = value + by;
-          test::write(m.backend, parameter.value, values);
-          return loss();
-        };
-        const double difference = (8 * (moved(h) - moved(-h)) - (moved(2 * h) - moved(-2 * h))) / (12 * h);
-        moved(0);
-        ASSERT_NEAR(claimed[i] / 2, difference, 1e-7 * (1 + std::abs(difference)))
-            << parameter.name << "[" << i << "], dropout " << dropout;
-      }
+struct GradientCase {
+  std::vector<std::string> stack;
+  std::string channels = "deterministic";
+  double dropout = 0;
+};
+
+class ModelGradients : public testing::TestWithParam<GradientCase> {};
+
+TEST_P(ModelGradients, MatchDifferences) {
+  const GradientCase& p = GetParam();
+  ModelConfig config = tiny_config(p.stack);
+  config.channels = p.channels;
+  config.allow_leak = true;
+  config.dropout = p.dropout;
+  config.context = 5;
+  config.experts = 2;
+  config.vocabulary = 7;
+  config.router.hash_table = {0, 1, 1, 0, 1, 0, 0};
+  test::Bench bench;
+  TinyModel m(config, *bench.backend, *bench.solo, DType::f64);
+  Batch batch = random_batch(config, 2, 9);
+  batch.targets[3] = -1;  // not predicted
+  m.load(batch, 0, 2);
+  m.loss_scale = 0.125;
+  std::vector<int> done;
+  const auto loss = [&] { return m.forward_loss(); };
+  const auto backward = [&] {
+    loss();
+    done.clear();
+    m.model->backward(m.c, [&](int k) { done.push_back(k); });
+  };
+  // The bench compares its own store, so the model's gradients are compared here.
+  m.store.zero_grad(m.backend);
+  backward();
+  backward();
+  EXPECT_EQ(done, (std::vector<int>{2, 1, 0, -1}));
+  for (auto& parameter : m.store.parameters()) {
+    auto values = test::read(m.backend, parameter.value);
+    const auto claimed = test::read(m.backend, parameter.grad);
+    for (std::size_t i = 0; i < values.size(); i += 1 + i % 3) {
+      const double h = 2e-4, value = values[i];
+      const auto moved = [&](double by) {
+        values[i] = value + by;
+        test::write(m.backend, parameter.value, values);
+        return loss();
+      };
+      const double difference = (8 * (moved(h) - moved(-h)) - (moved(2 * h) - moved(-2 * h))) / (12 * h);
+      moved(0);
+      ASSERT_NEAR(claimed[i] / 2, difference, 1e-7 * (1 + std::abs(difference))) << parameter.name << "[" << i << "]";
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(
+    All, ModelGradients,
+    testing::Values(GradientCase{{"gmlp", "smlp"}}, GradientCase{{"gmlp", "smlp"}, "deterministic", 0.25},
+                    GradientCase{{"gmlp", "smlp"}, "partial", 0.25}, GradientCase{{"smlp", "gmlp"}, "leaky"},
+                    GradientCase{{"transformer", "transformer"}, "deterministic", 0.25},
+                    GradientCase{{"transformer", "base"}}, GradientCase{{"hash", "transformer"}},
+                    GradientCase{{"transformer", "switch"}}, GradientCase{{"switch", "switch"}, "deterministic", 0.25},
+                    GradientCase{{"transformer", "gshard"}}, GradientCase{{"gmlp", "gmlp-token-moe"}}));
 
 TEST(Model, ManyRowsAreTheSumOfTheirParts) {
   auto backend = make_cpu_backend();
@@ -145,11 +172,13 @@ TEST(Model, ManyRowsAreTheSumOfTheirParts) {
 }
 
 TEST(Model, RunsOnAddressesThatFaultOnTheHost) {
-  for (const DType type : {DType::f64, DType::f32}) {
+  for (const auto& stack : every_sparse_stack()) {
+    const DType type = stack.size() % 2 == 0 ? DType::f32 : DType::f64;
     test::FaultingBackend faulting;
     auto plain = make_cpu_backend();
     const auto far = make_solo(faulting), near = make_solo(*plain);
-    ModelConfig config = tiny_config({"gmlp", "smlp", "gmlp"});
+    ModelConfig config = tiny_config(stack);
+    if (stack.size() == 3) config.channels = "partial";
     config.dropout = 0.1;
     TinyModel a(config, faulting, *far, type), b(config, *plain, *near, type);
     const Batch batch = random_batch(config, 2, 3);
@@ -259,44 +288,65 @@ TEST(Model, TheUpperTriangleIsNeverRead) {
   }
 }
 
-class Causality : public testing::TestWithParam<std::vector<std::string>> {};
+// What a causality test runs: a stack and how its channels are routed.
+struct CausalCase {
+  std::vector<std::string> stack;
+  std::string channels = "deterministic";
+  std::size_t first = 0;  // logits before it take no part: partial prediction moves the prefix's own
+};
+
+ModelConfig config_of(const CausalCase& p) {
+  ModelConfig config = tiny_config(p.stack);
+  config.channels = p.channels;
+  config.allow_leak = true;
+  return config;
+}
+
+// By how much logits move with the tokens after position t of the second sequence: those that may, and those that may not.
+struct Moved {
+  double later = 0, earlier = 0;
+};
+
+Moved moved_by_tokens_after(TinyModel& m, const Batch& batch, std::size_t t) {
+  const auto context = static_cast<std::size_t>(m.config.context), width = static_cast<std::size_t>(m.config.vocabulary);
+  m.load(batch, 0, 3);
+  const auto before = m.logits();
+  Batch changed = batch;
+  for (std::size_t later = t + 1; later < context; ++later) {
+    auto& token = changed.tokens[context + later];
+    token = static_cast<std::int32_t>((token + 3) % m.config.vocabulary);
+  }
+  m.load(changed, 0, 3);
+  const auto after = m.logits();
+  Moved moved;
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    const std::size_t row = i / width;
+    double& most = row > context + t && row < 2 * context ? moved.later : moved.earlier;
+    most = std::max(most, std::abs(after[i] - before[i]));
+  }
+  return moved;
+}
+
+class Causality : public testing::TestWithParam<CausalCase> {};
 
 TEST_P(Causality, LaterTokensMoveNoEarlierLogit) {
   auto backend = make_cpu_backend();
   const auto solo = make_solo(*backend);
-  TinyModel m(tiny_config(GetParam()), *backend, *solo, DType::f64);
+  TinyModel m(config_of(GetParam()), *backend, *solo, DType::f64);
   m.c.mode = Mode::evaluation;
+  EXPECT_TRUE(m.model->causal());
   const Batch batch = random_batch(m.config, 3, 3);
-  m.load(batch, 0, 3);
-  const auto before = m.logits();
-  const auto context = static_cast<std::size_t>(m.config.context);
-  const auto width = static_cast<std::size_t>(m.config.vocabulary);
-  for (std::size_t t = 0; t + 1 < context; ++t) {
-    Batch changed = batch;
-    for (std::size_t later = t + 1; later < context; ++later) {
-      auto& token = changed.tokens[context + later];  // of the second sequence
-      token = static_cast<std::int32_t>((token + 3) % m.config.vocabulary);
-    }
-    m.load(changed, 0, 3);
-    const auto after = m.logits();
-    double moved = 0;
-    for (std::size_t i = 0; i < before.size(); ++i) {
-      const std::size_t row = i / width;
-      const bool may_move = row > context + t && row < 2 * context;
-      if (may_move) {
-        moved = std::max(moved, std::abs(after[i] - before[i]));
-      } else {
-        ASSERT_NEAR(after[i], before[i], 1e-12) << "row " << row << " moved with tokens after " << t;
-      }
-    }
-    EXPECT_GT(moved, 1e-3);
+  for (std::size_t t = GetParam().first; t + 1 < static_cast<std::size_t>(m.config.context); ++t) {
+    const Moved moved = moved_by_tokens_after(m, batch, t);
+    EXPECT_LE(moved.earlier, 1e-12) << "tokens after " << t;
+    EXPECT_GT(moved.later, 1e-3);
   }
 }
 
 TEST_P(Causality, AShorterSequenceEqualsThePaddedOne) {
   auto backend = make_cpu_backend();
   const auto solo = make_solo(*backend);
-  TinyModel m(tiny_config(GetParam()), *backend, *solo, DType::f64);
+  TinyModel m(config_of(GetParam()), *backend, *solo, DType::f64);
   m.c.mode = Mode::evaluation;
   const Batch batch = random_batch(m.config, 2, 3);
   m.load(batch, 0, 2);
@@ -312,8 +362,41 @@ TEST_P(Causality, AShorterSequenceEqualsThePaddedOne) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Causality,
-                         testing::Values(std::vector<std::string>{"gmlp", "gmlp"},
-                                         std::vector<std::string>{"gmlp", "smlp", "smlp"}));
+                         testing::Values(CausalCase{{"gmlp", "gmlp"}}, CausalCase{{"transformer", "transformer"}},
+                                         CausalCase{{"gmlp", "smlp", "smlp"}},
+                                         CausalCase{{"gmlp", "smlp"}, "partial"}, CausalCase{{"transformer", "base"}},
+                                         CausalCase{{"transformer", "hash"}}, CausalCase{{"transformer", "switch"}},
+                                         CausalCase{{"transformer", "gshard"}},
+                                         CausalCase{{"gmlp", "gmlp-token-moe", "gmlp-token-moe"}}));
+
+TEST(LeakyModel, FailsCausality) {
+  auto backend = make_cpu_backend();
+  const auto solo = make_solo(*backend);
+  TinyModel m(config_of({{"gmlp", "smlp"}, "leaky"}), *backend, *solo, DType::f64);
+  m.c.mode = Mode::evaluation;
+  EXPECT_FALSE(m.model->causal());
+  const Moved moved = moved_by_tokens_after(m, random_batch(m.config, 3, 3), 1);
+  EXPECT_GT(moved.earlier, 1e-3);
+}
+
+TEST(PartialPrediction, CountsThePositionsAfterThePrefixAlone) {
+  auto backend = make_cpu_backend();
+  const auto solo = make_solo(*backend);
+  ModelConfig config = config_of({{"gmlp", "smlp"}, "partial"});
+  config.context = 10;
+  TinyModel m(config, *backend, *solo, DType::f64);
+  EXPECT_EQ(m.model->predicted(10), 8);
+  EXPECT_EQ(m.model->predicted(1), 0);
+  Batch batch = random_batch(config, 2, 3);
+  m.load(batch, 0, 2);
+  const double loss = m.forward_loss();
+  for (const std::size_t row : {0, 1, 10, 11}) batch.targets[row] = (batch.targets[row] + 1) % 11;
+  m.load(batch, 0, 2);
+  EXPECT_EQ(m.forward_loss(), loss);
+  batch.targets[2] = (batch.targets[2] + 1) % 11;
+  m.load(batch, 0, 2);
+  EXPECT_NE(m.forward_loss(), loss);
+}
 
 }  // namespace
 }  // namespace smlp

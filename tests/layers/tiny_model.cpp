@@ -16,6 +16,12 @@ ModelConfig tiny_config(std::vector<std::string> stack) {
   config.experts = 4;
   config.heads = 2;
   config.vocabulary = 11;
+  for (const auto& kind : config.stack) {
+    if (kind == "switch" || kind == "gshard" || kind == "hash") config.router.tokens = kind;
+  }
+  config.router.softmax.auxiliary = {.balance_weight = 0.2, .z_weight = 0.01};
+  config.router.softmax.second = SecondChoice::all;
+  for (std::int32_t id = 0; id < 11; ++id) config.router.hash_table.push_back(id * 3 % 4);
   return config;
 }
 
@@ -71,16 +77,26 @@ void TinyModel::load(const Batch& batch, std::int64_t first, std::int64_t count,
   c.targets = memory.take({c.rows()}, DType::i32);
   write_indices(backend, c.tokens, tokens);
   write_indices(backend, c.targets, targets);
+  c.auxiliary = {};
+  if (has_auxiliary_loss(config.router) && c.training()) {
+    c.auxiliary = memory.take({count / config.group_sequences, 2}, DType::f64);
+    c.auxiliary_scale = c.loss_scale;
+  }
   scratch.reset();
 }
 
 double TinyModel::forward_loss() {
   scratch.reset();
   write(backend, c.loss_scale, {loss_scale});
+  if (c.auxiliary) backend.fill(c.auxiliary, 0);
   const TensorView row_loss = memory.take({c.rows()}, DType::f64);
   model->forward_loss(c, row_loss);
   const auto losses = read(backend, row_loss);
-  return loss_scale * std::accumulate(losses.begin(), losses.end(), 0.0);
+  double sum = std::accumulate(losses.begin(), losses.end(), 0.0);
+  if (c.auxiliary) {
+    sum += config.router.softmax.auxiliary.total(read(backend, c.auxiliary), config.group_sequences * c.length);
+  }
+  return loss_scale * sum;
 }
 
 std::vector<double> TinyModel::logits() {

@@ -23,7 +23,7 @@ class TinyModel {
 
   // Sequences [first, first + count) of the batch.
   void load(const Batch& batch, std::int64_t first, std::int64_t count, std::int64_t length = 0);
-  double forward_loss();  // sum over my rows of row loss, times loss scale
+  double forward_loss();  // sum over my rows of row loss, and of auxiliary losses in training, times loss scale
   void backward() { model->backward(c, {}); }
   std::vector<double> logits();  // of all rows
 

@@ -56,11 +56,11 @@ struct Fixture {
 
 TEST(BalancedRouter, TrainingSharesEveryGroupOutEvenly) {
   Fixture f(3, 8);
-  RouteCall call{*f.backend, f.scratch, true, 2, {}};
+  RouteCall call{*f.backend, f.scratch, true, 10, {}};
   const TensorView x = f.random_rows(20, 1);  // two groups of 10: capacity 4 of 3 or 4 used
   const RoutePlan plan = f.router.plan(call, x);
   EXPECT_EQ(plan.rows_of_expert, (std::vector<std::int64_t>{8, 8, 8}));
-  EXPECT_FALSE(plan.every_slot_used);
+  EXPECT_FALSE(plan.no_empty_slot);
   const auto slots = f.slots_of(plan);
   std::multiset<std::int32_t> seen;
   for (std::size_t e = 0; e < 3; ++e) {
@@ -85,10 +85,10 @@ TEST(BalancedRouter, TrainingSharesEveryGroupOutEvenly) {
 TEST(BalancedRouter, AGroupIsRoutedAlikeWhoeverElseIsThere) {
   Fixture f(4, 8);
   const TensorView x = f.random_rows(36, 2);
-  RouteCall both{*f.backend, f.scratch, true, 3, {}};
+  RouteCall both{*f.backend, f.scratch, true, 12, {}};
   const auto together = f.slots_of(f.router.plan(both, x));
   for (std::int64_t g = 0; g < 3; ++g) {
-    RouteCall one{*f.backend, f.scratch, true, 1, {}};
+    RouteCall one{*f.backend, f.scratch, true, 12, {}};
     const auto apart = f.slots_of(f.router.plan(one, x.row_range(g * 12, 12)));
     for (std::size_t e = 0; e < 4; ++e) {
       for (std::size_t i = 0; i < 3; ++i) {
@@ -104,7 +104,7 @@ TEST(BalancedRouter, EvaluationTakesTheBestExpertAndWeighsBySigmoid) {
     RouteCall call{*f.backend, f.scratch, false, 0, {}};
     const TensorView x = f.random_rows(17, 3);
     const RoutePlan plan = f.router.plan(call, x);
-    EXPECT_TRUE(plan.every_slot_used);
+    EXPECT_TRUE(plan.no_empty_slot);
     EXPECT_EQ(std::accumulate(plan.rows_of_expert.begin(), plan.rows_of_expert.end(), std::int64_t{0}), 17);
     EXPECT_EQ(plan.weight.dtype, type);
     const auto rows = f.doubles_of(x), centroids = f.doubles_of(f.store.find("c").value);

@@ -1,0 +1,128 @@
+#include "core/model_check.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "core/divisors.h"
+#include "core/error.h"
+
+namespace smlp {
+
+namespace {
+
+constexpr ModelKind kinds[] = {
+    {"smlp", true, false, false, true, ""},           {"gmlp", false, false, false, true, ""},
+    {"transformer", false, false, true, false, ""},   {"gshard", true, true, true, false, "gshard"},
+    {"switch", true, true, true, false, "switch"},    {"base", true, false, true, false, "balanced"},
+    {"hash", true, false, true, false, "hash"},       {"gmlp-token-moe", true, false, false, true, ""},
+};
+
+class Problems {
+ public:
+  explicit Problems(const JobConfig& config) : c_(config), m_(config.model), kind_(kind_of(config.model)) {}
+
+  std::vector<std::pair<std::string, std::string>> all() {
+    check_blocks();
+    check_widths();
+    check_routing();
+    if (m_.vocabulary == 1) wrong("model.vocabulary", "leaves nothing to predict; 0 takes the tokenizer's");
+    return std::move(found_);
+  }
+
+ private:
+  void wrong(const char* key, std::string sentence) { found_.emplace_back(key, std::move(sentence)); }
+
+  void check_blocks() {
+    if (!kind_.sparse && m_.sparse_blocks != 0) {
+      wrong("model.sparse_blocks", fmt::format("but model.kind = \"{}\" has no sparse blocks; leave the key out or choose "
+                                               "another kind",
+                                               m_.kind));
+    }
+    if (m_.dense_blocks + m_.sparse_blocks == 0) wrong("model.dense_blocks", "and no sparse blocks make an empty model");
+    if (kind_.alternating) {
+      if (m_.sparse_blocks != m_.dense_blocks && m_.sparse_blocks != m_.dense_blocks - 1) {
+        wrong("model.sparse_blocks",
+              fmt::format("does not fit model.kind = \"{}\", where every other block is sparse and the first is dense; "
+                          "choose {} or {}",
+                          m_.kind, std::max<std::int64_t>(m_.dense_blocks - 1, 0), m_.dense_blocks));
+      }
+    } else if (kind_.sparse && m_.dense_blocks == 0 && m_.sparse_blocks > 0 && m_.placement == "paper") {
+      wrong("model.dense_blocks", "leaves the paper's rule nowhere to place sparse blocks: have one dense block at least, "
+                                  "or model.placement = \"fairseq\"");
+    }
+  }
+
+  void check_widths() {
+    if (kind_.gates) {
+      if (m_.hidden % 2 != 0) {
+        wrong("model.hidden", fmt::format("is odd, but a gMLP block cuts it in half; choose {} or {}", m_.hidden - 1,
+                                          m_.hidden + 1));
+      } else if (m_.hidden / 2 % m_.heads != 0) {
+        wrong("model.heads", fmt::format("does not divide model.hidden / 2 = {}; choose {}", m_.hidden / 2,
+                                         neighbours(m_.hidden / 2, m_.heads)));
+      }
+    }
+    if (!kind_.attention) return;
+    if (m_.width % 2 != 0) {
+      wrong("model.width", fmt::format("is odd, but half of the channels get sines of the position and half cosines; "
+                                       "choose {} or {}",
+                                       m_.width - 1, m_.width + 1));
+    } else if (m_.width % m_.heads != 0) {
+      wrong("model.heads", fmt::format("does not divide model.width = {}, and each head of the attention takes an equal "
+                                       "share of the channels; choose {}",
+                                       m_.width, neighbours(m_.width, m_.heads)));
+    }
+  }
+
+  void check_routing() {
+    const auto& r = c_.routing;
+    if (m_.sparse_blocks > 0 && r.tokens == "gshard" && m_.experts < 2) {
+      wrong("model.experts", "leaves no second expert, and routing.tokens = \"gshard\" sends a token to two; choose more");
+    }
+    if (*kind_.tokens != '\0' && r.tokens != kind_.tokens) {
+      wrong("routing.tokens", fmt::format("is not how model.kind = \"{}\" routes tokens; leave the key out or write \"{}\"",
+                                          m_.kind, kind_.tokens));
+    }
+    if (m_.kind != "smlp") {
+      if (r.channels != "deterministic") {
+        wrong("routing.channels", fmt::format("says how the channels of smlp find their expert, and model.kind = \"{}\" routes "
+                                              "none; leave the key out or choose smlp",
+                                              m_.kind));
+      }
+      return;
+    }
+    if (r.channels == "leaky" && !r.allow_leak) {
+      wrong("routing.channels", "lets a token see later ones, so its losses mean nothing for generation; "
+                                "it is for study, with routing.allow_leak = true");
+    }
+    if (r.channels == "partial" && m_.context < 5) {
+      wrong("model.context", "leaves routing.channels = \"partial\" no prefix to route by: it takes the first fifth of a "
+                             "sequence; choose 5 at least");
+    }
+    if (m_.sparse_blocks > 0 && m_.width % m_.experts != 0) {
+      wrong("model.experts",
+            fmt::format("does not divide model.width = {}, and each expert takes an equal share of the channels; "
+                        "choose {} experts",
+                        m_.width, neighbours(m_.width, m_.experts)));
+    }
+  }
+
+  const JobConfig& c_;
+  const JobConfig::Model& m_;
+  const ModelKind& kind_;
+  std::vector<std::pair<std::string, std::string>> found_;
+};
+
+}  // namespace
+
+const ModelKind& kind_of(const JobConfig::Model& model) {
+  const auto* found = std::find_if(std::begin(kinds), std::end(kinds),
+                                   [&](const ModelKind& kind) { return model.kind == kind.name; });
+  expect(found != std::end(kinds), "model.kind is none of those that its key allows");
+  return *found;
+}
+
+std::vector<std::pair<std::string, std::string>> model_problems(const JobConfig& config) { return Problems(config).all(); }
+
+}  // namespace smlp

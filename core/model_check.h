@@ -1,0 +1,28 @@
+// What the kinds of models are made of, as far as a job's values depend on it, and values of [model] and [routing] that
+// do not fit each other.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/job_config.h"
+
+namespace smlp {
+
+struct ModelKind {
+  const char* name;
+  bool sparse;       // has blocks with experts
+  bool alternating;  // every other block is sparse
+  bool attention;    // blocks with heads of attention
+  bool gates;        // blocks with spatial gates
+  const char* tokens;  // the one way to route tokens; "": as routing.tokens says
+};
+
+// Of model.kind, one of the words that its key allows.
+const ModelKind& kind_of(const JobConfig::Model& model);
+
+// Each a key and a sentence that goes on after "key = value".
+std::vector<std::pair<std::string, std::string>> model_problems(const JobConfig& config);
+
+}  // namespace smlp

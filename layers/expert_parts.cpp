@@ -1,0 +1,66 @@
+#include "layers/expert_parts.h"
+
+#include "layers/norm.h"
+
+namespace smlp {
+
+ExpertNorm::ExpertNorm(ParameterStore& store, const std::string& name, std::int64_t width,
+                       const ExpertExchange& exchange)
+    : weight_(store.add(exchange.slice_of(
+          {.name = name + ".weight", .shape = {width}, .initial = Initial::ones(), .decay = false}))),
+      bias_(store.add(
+          exchange.slice_of({.name = name + ".bias", .shape = {width}, .initial = {}, .decay = false}))) {}
+
+void ExpertNorm::forward(Context& c, ExpertRows rows, TensorView x, TensorView y) {
+  x_ = x;
+  mean_ = c.scratch.take({x.rows(), 1}, wide_type(x.dtype));
+  inverse_deviation_ = c.scratch.take({x.rows(), 1}, wide_type(x.dtype));
+  each_expert(rows, [&](std::int64_t e, std::int64_t first, std::int64_t count) {
+    c.backend.layer_norm(x.row_range(first, count), weight_.value.slice(e), bias_.value.slice(e), 1,
+                         y.row_range(first, count), mean_.row_range(first, count),
+                         inverse_deviation_.row_range(first, count));
+  });
+}
+
+void ExpertNorm::backward(Context& c, ExpertRows rows, TensorView dy, TensorView dx) {
+  each_expert(rows, [&](std::int64_t e, std::int64_t first, std::int64_t count) {
+    c.backend.layer_norm_backward(x_.row_range(first, count), weight_.value.slice(e), 1,
+                                  mean_.row_range(first, count), inverse_deviation_.row_range(first, count),
+                                  dy.row_range(first, count), {}, dx.row_range(first, count),
+                                  weight_.grad.slice(e), bias_.grad.slice(e));
+  });
+}
+
+ExpertLinear::ExpertLinear(ParameterStore& store, const std::string& name, std::int64_t in, std::int64_t out,
+                           Initial initial, const ExpertExchange& exchange)
+    : weight_(store.add(
+          exchange.slice_of({.name = name + ".weight", .shape = {out, in}, .initial = initial}))),
+      bias_(store.add(
+          exchange.slice_of({.name = name + ".bias", .shape = {out}, .initial = {}, .decay = false}))) {}
+
+void ExpertLinear::forward(Context& c, ExpertRows rows, TensorView x, TensorView y,
+                           const Epilogue& epilogue) const {
+  c.backend.matmul_grouped({.a = x,
+                            .b = weight_.value,
+                            .out = y,
+                            .transpose_b = true,
+                            .bias = bias_.value,
+                            .residual = epilogue.residual,
+                            .activation = epilogue.activation,
+                            .pre_activation = epilogue.pre_activation},
+                           rows);
+}
+
+void ExpertLinear::add_gradients(Context& c, ExpertRows rows, TensorView x, TensorView dy) const {
+  c.backend.matmul_grouped({.a = dy, .b = x, .out = weight_.grad, .transpose_a = true, .accumulate = true},
+                           rows);
+  each_expert(rows, [&](std::int64_t e, std::int64_t first, std::int64_t count) {
+    c.backend.sum_rows(dy.row_range(first, count), bias_.grad.slice(e));
+  });
+}
+
+void ExpertLinear::backward_input(Context& c, ExpertRows rows, TensorView dy, TensorView dx) const {
+  c.backend.matmul_grouped({.a = dy, .b = weight_.value, .out = dx}, rows);
+}
+
+}  // namespace smlp

@@ -1,0 +1,53 @@
+// Switch (one choice) and GShard (two): gates are the softmax of a linear map of x, the best experts get a token, and
+// an answer counts its gate. Capacities are counted within routing groups; what finds no place is dropped.
+// Formulas: tensor/expert_choice.h, routing/auxiliary_loss.h, routing/capacity.h. At evaluation nothing is drawn:
+// the best experts by their logits, as `evaluation_second` says.
+#pragma once
+
+#include <string>
+
+#include "routing/auxiliary_loss.h"
+#include "routing/capacity.h"
+#include "routing/linear_scores.h"
+
+namespace smlp {
+
+struct SoftmaxSettings {
+  std::int64_t choices = 1;
+  Capacity training{}, evaluation{.factor = 0};
+  bool sample_first = false;
+  SecondChoice second = SecondChoice::sampling, evaluation_second = SecondChoice::all;
+  double second_threshold = 0.5;
+  bool normalise_before = false;  // two choices: divided by their sum before places are given out, not after
+  PlaceOrder order = PlaceOrder::position;
+  double jitter = 0;  // the gate sees x · U(1 - jitter, 1 + jitter) in training
+  AuxiliaryLoss auxiliary{};
+  std::int64_t layers = 1;  // routers whose auxiliary losses add up
+};
+
+class SoftmaxRouter final : public Router {
+ public:
+  SoftmaxRouter(ParameterStore& store, const std::string& name, std::int64_t experts, std::int64_t width,
+                const SoftmaxSettings& settings);
+
+  RoutePlan plan(RouteCall& call, TensorView x) override;
+  void backward(RouteCall& call, const RoutePlan& plan, TensorView dweight, TensorView residual,
+                TensorView dx) override;
+  std::optional<std::int64_t> slots_of_group(bool training, std::int64_t tokens) const override;
+
+ private:
+  std::uint64_t key(const RouteCall& call, const char* of) const;
+  void choose(RouteCall& call, TensorView x);
+  void place(RouteCall& call, RoutePlan& plan);
+  void weigh(RouteCall& call, RoutePlan& plan, DType type);
+  Normalise normalise() const noexcept;
+  double layer_share() const noexcept;  // of this layer in the balance loss
+
+  std::string name_;
+  std::int64_t experts_;
+  SoftmaxSettings settings_;
+  LinearScores scores_;
+  TensorView gates_, log_sum_, expert_, slot_, frequency_;  // of the last plan
+};
+
+}  // namespace smlp

@@ -1,0 +1,255 @@
+// Softmax gates (tensor/expert_choice.h): choices, places and weights, in f64 whatever the type of the logits.
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include "tensor/cpu/checks.h"
+#include "tensor/cpu/cpu_backend.h"
+
+namespace smlp::cpu {
+
+namespace {
+
+// The best of `value` (a function of the expert) but for `other`; NaN counts least, ties go to the lower index.
+template <class Value>
+std::int32_t best_of(std::int64_t experts, std::int64_t other, Value value) {
+  std::int64_t best = -1;
+  double most = 0;
+  for (std::int64_t e = 0; e < experts; ++e) {
+    if (e == other) continue;
+    const double v = value(e);
+    if (best < 0 || v > most || (most != most && v == v)) {
+      best = e;
+      most = v;
+    }
+  }
+  return static_cast<std::int32_t>(best);
+}
+
+// gates = softmax(logits); returns the log of the sum of exponentials.
+double softmax(const double* logits, std::int64_t experts, double* gates) {
+  const double most = *std::max_element(logits, logits + experts);
+  double sum = 0;
+  for (std::int64_t e = 0; e < experts; ++e) sum += gates[e] = std::exp(logits[e] - most);
+  for (std::int64_t e = 0; e < experts; ++e) gates[e] /= sum;
+  return most + std::log(sum);
+}
+
+std::int64_t chosen(std::int32_t expert) { return expert < 0 ? ~expert : expert; }
+
+bool keeps_second(const ChooseExperts& c, std::int64_t row, double first, double second) {
+  if (c.compare_normalised) second /= first + second;
+  switch (c.second) {
+    case SecondChoice::random: return second > c.threshold * c.noise.of_row(row, ChoiceNoise::second_kind);
+    case SecondChoice::threshold: return second > c.threshold;
+    case SecondChoice::none: return false;
+    default: return true;
+  }
+}
+
+// What a token's choices count, and the gradient of that. Up to two choices; `kept`: it has a slot.
+struct Gates {
+  std::array<double, 2> value{};
+  std::array<bool, 2> kept{};
+  double sum = 1;      // what they are divided by
+  bool fixed = true;   // the sum is no function of the gates
+  std::array<bool, 2> in_sum{};
+
+  Gates(Normalise normalise, double least) {
+    normalise_ = normalise;
+    least_ = least;
+  }
+  void add(std::size_t j, double gate, bool has_slot) {
+    value[j] = gate;
+    kept[j] = has_slot;
+    in_sum[j] = normalise_ == Normalise::before_dropping || (normalise_ == Normalise::after_dropping && has_slot);
+  }
+  void divide() {
+    if (normalise_ == Normalise::never) return;
+    const double all = (in_sum[0] ? value[0] : 0) + (in_sum[1] ? value[1] : 0);
+    fixed = !(all > least_);
+    sum = fixed ? least_ : all;
+  }
+
+ private:
+  Normalise normalise_;
+  double least_;
+};
+
+double epsilon_of(DType type) {
+  return type == DType::f64 ? std::numeric_limits<double>::epsilon()
+                            : static_cast<double>(std::numeric_limits<float>::epsilon());
+}
+
+void check_gates(const char* verb, const TensorView& gates, const TensorView& expert) {
+  require(gates.dtype == DType::f64 || gates.dtype == DType::f32, verb, "gates must be f32 or f64");
+  require(gates.shape.rank() == 2 && gates.shape[1] > 0, verb, "gates must be [tokens, experts]");
+  require(expert.shape.rank() == 2 && expert.shape[0] == gates.shape[0] && expert.shape[1] >= 1 && expert.shape[1] <= 2,
+          verb, "there must be one or two choices a token");
+  require(expert.shape[1] <= gates.shape[1], verb, "two choices need two experts");
+  vector_of(verb, "expert", expert, expert.size(), DType::i32);
+}
+
+// Gates of the choices of token s, from row `gate` of the gates.
+Gates gates_of(const double* gate, const std::int32_t* expert, const std::int32_t* slot, std::int64_t s,
+               std::int64_t choices, Normalise normalise, double least) {
+  Gates g(normalise, least);
+  for (std::int64_t j = 0; j < choices; ++j) {
+    const std::int64_t i = s * choices + j;
+    g.add(static_cast<std::size_t>(j), gate[chosen(expert[i])], slot[i] >= 0);
+  }
+  g.divide();
+  return g;
+}
+
+}  // namespace
+
+// All rows in scores_, as f64.
+void CpuBackend::choose_experts(const ChooseExperts& c) {
+  const char* verb = "choose_experts";
+  same_shape(verb, {c.logits, c.gates});
+  same_type(verb, {c.logits, c.gates});
+  check_gates(verb, c.gates, c.expert);
+  const std::int64_t tokens = c.logits.shape[0], experts = c.logits.shape[1], choices = c.expert.shape[1];
+  vector_of(verb, "log_sum", c.log_sum, tokens, DType::f64);
+  load_scores(c.logits, 0, tokens);
+  gates_.resize(scores_.size());
+  auto* expert = c.expert.as<std::int32_t>();
+  for (std::int64_t s = 0; s < tokens; ++s) {
+    const double* logits = scores_.data() + s * experts;
+    double* gates = gates_.data() + s * experts;
+    c.log_sum.as<double>()[s] = softmax(logits, experts, gates);
+    const auto logit = [&](std::int64_t e) { return logits[e]; };
+    const auto noisy = [&](std::int64_t e) { return logits[e] + c.noise.gumbel(s, e, experts); };
+    const std::int32_t first = c.sample_first ? best_of(experts, -1, noisy) : best_of(experts, -1, logit);
+    expert[s * choices] = first;
+    if (choices == 1) continue;
+    const std::int32_t second =
+        c.second == SecondChoice::sampling ? best_of(experts, first, noisy) : best_of(experts, first, logit);
+    expert[s * choices + 1] = keeps_second(c, s, gates[first], gates[second]) ? second : ~second;
+  }
+  convert({gates_.data(), tokens, experts, experts}, DType::f64, as_matrix(c.gates), c.gates.dtype);
+}
+
+void CpuBackend::balance_of_choices(const BalanceOfChoices& b) {
+  const char* verb = "balance_of_choices";
+  check_gates(verb, b.gates, b.expert);
+  const std::int64_t tokens = b.gates.shape[0], experts = b.gates.shape[1], choices = b.expert.shape[1];
+  require(b.group_rows > 0 && tokens % b.group_rows == 0, verb, "the tokens are no whole number of groups");
+  const std::int64_t groups = tokens / b.group_rows;
+  vector_of(verb, "log_sum", b.log_sum, tokens, DType::f64);
+  vector_of(verb, "frequency", b.frequency, groups * experts, DType::f64);
+  vector_of(verb, "add_to", b.add_to, groups * 2, DType::f64);
+  load_scores(b.gates, 0, tokens);
+  const auto rows = static_cast<double>(b.group_rows);
+  const double counted = rows * static_cast<double>(b.every_choice ? choices : 1);
+  for (std::int64_t g = 0; g < groups; ++g) {
+    double* frequency = b.frequency.as<double>() + g * experts;
+    std::fill_n(frequency, experts, 0);
+    gates_.assign(static_cast<std::size_t>(experts), 0);
+    double squares = 0;
+    for (std::int64_t s = g * b.group_rows; s < (g + 1) * b.group_rows; ++s) {
+      for (std::int64_t j = 0; j < (b.every_choice ? choices : 1); ++j) {
+        const std::int32_t e = b.expert.as<const std::int32_t>()[s * choices + j];
+        if (e >= 0) frequency[e] += 1;
+      }
+      const double* gates = scores_.data() + s * experts;
+      for (std::int64_t e = 0; e < experts; ++e) gates_[static_cast<std::size_t>(e)] += gates[e];
+      const double log_sum = b.log_sum.as<const double>()[s];
+      squares += log_sum * log_sum;
+    }
+    double balance = 0;
+    for (std::int64_t e = 0; e < experts; ++e) {
+      frequency[e] /= counted;
+      balance += gates_[static_cast<std::size_t>(e)] / rows * frequency[e];
+    }
+    b.add_to.as<double>()[2 * g] += b.share * static_cast<double>(experts) * balance;
+    b.add_to.as<double>()[2 * g + 1] += squares / rows;
+  }
+}
+
+void CpuBackend::weigh_slots(const WeighSlots& w) {
+  const char* verb = "weigh_slots";
+  check_gates(verb, w.gates, w.expert);
+  vector_of(verb, "slot", w.slot, w.expert.size(), DType::i32);
+  vector_of(verb, "weight", w.weight, w.weight.size(), w.gates.dtype);
+  const std::int64_t tokens = w.gates.shape[0], experts = w.gates.shape[1], choices = w.expert.shape[1];
+  const std::int64_t slots = w.weight.size();
+  load_scores(w.gates, 0, tokens);
+  gates_.assign(static_cast<std::size_t>(slots), 0);
+  const auto* slot = w.slot.as<const std::int32_t>();
+  for (std::int64_t s = 0; s < tokens; ++s) {
+    const Gates g = gates_of(scores_.data() + s * experts, w.expert.as<const std::int32_t>(), slot, s, choices, w.normalise,
+                             epsilon_of(w.gates.dtype));
+    for (std::int64_t j = 0; j < choices; ++j) {
+      const std::int32_t at = slot[s * choices + j];
+      require(at < slots, verb, "a slot lies beyond the last one");
+      if (at >= 0) gates_[static_cast<std::size_t>(at)] = g.value[static_cast<std::size_t>(j)] / g.sum;
+    }
+  }
+  convert({gates_.data(), 1, slots, slots}, DType::f64, {w.weight.data, 1, slots, slots}, w.weight.dtype);
+}
+
+void CpuBackend::choices_backward(const ChoicesBackward& c) {
+  const char* verb = "choices_backward";
+  same_shape(verb, {c.gates, c.dlogits});
+  same_type(verb, {c.gates, c.dlogits, c.dweight});
+  check_gates(verb, c.gates, c.expert);
+  vector_of(verb, "slot", c.slot, c.expert.size(), DType::i32);
+  const std::int64_t tokens = c.gates.shape[0], experts = c.gates.shape[1], choices = c.expert.shape[1];
+  std::int64_t groups = 0;
+  if (c.frequency) {
+    groups = c.frequency.size() / experts;
+    require(groups > 0 && tokens % groups == 0, verb, "the tokens are no whole number of groups");
+    vector_of(verb, "frequency", c.frequency, groups * experts, DType::f64);
+    vector_of(verb, "log_sum", c.log_sum, tokens, DType::f64);
+    vector_of(verb, "auxiliary", c.auxiliary, groups * 2, DType::f64);
+    vector_of(verb, "row_scale", c.row_scale, 1, DType::f64);
+  }
+  const std::int64_t slots = c.dweight ? c.dweight.size() : 0;
+  std::vector<double>& dweight = weights_;
+  dweight.resize(static_cast<std::size_t>(slots));
+  if (slots > 0) convert({c.dweight.data, 1, slots, slots}, c.dweight.dtype, {dweight.data(), 1, slots, slots}, DType::f64);
+  load_scores(c.gates, 0, tokens);
+  gates_.assign(static_cast<std::size_t>(experts), 0);  // gradient of the gates of a row
+  const auto *expert = c.expert.as<const std::int32_t>(), *slot = c.slot.as<const std::int32_t>();
+  const double row_scale = groups > 0 ? *c.row_scale.as<const double>() : 0;
+  for (std::int64_t s = 0; s < tokens; ++s) {
+    double* gate = scores_.data() + s * experts;  // becomes the gradient of the logits
+    double z = 0;
+    std::fill(gates_.begin(), gates_.end(), 0);
+    if (groups > 0) {
+      const std::int64_t group = s / (tokens / groups);
+      const double* frequency = c.frequency.as<const double>() + group * experts;
+      const double balance = c.auxiliary.as<const double>()[2 * group];
+      const double factor = row_scale * c.balance_weight * (c.negative_log ? -1 / balance : 1) * static_cast<double>(experts);
+      if (c.balance_weight != 0) {
+        for (std::int64_t e = 0; e < experts; ++e) gates_[static_cast<std::size_t>(e)] = factor * frequency[e];
+      }
+      z = row_scale * c.z_weight * 2 * c.log_sum.as<const double>()[s];
+    }
+    if (slots > 0) {
+      const Gates g = gates_of(gate, expert, slot, s, choices, c.normalise, epsilon_of(c.gates.dtype));
+      double dsum = 0;
+      for (std::size_t j = 0; j < static_cast<std::size_t>(choices); ++j) {
+        const std::int64_t i = s * choices + static_cast<std::int64_t>(j);
+        if (!g.kept[j]) continue;
+        require(slot[i] < slots, verb, "a slot lies beyond the last one");
+        const double d = dweight[static_cast<std::size_t>(slot[i])];
+        gates_[static_cast<std::size_t>(chosen(expert[i]))] += d / g.sum;
+        dsum -= d * g.value[j] / (g.sum * g.sum);
+      }
+      for (std::size_t j = 0; !g.fixed && j < static_cast<std::size_t>(choices); ++j) {
+        const std::int64_t i = s * choices + static_cast<std::int64_t>(j);
+        if (g.in_sum[j]) gates_[static_cast<std::size_t>(chosen(expert[i]))] += dsum;
+      }
+    }
+    double mean = 0;
+    for (std::int64_t e = 0; e < experts; ++e) mean += gate[e] * gates_[static_cast<std::size_t>(e)];
+    for (std::int64_t e = 0; e < experts; ++e) gate[e] *= gates_[static_cast<std::size_t>(e)] - mean + z;
+  }
+  convert({scores_.data(), tokens, experts, experts}, DType::f64, as_matrix(c.dlogits), c.dlogits.dtype);
+}
+
+}  // namespace smlp::cpu
