@@ -93,6 +93,13 @@ void check_data(const LoadedJob& job) {
     check_token_file(job, "data.train", prefix, *tokenizer, job.config.model.context + 1);
   }
   for (const auto& prefix : data.valid) check_token_file(job, "data.valid", prefix, *tokenizer, 2);
+  const auto& routing = job.config.routing;
+  const bool from_file = routing.hash_table != "random" && routing.hash_table != "balanced";
+  if (routing.tokens == "hash" && from_file && !std::filesystem::is_regular_file(routing.hash_table)) {
+    refuse(job, "routing.hash_table",
+           fmt::format("there is no file {}; choose random or balanced, or write it: the expert of each of the {} token ids",
+                       routing.hash_table, job.config.model.vocabulary));
+  }
 }
 
 }  // namespace smlp

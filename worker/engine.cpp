@@ -65,6 +65,7 @@ Engine::Engine(const JobConfig& job, std::unique_ptr<Backend> backend, ProcessGr
     : job_(job), config_(model_config(job)), backend_(std::move(backend)), grid_(std::move(grid)) {
   arena_ = std::make_unique<Arena>(*backend_);
   store_ = std::make_unique<ParameterStore>();
+  if (trainable) config_.router.hash_table = make_hash_table(job_, *grid_.world);
   model_ = make_model(config_, *store_, ExpertGroup{*grid_.experts});
   store_->seal(*backend_, value_type(job_), static_cast<std::uint64_t>(job_.seed), trainable);
   buffers_ = std::make_unique<Buffers>(*backend_);

@@ -154,6 +154,7 @@ void RunLog::step(const StepLine& line) {
     double worst = 0;
     for (const auto& block : report.blocks) worst = std::max(worst, expert_balance(block.expert_tokens));
     json["expert_balance"] = worst;
+    json["auxiliary_loss"] = line.result.auxiliary_loss;
   }
   if (impl_->saved_step >= 0) {
     json["checkpoint_last_step"] = impl_->saved_step;

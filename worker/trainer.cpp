@@ -13,6 +13,7 @@
 #include "worker/plan_json.h"
 #include "worker/replica_check.h"
 #include "worker/restore.h"
+#include "worker/routing_settings.h"
 #include "worker/signals.h"
 
 namespace smlp {
@@ -133,6 +134,7 @@ void Trainer::restore() {
       [this] { heartbeat_.beat(); });
   if (chosen) {
     load_checkpoint(*chosen, engine_->backend(), pieces_);
+    check_tables(engine_->backend(), engine_->store(), job_, chosen->filename().string());
     const auto state = read_run_state(*chosen);
     step_ = saved_step_ = state.integer("step");
     sequences_ = state.integer("sequences");
@@ -143,6 +145,7 @@ void Trainer::restore() {
     best_validation_ = state.numbers.at("best_validation_loss").at(0);
   } else if (options_.init_from) {
     load_checkpoint(*options_.init_from, engine_->backend(), engine_->pieces(false), {.weights_only = true});
+    check_tables(engine_->backend(), engine_->store(), job_, options_.init_from->string());
     engine_->weights_loaded(false);
   }
   replicas_alike_ = step_;

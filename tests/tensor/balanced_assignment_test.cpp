@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "core/random.h"
+#include "tensor/exact_assignment.h"
 
 namespace smlp {
 namespace {
@@ -156,6 +157,46 @@ TEST(BalancedAssignment, GoldenVectors) {
   got = assign(std::vector<double>(64, 0.3), 16, 4);
   EXPECT_EQ(got.owner, (std::vector<int>{0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3}));
   EXPECT_EQ(got.rounds, 4);
+}
+
+double exact_total(const std::vector<double>& scores, std::int64_t tokens, std::int64_t experts,
+                   const std::vector<int>& owner) {
+  std::vector<std::int64_t> room(static_cast<std::size_t>(experts), 0);
+  for (const int e : owner) ++room[static_cast<std::size_t>(e)];
+  const auto best = assign_exactly(scores, tokens, room);
+  double total = 0;
+  for (std::size_t t = 0; t < best.size(); ++t) {
+    --room[static_cast<std::size_t>(best[t])];
+    total += scores[t * static_cast<std::size_t>(experts) + static_cast<std::size_t>(best[t])];
+  }
+  EXPECT_EQ(room, std::vector<std::int64_t>(room.size(), 0));
+  return total;
+}
+
+TEST(ExactAssignment, AgreesWithTheHungarianMethod) {
+  for (std::uint64_t seed = 0; seed < 80; ++seed) {
+    const std::int64_t experts = 1 + static_cast<std::int64_t>(seed % 9), tokens = 1 + static_cast<std::int64_t>(seed * 11 % 60);
+    auto scores = random_scores(seed, tokens, experts, seed % 3 == 0 ? 4 : 0);
+    if (seed % 4 == 1) {
+      for (auto& s : scores) s = std::round(s);
+    }
+    const auto owner = assign(scores, tokens, experts).owner;
+    EXPECT_NEAR(exact_total(scores, tokens, experts, owner), best_total(scores, tokens, experts, owner), 1e-9) << seed;
+  }
+}
+
+TEST(BalancedAssignment, IsWithinEpsilonOfTheBestAtTheSizeOfAModel) {
+  const std::int64_t tokens = 2048, experts = 32;
+  const auto centres = random_scores(1, 16, experts), noise = random_scores(2, tokens, experts);
+  for (const bool clustered : {false, true}) {
+    auto scores = noise;
+    for (std::size_t i = 0; clustered && i < scores.size(); ++i) scores[i] = centres[i / 32 % 16 * 32 + i % 32] + 0.05 * noise[i];
+    const auto got = assign(scores, tokens, experts);
+    EXPECT_GT(got.rounds, 0);
+    const double best = exact_total(scores, tokens, experts, got.owner);
+    EXPECT_LE(got.total, best + 1e-9);
+    EXPECT_GE(got.total, best - epsilon_of(scores) * static_cast<double>(tokens));
+  }
 }
 
 TEST(BalancedAssignment, IsWithinEpsilonOfTheBest) {

@@ -1,0 +1,117 @@
+// Jobs that route tokens by switch, gshard and hash, with the real worker: trained, resumed, evaluated, refused.
+#include <gmock/gmock.h>
+
+#include <cmath>
+
+#include "command_line.h"
+
+namespace smlp {
+namespace {
+
+using nlohmann::json;
+using testing::AllOf;
+using testing::HasSubstr;
+
+class Routers : public test::CommandLine {
+ protected:
+  test::Answer run(const std::vector<std::string>& settings, int steps = 2) {
+    std::vector<std::string> words = {"run", "job.toml", "--ranks", "2", "--set", "train.steps=" + std::to_string(steps),
+                                      "--set", "checkpoint.every_steps=2"};
+    for (const auto& setting : settings) words.insert(words.end(), {"--set", setting});
+    return finish(start(words), 60);
+  }
+  std::vector<json> metrics() const {
+    std::vector<json> lines;
+    std::ifstream file(place / "runs/small/metrics.jsonl");
+    for (std::string line; std::getline(file, line);) lines.push_back(json::parse(line));
+    return lines;
+  }
+  std::string log() const { return test::contents(place / "runs/small/logs/attempt-0001/rank-0000.log"); }
+  // Token i to expert (i · factor) % 4, for the 320 ids of the padded byte vocabulary.
+  void write_table(int factor) {
+    std::string text;
+    for (int i = 0; i < 320; ++i) text += std::to_string(i * factor % 4) + (i % 16 == 15 ? "\n" : " ");
+    write("experts.txt", text);
+  }
+};
+
+TEST_F(Routers, SwitchAndGshardTrainAndTellWhatTheyDropAndAdd) {
+  for (const std::string tokens : {"switch", "gshard"}) {
+    std::filesystem::remove_all(place / "runs");
+    const auto answer = run({"routing.tokens=" + tokens, "routing.capacity_factor=0.5", "routing.jitter=0.01",
+                             "routing.z_weight=0.001", "routing.balance_weight=0.1"});
+    ASSERT_EQ(answer.code, 0) << answer.err << log();
+    const auto lines = metrics();
+    ASSERT_EQ(lines.size(), 2u);
+    for (const auto& line : lines) {
+      EXPECT_TRUE(std::isfinite(line["loss"].get<double>()));
+      EXPECT_GT(line["auxiliary_loss"].get<double>(), 0.15) << "two sparse layers, each 1 at least, by 0.1";
+      EXPECT_LT(line["auxiliary_loss"].get<double>(), 1);
+      double dropped = 0, taken = 0;
+      for (const auto& block : line["blocks"]) {
+        dropped += block["dropped_tokens"].get<double>();
+        for (const double n : block["expert_tokens"]) taken += n;
+      }
+      EXPECT_EQ(dropped + taken, 2 * 4 * 16 * (tokens == "gshard" ? 2 : 1)) << "every choice is placed or dropped";
+      EXPECT_GE(dropped, 2 * 4 * 16 * (tokens == "gshard" ? 2 : 1) / 2) << "half the places";
+    }
+    EXPECT_EQ(smlp({"eval", "runs/small", "--data", "valid"}).code, 0);
+  }
+}
+
+TEST_F(Routers, DroplessTrainsWithoutDropping) {
+  const auto answer = run({"routing.tokens=gshard", "routing.capacity_factor=0"});
+  ASSERT_EQ(answer.code, 0) << answer.err << log();
+  for (const auto& line : metrics()) {
+    for (const auto& block : line["blocks"]) EXPECT_EQ(block["dropped_tokens"], 0);
+  }
+}
+
+TEST_F(Routers, TheTableOfARunIsKeptAndItsChangeRefused) {
+  write_table(1);
+  const std::vector<std::string> settings = {"routing.tokens=hash", "routing.hash_table=experts.txt"};
+  ASSERT_EQ(run(settings).code, 0) << log();
+  ASSERT_EQ(run(settings, 4).code, 0) << "the same table";
+  const auto shown = smlp({"checkpoint", "digest", "runs/small"});
+  EXPECT_THAT(shown.out, HasSubstr("tmoe.table")) << shown.err;
+
+  write_table(3);
+  const auto refused = run(settings, 6);
+  EXPECT_EQ(refused.code, 78);
+  EXPECT_THAT(refused.err + refused.out, AllOf(HasSubstr("160 of 320 token ids to other experts"), HasSubstr("token 1: to 3, not 1")));
+
+  std::filesystem::remove(place / "experts.txt");
+  const auto gone = run(settings, 6);
+  EXPECT_EQ(gone.code, 78);
+  EXPECT_THAT(gone.err, HasSubstr("there is no file experts.txt"));
+  // What is made of a checkpoint needs its table alone.
+  EXPECT_EQ(smlp({"eval", "runs/small", "--data", "valid"}).code, 0);
+  write("experts.txt", "1 2 3");
+  EXPECT_THAT(run(settings, 6).err, HasSubstr("holds 3 entries"));
+}
+
+TEST_F(Routers, ABalancedTableFollowsTheTrainingData) {
+  ASSERT_EQ(run({"routing.tokens=hash", "routing.hash_table=balanced"}).code, 0) << log();
+  ASSERT_EQ(run({"routing.tokens=hash", "routing.hash_table=balanced"}, 4).code, 0) << log();
+  write_tokens("train", 900, 200);
+  const auto refused = run({"routing.tokens=hash", "routing.hash_table=balanced"}, 6);
+  EXPECT_EQ(refused.code, 78);
+  EXPECT_THAT(refused.err + refused.out, HasSubstr("bring back the data"));
+}
+
+TEST_F(Routers, WordsAndNumbersThatFitNoRouterAreRefused) {
+  for (const auto& [setting, part] : std::vector<std::pair<std::string, std::string>>{
+           {"routing.second_expert=sampled", "sampling"},
+           {"routing.capacity_factor=-1", "routing.capacity_factor"},
+           {"routing.jitter=1.0", "routing.jitter"},
+           {"routing.second_threshold=0.0", "routing.second_threshold"},
+           {"routing.capacity_rule=fair", "fairseq"}}) {
+    const auto answer = run({"routing.tokens=gshard", setting});
+    EXPECT_EQ(answer.code, 78) << setting;
+    EXPECT_THAT(answer.err, HasSubstr(part));
+  }
+  EXPECT_EQ(run({"routing.tokens=gshard", "model.experts=1"}).code, 78);
+}
+
+}  // namespace
+}  // namespace smlp
