@@ -102,7 +102,8 @@ std::optional<double> perplexity_of(const Evaluated* point) {
 void print_text(const std::vector<Compared>& runs, double quality) {
   const auto to = quality > 0 ? fmt::format("to {:.2f}", quality) : "to -";
   std::vector<std::vector<std::string>> rows = {{"model", "kind", "state", "parameters", "multiply-adds", "steps",
-                                                 "perplexity", "best", "at step", to, "steps to it", "tokens/s", "balance"}};
+                                                 "perplexity", "best", "at step", to, "steps to it", "tokens/s", "balance",
+                                                 "agreement"}};
   for (const auto& [path, title, r] : runs) {
     const auto *best = r.best(), *reached = quality > 0 ? r.first_at(quality) : nullptr;
     rows.push_back({title, r.kind.empty() ? unknown : plain_line(r.kind, 30), r.state, large_number(r.parameters),
@@ -110,27 +111,30 @@ void print_text(const std::vector<Compared>& runs, double quality) {
                     with_digits(perplexity_of(best), 2), best ? fmt::format("{}", best->step) : unknown,
                     reached ? duration_text(reached->seconds) : unknown,
                     reached ? fmt::format("{}", reached->step) : unknown, with_digits(r.tokens_per_second, 0),
-                    with_digits(r.balance, 2)});
+                    with_digits(r.balance, 2),
+                    r.routing_agreement ? fmt::format("{:.0f} %", 100 * *r.routing_agreement) : unknown});
   }
   fmt::print("{}", table_text(rows, 3));
   fmt::print("multiply-adds: of a token, forward, as papers count; to: training time to that validation perplexity;\n"
-             "balance: tokens of the fullest expert over the mean, over all steps\n");
+             "balance: tokens of the fullest expert over the mean, over all steps; agreement: held-out tokens that go to the\n"
+             "experts that training would send them to, at the last evaluation\n");
 }
 
 void print_csv(const std::vector<Compared>& runs, double quality) {
   fmt::print("run,name,kind,state,parameters,non_expert_parameters,expert_parameters,experts,forward_macs_per_token,"
              "step,steps,step_tokens,ranks,training_seconds,perplexity,best_perplexity,best_step,quality,"
-             "seconds_to_quality,steps_to_quality,tokens_per_second,expert_balance,dropped_share,restarts\n");
+             "seconds_to_quality,steps_to_quality,tokens_per_second,expert_balance,dropped_share,routing_agreement,"
+             "restarts\n");
   const auto cell = [](const auto& value) { return value ? fmt::format("{}", *value) : std::string(); };
   for (const auto& [path, title, r] : runs) {
     const auto *best = r.best(), *reached = quality > 0 ? r.first_at(quality) : nullptr;
-    fmt::print("{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n", csv_field(path),
+    fmt::print("{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n", csv_field(path),
                csv_field(r.name), csv_field(r.kind), r.state, cell(r.parameters), cell(r.non_expert), cell(r.expert), cell(r.experts),
                cell(r.forward_macs), r.step, cell(r.steps), cell(r.step_tokens), cell(r.ranks), r.seconds,
                cell(perplexity_of(r.last())), cell(perplexity_of(best)), best ? fmt::format("{}", best->step) : "",
                quality > 0 ? fmt::format("{}", quality) : "", reached ? fmt::format("{}", reached->seconds) : "",
                reached ? fmt::format("{}", reached->step) : "", cell(r.tokens_per_second), cell(r.balance),
-               cell(r.dropped_share), r.restarts);
+               cell(r.dropped_share), cell(r.routing_agreement), r.restarts);
   }
 }
 

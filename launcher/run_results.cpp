@@ -20,7 +20,7 @@ namespace {
 struct Step {
   std::int64_t step = 0;
   double seconds = 0, tokens_per_second = 0;
-  std::optional<double> tokens, loss, balance, validation_loss;
+  std::optional<double> tokens, loss, balance, validation_loss, agreement;
   double routed = 0, dropped = 0;
 };
 
@@ -47,7 +47,8 @@ std::vector<Step> read_steps(const RunDirectory& run) {
     Step step{.step = *number, .seconds = std::max(0.0, number_in(line, "step_seconds").value_or(0)),
               .tokens_per_second = number_in(line, "tokens_per_second").value_or(0),
               .tokens = number_in(line, "tokens"), .loss = number_in(line, "loss"),
-              .balance = number_in(line, "expert_balance"), .validation_loss = number_in(line, "validation_loss")};
+              .balance = number_in(line, "expert_balance"), .validation_loss = number_in(line, "validation_loss"),
+              .agreement = number_in(line, "routing_agreement")};
     add_routing(line, step);
     steps.push_back(std::move(step));
   });
@@ -121,6 +122,7 @@ void add_steps(const std::vector<Step>& steps, Told told, RunResults& results) {
     results.seconds += step.seconds;
     results.step = step.step;
     results.loss = step.loss ? step.loss : results.loss;
+    if (step.agreement) results.routing_agreement = step.agreement;
     if (step.tokens) results.step_tokens = static_cast<std::int64_t>(*step.tokens);
     if (step.tokens_per_second > 0) rates.push_back(step.tokens_per_second);
     if (step.balance) balances += *step.balance, ++balanced;
@@ -202,6 +204,7 @@ nlohmann::json to_json(const RunResults& results) {
                          {"tokens_per_second", or_null(results.tokens_per_second)},
                          {"expert_balance", or_null(results.balance)},
                          {"dropped_share", or_null(results.dropped_share)},
+                         {"routing_agreement", or_null(results.routing_agreement)},
                          {"attempts", results.attempts},
                          {"restarts", results.restarts},
                          {"tokenizer", results.tokenizer},

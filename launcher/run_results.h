@@ -29,6 +29,7 @@ struct RunResults {
   std::optional<double> tokens_per_second;  // median over steps
   std::optional<double> balance;            // tokens of the fullest expert over the mean, averaged over steps
   std::optional<double> dropped_share;      // of the tokens that were routed
+  std::optional<double> routing_agreement;  // of the last evaluation: tokens that go where training would send them
   std::int64_t attempts = 0, restarts = 0;
   // What perplexities must have in common to be compared; "" where it is not known.
   std::string tokenizer, validation;

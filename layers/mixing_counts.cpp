@@ -1,8 +1,8 @@
 #include "layers/mixing_counts.h"
 
-#include <functional>
 #include <memory>
 
+#include "layers/attention.h"
 #include "layers/channel_moe.h"
 #include "layers/exchange.h"
 #include "layers/spatial_gate.h"
@@ -31,6 +31,18 @@ struct Rehearsal {
 };
 
 }  // namespace
+
+MixingCounts count_self_attention(std::int64_t context, std::int64_t width, std::int64_t heads) {
+  Rehearsal r;
+  SelfAttention layer(r.store, "attention", width, heads, 0);
+  r.seal();
+  auto c = r.context(context);
+  const Shape rows{sequences * context, width};
+  const TensorView x = r.scratch.take(rows, DType::f32);
+  layer.forward(c, x, r.scratch.take(rows, DType::f32));
+  const std::int64_t norm_in_front = 2 * width;
+  return {r.store.count_global() - norm_in_front, r.backend.multiply_adds().paper};
+}
 
 MixingCounts count_spatial_gate(std::int64_t context, std::int64_t hidden, std::int64_t heads) {
   Rehearsal r;

@@ -11,6 +11,7 @@ struct MixingCounts {
   std::int64_t multiply_adds = 0;  // forward, over two sequences, the full square
 };
 
+MixingCounts count_self_attention(std::int64_t context, std::int64_t width, std::int64_t heads);
 // The gate over tokens of a gMLP block whose hidden width is `hidden`.
 MixingCounts count_spatial_gate(std::int64_t context, std::int64_t hidden, std::int64_t heads);
 // sMoE with deterministic routing.

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -10,6 +11,7 @@
 #include "core/random.h"
 #include "eval/causality.h"
 #include "worker/commands.h"
+#include "worker/routing_settings.h"
 
 namespace smlp {
 
@@ -19,9 +21,12 @@ constexpr double near_zero = 2e-3;
 
 // A model in float64 on one rank, with what it lives on.
 struct Checked {
-  explicit Checked(const JobConfig& job) : backend(make_backend(job)), solo(make_solo(*backend)), arena(*backend) {
-    model = make_model(model_config(job), store, ExpertGroup{*solo});
-    store.seal(*backend, DType::f64, static_cast<std::uint64_t>(job.seed));
+  // Without `fresh` its values are undefined: a checkpoint follows.
+  Checked(const JobConfig& job, bool fresh) : backend(make_backend(job)), solo(make_solo(*backend)), arena(*backend) {
+    auto config = model_config(job);
+    if (fresh) config.router.hash_table = make_hash_table(job, *solo);
+    model = make_model(config, store, ExpertGroup{*solo});
+    store.seal(*backend, DType::f64, static_cast<std::uint64_t>(job.seed), fresh);
   }
   std::unique_ptr<Backend> backend;
   std::unique_ptr<Communicator> solo;
@@ -73,24 +78,24 @@ std::vector<double> as_double(const std::vector<std::byte>& bytes, DType type) {
 
 void load_weights(Checked& checked, const std::filesystem::path& checkpoint) {
   const auto stored = list_tensors(checkpoint);
-  for (const auto& parameter : checked.store.parameters()) {
-    const auto named = [&](const LogicalTensor& tensor) { return tensor.name == parameter.name; };
+  const auto type_of = [&](const std::string& name, const Shape& shape) {
+    const auto named = [&](const LogicalTensor& tensor) { return tensor.name == name; };
     const auto found = std::find_if(stored.begin(), stored.end(), named);
-    if (found == stored.end() || !(found->shape == parameter.shape)) {
-      throw Error(ExitCode::configuration,
-                  fmt::format("{} holds no tensor {} of the shape that this job's model needs: leave out the --set "
-                              "that changes the model",
-                              checkpoint.string(), parameter.name));
-    }
-    const auto values = as_double(read_tensor(checkpoint, parameter.name), found->dtype);
+    if (found != stored.end() && found->shape == shape) return found->dtype;
+    throw Error(ExitCode::configuration,
+                fmt::format("{} holds no tensor {} of the shape that this job's model needs: leave out the --set that "
+                            "changes the model",
+                            checkpoint.string(), name));
+  };
+  for (const auto& parameter : checked.store.parameters()) {
+    const auto type = type_of(parameter.name, parameter.shape);
+    const auto values = as_double(read_tensor(checkpoint, parameter.name), type);
     checked.backend->upload(values.data(), parameter.value);
   }
-}
-
-// Partial prediction routes by the first fifth of a sequence and predicts the rest (model.md §2).
-std::int64_t first_predicted(const JobConfig& job) {
-  const bool partial = job.model.sparse_blocks > 0 && job.routing.channels == "partial";
-  return partial ? job.model.context / 5 : 0;
+  for (const auto& table : checked.store.tables()) {
+    expect(type_of(table.name, table.view.shape) == table.view.dtype, "causality: a table of another type");
+    checked.backend->upload(read_tensor(checkpoint, table.name).data(), table.view);
+  }
 }
 
 std::string sentence(const CausalityReport& report, const CausalityPlan& plan) {
@@ -125,7 +130,7 @@ nlohmann::json to_json(const CausalityReport& report, const CausalityPlan& plan)
 }  // namespace
 
 bool causality_command(const JobConfig& job, const CausalityOptions& options) {
-  Checked checked(job);
+  Checked checked(job, !options.checkpoint);
   std::int64_t randomised = 0;
   if (options.checkpoint) {
     load_weights(checked, *options.checkpoint);
@@ -134,7 +139,7 @@ bool causality_command(const JobConfig& job, const CausalityOptions& options) {
   }
   const CausalityPlan plan{.context = job.model.context,
                            .vocabulary = job.model.vocabulary,
-                           .first_position = first_predicted(job),
+                           .first_position = job.model.context - checked.model->predicted(job.model.context),
                            .tries = options.tries,
                            .seed = options.seed};
   const auto report = check_causality(*checked.model, *checked.backend, checked.arena, plan);
@@ -147,7 +152,7 @@ bool causality_command(const JobConfig& job, const CausalityOptions& options) {
     facts["tensors_randomised"] = randomised;
     fmt::print("{}\n", facts.dump(2));
   } else {
-    fmt::print("{} ({}) is {}\n", job.name, weights, sentence(report, plan));
+    fmt::print("{} ({}): {}\n", job.name, weights, sentence(report, plan));
     if (plan.first_position > 0) {
       fmt::print("  judged from position {} on: what is before it predicts nothing\n", plan.first_position);
     }

@@ -1,11 +1,8 @@
 #include <fmt/format.h>
 
-#include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <optional>
 
-#include "core/error.h"
 #include "core/job_file.h"
 #include "layers/mixing_counts.h"
 #include "worker/commands.h"
@@ -16,40 +13,29 @@ namespace smlp {
 
 namespace {
 
-// What there is to say of a row: its counts, or why there are none.
-struct Ours {
-  std::map<Counted, double> counts;
-  std::string absent;
-};
+using Counts = std::map<Counted, double>;
 
-Ours count_operation(const std::string& name) {
+Counts count_operation(const std::string& name) {
   constexpr std::int64_t context = 1024, width = 1024, hidden = 4096, experts = 32;
   const auto heads = std::atoll(name.substr(name.find(' ') + 1).c_str());
-  MixingCounts counts;
-  if (name.starts_with("gate")) counts = count_spatial_gate(context, hidden, heads);
-  else if (name == "smoe") counts = count_channel_moe(context, width, experts);
-  else return {{}, "self-attention is not in this build yet"};
-  return {{{Counted::parameters, static_cast<double>(counts.parameters)},
-           {Counted::multiply_adds, static_cast<double>(counts.multiply_adds)}},
-          ""};
+  const auto counts = name.starts_with("gate")        ? count_spatial_gate(context, hidden, heads)
+                      : name.starts_with("attention") ? count_self_attention(context, width, heads)
+                                                      : count_channel_moe(context, width, experts);
+  return {{Counted::parameters, static_cast<double>(counts.parameters)},
+          {Counted::multiply_adds, static_cast<double>(counts.multiply_adds)}};
 }
 
-Ours count_row(const PaperRow& row) {
+Counts count_row(const PaperRow& row) {
   const auto text = paper_job(row.job);
   if (text.empty()) return count_operation(row.job);
   auto job = parse_job(std::string(text), "examples/paper/" + row.job + ".toml");
-  try {
-    check_and_resolve(job);
-  } catch (const Error& error) {
-    return {{}, error.what()};
-  }
+  check_and_resolve(job);
   const auto counts = count_job(job.config);
   const auto real = [](std::int64_t count) { return static_cast<double>(count); };
-  return {{{Counted::parameters, real(counts.parameters.total)},
-           {Counted::non_expert, real(counts.parameters.non_expert)},
-           {Counted::expert, real(counts.parameters.expert)},
-           {Counted::multiply_adds, real(counts.forward_macs.paper)}},
-          ""};
+  return {{Counted::parameters, real(counts.parameters.total)},
+          {Counted::non_expert, real(counts.parameters.non_expert)},
+          {Counted::expert, real(counts.parameters.expert)},
+          {Counted::multiply_adds, real(counts.forward_macs.paper)}};
 }
 
 const char* name_of(Counted what) {
@@ -81,32 +67,24 @@ std::string in_unit(Counted what, double value, double like) {
 
 double percent(double ours, double paper) { return 100 * (ours / paper - 1); }
 
-void print_row(const PaperRow& row, const Ours& ours) {
-  if (!ours.absent.empty()) {
-    fmt::print("  {:<32} not counted: {}\n", row.model, ours.absent);
-    return;
-  }
+void print_row(const PaperRow& row, const Counts& ours) {
   bool first = true;
   for (const auto& [what, value, note] : row.numbers) {
-    const double count = ours.counts.at(what);
+    const double count = ours.at(what);
     fmt::print("  {:<32} {:<26} {:>12} {:>12} {:>+8.2f} %{}{}\n", first ? row.model : "", name_of(what),
                in_unit(what, count, value), in_unit(what, value, value), percent(count, value), *note ? "  " : "", note);
     first = false;
   }
 }
 
-nlohmann::json row_json(const PaperRow& row, const Ours& ours) {
-  nlohmann::json json = {{"model", row.model}, {"job", row.job}, {"counted", ours.absent.empty()}};
-  json["counts"] = nlohmann::json::array();
-  if (!ours.absent.empty()) json["reason"] = ours.absent;
+nlohmann::json row_json(const PaperRow& row, const Counts& ours) {
+  nlohmann::json json = {{"model", row.model}, {"job", row.job}};
   for (const auto& [what, value, note] : row.numbers) {
-    nlohmann::json one = {{"what", key_of(what)}, {"paper", value}, {"note", note}};
-    one["ours"] = one["difference_percent"] = nullptr;
-    if (ours.absent.empty()) {
-      one["ours"] = ours.counts.at(what);
-      one["difference_percent"] = percent(ours.counts.at(what), value);
-    }
-    json["counts"].push_back(std::move(one));
+    json["counts"].push_back({{"what", key_of(what)},
+                              {"ours", ours.at(what)},
+                              {"paper", value},
+                              {"difference_percent", percent(ours.at(what), value)},
+                              {"note", note}});
   }
   return json;
 }
@@ -115,7 +93,7 @@ nlohmann::json row_json(const PaperRow& row, const Ours& ours) {
 
 void paper_plan_command(bool json) {
   nlohmann::json document = {{"tables", nlohmann::json::array()}};
-  std::map<std::string, Ours> counted;  // rows share jobs
+  std::map<std::string, Counts> counted;  // rows share jobs
   for (const auto& table : paper_tables()) {
     nlohmann::json rows = nlohmann::json::array();
     if (!json) {

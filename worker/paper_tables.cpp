@@ -54,6 +54,8 @@ PaperTable large_sizes() {
            "sMLP has 7 sparse and 22 dense layers here, 8 and 20 in table 10; its counts there fit 8 and 22.",
            "No total equals non-expert + 32 x expert: by table 10 Base Layers have 642.6 M and 268.6 M, which make 9.24 B.",
            "Gshard's 64 experts in 7 layers hold about twice what Switch's 32 do, but both are printed as 9.03 B.",
+           "Switch with 7 + 7 layers takes 1.78 T, and enlarged to 8 + 8 it takes 2.00 T like Base and HASH Layers of as many; "
+           "2.0 T and 2.3 T are printed. Gshard takes 2.26 T.",
            "The FLOPs are 2.0 T here and in tables 2 and 4, 2.125 T in table 10."}};
 }
 

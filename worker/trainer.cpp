@@ -257,7 +257,7 @@ void Trainer::step() {
   double seconds = watch.seconds();
   const bool evaluation_due = job_.train.eval_every > 0 && step_ % job_.train.eval_every == 0;
   // Before the save: a checkpoint knows the loss of its own step.
-  if (evaluation_due || complete()) line.validation_loss = evaluate(step_);
+  if (evaluation_due || complete()) line.evaluation = evaluate(step_);
   watch.lap();
   const bool best_asked = job_.checkpoint.keep_best && evaluation_due;
   if (best_asked) drain();
@@ -273,22 +273,19 @@ void Trainer::step() {
   log_->step(line);
 }
 
-std::optional<double> Trainer::evaluate(std::int64_t step) {
+std::optional<Evaluation> Trainer::evaluate(std::int64_t step) {
   if (valid_.empty()) return std::nullopt;
   heartbeat_.enter(Section::evaluation, step);
   Evaluation sum;
   for (const auto& file : valid_) {
-    const auto one = engine_->evaluate(file, job_.train.eval_sequences, [this] { heartbeat_.beat(); });
-    sum.loss_sum += one.loss_sum;
-    sum.tokens += one.tokens;
+    sum.add(engine_->evaluate(file, job_.train.eval_sequences, [this] { heartbeat_.beat(); }, true));
   }
   validated_step_ = step;
   validation_loss_ = sum.loss();
   if (std::isfinite(sum.loss()) && (best_validation_ == 0 || sum.loss() < best_validation_)) best_validation_ = sum.loss();
   spdlog::info("step {}: validation loss {:.4f}, perplexity {:.2f}", step, sum.loss(), sum.perplexity());
-  log_->event("evaluation", step, fmt::format("validation loss {:.4f}, perplexity {:.2f}", sum.loss(), sum.perplexity()),
-              {{"validation_loss", sum.loss()}, {"perplexity", sum.perplexity()}, {"tokens", sum.tokens}});
-  return sum.loss();
+  log_->evaluated(step, sum);
+  return sum;
 }
 
 void Trainer::save() {

@@ -38,7 +38,7 @@ class Trainer {
  private:
   void restore();
   void step();
-  std::optional<double> evaluate(std::int64_t step);  // validation loss, when there is held-out data
+  std::optional<Evaluation> evaluate(std::int64_t step);  // when there is held-out data
   void save();
   void drain();  // until the save under way is published or failed
   ExitCode leave(bool complete);
