@@ -76,11 +76,25 @@ def an_interrupted_driver_goes_on(place):
 def models_that_do_not_compare_are_refused(place):
     done = subprocess.run(command(place, "--steps", 2, "--models", "small-smlp,large-smlp"), capture_output=True, text=True, timeout=120,
                           stdin=subprocess.DEVNULL)
-    # Without the reference model in the build there is nothing to compare with yet.
-    if "dense-transformer is left out" in done.stdout:
-        return
-    assert done.returncode == 1 and "more multiply-adds a token" in done.stderr, done
+    assert done.returncode == 1 and "large-smlp takes +" in done.stderr, done
+
+
+def all_models_take_equal_work(place):
+    sys.path.insert(0, str(SCRIPT.parent))
+    sys.dont_write_bytecode = True
+    import paper_comparison
+    import paper_report
+    macs = {name: harness.smlp_json("plan", f"examples/paper/scaled/{name}.toml", cwd=harness.ROOT)["forward_macs"]["paper"]
+            for name in paper_comparison.MODELS if name not in paper_comparison.EQUAL_BY_SHAPE}
+    goal = macs[paper_comparison.REFERENCE]
+    assert all(abs(count / goal - 1) < 0.01 for count in macs.values()), {n: c / goal for n, c in macs.items()}
+    assert set(paper_report.LABELS) == set(paper_comparison.MODELS), "every model has its name in the tables"
+    for name, like in paper_comparison.EQUAL_BY_SHAPE.items():
+        routed, dense = (harness.smlp_json("config", "show", f"examples/paper/scaled/{n}.toml", cwd=harness.ROOT)["values"]["model"]
+                         for n in (name, like))
+        assert routed["hidden"] == dense["hidden"] and routed["dense_blocks"] + routed["sparse_blocks"] == dense["dense_blocks"], name
 
 
 if __name__ == "__main__":
-    harness.main([runs_leave_raw_results_and_tables, an_interrupted_driver_goes_on, models_that_do_not_compare_are_refused])
+    harness.main([runs_leave_raw_results_and_tables, an_interrupted_driver_goes_on, models_that_do_not_compare_are_refused,
+                  all_models_take_equal_work])
