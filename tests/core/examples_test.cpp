@@ -6,7 +6,6 @@
 #include <fstream>
 #include <set>
 
-#include "core/error.h"
 #include "core/job_file.h"
 
 namespace smlp {
@@ -24,30 +23,16 @@ std::vector<fs::path> jobs_in(const fs::path& folder) {
   return files;
 }
 
-// nullopt: of a model that this build knows by name alone.
-std::optional<JobConfig> loaded(const fs::path& file) {
-  auto job = load_job(file);
-  try {
-    check_and_resolve(job);
-  } catch (const Error& error) {
-    if (std::string(error.what()).find("is not in this build yet") == std::string::npos) throw;
-    std::printf("not built yet: %s\n", file.c_str());
-    return std::nullopt;
-  }
-  return job.config;
-}
-
 TEST(Examples, EveryJobFileIsSound) {
-  std::size_t sound = 0;
   for (const fs::path folder : {"examples", "examples/paper", "examples/paper/scaled"}) {
     const auto files = jobs_in(folder);
     EXPECT_FALSE(files.empty()) << folder;
     for (const auto& file : files) {
       SCOPED_TRACE(file);
-      EXPECT_NO_THROW(sound += loaded(file).has_value() ? 1 : 0);
+      auto job = load_job(file);
+      EXPECT_NO_THROW(check_and_resolve(job));
     }
   }
-  EXPECT_GE(sound, 8u);
 }
 
 TEST(Examples, ThePapersRowsHaveTheSizesOfItsTables) {
