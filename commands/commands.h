@@ -20,6 +20,8 @@ void add_data_commands(CLI::App& app);
 void add_checkpoint_commands(CLI::App& app, int& exit_code);
 void add_eval_command(CLI::App& app, int& exit_code);
 void add_generate_command(CLI::App& app, int& exit_code);
+void add_check_commands(CLI::App& app, int& exit_code);
+void add_compare_command(CLI::App& app);
 void add_bench_command(CLI::App& app, int& exit_code);
 void add_guard_command(CLI::App& app);
 void add_doctor_command(CLI::App& app, int& exit_code);

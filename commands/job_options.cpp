@@ -13,12 +13,16 @@
 
 namespace smlp {
 
-void add_override_options(CLI::App& command, JobOptions& options) {
-  command.add_option("--set", options.overrides, "section.key=value: changes a value of the job (TOML; a bare word is a string)")
+void add_set_option(CLI::App& command, std::vector<std::string>& overrides) {
+  command.add_option("--set", overrides, "section.key=value: changes a value of the job (TOML; a bare word is a string)")
       ->type_name("KEY=VALUE")
       ->take_all()
       ->expected(1)
       ->allow_extra_args(false);
+}
+
+void add_override_options(CLI::App& command, JobOptions& options) {
+  add_set_option(command, options.overrides);
   command.add_option("--ranks", options.ranks, "worker processes, in place of cluster.ranks")
       ->check(whole_number(1, 1 << 20))
       ->type_name("N");

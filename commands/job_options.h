@@ -18,6 +18,7 @@ struct JobOptions {
 };
 
 void add_job_options(CLI::App& command, JobOptions& options);  // JOB.toml, --set, --ranks
+void add_set_option(CLI::App& command, std::vector<std::string>& overrides);  // --set
 void add_override_options(CLI::App& command, JobOptions& options);  // --set, --ranks
 LoadedJob load(const JobOptions& options);
 void override_ranks(LoadedJob& job, std::int64_t ranks);

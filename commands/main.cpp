@@ -42,6 +42,8 @@ int run(int argc, char** argv) {
   add_checkpoint_commands(app, exit_code);
   add_eval_command(app, exit_code);
   add_generate_command(app, exit_code);
+  add_check_commands(app, exit_code);
+  add_compare_command(app);
   add_bench_command(app, exit_code);
   add_guard_command(app);
   add_doctor_command(app, exit_code);

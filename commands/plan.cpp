@@ -18,8 +18,14 @@ namespace {
 
 struct PlanOptions {
   JobOptions job;
-  bool json = false, placement = false;
+  bool json = false, placement = false, paper = false;
 };
+
+int plan_paper(bool json) {
+  std::vector<std::string> arguments = {"plan", "--paper"};
+  if (json) arguments.push_back("--json");
+  return run_worker(arguments, {});
+}
 
 int plan(const PlanOptions& options) {
   auto job = load(options.job);
@@ -120,12 +126,22 @@ void add_plan_command(CLI::App& app, int& exit_code) {
   const auto options = std::make_shared<PlanOptions>();
   auto* command = app.add_subcommand("plan", "counts, memory, exchange and checkpoint size of a job, without running it");
   add_job_options(*command, options->job);
+  auto* file = command->get_option("JOB");
+  file->required(false);
+  command->add_flag("--paper", options->paper, "the models of the paper's tables, our counts beside its own")->excludes(file);
   command->add_flag("--json", options->json, "one JSON document");
   command->add_flag("--placement", options->placement,
                     "instead: the node, processors, experts and groups of every rank; in an allocation on its nodes as they "
                     "are now, elsewhere on those that the job asks for");
-  command->footer("Example:\n  smlp plan examples/demo.toml --ranks 4\n  smlp plan examples/demo.toml --placement");
+  command->footer("Example:\n  smlp plan examples/demo.toml --ranks 4\n  smlp plan examples/demo.toml --placement\n  smlp plan --paper");
   command->callback([options, &exit_code] {
+    if (options->paper) {
+      exit_code = plan_paper(options->json);
+      return;
+    }
+    if (options->job.file.empty()) {
+      throw Error(ExitCode::usage, "smlp plan: JOB is required, or --paper; `smlp plan --help` says more");
+    }
     if (options->placement) return show_placement(*options);
     exit_code = plan(*options);
   });

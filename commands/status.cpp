@@ -11,6 +11,7 @@
 
 #include "commands/commands.h"
 #include "commands/live_run.h"
+#include "commands/plain_text.h"
 #include "core/clock.h"
 #include "core/error.h"
 #include "launcher/run_status.h"
@@ -21,20 +22,6 @@ namespace {
 
 constexpr std::size_t widest = 100, last_ends = 4, last_requests = 3;
 constexpr double watch_seconds = 1;
-
-// At most `widest` columns, whatever bytes are in it: one line, nothing that moves the cursor, no half character.
-std::string fit(std::string text) {
-  std::string line;
-  std::size_t columns = 0;
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    const bool continues = (byte & 0xC0) == 0x80;
-    if (!continues && ++columns > widest) break;
-    line += byte < 0x20 || byte == 0x7F ? ' ' : c;
-  }
-  if (columns > widest) line.replace(line.size() - 3, 3, "...");
-  return line;
-}
 
 std::string count_text(double value) {
   if (value >= 1e6) return fmt::format("{:.1f}M", value / 1e6);
@@ -104,7 +91,7 @@ std::vector<std::string> screen(const RunStatus& s) {
   }
   if (!s.metrics_address.empty()) lines.push_back(fmt::format("metrics     http://{}/metrics", s.metrics_address));
   lines.push_back("logs        " + s.logs.string());
-  std::transform(lines.begin(), lines.end(), lines.begin(), fit);
+  std::transform(lines.begin(), lines.end(), lines.begin(), [](const auto& line) { return plain_line(line, widest); });
   return lines;
 }
 

@@ -26,6 +26,9 @@ struct RoutingReport {
   std::vector<std::int64_t> expert_tokens;  // tokens this rank sent to each expert
   std::int64_t dropped = 0;
   TensorView rounds{};  // i32 on the device: auction rounds of each group; may be empty
+  // Evaluation with Context::compare_routing: tokens that were also assigned as in training, and how many of them came to
+  // the same experts.
+  std::int64_t compared = 0, alike = 0;
 };
 
 // What a layer may touch while it runs. Passed down, never global. The Trainer fills it anew for every
@@ -47,6 +50,7 @@ struct Context {
   TensorView auxiliary{};
   TensorView auxiliary_scale{};  // f64 [1]: 1 / tokens of the global batch, 0 for tokens that don't count
   std::vector<RoutingReport>* reports = nullptr;
+  bool compare_routing = false;  // evaluation: reports tell how many tokens training would send elsewhere
   std::atomic<int>* block = nullptr;  // which block is at work, for reports of hangs: k forward, ~k backward
 
   void at_block(int k) const noexcept {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "core/error.h"
+#include "routing/agreement.h"
 
 namespace smlp {
 
@@ -37,7 +38,21 @@ void TokenMoe::make_plan(Context& c, TensorView x) {
   exchange_.prepare(plan_.rows_of_expert,
                     parts_.router->slots_of_group(c.training(), group_sequences_ * group_.length()),
                     group_sequences_);
-  if (c.reports != nullptr) report(c);
+  if (c.reports == nullptr) return;
+  report(c);
+  if (c.compare_routing && !c.training()) compare_with_training(c, x);
+}
+
+// The router keeps what its last plan saw for a backward pass; an evaluation has none.
+void TokenMoe::compare_with_training(Context& c, TensorView x) {
+  if (x.rows() == 0 || c.sequences % group_sequences_ != 0) return;
+  const Arena::Frame frame(c.scratch);
+  RouteCall route = call(c);
+  route.training = true;
+  const RoutePlan trained = parts_.router->plan(route, x);
+  auto& report = c.reports->back();
+  report.compared = x.rows();
+  report.alike = tokens_sent_alike(c.backend, plan_, trained, x.rows());
 }
 
 void TokenMoe::report(Context& c) const {

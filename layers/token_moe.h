@@ -31,6 +31,7 @@ class TokenMoe final : public Layer {
   RouteCall call(Context& c) const;
   void make_plan(Context& c, TensorView x);
   void report(Context& c) const;
+  void compare_with_training(Context& c, TensorView x);
   // Rows of tokens, scaled by the plan's weight when asked, to rows of experts; and rows of experts to slots.
   void dispatch(Context& c, TensorView tokens, TensorView weight, TensorView rows);
   TensorView collect(Context& c, TensorView rows);

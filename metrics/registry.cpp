@@ -170,6 +170,8 @@ struct RunMetrics::Families {
   Family<Counter>& expert_tokens = counter_family("smlp_expert_tokens_total", "Tokens that each expert took");
   Family<Gauge>& balance = gauge_family("smlp_expert_balance", "Tokens of the fullest expert over the mean");
   Family<Gauge>& entropy = gauge_family("smlp_routing_entropy", "Entropy of the experts' shares; 1 is even");
+  Family<Gauge>& agreement = gauge_family(
+      "smlp_routing_agreement", "Share of held-out tokens that evaluation sends to the experts that training would choose");
   Family<Counter>& dropped =
       counter_family("smlp_dropped_tokens_total", "Tokens that found no room at an expert");
   Family<Gauge>& rounds =
@@ -239,6 +241,9 @@ void RunMetrics::publish(const StepReport& report) {
       block.tokens[e]->Increment(load.expert_tokens[e]);
   }
   if (report.validation_loss) validation_loss(*report.validation_loss);
+  for (const auto& [block, share] : report.block_agreement) {
+    f.agreement.Add(f.labels({{"block", std::to_string(block)}})).Set(share);
+  }
 }
 
 void RunMetrics::validation_loss(double loss) { families_->validation_loss.Set(loss); }
@@ -322,6 +327,7 @@ nlohmann::json RunMetrics::to_json(const StepReport& report, double unix_time) c
                          {"checkpoint_failures_total", whole(shared.failures->Value())}};
   for (const auto& block : report.blocks) line["blocks"].push_back(block_json(block));
   if (report.validation_loss) line["validation_loss"] = *report.validation_loss;
+  if (report.routing_agreement) line["routing_agreement"] = *report.routing_agreement;
   return line;
 }
 

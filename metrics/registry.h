@@ -45,6 +45,9 @@ struct StepReport {
       phase_seconds;  // mine; names of phase_seconds_total's label, others count as "other"
   std::vector<Block> blocks;
   std::optional<double> validation_loss;  // when this step ended with an evaluation
+  // Share of held-out tokens that evaluation sends to the experts that training would choose: of all blocks, and by block.
+  std::optional<double> routing_agreement{};
+  std::map<std::int64_t, double> block_agreement{};
 };
 
 struct RunIdentity {

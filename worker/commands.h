@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "core/job_config.h"
@@ -19,9 +20,18 @@ struct LoadedModel {
 };
 LoadedModel load_model(const std::filesystem::path& checkpoint);
 
+struct CausalityOptions {
+  std::optional<std::filesystem::path> checkpoint;  // its weights; none: fresh ones
+  std::int64_t tries = 32;
+  std::uint64_t seed = 1;
+  bool json = false;
+};
+
 void evaluate_command(const std::filesystem::path& checkpoint, const std::string& data, bool json);
 void generate_command(const std::filesystem::path& checkpoint, const std::string& prompt, GenerationSettings settings);
 void plan_command(const JobConfig& job, bool json);
+void paper_plan_command(bool json);  // our counts beside the paper's
+bool causality_command(const JobConfig& job, const CausalityOptions& options);  // false: it leaks
 void bench_command(const std::string& what, const JobConfig& job, bool json);
 
 }  // namespace smlp

@@ -231,8 +231,9 @@ void Engine::add_reports(const std::vector<RoutingReport>& reports, bool count) 
   }
 }
 
-Evaluation Engine::evaluate(const TokenFile& file, std::int64_t windows, const std::function<void()>& between) {
-  const EvaluationPlan plan{job_.model.context, job_.train.micro_batch, windows};
+Evaluation Engine::evaluate(const TokenFile& file, std::int64_t windows, const std::function<void()>& between,
+                            bool compare_routing) {
+  const EvaluationPlan plan{job_.model.context, job_.train.micro_batch, windows, compare_routing};
   return smlp::evaluate(*model_, *backend_, *arena_, *grid_.world, file, plan, between);
 }
 

@@ -60,7 +60,8 @@ class Engine {
   // `between` is called after every micro-batch.
   StepResult train_step(std::int64_t step, std::int64_t position, const ReadBatch& read, std::span<double> flags,
                         const std::function<void()>& between, const MayUpdate& may_update = {});
-  Evaluation evaluate(const TokenFile& file, std::int64_t windows, const std::function<void()>& between);
+  Evaluation evaluate(const TokenFile& file, std::int64_t windows, const std::function<void()>& between,
+                      bool compare_routing = false);
 
   // Parameters, and with the optimiser its state, as this layout holds them.
   std::vector<Piece> pieces(bool with_optimizer) const;

@@ -1,6 +1,6 @@
 // The node-local tier of a run's saves, as the loop sees it: each rank writes its shard into its node's own folder, all
 // ranks hear once a step how far that is, then each sends its shard to its partner (worker/partners.h). Like
-// Checkpointing, which has the shared directory; worker/saves.h has both. docs/decisions/0006.
+// Checkpointing, which has the shared directory; worker/saves.h has both. docs/decisions/0009.
 #pragma once
 
 #include <functional>

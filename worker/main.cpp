@@ -155,9 +155,28 @@ int run(int argc, char** argv) {
   generate_mode->callback([&] { generate_command(checkpoint, prompt, generation); });
 
   auto* plan_mode = app.add_subcommand("plan", "counts and memory of a job, without allocating it");
-  plan_mode->add_option("--job", job_file)->required();
+  bool paper = false;
+  auto* planned = plan_mode->add_option("--job", job_file);
+  plan_mode->add_flag("--paper", paper, "the models of the paper")->excludes(planned);
   plan_mode->add_flag("--json", json);
-  plan_mode->callback([&] { plan_command(resolved_job(job_file), json); });
+  plan_mode->callback([&] {
+    if (paper) return paper_plan_command(json);
+    if (job_file.empty()) throw CLI::RequiredError("--job or --paper");
+    plan_command(resolved_job(job_file), json);
+  });
+
+  CausalityOptions causality;
+  auto* causality_mode = app.add_subcommand("causality", "whether a model's tokens see later ones");
+  causality_mode->add_option("--job", job_file)->required();
+  causality_mode->add_option("--checkpoint", causality.checkpoint);
+  causality_mode->add_option("--positions", causality.tries);
+  causality_mode->add_option("--seed", causality.seed);
+  causality_mode->add_flag("--json", causality.json);
+  causality_mode->callback([&] {
+    // What a checkpoint says of its job is not the whole of it: how it was spread is not there to be checked.
+    const auto job = causality.checkpoint ? load_job(job_file).config : resolved_job(job_file);
+    if (!causality_command(job, causality)) code = ExitCode::difference;
+  });
 
   auto* bench_mode = app.add_subcommand("bench", "measures, beside the machine's own limit");
   bench_mode->add_option("what", what)->required();

@@ -1,9 +1,7 @@
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
-
-#include "layers/plan.h"
 #include "worker/commands.h"
+#include "worker/plan_json.h"
 
 namespace smlp {
 
@@ -17,23 +15,6 @@ std::string binary_size(std::int64_t bytes) {
   std::size_t unit = 0;
   for (; size >= 1024 && unit < 4; ++unit) size /= 1024;
   return fmt::format("{:.{}f} {}", size, unit == 0 ? 0 : 2, units[unit]);
-}
-
-nlohmann::json to_json(const PlanCounts& counts) {
-  const auto& [total, non_expert, expert, experts] = counts.parameters;
-  const auto& memory = counts.memory;
-  return {{"parameters", {{"total", total}, {"non_expert", non_expert}, {"expert", expert}, {"experts", experts}}},
-          {"forward_macs", {{"paper", counts.forward_macs.paper}, {"executed", counts.forward_macs.executed}}},
-          {"memory_bytes_per_rank",
-           {{"parameters", memory.parameters},
-            {"gradients", memory.gradients},
-            {"optimizer", memory.optimizer},
-            {"activations", memory.activations},
-            {"exchange", memory.exchange},
-            {"total", memory.total}}},
-          {"exchange_bytes_per_step", counts.exchange_bytes_per_step},
-          {"reduce_bytes_per_step", counts.reduce_bytes_per_step},
-          {"checkpoint_bytes", counts.checkpoint_bytes}};
 }
 
 void print(const JobConfig& job, const PlanCounts& counts) {
@@ -62,9 +43,7 @@ void print(const JobConfig& job, const PlanCounts& counts) {
 }  // namespace
 
 void plan_command(const JobConfig& job, bool json) {
-  const std::int64_t rounds = job.train.global_batch / (job.train.micro_batch * job.cluster.ranks);
-  const auto counts = count_model(model_config(job), job.cluster.ranks, job.cluster.expert_ranks,
-                                  job.train.micro_batch, value_type(job), rounds);
+  const auto counts = count_job(job);
   if (json) {
     fmt::print("{}\n", to_json(counts).dump(2));
   } else {

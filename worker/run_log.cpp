@@ -45,7 +45,12 @@ StepReport report_of(const StepLine& line, double flops_share) {
   for (const auto& load : line.result.blocks) {
     report.blocks.push_back({load.block, load.expert_tokens, load.dropped, load.rounds});
   }
-  report.validation_loss = line.validation_loss;
+  if (!line.evaluation) return report;
+  report.validation_loss = line.evaluation->loss();
+  report.routing_agreement = line.evaluation->routing_agreement();
+  for (const auto& block : line.evaluation->agreement) {
+    if (block.compared > 0) report.block_agreement[block.block] = block.share();
+  }
   return report;
 }
 
@@ -163,6 +168,21 @@ void RunLog::step(const StepLine& line) {
   }
   if (impl_->local_step >= 0) json["local_checkpoint_last_step"] = impl_->local_step;
   impl_->append(impl_->run.metrics(), json.dump());
+}
+
+void RunLog::evaluated(std::int64_t step, const Evaluation& evaluation) {
+  auto words = fmt::format("validation loss {:.4f}, perplexity {:.2f}", evaluation.loss(), evaluation.perplexity());
+  nlohmann::json facts = {{"validation_loss", evaluation.loss()},
+                          {"perplexity", evaluation.perplexity()},
+                          {"tokens", evaluation.tokens}};
+  if (const auto share = evaluation.routing_agreement()) {
+    words += fmt::format("; {:.1f} % of the tokens go where training would send them", 100 * *share);
+    facts["routing_agreement"] = *share;
+    for (const auto& block : evaluation.agreement) {
+      facts["routing_agreement_blocks"].push_back({{"block", block.block}, {"share", block.share()}});
+    }
+  }
+  event("evaluation", step, words, facts);
 }
 
 void RunLog::saved(const SaveOutcome& outcome) {

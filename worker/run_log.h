@@ -21,7 +21,7 @@ struct StepLine {
   std::int64_t step_tokens = 0;                      // of this step, all ranks
   StepResult result;
   double seconds = 0;
-  std::optional<double> validation_loss;
+  std::optional<Evaluation> evaluation;  // after this step
 };
 
 class RunLog {
@@ -34,6 +34,7 @@ class RunLog {
   void event(const std::string& kind, std::int64_t step, const std::string& detail,
              const nlohmann::json& more = nlohmann::json::object());
   void step(const StepLine& line);
+  void evaluated(std::int64_t step, const Evaluation& evaluation);
   void saved(const SaveOutcome& outcome);
   void save_stalled(double seconds);
   void save_interval(Tier tier, std::int64_t step, double seconds, const std::string& sentence);

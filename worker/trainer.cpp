@@ -237,9 +237,9 @@ void Trainer::step() {
   heartbeat_.step_done(longest_collective(engine_->grid()), restored_);
   double seconds = watch.seconds();
   // Before the save: a checkpoint knows the loss of its own step.
-  if (evaluation_due()) line.validation_loss = evaluate(step_);
+  if (evaluation_due()) line.evaluation = evaluate(step_);
   watch.lap();
-  const bool best_asked = job_.checkpoint.keep_best && line.validation_loss;
+  const bool best_asked = job_.checkpoint.keep_best && line.evaluation;
   if (best_asked) drain();
   const Saves::Wish wish{.shared = saves_->idle(Tier::shared) && (flags[save_asked] > 0 || best_asked),
                          .local = saves_->idle(Tier::local) && flags[local_asked] > 0};
@@ -262,7 +262,7 @@ bool Trainer::asked_meanwhile() {
   return asked[0] > 0;
 }
 
-std::optional<double> Trainer::evaluate(std::int64_t step) {
+std::optional<Evaluation> Trainer::evaluate(std::int64_t step) {
   if (valid_.empty()) return std::nullopt;
   heartbeat_.enter(Section::evaluation, step);
   struct CutShort {};
@@ -273,9 +273,7 @@ std::optional<double> Trainer::evaluate(std::int64_t step) {
   Evaluation sum;
   try {
     for (const auto& file : valid_) {
-      const auto one = engine_->evaluate(file, job_.train.eval_sequences, between);
-      sum.loss_sum += one.loss_sum;
-      sum.tokens += one.tokens;
+      sum.add(engine_->evaluate(file, job_.train.eval_sequences, between, true));
     }
   } catch (const CutShort&) {
     // It may take longer than the warning before a time limit.
@@ -287,9 +285,8 @@ std::optional<double> Trainer::evaluate(std::int64_t step) {
   validation_loss_ = sum.loss();
   if (std::isfinite(sum.loss()) && (best_validation_ == 0 || sum.loss() < best_validation_)) best_validation_ = sum.loss();
   spdlog::info("step {}: validation loss {:.4f}, perplexity {:.2f}", step, sum.loss(), sum.perplexity());
-  log_->event("evaluation", step, fmt::format("validation loss {:.4f}, perplexity {:.2f}", sum.loss(), sum.perplexity()),
-              {{"validation_loss", sum.loss()}, {"perplexity", sum.perplexity()}, {"tokens", sum.tokens}});
-  return sum.loss();
+  log_->evaluated(step, sum);
+  return sum;
 }
 
 void Trainer::save(Saves::Wish wish) {

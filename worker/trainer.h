@@ -45,7 +45,7 @@ class Trainer {
   void step();
   void progress();  // within a step
   // Validation loss, where there is held-out data and nobody asks to leave meanwhile: then stop_ is set.
-  std::optional<double> evaluate(std::int64_t step);
+  std::optional<Evaluation> evaluate(std::int64_t step);
   bool asked_meanwhile();
   bool evaluation_due() const;
   void save(Saves::Wish wish);

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include "worker/plan_json.h"
 #include "worker/restore.h"
 #include "worker/routing_settings.h"
 #include "worker/trainer.h"
@@ -50,7 +51,12 @@ void Trainer::restore() {
                     : options_.init_from   ? fmt::format("with the weights of {}", options_.init_from->string())
                                            : std::string("from the first step");
   spdlog::info("attempt {} starts {} on {} ranks", options_.attempt, from, world.size());
-  log_->event("start", step_, from, {{"ranks", world.size()}, {"tier", name_of(tier)}});
+  const auto facts = to_json(count_job(job_));
+  log_->event("start", step_, from,
+              {{"ranks", world.size()},
+               {"tier", name_of(tier)},
+               {"parameters", facts["parameters"]},
+               {"forward_macs", facts["forward_macs"]}});
   choose_intervals();
 }
 

@@ -19,7 +19,8 @@ class Tools : public test::CommandLine {};
 TEST_F(Usage, EveryCommandHasHelpWithAnExample) {
   for (const std::vector<std::string>& command :
        {std::vector<std::string>{}, {"run"}, {"logs"}, {"plan"}, {"config"}, {"config", "show"}, {"config", "check"},
-        {"config", "keys"}, {"eval"}, {"generate"}, {"bench"}, {"doctor"}, {"drill"}}) {
+         {"config", "keys"}, {"eval"}, {"generate"}, {"bench"}, {"doctor"}, {"drill"}, {"check"}, {"check", "causality"},
+         {"compare"}}) {
     auto words = command;
     words.push_back("--help");
     const auto answer = smlp(words);

@@ -280,6 +280,33 @@ TEST_F(Trained, EvalRefusesDataOfAnotherTokenizer) {
   EXPECT_EQ(smlp({"eval", "runs/small", "--data", "valid"}).code, 65);
 }
 
+TEST_F(Trained, CausalityIsCheckedWithACheckpointsWeights) {
+  const auto document = facts({"check", "causality", "runs/small"});
+  EXPECT_EQ(document["causal"], true);
+  EXPECT_EQ(document["weights"], last);
+  EXPECT_EQ(document["tensors_randomised"], 0);
+  EXPECT_EQ(facts({"check", "causality", before, "--set", "routing.evaluation_capacity_factor=1.0"})["weights"], before);
+  const auto wider = smlp({"check", "causality", last, "--set", "model.width=16"});
+  EXPECT_EQ(wider.code, 78);
+  EXPECT_THAT(wider.err, AllOf(HasSubstr("embed.weight"), HasSubstr("--set")));
+  change(last + "/rank-0000.h5", [](std::string& bytes) { bytes[bytes.size() / 16] ^= 4; });
+  EXPECT_EQ(smlp({"check", "causality", last}).code, 65) << "damaged weights are no weights";
+}
+
+TEST_F(Trained, ComparesWhatTheRunSaysOfItself) {
+  const auto document = facts({"compare", "runs/small"});
+  const auto& run = document["runs"][0];
+  EXPECT_EQ(run["name"], "small");
+  EXPECT_EQ(run["state"], "done");
+  EXPECT_EQ(run["step"], 4);
+  EXPECT_EQ(run["evaluations"].size(), 3u) << "steps 0, 2 and 4";
+  const auto plan = facts({"plan", "job.toml", "--ranks", "1"});
+  EXPECT_EQ(run["parameters"], plan["parameters"]["total"]);
+  EXPECT_EQ(run["forward_macs_per_token"], plan["forward_macs"]["paper"].get<std::int64_t>() / 32);
+  EXPECT_GT(run["training_seconds"], 0.0);
+  EXPECT_GE(run["expert_balance"], 1.0);
+}
+
 TEST_F(Trained, GenerateGoesOnFromThePrompt) {
   const std::vector<std::string> words = {"generate", "runs/small", "--prompt", "ab", "--tokens", "12", "--seed", "3"};
   const auto text = smlp(words);

@@ -1,0 +1,32 @@
+#include "worker/plan_json.h"
+
+#include <algorithm>
+
+#include "worker/engine.h"
+
+namespace smlp {
+
+PlanCounts count_job(const JobConfig& job) {
+  const auto at_once = job.train.micro_batch * job.cluster.ranks;
+  return count_model(model_config(job), job.cluster.ranks, job.cluster.expert_ranks, job.train.micro_batch, value_type(job),
+                     std::max<std::int64_t>(1, job.train.global_batch / at_once));
+}
+
+nlohmann::json to_json(const PlanCounts& counts) {
+  const auto& [total, non_expert, expert, experts] = counts.parameters;
+  const auto& memory = counts.memory;
+  return {{"parameters", {{"total", total}, {"non_expert", non_expert}, {"expert", expert}, {"experts", experts}}},
+          {"forward_macs", {{"paper", counts.forward_macs.paper}, {"executed", counts.forward_macs.executed}}},
+          {"memory_bytes_per_rank",
+           {{"parameters", memory.parameters},
+            {"gradients", memory.gradients},
+            {"optimizer", memory.optimizer},
+            {"activations", memory.activations},
+            {"exchange", memory.exchange},
+            {"total", memory.total}}},
+          {"exchange_bytes_per_step", counts.exchange_bytes_per_step},
+          {"reduce_bytes_per_step", counts.reduce_bytes_per_step},
+          {"checkpoint_bytes", counts.checkpoint_bytes}};
+}
+
+}  // namespace smlp

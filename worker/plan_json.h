@@ -1,0 +1,14 @@
+// The counts of a job's model, and how they are told: by `plan`, and by a run when it starts.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include "core/job_config.h"
+#include "layers/plan.h"
+
+namespace smlp {
+
+PlanCounts count_job(const JobConfig& job);
+nlohmann::json to_json(const PlanCounts& counts);
+
+}  // namespace smlp
