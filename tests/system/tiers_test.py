@@ -83,44 +83,41 @@ def expect_same_end(place, run, steps=20):
 
 
 def saved_up_to_14(place):
+    """The steps of the two local saves that stay. Which they are depends on the machine: a step that comes due while the
+    last save is under way is made up for at a later one."""
     on_two_nodes(place)
-    place.run(job(place, 14), "run", *local_keys(place))
+    place.run(job(place, 14, every=1000), "run", *local_keys(place, every=1))
+    steps = [[int(path.name[5:13]) for path in sorted(node(place, number).iterdir())] for number in (0, 1)]
+    assert steps[0] == steps[1] and len(steps[0]) == 2, steps
+    return steps[0]
 
 
-def both_nodes_hold_every_shard_and_a_step_of_both_tiers_has_the_same_files(place):
-    saved_up_to_14(place)
-    for number, own in ((0, (0, 1)), (1, (2, 3))):
-        assert sorted(path.name for path in node(place, number).iterdir()) == [
-            "step-00000012.attempt-0001", "step-00000014.attempt-0001"], "the last two"
-        held = {path.name for path in save_on(place, number, 14).iterdir()}
-        others = [rank for rank in range(4) if rank not in own]
-        assert held == {f"rank-{rank:04d}{kind}.{end}" for ranks, kind in ((own, ""), (others, ".copy"))
-                        for rank in ranks for end in ("h5", "json")}, held
-        for rank in own:
-            shard = save_on(place, number, 14) / f"rank-{rank:04d}.h5"
-            copy = save_on(place, 1 - number, 14) / f"rank-{rank:04d}.copy.h5"
-            assert shard.read_bytes() == copy.read_bytes()
+def both_nodes_hold_every_shard(place):
+    for step in saved_up_to_14(place):
+        for number, own in ((0, (0, 1)), (1, (2, 3))):
+            held = {path.name for path in save_on(place, number, step).iterdir()}
+            others = [rank for rank in range(4) if rank not in own]
+            assert held == {f"rank-{rank:04d}{kind}.{end}" for ranks, kind in ((own, ""), (others, ".copy"))
+                            for rank in ranks for end in ("h5", "json")}, held
+            for rank in own:
+                shard = save_on(place, number, step) / f"rank-{rank:04d}.h5"
+                copy = save_on(place, 1 - number, step) / f"rank-{rank:04d}.copy.h5"
+                assert shard.read_bytes() == copy.read_bytes()
     place.run(job(place, 20), "run", *local_keys(place))
-    assert started_from(place, "run") == ("shared", 14)
-    for rank in range(4):
-        local = save_on(place, rank // 2, 20, attempt=2) / f"rank-{rank:04d}.h5"
-        assert local.read_bytes() == (published(place, "run", 20) / local.name).read_bytes()
-    stalls = place.lines("run", "metrics.jsonl")[-1]["checkpoint_stall_seconds_total"]
-    assert stalls > 0
+    assert started_from(place, "run") == ("shared", 14), "both tiers have it, or the shared one alone"
     expect_same_end(place, "run")
 
 
 def the_run_goes_on_from_the_nodes_where_the_shared_directory_lost_its_saves(place):
-    saved_up_to_14(place)
-    for step in (10, 14):
-        shutil.rmtree(published(place, "run", step))
+    newest = saved_up_to_14(place)[-1]
+    shutil.rmtree(published(place, "run", 14))
     place.run(job(place, 20), "run", *local_keys(place))
-    assert started_from(place, "run") == ("local", 14)
+    assert started_from(place, "run") == ("local", newest)
     expect_same_end(place, "run")
 
 
 def a_lost_node_is_made_up_for_by_its_partner_also_where_ranks_sit_elsewhere(place):
-    saved_up_to_14(place)
+    newest = saved_up_to_14(place)[-1]
     shutil.rmtree(published(place, "run", 14))
     shutil.copytree(place.path, place.path.parent / (place.path.name + "-kept"))
     try:
@@ -128,49 +125,53 @@ def a_lost_node_is_made_up_for_by_its_partner_also_where_ranks_sit_elsewhere(pla
             shutil.rmtree(node(place, 1))
             on_two_nodes(place, shift)
             place.run(job(place, 20), "run", *local_keys(place))
-            assert started_from(place, "run") == ("local", 14), shift
+            assert started_from(place, "run") == ("local", newest), shift
             expect_same_end(place, "run")
             for name in ("run", "local"):
                 shutil.rmtree(place.path / name)
                 shutil.copytree(place.path.parent / (place.path.name + "-kept") / name, place.path / name)
         # Other numbers of ranks read it as well: two ranks, on one node; the other one's files are out of reach.
         place.run(job(place, 20, ranks=2), "run", *local_keys(place))
-        assert started_from(place, "run") == ("local", 14)
+        assert started_from(place, "run") == ("local", newest)
     finally:
         shutil.rmtree(place.path.parent / (place.path.name + "-kept"))
 
 
-def damage_means_the_partners_copy_then_the_save_before_of_either_tier(place):
-    saved_up_to_14(place)
+def damage_means_the_partners_copy_then_the_save_before(place):
+    before, newest = saved_up_to_14(place)
     shutil.rmtree(published(place, "run", 14))
-    flip(save_on(place, 0, 14) / "rank-0001.h5")
-    place.run(job(place, 15), "run", *local_keys(place))
-    assert started_from(place, "run") == ("local", 14)
-    assert "the shard of rank 1 on node0" in reasons(place, "run"), reasons(place, "run")
-    # Attempt 2 kept 12 and 14 of attempt 1, and has saved 15, which is lost here.
-    shutil.rmtree(published(place, "run", 15))
-    torn = save_on(place, 0, 14) / "rank-0000.h5"
-    torn.write_bytes(torn.read_bytes()[:1000])
-    flip(save_on(place, 1, 14) / "rank-0000.copy.h5")
+    for name in ("run", "local"):
+        shutil.copytree(place.path / name, place.path / "kept" / name)
+    flip(save_on(place, 0, newest) / "rank-0001.h5")
     place.run(job(place, 20), "run", *local_keys(place))
-    assert started_from(place, "run") == ("local", 12), started_from(place, "run")
+    assert started_from(place, "run") == ("local", newest)
+    assert "the shard of rank 1 on node0" in reasons(place, "run"), reasons(place, "run")
+    expect_same_end(place, "run")
+    for name in ("run", "local"):
+        shutil.rmtree(place.path / name)
+        shutil.move(place.path / "kept" / name, place.path / name)
+    torn = save_on(place, 0, newest) / "rank-0000.h5"
+    torn.write_bytes(torn.read_bytes()[:1000])
+    flip(save_on(place, 1, newest) / "rank-0000.copy.h5")
+    place.run(job(place, 20), "run", *local_keys(place))
+    assert started_from(place, "run") == ("local", before), started_from(place, "run")
     assert "the partner's copy of rank 0 on node1" in reasons(place, "run"), reasons(place, "run")
     assert "rank-0000.h5 has 1000 bytes" in reasons(place, "run"), reasons(place, "run")
     expect_same_end(place, "run")
 
 
 def a_save_that_a_stale_rank_finishes_later_does_not_count(place):
-    saved_up_to_14(place)
+    before, newest = saved_up_to_14(place)
     shutil.rmtree(published(place, "run", 14))
     for number in (0, 1):
-        save_on(place, number, 14).rename(place.path / f"stale{number}")
-    place.run(job(place, 13), "run", *local_keys(place))
-    assert started_from(place, "run") == ("local", 12)
+        save_on(place, number, newest).rename(place.path / f"stale{number}")
+    place.run(job(place, before), "run", *local_keys(place, every=1000))
+    assert started_from(place, "run") == ("local", before)
     for number in (0, 1):
-        (place.path / f"stale{number}").rename(save_on(place, number, 14))
+        (place.path / f"stale{number}").rename(save_on(place, number, newest))
     place.run(job(place, 20), "run", *local_keys(place))
-    assert started_from(place, "run") == ("shared", 13), started_from(place, "run")
-    assert "step-00000014.attempt-0001: a later attempt went on from an earlier step" in reasons(place, "run")
+    assert started_from(place, "run") == ("shared", before), started_from(place, "run")
+    assert f"step-{newest:08d}.attempt-0001: a later attempt went on from an earlier step" in reasons(place, "run")
     expect_same_end(place, "run")
 
 
@@ -185,7 +186,7 @@ def a_killed_rank_costs_the_steps_since_the_last_local_save(place):
     harness.kill(max(workers))
     assert process.wait(timeout=120) == 0
     tier, step = started_from(place, "run")
-    assert tier == "local" and step >= 20 and step % 5 == 0, (tier, step)
+    assert tier == "local" and step >= 20, (tier, step)
     expect_same_end(place, "run", 300)
 
 
@@ -238,10 +239,10 @@ if __name__ == "__main__":
     if subprocess.run([*OWN_HOST_NAME, "hostname", "n"], capture_output=True).returncode:
         print("skipped: host names of their own are not permitted here")
         raise SystemExit(0)
-    harness.main([both_nodes_hold_every_shard_and_a_step_of_both_tiers_has_the_same_files,
+    harness.main([both_nodes_hold_every_shard,
                   the_run_goes_on_from_the_nodes_where_the_shared_directory_lost_its_saves,
                   a_lost_node_is_made_up_for_by_its_partner_also_where_ranks_sit_elsewhere,
-                  damage_means_the_partners_copy_then_the_save_before_of_either_tier,
+                  damage_means_the_partners_copy_then_the_save_before,
                   a_save_that_a_stale_rank_finishes_later_does_not_count,
                   a_killed_rank_costs_the_steps_since_the_last_local_save, a_full_local_disk_does_not_stop_training,
                   intervals_are_chosen_and_kept])
