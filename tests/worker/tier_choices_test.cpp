@@ -234,7 +234,7 @@ TEST(SaveInterval, IsKnownToTheNextAttempt) {
 
 TEST(SavePlan, StepsOfEachTierComeDueByTheirOwnNumber) {
   Folder folder;
-  SavePlan plan({.every_steps = 10, .local_every_steps = 3}, folder.run);
+  SavePlan plan({.every_steps = 10, .local_dir = {}, .local_every_steps = 3}, folder.run);
   plan.start(6, Tier::shared);
   EXPECT_FALSE(plan.due(Tier::local, 8));
   EXPECT_TRUE(plan.due(Tier::local, 9));
@@ -248,7 +248,7 @@ TEST(SavePlan, StepsOfEachTierComeDueByTheirOwnNumber) {
 
 TEST(SavePlan, WhatOnlyTheNodesHaveIsDueForTheSharedDirectory) {
   Folder folder;
-  SavePlan plan({.every_steps = 100, .local_every_steps = 3}, folder.run);
+  SavePlan plan({.every_steps = 100, .local_dir = {}, .local_every_steps = 3}, folder.run);
   plan.start(6, Tier::local);
   EXPECT_TRUE(plan.due(Tier::shared, 7));
   EXPECT_FALSE(plan.due(Tier::local, 7));
@@ -257,7 +257,8 @@ TEST(SavePlan, WhatOnlyTheNodesHaveIsDueForTheSharedDirectory) {
 
 TEST(SavePlan, ChosenIntervalsAreKeptInTheRun) {
   Folder folder;
-  const JobConfig::Checkpoint job = {.every_steps = 1, .automatic = true, .auto_least_seconds = 7, .auto_most_seconds = 70};
+  const JobConfig::Checkpoint job = {
+      .every_steps = 1, .automatic = true, .auto_least_seconds = 7, .auto_most_seconds = 70, .local_dir = {}};
   const auto moved = [](std::string& said) {
     return [&said](Tier tier, double seconds, const std::string&) { said += fmt::format("{} {} ", name_of(tier), seconds); };
   };
@@ -274,7 +275,7 @@ TEST(SavePlan, ChosenIntervalsAreKeptInTheRun) {
   SavePlan next(job, folder.run);
   next.choose(0, moved(second));
   EXPECT_EQ(second, "");
-  SavePlan fresh({.automatic = true, .auto_least_seconds = 1e-9}, folder.run);
+  SavePlan fresh({.automatic = true, .auto_least_seconds = 1e-9, .local_dir = {}}, folder.run);
   fresh.start(0, Tier::shared);
   EXPECT_TRUE(fresh.due(Tier::local, 0));
 }
