@@ -16,7 +16,7 @@ class Check : public test::CommandLine {};
 TEST_F(Check, AJobsModelIsCausal) {
   const auto answer = smlp({"check", "causality", "job.toml"});
   EXPECT_EQ(answer.code, 0) << answer.err;
-  EXPECT_THAT(answer.out, AllOf(StartsWith("small (fresh weights, "), HasSubstr("made random) is causal: "),
+  EXPECT_THAT(answer.out, AllOf(StartsWith("small (fresh weights, "), HasSubstr("made random): causal: "),
                                 HasSubstr("15 positions")));
   const auto again = smlp({"check", "causality", "job.toml", "--json", "--positions", "4", "--seed", "9"});
   const auto document = json::parse(again.out);
@@ -27,6 +27,49 @@ TEST_F(Check, AJobsModelIsCausal) {
   EXPECT_TRUE(document["leak"].is_null());
   EXPECT_LT(document["largest_move"], 1e-12);
   EXPECT_GT(document["tensors_randomised"], 0) << "token mixing begins near zero";
+}
+
+TEST_F(Check, EveryKindOfModelIsCausal) {
+  for (const std::string kind : {"gmlp", "transformer", "gshard", "switch", "base", "hash", "smlp", "gmlp-token-moe"}) {
+    const auto answer = smlp({"check", "causality", "job.toml", "--json", "--set", "model.kind=" + kind});
+    EXPECT_EQ(answer.code, 0) << kind << answer.err;
+    const auto document = json::parse(answer.out);
+    EXPECT_EQ(document["causal"], true) << kind;
+    EXPECT_EQ(document["first_position"], 0) << kind;
+  }
+}
+
+TEST_F(Check, PartialPredictionIsJudgedFromItsFirstPredictedPosition) {
+  const auto answer = smlp({"check", "causality", "job.toml", "--json", "--set", "routing.channels=partial"});
+  EXPECT_EQ(answer.code, 0) << answer.err;
+  const auto document = json::parse(answer.out);
+  EXPECT_EQ(document["first_position"], 3) << "a fifth of 16";
+  EXPECT_EQ(document["positions_watched"], 13);
+}
+
+TEST_F(Check, RoutingChannelsByAllTokensLeaks) {
+  EXPECT_EQ(smlp({"check", "causality", "job.toml", "--set", "routing.channels=leaky"}).code, 78) << "refused outright";
+  const std::vector<std::string> words = {"check", "causality", "job.toml", "--set", "routing.channels=leaky", "--set",
+                                          "routing.allow_leak=true"};
+  const auto answer = smlp(words);
+  EXPECT_EQ(answer.code, 1) << answer.err;
+  EXPECT_THAT(answer.out, HasSubstr("): LEAKS: position 0 sees tokens after position "));
+  auto as_json = words;
+  as_json.push_back("--json");
+  const auto document = json::parse(smlp(as_json).out);
+  EXPECT_EQ(document["causal"], false);
+  EXPECT_EQ(document["leak"]["position"], 0);
+  EXPECT_GT(document["leak"]["moved"], 1e-6);
+  EXPECT_EQ(document["positions_leaking"], 15) << "all but the last";
+}
+
+// Second choices queue behind the first choices of later tokens.
+TEST_F(Check, AnEvaluationThatDropsTokensLeaksThroughGshardsSecondChoices) {
+  const std::vector<std::string> words = {"check", "causality", "job.toml", "--set", "model.kind=gshard", "--set",
+                                          "routing.evaluation_capacity_factor=0.5"};
+  const auto answer = smlp(words);
+  EXPECT_EQ(answer.code, 1) << answer.out << answer.err;
+  EXPECT_THAT(answer.out, HasSubstr("LEAKS"));
 }
 
 TEST_F(Check, ValuesCanBeSet) {
@@ -75,6 +118,14 @@ TEST_F(Check, PlanPutsOurCountsBesideThePapers) {
   }
   EXPECT_THAT(numbers, testing::ElementsAre(3, 4, 5, 8, 9, 10));
   EXPECT_NEAR(number_of(document, 9, "gMLP", "non_expert", "ours"), 353.874e6, 1e4);
+  EXPECT_NEAR(number_of(document, 9, "Transformer", "non_expert", "difference_percent"), 0, 0.1);
+  EXPECT_NEAR(number_of(document, 9, "Transformer", "forward_macs", "ours"), 0.829e12, 1e9);
+  EXPECT_NEAR(number_of(document, 8, "Base Layers", "non_expert", "difference_percent"), 0, 0.1);
+  EXPECT_NEAR(number_of(document, 8, "Base Layers", "expert", "difference_percent"), 0, 0.1);
+  EXPECT_NEAR(number_of(document, 10, "Base Layers", "non_expert", "difference_percent"), 0, 0.1);
+  EXPECT_NEAR(number_of(document, 10, "Base Layers", "expert", "difference_percent"), 0, 0.1);
+  EXPECT_NEAR(number_of(document, 3, "Self-attention, 16 heads", "parameters", "difference_percent"), 0, 0.1);
+  EXPECT_NEAR(number_of(document, 3, "Self-attention, 1 head", "forward_macs", "difference_percent"), 0, 0.1);
   EXPECT_NEAR(number_of(document, 9, "gMLP", "non_expert", "difference_percent"), 0, 0.1);
   EXPECT_NEAR(number_of(document, 8, "sMLP - deterministic", "non_expert", "difference_percent"), 0, 0.1);
   EXPECT_NEAR(number_of(document, 8, "sMLP - deterministic", "expert", "difference_percent"), 0, 0.1);

@@ -186,7 +186,7 @@ TEST_F(ComparePicture, HostileNamesAreShownNotObeyed) {
                              HasSubstr("_b^c")));
   EXPECT_THAT(answer.out, Not(HasSubstr("\x1b")));
   const auto lines = std::count(answer.out.begin(), answer.out.end(), '\n');
-  EXPECT_EQ(lines, 8) << "a head, five runs, two lines of explanation: " << answer.out;
+  EXPECT_EQ(lines, 9) << "a head, five runs, three lines of explanation: " << answer.out;
   if (std::system("command -v python3 >/dev/null") == 0) {
     const auto parse = "cd '" + place.string() + "' && python3 -c 'import xml.dom.minidom as m; m.parse(\"all.svg\")'";
     EXPECT_EQ(std::system(parse.c_str()), 0) << "the picture is XML";

@@ -305,6 +305,32 @@ TEST_F(Trained, ComparesWhatTheRunSaysOfItself) {
   EXPECT_EQ(run["forward_macs_per_token"], plan["forward_macs"]["paper"].get<std::int64_t>() / 32);
   EXPECT_GT(run["training_seconds"], 0.0);
   EXPECT_GE(run["expert_balance"], 1.0);
+  EXPECT_GT(run["routing_agreement"], 0.0);
+  EXPECT_LE(run["routing_agreement"], 1.0);
+}
+
+TEST_F(Trained, EvaluationsTellWhereTrainingWouldSendTheTokens) {
+  std::size_t evaluations = 0;
+  std::ifstream lines(place / "runs/small/events.jsonl");
+  for (std::string line; std::getline(lines, line);) {
+    const auto event = json::parse(line);
+    if (event["event"] != "evaluation") continue;
+    ++evaluations;
+    EXPECT_THAT(event["detail"].get<std::string>(), HasSubstr(" % of the tokens go where training would send them"));
+    ASSERT_EQ(event["routing_agreement_blocks"].size(), 2u);
+    double sum = 0;
+    for (const auto& block : event["routing_agreement_blocks"]) sum += block["share"].get<double>();
+    EXPECT_NEAR(event["routing_agreement"], sum / 2, 1e-12);
+  }
+  EXPECT_EQ(evaluations, 3u);
+  const auto hashed = smlp({"run", "job.toml", "--run-dir", "hashed", "--ranks", "2", "--set", "model.kind=hash", "--set",
+                            "train.steps=1"});
+  ASSERT_EQ(hashed.code, 0) << hashed.err;
+  EXPECT_EQ(facts({"compare", "hashed"})["runs"][0]["routing_agreement"], 1.0) << "a table is a table";
+  const auto dense = smlp({"run", "job.toml", "--run-dir", "dense", "--ranks", "1", "--set", "model.kind=gmlp", "--set",
+                           "train.steps=1"});
+  ASSERT_EQ(dense.code, 0) << dense.err;
+  EXPECT_TRUE(facts({"compare", "dense"})["runs"][0]["routing_agreement"].is_null());
 }
 
 TEST_F(Trained, GenerateGoesOnFromThePrompt) {

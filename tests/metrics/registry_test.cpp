@@ -187,8 +187,12 @@ TEST(MetricsLine, HoldsTheSameNumbers) {
   metrics.checkpoint_published("shared", 10, 1, 1, 1);
   auto report = test::small_step(11);
   report.validation_loss = 5.25;
+  report.routing_agreement = 0.625;
+  report.block_agreement = {{1, 0.5}, {4, 0.75}};
   metrics.publish(report);
+  EXPECT_EQ(value_of(metrics.text(), "smlp_routing_agreement{block=\"4\",rank=\"0\"}"), 0.75);
   const auto line = metrics.to_json(report, 1234.5);
+  EXPECT_EQ(line["routing_agreement"], 0.625);
   EXPECT_EQ(line["step"], 11);
   EXPECT_EQ(line["attempt"], 2);
   EXPECT_EQ(line["time"], 1234.5);
@@ -223,6 +227,7 @@ TEST(MetricsLine, IsOneShortLineThatReadsBackWhateverTheNumbers) {
   EXPECT_TRUE(read["gradient_norm"].is_null());
   EXPECT_TRUE(read["checkpoint_last_step"].is_null());
   EXPECT_FALSE(read.contains("validation_loss"));
+  EXPECT_FALSE(read.contains("routing_agreement"));
 }
 
 }  // namespace
