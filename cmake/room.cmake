@@ -1,8 +1,9 @@
-# smlp_room(name FILES a.cpp ... LINKS other rooms and libraries [PRECOMPILE <heavy/header.h> ...])
+# smlp_room(name FILES a.cpp ... LINKS other rooms and libraries [PRECOMPILE <heavy/header.h> ...] [TOGETHER n])
 # A static library of one folder, with headers included from the repository root. PRECOMPILE halves the build of a room
-# whose files spend their time in the headers of libraries; each file still includes what it uses.
+# whose files spend their time in the headers of libraries; each file still includes what it uses. TOGETHER compiles n
+# files as one, which halves it again: names in their unnamed namespaces must differ then.
 function(smlp_room name)
-  cmake_parse_arguments(ROOM "" "" "FILES;LINKS;PRECOMPILE" ${ARGN})
+  cmake_parse_arguments(ROOM "" "TOGETHER" "FILES;LINKS;PRECOMPILE" ${ARGN})
   add_library(smlp_${name} STATIC ${ROOM_FILES})
   target_include_directories(smlp_${name} PUBLIC ${CMAKE_SOURCE_DIR})
   target_link_libraries(smlp_${name} PUBLIC ${ROOM_LINKS})
@@ -10,6 +11,9 @@ function(smlp_room name)
   if(ROOM_PRECOMPILE)
     target_precompile_headers(smlp_${name} PRIVATE <algorithm> <filesystem> <memory> <optional> <string> <vector>
       ${ROOM_PRECOMPILE})
+  endif()
+  if(ROOM_TOGETHER)
+    set_target_properties(smlp_${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE ${ROOM_TOGETHER})
   endif()
 endfunction()
 

@@ -6,7 +6,6 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
 
@@ -14,8 +13,7 @@
 #include "commands/usage.h"
 #include "core/error.h"
 #include "core/run_directory.h"
-#include "launcher/processes.h"
-#include "launcher/run_lock.h"
+#include "launcher/run_status.h"
 
 namespace smlp {
 
@@ -31,13 +29,6 @@ int newest_attempt(const RunDirectory& run) {
   int newest = 0;
   while (std::filesystem::is_directory(run.log_folder(newest + 1))) ++newest;
   return newest;
-}
-
-// Another host's process can't be seen from here: it counts as alive.
-bool is_live(const RunDirectory& run) {
-  const auto holder = nlohmann::json::parse(run_holder(run), nullptr, false);
-  if (!holder.is_object() || !holder.contains("host") || !holder.contains("pid")) return false;
-  return holder["host"] != host_name() || is_alive(holder["pid"].get<pid_t>());
 }
 
 // Prints what lies behind `offset`; the new end.

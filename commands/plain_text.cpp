@@ -28,7 +28,7 @@ bool is_control(const std::string& text, std::size_t at) {
   return byte < 0x20 || byte == 0x7F || second_set;
 }
 
-std::string padding(const std::string& cell, std::size_t width) { return std::string(width - columns_of(cell), ' '); }
+std::string blanks_up_to(const std::string& cell, std::size_t width) { return std::string(width - columns_of(cell), ' '); }
 
 }  // namespace
 
@@ -71,7 +71,7 @@ std::string table_text(const std::vector<std::vector<std::string>>& rows, std::s
     std::string line;
     for (std::size_t i = 0; i < row.size(); ++i) {
       if (i > 0) line += "  ";
-      line += i < left_columns ? row[i] + padding(row[i], widths[i]) : padding(row[i], widths[i]) + row[i];
+      line += i < left_columns ? row[i] + blanks_up_to(row[i], widths[i]) : blanks_up_to(row[i], widths[i]) + row[i];
     }
     text += line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
   }
