@@ -60,7 +60,7 @@ class SupervisedRun : public testing::Test {
     return supervisor_ = start_process(start);
   }
   // The supervisor's exit code, 128 + signal; -1 when it has not ended in time.
-  int wait(double seconds = 20) {
+  int wait(double seconds = 60) {  // where nobody answers for the host's name, mpirun takes 5 s to start
     int status = 0;
     if (!eventually([&] { return waitpid(supervisor_, &status, WNOHANG) == supervisor_; }, seconds)) return -1;
     supervisor_ = 0;
