@@ -17,7 +17,7 @@ $smlp run examples/demo.toml &
 job=$!
 trap 'kill "$job" 2>/dev/null || true' EXIT
 (
-  while ! grep -q '"step":200[,}]' runs/demo/metrics.jsonl 2>/dev/null; do
+  while ! grep -q '"step":150[,}]' runs/demo/metrics.jsonl 2>/dev/null; do
     kill -0 "$job" 2>/dev/null || exit 0
     sleep 0.1
   done
