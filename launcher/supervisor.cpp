@@ -333,7 +333,8 @@ void Supervisor::clear_processes(Attempt& attempt) {
     usleep(10000);
   }
   attempt.session.reset();
-  if (attempt.heartbeats.past_start()) not_after_.reset();
+  // Ranks that died within half a second of their choice have no pulse that tells of it; their event does.
+  if (attempt.heartbeats.past_start() || history_.last_to_choose() == attempt.number) not_after_.reset();
 }
 
 Outcome Supervisor::conclude(Attempt& attempt) {

@@ -143,6 +143,19 @@ TEST_F(SupervisorRestarts, WithTheWeightsToStartFromHandedOn) {
   EXPECT_THAT(arguments(1, 1), HasSubstr("--init-from\n/elsewhere/step-00000009"));
 }
 
+// Ranks that died within half a second of their choice once left the bound for the next attempt, which then gave up sound
+// checkpoints.
+TEST_F(SupervisorRestarts, FromTheNewestAfterAnAttemptTooShortForAPulse) {
+  script("1 * steps 2\n1 * checkpoint\n1 * steps 2\n1 * checkpoint\n1 0 exit 76 diverged\n1 1 wait\n"
+         "2 * silent\n2 * steps 2\n2 * checkpoint\n2 0 exit 70 a fault\n2 1 wait\n3 * steps 1\n");
+  start();
+  EXPECT_EQ(wait(), 0);
+  ASSERT_EQ(attempts().size(), 3u);
+  EXPECT_THAT(arguments(2, 0), HasSubstr("--not-after\n2"));
+  EXPECT_THAT(arguments(3, 0), testing::Not(HasSubstr("--not-after")));
+  EXPECT_EQ(attempts()[2]["first_step"], 5);
+}
+
 TEST_F(SupervisorGivesUp, AfterThreeAttemptsWithoutProgressWithTheCodeOfTheLast) {
   EXPECT_EQ(supervise("1 * steps 2\n1 * checkpoint\n1 0 exit 70\n* * steps 1\n4 1 raise 9\n4 0 wait\n* 0 exit 70 again\n"
                       "* 1 wait\n"), 137);
