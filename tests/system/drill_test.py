@@ -56,7 +56,7 @@ def a_flipped_bit_costs_no_more_than_an_interval_though_no_kept_checkpoint_is_as
                 check=False, timeout=120)
     assert done.returncode == 0, done.stdout
     told, = json.loads(done.stdout)["faults"]
-    assert told["first_step"] > 1 and told["steps_lost"] <= 10, told
+    assert told["first_step"] > 1 and told["steps_lost"] <= told["steps_that_may_be_lost"] < 20, told
 
 
 def a_live_run_is_struck_on_request(place):
