@@ -124,8 +124,10 @@ def a_run_whose_folder_becomes_read_only_loses_nothing_that_was_saved(place):
 mkdir shut
 {program("run", job, "--run-dir", "shut/run", "--max-restarts", 1)} > first 2>&1 &
 until [ -d shut/run/checkpoints/step-00000020 ]; do sleep 0.02; done
-mount --bind shut shut  # over itself: what is open stays so, what is opened from now on is read-only
-mount -o remount,ro,bind shut
+mkdir aside  # read-only before anybody can open a file in it to write: then it could no longer become so
+mount --bind shut aside
+mount -o remount,ro,bind aside
+mount --move aside shut  # over itself: what is open stays so, what is opened from now on is read-only
 wait $! && echo 0 > code || echo $? > code
 ls shut/run/checkpoints > saved
 umount shut
