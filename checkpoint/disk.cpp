@@ -221,4 +221,14 @@ void sync_folder(const fs::path& path) {
     fail("flushing the folder", path, reason);  // EINVAL: not for folders here
 }
 
+std::vector<std::filesystem::path> entries_of(const std::filesystem::path& folder) {
+  std::vector<std::filesystem::path> entries;
+  std::error_code error;
+  for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    entries.push_back(entry->path());
+  }
+  std::sort(entries.begin(), entries.end());
+  return entries;
+}
+
 }  // namespace smlp

@@ -1,5 +1,5 @@
 // What a checkpoint does to the disk, operation by operation: throwing wrappers over POSIX whose sentences
-// name file and reason. HDF5 itself never touches the disk (docs/decisions/0020), so this is all there is.
+// name file and reason. HDF5 itself never touches the disk (docs/decisions/0002), so this is all there is.
 #pragma once
 
 #include <atomic>
@@ -9,6 +9,7 @@
 #include <span>
 #include <stop_token>
 #include <string_view>
+#include <vector>
 
 namespace smlp {
 
@@ -69,5 +70,6 @@ void remove_file(const std::filesystem::path& path);                            
 void remove_folder(const std::filesystem::path& path);  // with what is in it; no error when absent
 bool remove_if_empty(const std::filesystem::path& path) noexcept;
 void sync_folder(const std::filesystem::path& path);
+std::vector<std::filesystem::path> entries_of(const std::filesystem::path& folder);  // by name; what can't be read is left out
 
 }  // namespace smlp

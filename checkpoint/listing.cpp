@@ -14,16 +14,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-std::vector<fs::path> entries_of(const fs::path& root) {
-  std::vector<fs::path> entries;
-  std::error_code error;
-  for (fs::directory_iterator entry(root, error), end; !error && entry != end; entry.increment(error)) {
-    entries.push_back(entry->path());
-  }
-  std::sort(entries.begin(), entries.end());
-  return entries;
-}
-
 struct Published {
   std::int64_t step;
   fs::path path;

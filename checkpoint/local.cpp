@@ -7,6 +7,7 @@
 #include <optional>
 #include <tuple>
 
+#include "checkpoint/disk.h"
 #include "checkpoint/names.h"
 #include "checkpoint/reader.h"
 #include "core/error.h"
@@ -54,23 +55,16 @@ std::optional<Part> part_of_sidecar(const std::string& name) {
   return rest == sidecar_suffix ? std::optional(Part{static_cast<int>(*rank), copy}) : std::nullopt;
 }
 
-std::vector<fs::path> entries_of(const fs::path& folder) {
-  std::vector<fs::path> entries;
-  std::error_code error;
-  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
-    entries.push_back(entry->path());
-  }
-  std::sort(entries.begin(), entries.end());
-  return entries;
-}
-
 void list_save(const fs::path& root, SaveId save, LocalListing& listing) {
   const auto folder = root / local_name(save.step, save.attempt);
   for (const auto& path : entries_of(folder)) {
     const auto part = part_of_sidecar(path.filename().string());
     if (!part) continue;
-    LocalShard shard{.save = save, .rank = part->rank, .copy = part->copy};
-    shard.file = local_files(root, save, part->rank, part->copy).shard;
+    LocalShard shard{.save = save,
+                     .rank = part->rank,
+                     .copy = part->copy,
+                     .sidecar = {},
+                     .file = local_files(root, save, part->rank, part->copy).shard};
     try {
       shard.sidecar = read_text(path);
       const auto sidecar = parse_sidecar(shard.sidecar);
