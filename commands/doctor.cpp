@@ -15,6 +15,7 @@
 
 #include "commands/commands.h"
 #include "core/error.h"
+#include "core/host_name.h"
 #include "core/version.h"
 #include "launcher/mpi_launch.h"
 #include "launcher/preflight.h"

@@ -12,6 +12,7 @@
 #include "commands/live_run.h"
 #include "core/clock.h"
 #include "core/files.h"
+#include "core/host_name.h"
 #include "core/json_lines.h"
 #include "launcher/processes.h"
 #include "launcher/run_status.h"

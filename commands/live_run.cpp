@@ -2,10 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <chrono>
 #include <csignal>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "core/clock.h"
 #include "core/error.h"
@@ -44,8 +42,6 @@ bool interrupted() noexcept {
   }();
   return installed && interrupts > 0;
 }
-
-void sleep_seconds(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
 
 void add_ask_options(CLI::App& command, AskOptions& options) {
   command.add_option("RUN", options.run, "a run directory")->required();

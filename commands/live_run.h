@@ -25,6 +25,5 @@ Answer ask_and_wait(const RunDirectory& run, const Request& request, double time
 void print_answer(const Answer& answer, bool json);
 
 bool interrupted() noexcept;  // Ctrl-C, from the first call on
-void sleep_seconds(double seconds);
 
 }  // namespace smlp

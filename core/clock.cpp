@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <ctime>
+#include <thread>
 
 namespace smlp {
 
@@ -20,6 +22,8 @@ double seconds_of(clockid_t clock) {
 
 double monotonic_seconds() { return seconds_of(CLOCK_MONOTONIC); }
 double unix_seconds() { return seconds_of(CLOCK_REALTIME); }
+
+void sleep_seconds(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
 
 std::string utc_time() {
   timespec now{};

@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <climits>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -18,6 +17,7 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/host_name.h"
 #include "core/json_lines.h"
 
 namespace smlp {
@@ -75,12 +75,10 @@ std::string parse(const std::string& text, const std::string& id, Request& reque
 const char* name_of(RequestKind kind) { return kinds[static_cast<std::size_t>(kind)]; }
 
 Request new_request(RequestKind kind, std::int64_t step) {
-  char host[HOST_NAME_MAX + 1] = {};
-  gethostname(host, HOST_NAME_MAX);
   std::random_device device;
   return {.id = fmt::format("{:013}-{}-{:08x}", static_cast<std::int64_t>(unix_seconds() * 1000), getpid(), device()),
           .kind = kind,
-          .who = fmt::format("{}@{} (process {})", user_name(), host, getpid()),
+          .who = fmt::format("{}@{} (process {})", user_name(), host_name(), getpid()),
           .time = utc_time(),
           .step = step};
 }

@@ -23,4 +23,10 @@ std::optional<std::int64_t> integer_in(const nlohmann::json& object, const char*
 std::optional<double> number_in(const nlohmann::json& object, const char* key);
 std::string text_in(const nlohmann::json& object, const char* key);  // "" where there is none
 
+// The other way: what is not known is null.
+template <class T>
+nlohmann::json or_null(const std::optional<T>& value) {
+  return value ? nlohmann::json(*value) : nlohmann::json();
+}
+
 }  // namespace smlp

@@ -12,6 +12,7 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/host_name.h"
 #include "launcher/processes.h"
 #include "launcher/run_history.h"
 #include "slurm/program.h"
@@ -26,8 +27,6 @@ constexpr double end_seconds = 2;
 
 std::filesystem::path pulse_file(const RunDirectory& run) { return run.root / "launcher.pulse"; }
 
-void pause_for(double seconds) { usleep(static_cast<useconds_t>(seconds * 1e6)); }
-
 }  // namespace
 
 std::string slurm_node_name() {
@@ -38,7 +37,7 @@ std::string slurm_node_name() {
 BatchGuard::~BatchGuard() {
   if (step_ == 0) return;
   kill(step_, SIGTERM);  // srun ends the step's processes then
-  for (const double end = monotonic_seconds() + end_seconds; monotonic_seconds() < end; pause_for(0.02)) {
+  for (const double end = monotonic_seconds() + end_seconds; monotonic_seconds() < end; sleep_seconds(0.02)) {
     if (waitpid(step_, nullptr, WNOHANG) != 0) return;
   }
   kill(step_, SIGKILL);
@@ -79,7 +78,7 @@ void BatchGuard::start() {
 void keep_guard(const GuardOptions& options, const Controller& controller) {
   std::string pulse;
   double heard = monotonic_seconds();
-  for (int down = 0; down < 2; pause_for(options.look_seconds)) {
+  for (int down = 0; down < 2; sleep_seconds(options.look_seconds)) {
     if (auto now = read_if_there(pulse_file(options.run)); now != pulse) {
       pulse = std::move(now);
       heard = monotonic_seconds();
@@ -101,7 +100,7 @@ void keep_guard(const GuardOptions& options, const Controller& controller) {
     history.event("not_requeued", 0, history.newest_step(),
                   fmt::format("job {} could not be requeued yet: {}", options.job_id, requeue.words));
   }
-  for (; !requeue.done; requeue = controller.requeue(options.job_id)) pause_for(options.look_seconds);
+  for (; !requeue.done; requeue = controller.requeue(options.job_id)) sleep_seconds(options.look_seconds);
 }
 
 }  // namespace smlp

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "core/error.h"
+#include "core/host_name.h"
 #include "launcher/allocated_nodes.h"
 #include "launcher/this_host.h"
 #include "slurm/host_list.h"

@@ -5,10 +5,8 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <csignal>
 #include <cstdlib>
-#include <thread>
 
 #include "core/clock.h"
 #include "launcher/fault_strike.h"
@@ -21,8 +19,6 @@ namespace smlp {
 namespace {
 
 constexpr double poll_seconds = 0.002;
-
-void sleep_for(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
 
 }  // namespace
 
@@ -93,13 +89,13 @@ void Drill::wait_until(const std::function<bool()>& condition, const std::string
     if (monotonic_seconds() > end) {
       throw GivenUp{fmt::format("{:.0f} s were not enough until {}", settings_.patience_seconds, what)};
     }
-    sleep_for(poll_seconds);
+    sleep_seconds(poll_seconds);
   }
 }
 
 void Drill::pause(double seconds) {
   for (const double end = monotonic_seconds() + seconds; monotonic_seconds() < end && attend();) {
-    sleep_for(std::min(poll_seconds, std::max(0.0, end - monotonic_seconds())));
+    sleep_seconds(std::min(poll_seconds, std::max(0.0, end - monotonic_seconds())));
   }
 }
 
@@ -206,7 +202,7 @@ void Drill::finish(DrillRun& result) {
   }
   for (const double end = monotonic_seconds() + 10; !children.empty() && monotonic_seconds() < end; children = orphans()) {
     for (const auto child : children) kill(child, SIGKILL);
-    sleep_for(0.01);
+    sleep_seconds(0.01);
   }
 }
 

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/json_lines.h"
+#include "core/statistics.h"
 #include "launcher/preflight.h"
 
 namespace smlp {
@@ -52,8 +53,7 @@ void judge_links(ExchangeVerdict& verdict, const BestLinks& best, const char* wo
   if (best.size() < 3) return;
   std::vector<double> rates;
   for (const auto& [host, rate] : best) rates.push_back(rate);
-  std::nth_element(rates.begin(), rates.begin() + static_cast<std::ptrdiff_t>(rates.size() / 2), rates.end());
-  const double median = rates[rates.size() / 2];
+  const double median = upper_median(std::move(rates));
   for (const auto& [host, rate] : best) {
     if (rate >= share * median) continue;
     if (std::find(verdict.slow_nodes.begin(), verdict.slow_nodes.end(), host) == verdict.slow_nodes.end()) {

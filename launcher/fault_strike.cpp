@@ -8,6 +8,7 @@
 
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/host_name.h"
 #include "launcher/processes.h"
 
 namespace smlp {

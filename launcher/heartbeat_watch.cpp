@@ -8,6 +8,7 @@
 #include <sstream>
 #include <tuple>
 
+#include "core/host_name.h"
 #include "launcher/processes.h"
 
 namespace smlp {

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "core/files.h"
+#include "core/host_name.h"
 #include "launcher/allocated_nodes.h"
 #include "launcher/processes.h"
 

@@ -9,7 +9,6 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
-#include <climits>
 #include <csignal>
 #include <cstring>
 #include <sstream>
@@ -66,12 +65,6 @@ std::vector<char*> pointers(std::vector<std::string>& words) {
 }
 
 }  // namespace
-
-std::string host_name() {
-  std::array<char, HOST_NAME_MAX + 1> name{};
-  gethostname(name.data(), HOST_NAME_MAX);
-  return name.data();
-}
 
 bool is_alive(pid_t pid) {
   const char state = status_of(pid).state;

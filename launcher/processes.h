@@ -9,7 +9,6 @@
 
 namespace smlp {
 
-std::string host_name();
 bool is_alive(pid_t pid);                     // a zombie is not
 std::string command_line(pid_t pid);          // words joined by blanks; empty when it is gone
 std::vector<pid_t> children_of(pid_t parent);

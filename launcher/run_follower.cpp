@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/files.h"
+#include "core/host_name.h"
 #include "core/json_lines.h"
 #include "launcher/processes.h"
 #include "launcher/run_history.h"

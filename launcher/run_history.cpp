@@ -29,11 +29,6 @@ std::optional<std::int64_t> numbered(const std::string& name, const std::string&
   return error == std::errc() && end == last && first != last ? std::optional(number) : std::nullopt;
 }
 
-template <class T>
-nlohmann::json or_null(const std::optional<T>& value) {
-  return value ? nlohmann::json(*value) : nlohmann::json();
-}
-
 }  // namespace
 
 std::optional<nlohmann::json> RunHistory::last_attempt() const {

@@ -11,6 +11,7 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/host_name.h"
 #include "launcher/processes.h"
 #include "slurm/allocation.h"
 

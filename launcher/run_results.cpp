@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "core/job_file.h"
 #include "core/json_lines.h"
+#include "core/statistics.h"
 #include "launcher/run_status.h"
 
 namespace smlp {
@@ -106,13 +107,6 @@ void add_counts(const Told& told, RunResults& results) {
   if (macs && results.context && *results.context > 0) results.forward_macs = *macs / (2 * *results.context);
 }
 
-std::optional<double> median(std::vector<double> values) {
-  if (values.empty()) return std::nullopt;
-  const auto middle = values.begin() + std::ssize(values) / 2;
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
 void add_steps(const std::vector<Step>& steps, Told told, RunResults& results) {
   std::vector<double> rates;
   double balances = 0, routed = 0, dropped = 0;
@@ -131,7 +125,7 @@ void add_steps(const std::vector<Step>& steps, Told told, RunResults& results) {
     if (step.validation_loss) told.losses[step.step] = *step.validation_loss;
     if (told.losses.contains(step.step)) seconds_at[step.step] = results.seconds;
   }
-  results.tokens_per_second = median(std::move(rates));
+  if (!rates.empty()) results.tokens_per_second = upper_median(std::move(rates));
   if (balanced > 0) results.balance = balances / static_cast<double>(balanced);
   if (routed > 0) results.dropped_share = dropped / routed;
   for (const auto& [step, loss] : told.losses) {
@@ -180,7 +174,6 @@ RunResults read_results(const RunDirectory& run) {
 }
 
 nlohmann::json to_json(const RunResults& results) {
-  const auto or_null = [](const auto& value) { return value ? nlohmann::json(*value) : nlohmann::json(); };
   const auto point = [](const Evaluated* e) {
     if (e == nullptr) return nlohmann::json();
     return nlohmann::json{{"step", e->step}, {"seconds", e->seconds}, {"loss", e->loss}, {"perplexity", e->perplexity()}};

@@ -14,6 +14,7 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/host_name.h"
 #include "core/json_lines.h"
 #include "core/version.h"
 #include "launcher/processes.h"

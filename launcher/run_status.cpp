@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/clock.h"
+#include "core/host_name.h"
 #include "core/job_file.h"
 #include "core/json_lines.h"
 #include "launcher/heartbeat_watch.h"
@@ -253,7 +254,6 @@ RunStatus read_status(const RunDirectory& run) {
 }
 
 nlohmann::json to_json(const RunStatus& status) {
-  const auto or_null = [](const auto& value) { return value ? nlohmann::json(*value) : nlohmann::json(); };
   nlohmann::json json = {{"name", status.name},
                          {"state", status.state},
                          {"detail", status.words},

@@ -12,6 +12,7 @@
 
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/host_name.h"
 #include "launcher/mpi_launch.h"
 #include "launcher/processes.h"
 

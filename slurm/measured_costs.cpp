@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/json_lines.h"
+#include "core/statistics.h"
 
 namespace smlp {
 
@@ -39,11 +40,7 @@ MeasuredCosts measured_costs(const RunDirectory& run) {
       },
       events_tail_bytes);
   MeasuredCosts costs;
-  if (!steps.empty()) {
-    const auto middle = steps.begin() + static_cast<std::ptrdiff_t>(steps.size() / 2);
-    std::nth_element(steps.begin(), middle, steps.end());
-    costs.step_seconds = *middle;
-  }
+  if (!steps.empty()) costs.step_seconds = upper_median(steps);
   if (!saves.empty()) costs.save_seconds = *std::max_element(saves.begin(), saves.end());
   return costs;
 }

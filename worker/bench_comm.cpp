@@ -4,6 +4,7 @@
 #include <functional>
 #include <vector>
 
+#include "core/statistics.h"
 #include "worker/bench.h"
 #include "worker/engine.h"
 #include "worker/phases.h"
@@ -55,9 +56,7 @@ double median_seconds(Communicator& world, Backend& backend, const std::function
   std::vector<double> seconds(static_cast<std::size_t>(std::clamp(seconds_a_size / first, 5.0, 2000.0)));
   for (auto& s : seconds) s = timed();
   world.all_reduce_host(seconds, Reduce::max);
-  const auto middle = seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 2);
-  std::nth_element(seconds.begin(), middle, seconds.end());
-  return *middle;
+  return upper_median(std::move(seconds));
 }
 
 // One collective on `bytes` of each rank, beside copying as many bytes as a rank passes to the others.

@@ -1,8 +1,8 @@
 // `bench scaling`: N ranks sharing one job against N independent one-rank jobs running at the same time, on the
 // same cores, turn by turn in one run.
-#include <algorithm>
 #include <array>
 
+#include "core/statistics.h"
 #include "worker/bench.h"
 #include "worker/bench_engine.h"
 
@@ -21,12 +21,6 @@ double turn(BenchEngine& bench, Communicator& world, bool independent) {
   std::array<double, 1> rate = {steps_a_turn * bench.tokens_per_step() / watch.seconds()};
   world.all_reduce_host(rate, Reduce::sum);
   return independent ? rate[0] : rate[0] / world.size();
-}
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
 }
 
 }  // namespace
@@ -59,9 +53,9 @@ void bench_scaling(const BenchOptions& options, nlohmann::json& result) {
   }
   if (meeting->rank() != 0) return;
   result = {{"ranks", ranks},
-            {"tokens_per_second", median(together)},
-            {"ceiling_tokens_per_second", median(apart)},
-            {"ratio", median(ratios)},
+            {"tokens_per_second", upper_median(together)},
+            {"ceiling_tokens_per_second", upper_median(apart)},
+            {"ratio", upper_median(ratios)},
             {"turns", ratios.size()}};
 }
 

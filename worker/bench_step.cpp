@@ -2,9 +2,11 @@
 #include <algorithm>
 #include <array>
 
+#include "core/statistics.h"
 #include "worker/bench.h"
 #include "worker/bench_engine.h"
 #include "worker/machine_limits.h"
+#include "worker/plan_json.h"
 
 namespace smlp {
 
@@ -28,12 +30,11 @@ void bench_step(const BenchOptions& options, nlohmann::json& result) {
     world.all_reduce_host(more, Reduce::sum);
   }
   rate = std::max(rate, product_rate(bench.engine().backend(), value_type(job)));
-  std::nth_element(seconds.begin(), seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 2), seconds.end());
   if (world.rank() != 0) return;
-  const double median = seconds[seconds.size() / 2];
+  const double median = upper_median(seconds);
   const double ranks = world.size();
   const double tokens_per_second = bench.tokens_per_step() / median;
-  const double useful = tokens_per_second / ranks * useful_flops_per_token(job);
+  const double useful = tokens_per_second / ranks * useful_flops_per_token(count_alone(job), job.model.context);
   result = {{"tokens_per_second", tokens_per_second},
             {"step_seconds", median},
             {"steps", seconds.size()},

@@ -5,17 +5,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/statistics.h"
+
 namespace smlp {
 
 namespace {
 
 constexpr double deviations_of_a_normal = 1.4826, least_share = 0.01;
-
-double median_of(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
 
 std::int64_t number_in(const RunState& state, const char* name) {
   const auto found = state.integers.find(name);
@@ -40,14 +36,14 @@ const char* name_of(Divergence::Action action) {
   return "?";
 }
 
-double LossWindow::median() const { return median_of({losses_.begin(), losses_.end()}); }
+double LossWindow::median() const { return upper_median({losses_.begin(), losses_.end()}); }
 
 std::optional<double> LossWindow::zscore(double loss) const {
   if (losses_.size() * 2 < size_) return std::nullopt;
   const double middle = median();
   std::vector<double> distances;
   for (const double past : losses_) distances.push_back(std::abs(past - middle));
-  const double deviation = std::max(deviations_of_a_normal * median_of(std::move(distances)),
+  const double deviation = std::max(deviations_of_a_normal * upper_median(std::move(distances)),
                                     least_share * std::abs(middle));
   return (loss - middle) / deviation;
 }

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/json_lines.h"
+#include "core/statistics.h"
 
 namespace smlp {
 
@@ -25,12 +26,6 @@ bool shares_disks(Section section) {
 
 bool is_duration(double seconds) { return std::isfinite(seconds) && seconds >= 0; }
 
-double median_of(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
 }  // namespace
 
 const char* name_of(Section section) { return names[static_cast<std::size_t>(section)]; }
@@ -45,7 +40,7 @@ bool HangLimits::knows_steps() const { return of(Section::step).size() >= enough
 
 std::optional<double> HangLimits::median(Section section) const {
   const auto& recent = of(section);
-  if (recent.size() >= (section == Section::start ? 1 : enough)) return median_of(recent);
+  if (recent.size() >= (section == Section::start ? 1 : enough)) return upper_median(recent);
   const auto recalled = recalled_[static_cast<std::size_t>(section)];
   const double slower = std::max(1.0, static_cast<double>(recalled_ranks_) / static_cast<double>(ranks_));
   return recalled ? std::optional(*recalled * slower) : std::nullopt;

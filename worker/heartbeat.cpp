@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <climits>
 #include <condition_variable>
 #include <csignal>
 #include <cstring>
@@ -16,6 +15,7 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/host_name.h"
 
 namespace smlp {
 
@@ -32,9 +32,7 @@ Heartbeat::Heartbeat(const RunDirectory& run, int attempt, int rank, const HangS
   marked_ = progressed_ = monotonic_seconds();
   longest_.fill(0);
   limits_.recall(read_if_there(run.limits()));
-  char host[HOST_NAME_MAX + 1] = {};
-  gethostname(host, HOST_NAME_MAX);
-  host_ = host;
+  host_ = host_name();
   const auto file = run.heartbeat(rank);
   file_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (file_ < 0) {

@@ -5,12 +5,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <climits>
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/names.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/host_name.h"
 #include "worker/local_tier.h"
 #include "worker/texts.h"
 
@@ -24,9 +24,7 @@ namespace {
 constexpr const char* owner_name = "RUN";  // in the run's folder on a node: whose it is
 
 std::string my_host() {
-  char host[HOST_NAME_MAX + 1] = {};
-  gethostname(host, HOST_NAME_MAX);
-  std::string name = host;
+  std::string name = host_name();
   std::replace(name.begin(), name.end(), '/', '_');
   return name.empty() || name.starts_with('.') ? "node" + name : name;
 }

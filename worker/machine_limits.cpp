@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <limits>
 
-#include "layers/plan.h"
-#include "worker/engine.h"
 #include "worker/phases.h"
 
 namespace smlp {
@@ -29,9 +27,8 @@ double product_rate(Backend& backend, DType type) {
   return 2.0 * n * n * n / least;
 }
 
-double useful_flops_per_token(const JobConfig& job) {
-  const auto counts = count_model(model_config(job), 1, 1, job.train.micro_batch, value_type(job), 1);
-  return 6.0 * static_cast<double>(counts.forward_macs.executed) / static_cast<double>(2 * job.model.context);
+double useful_flops_per_token(const PlanCounts& counts, std::int64_t context) {
+  return 6.0 * static_cast<double>(counts.forward_macs.executed) / static_cast<double>(2 * context);
 }
 
 }  // namespace smlp

@@ -12,6 +12,10 @@ PlanCounts count_job(const JobConfig& job) {
                      std::max<std::int64_t>(1, job.train.global_batch / at_once));
 }
 
+PlanCounts count_alone(const JobConfig& job) {
+  return count_model(model_config(job), 1, 1, job.train.micro_batch, value_type(job), 1);
+}
+
 nlohmann::json to_json(const PlanCounts& counts) {
   const auto& [total, non_expert, expert, experts] = counts.parameters;
   const auto& memory = counts.memory;

@@ -8,7 +8,8 @@
 
 namespace smlp {
 
-PlanCounts count_job(const JobConfig& job);
+PlanCounts count_job(const JobConfig& job);    // on the job's ranks
+PlanCounts count_alone(const JobConfig& job);  // on one rank: parameters and multiply-adds are those of any layout
 nlohmann::json to_json(const PlanCounts& counts);
 
 }  // namespace smlp

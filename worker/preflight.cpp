@@ -24,6 +24,7 @@
 #include "core/cores.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/host_name.h"
 #include "core/job_file.h"
 #include "core/version.h"
 #include "tensor/backend.h"
@@ -158,12 +159,6 @@ ProductRates measure_products(int threads) {
   return {work * static_cast<double>(products) / (now - began), work / least};
 }
 
-std::string own_host() {
-  std::array<char, 256> name{};
-  ::gethostname(name.data(), name.size() - 1);
-  return name.data();
-}
-
 double up_seconds() { return std::strtod(read_if_there("/proc/uptime").c_str(), nullptr); }
 
 void end_late(int) {
@@ -205,7 +200,7 @@ void preflight_command(const PreflightOptions& options) {
   const auto threads = std::clamp<std::int64_t>(job.cluster.threads, 1, std::max<std::int64_t>(1, processors));
   const auto rates = measure_products(static_cast<int>(threads));
   nlohmann::ordered_json document = {
-      {"host", own_host()},
+      {"host", host_name()},
       {"cores", cores.size()},
       {"threads", processors},
       {"core_list", cores},
@@ -222,7 +217,7 @@ void preflight_command(const PreflightOptions& options) {
   document["clock_seconds"] = unix_seconds();
   const bool as_expected = !options.expected_version || *options.expected_version == version();
   if (!as_expected) {
-    fmt::print(stderr, "smlp: {} has smlp {} where {} is expected; install the same on all nodes\n", own_host(), version(),
+    fmt::print(stderr, "smlp: {} has smlp {} where {} is expected; install the same on all nodes\n", host_name(), version(),
                *options.expected_version);
   }
   print_and_leave(document, as_expected ? ExitCode::done : ExitCode::unavailable);

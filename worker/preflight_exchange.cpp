@@ -12,7 +12,10 @@
 
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/host_name.h"
+#include "core/statistics.h"
 #include "worker/preflight.h"
+#include "worker/texts.h"
 #include "worker/world.h"
 
 namespace smlp {
@@ -78,10 +81,9 @@ void end_late(int) {
   ::_exit(static_cast<int>(ExitCode::io_failed));
 }
 
-nlohmann::ordered_json report(const std::vector<std::vector<std::byte>>& hosts,
+nlohmann::ordered_json report(const std::vector<std::string>& hosts,
                               const std::vector<std::vector<std::byte>>& meetings) {
-  nlohmann::ordered_json document = {{"hosts", nlohmann::json::array()}, {"pairs", nlohmann::json::array()}};
-  for (const auto& host : hosts) document["hosts"].push_back(std::string(reinterpret_cast<const char*>(host.data()), host.size()));
+  nlohmann::ordered_json document = {{"hosts", hosts}, {"pairs", nlohmann::json::array()}};
   std::vector<double> rates;
   for (std::size_t rank = 0; rank < meetings.size(); ++rank) {
     std::vector<Meeting> of_rank(meetings[rank].size() / sizeof(Meeting));
@@ -94,9 +96,7 @@ nlohmann::ordered_json report(const std::vector<std::vector<std::byte>>& hosts,
       rates.push_back(meeting.bytes_per_second);
     }
   }
-  const auto middle = rates.begin() + static_cast<std::ptrdiff_t>(rates.size() / 2);
-  std::nth_element(rates.begin(), middle, rates.end());
-  document["median"] = rates.empty() ? nlohmann::ordered_json(nullptr) : nlohmann::ordered_json(*middle);
+  document["median"] = rates.empty() ? nlohmann::ordered_json(nullptr) : nlohmann::ordered_json(upper_median(rates));
   return document;
 }
 
@@ -114,9 +114,7 @@ void preflight_exchange_command() {
   for (int i = 0; i < rounds; ++i) {
     meetings.push_back(exchange.with(partner_in(i * all_rounds / rounds, world->rank(), ranks)));
   }
-  std::array<char, 256> host{};
-  ::gethostname(host.data(), host.size() - 1);
-  const auto hosts = world->gather_bytes(std::as_bytes(std::span(host.data(), std::strlen(host.data()))), 0);
+  const auto hosts = gather_texts(*world, host_name());
   const auto all = world->gather_bytes(std::as_bytes(std::span(meetings)), 0);
   world->barrier();  // nobody leaves, and takes a message along that is not sent yet, before rank 0 has them all
   ::alarm(0);

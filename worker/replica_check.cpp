@@ -2,17 +2,17 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <unistd.h>
 #include <xxhash.h>
 
 #include <algorithm>
 #include <array>
-#include <climits>
 #include <cstring>
 #include <map>
 #include <vector>
 
 #include "core/error.h"
+#include "core/host_name.h"
+#include "worker/texts.h"
 
 namespace smlp {
 
@@ -57,11 +57,10 @@ std::array<double, 4> comparable(std::uint64_t hash) {
 bool all_same(std::span<const double> maxima) { return maxima[0] == -maxima[2] && maxima[1] == -maxima[3]; }
 
 std::vector<std::byte> packed(const std::vector<std::uint64_t>& hashes) {
-  char host[HOST_NAME_MAX + 1] = {};
-  gethostname(host, HOST_NAME_MAX);
+  const auto host = host_name();
   const auto bytes = std::as_bytes(std::span(hashes));
   std::vector<std::byte> all(bytes.begin(), bytes.end());
-  const auto name = std::as_bytes(std::span(host, std::strlen(host)));
+  const auto name = std::as_bytes(std::span(host));
   all.insert(all.end(), name.begin(), name.end());
   return all;
 }
@@ -135,14 +134,7 @@ std::string compare_replicas(Backend& backend, ProcessGrid& grid, std::span<cons
   if (all_same(sums) && sums[4] == 0) return "";
 
   const auto all = world.gather_bytes(packed(hashes), 0);
-  std::vector<std::byte> words;
-  if (world.rank() == 0) {
-    const auto sentence = explain(all, pieces, grid.experts->size());
-    const auto bytes = std::as_bytes(std::span(sentence));
-    words.assign(bytes.begin(), bytes.end());
-  }
-  world.broadcast_bytes(words, 0);
-  return {reinterpret_cast<const char*>(words.data()), words.size()};
+  return broadcast_text(world, world.rank() == 0 ? explain(all, pieces, grid.experts->size()) : "");
 }
 
 }  // namespace smlp

@@ -13,6 +13,7 @@
 #include "core/version.h"
 #include "metrics/exporter.h"
 #include "metrics/registry.h"
+#include "worker/texts.h"
 
 namespace smlp {
 
@@ -128,11 +129,10 @@ RunLog::RunLog(const RunDirectory& run, int attempt, const JobConfig& job, Commu
   impl_->show_goodput();
   const auto& address = impl_->exporter.address();
   spdlog::info("metrics at http://{}/metrics", address);
-  const auto all = world.gather_bytes(std::as_bytes(std::span(address)), 0);
+  const auto all = gather_texts(world, address);
   if (world.rank() != 0) return;
   auto groups = nlohmann::json::array();
-  for (std::size_t r = 0; r < all.size(); ++r) {
-    const std::string target(reinterpret_cast<const char*>(all[r].data()), all[r].size());
+  for (const auto& target : all) {
     groups.push_back({{"targets", {target}}, {"labels", {{"run", job.name}}}});
   }
   write_atomically(impl_->run.targets(), groups.dump(2) + "\n");

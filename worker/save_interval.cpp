@@ -9,6 +9,7 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/json_lines.h"
+#include "core/statistics.h"
 
 namespace smlp {
 
@@ -20,12 +21,6 @@ constexpr double least_change = 0.1;
 void keep_newest(std::vector<double>& values, double value, std::size_t count) {
   if (values.size() == count) values.erase(values.begin());
   values.push_back(value);
-}
-
-double median_of(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
 }
 
 bool is_duration(std::optional<double> seconds) { return seconds && std::isfinite(*seconds) && *seconds >= 0; }
@@ -52,11 +47,11 @@ std::int64_t count_failures(const RunDirectory& run) {
 }
 
 std::optional<double> SaveIntervals::OfTier::cost() const {
-  return costs.empty() ? recalled_cost : std::optional(median_of(costs));
+  return costs.empty() ? recalled_cost : std::optional(upper_median(costs));
 }
 
 std::optional<double> SaveIntervals::OfTier::save_seconds() const {
-  return durations.empty() ? recalled_duration : std::optional(median_of(durations));
+  return durations.empty() ? recalled_duration : std::optional(upper_median(durations));
 }
 
 void SaveIntervals::begun(Tier tier, double stall_seconds) {
@@ -69,7 +64,7 @@ void SaveIntervals::begun(Tier tier, double stall_seconds) {
 void SaveIntervals::step(double seconds) {
   const bool alone = std::ranges::none_of(both, [&](Tier tier) { return of(tier).under_way; });
   if (alone) return keep_newest(undisturbed_, seconds, baseline_window);
-  const double usual = undisturbed_.size() >= enough ? median_of(undisturbed_) : seconds;
+  const double usual = undisturbed_.size() >= enough ? upper_median(undisturbed_) : seconds;
   // Where saves of both tiers are under way the slower one is the likelier reason.
   of(of(Tier::shared).under_way ? Tier::shared : Tier::local).excess += seconds - usual;
   for (const auto tier : both) {

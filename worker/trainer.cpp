@@ -10,8 +10,10 @@
 #include "core/files.h"
 #include "core/job_file.h"
 #include "worker/machine_limits.h"
+#include "worker/plan_json.h"
 #include "worker/replica_check.h"
 #include "worker/signals.h"
+#include "worker/texts.h"
 
 namespace smlp {
 
@@ -57,14 +59,7 @@ double longest_collective(ProcessGrid& grid) {
 }
 
 PassedOver read_passed_over(const RunDirectory& run, Communicator& world) {
-  std::vector<std::byte> bytes;
-  if (world.rank() == 0) {
-    const auto mine = read_if_there(run.passed_over());
-    const auto view = std::as_bytes(std::span(mine));
-    bytes.assign(view.begin(), view.end());
-  }
-  world.broadcast_bytes(bytes, 0);
-  const std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  const auto text = broadcast_text(world, world.rank() == 0 ? read_if_there(run.passed_over()) : "");
   return text.empty() ? PassedOver() : PassedOver::parse(text, run.passed_over().string());
 }
 
@@ -72,10 +67,16 @@ PassedOver read_passed_over(const RunDirectory& run, Communicator& world) {
 
 Trainer::Trainer(const JobConfig& job, const TrainerOptions& options, std::unique_ptr<Engine> engine,
                  Heartbeat& heartbeat, Control& control)
-    : job_(job), options_(options), engine_(std::move(engine)), heartbeat_(heartbeat), control_(control) {
+    : job_(job),
+      options_(options),
+      engine_(std::move(engine)),
+      heartbeat_(heartbeat),
+      control_(control),
+      counts_(count_alone(job)) {
   auto& world = *engine_->grid().world;
   const double peak = product_rate(engine_->backend(), value_type(job_));
-  log_ = std::make_unique<RunLog>(options_.run, options_.attempt, job_, world, peak, useful_flops_per_token(job_));
+  log_ = std::make_unique<RunLog>(options_.run, options_.attempt, job_, world, peak,
+                                  useful_flops_per_token(counts_, job_.model.context));
   stream_ = std::make_unique<TokenStream>(StreamSettings{.prefixes = job_.data.train,
                                                          .weights = job_.data.weights,
                                                          .context = job_.model.context,

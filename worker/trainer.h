@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/run_directory.h"
 #include "data/token_file.h"
+#include "layers/plan.h"
 #include "worker/batch_loader.h"
 #include "worker/control.h"
 #include "worker/divergence.h"
@@ -66,6 +67,7 @@ class Trainer {
   std::unique_ptr<Engine> engine_;
   Heartbeat& heartbeat_;
   Control& control_;
+  PlanCounts counts_;
   std::unique_ptr<RunLog> log_;
   std::unique_ptr<DrillFaults> drill_;  // none, but in a drill
   std::unique_ptr<Saves> saves_;

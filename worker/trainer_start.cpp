@@ -51,7 +51,7 @@ void Trainer::restore() {
                     : options_.init_from   ? fmt::format("with the weights of {}", options_.init_from->string())
                                            : std::string("from the first step");
   spdlog::info("attempt {} starts {} on {} ranks", options_.attempt, from, world.size());
-  const auto facts = to_json(count_job(job_));
+  const auto facts = to_json(counts_);
   log_->event("start", step_, from,
               {{"ranks", world.size()},
                {"tier", name_of(tier)},

@@ -14,6 +14,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/random.h"
+#include "core/statistics.h"
 
 namespace smlp {
 namespace {
@@ -128,6 +129,13 @@ TEST(Clock, WritesTheTimeAsOthersParseIt) {
 }
 
 // Known answers of Philox4x32-10 (the Random123 distribution's kat_vectors).
+TEST(UpperMedian, IsTheMiddleOrTheUpperOfTwo) {
+  EXPECT_EQ(upper_median({7}), 7);
+  EXPECT_EQ(upper_median({3, 1, 2}), 2);
+  EXPECT_EQ(upper_median({4, 1, 3, 2}), 3);
+  EXPECT_THROW(upper_median({}), Error);
+}
+
 TEST(Philox, GivesThePublishedNumbers) {
   using Words = std::array<std::uint32_t, 4>;
   EXPECT_EQ(philox(0, 0, 0), (Words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));

@@ -23,6 +23,7 @@
 
 #include "core/clock.h"
 #include "core/files.h"
+#include "core/host_name.h"
 #include "core/run_directory.h"
 #include "launcher/processes.h"
 #include "launcher/run_history.h"

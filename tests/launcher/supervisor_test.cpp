@@ -1,4 +1,5 @@
 // Every row of "the life of one failure" (docs/architecture.md), with a fake worker under a real mpirun.
+#include "core/host_name.h"
 #include "launcher/supervisor.h"
 
 #include <gmock/gmock.h>
