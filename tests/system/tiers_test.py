@@ -86,8 +86,13 @@ def saved_up_to_14(place):
     """The steps of the two local saves that stay. Which they are depends on the machine: a step that comes due while the
     last save is under way is made up for at a later one."""
     on_two_nodes(place)
-    place.run(job(place, 14, every=1000), "run", *local_keys(place, every=1))
-    steps = [[int(path.name[5:13]) for path in sorted(node(place, number).iterdir())] for number in (0, 1)]
+    for _ in range(5):  # on a busy machine the first save may last until the end
+        place.run(job(place, 14, every=1000), "run", *local_keys(place, every=1))
+        steps = [[int(path.name[5:13]) for path in sorted(node(place, number).iterdir())] for number in (0, 1)]
+        if len(steps[0]) == 2:
+            break
+        shutil.rmtree(place.path / "run")
+        shutil.rmtree(place.path / "local")
     assert steps[0] == steps[1] and len(steps[0]) == 2, steps
     return steps[0]
 
@@ -228,7 +233,8 @@ def intervals_are_chosen_and_kept(place):
     for event in events(place, "run", "checkpoint_interval"):
         assert 0.2 <= event["seconds"] <= 0.6 and "fails once in" in event["detail"], event
     kept = json.loads((place.path / "run" / "save_intervals.json").read_text())
-    assert all(kept[tier]["cost_seconds"] > 0 for tier in ("local", "shared")), kept
+    # A save of both tiers at once is copied once, for the local one: the shared one may cost nothing.
+    assert kept["local"]["cost_seconds"] > 0 and kept["shared"]["cost_seconds"] >= 0, kept
     steps = [event["step"] for event in events(place, "run", "checkpoint_published")]
     seconds = {line["step"]: line["time"] for line in place.lines("run", "metrics.jsonl")}
     gaps = [seconds[b] - seconds[a] for a, b in zip(steps, steps[1:-1]) if a in seconds and b in seconds]
