@@ -54,6 +54,22 @@ TEST_F(Run, TrainsInTheFolderOfItsNameAndLeavesItsRecords) {
               AllOf(HasSubstr("steps = 60"), HasSubstr("group_sequences = 2"), HasSubstr("micro_batch = 4")));
 }
 
+// Once it was cut after a hundred columns, before what is to be done about it.
+TEST_F(Run, StatusTellsTheReasonOfTheLastEndToItsLastWord) {
+  std::string reason = "the gradients of steps 41 to 45 are not finite, with the gradient of rank 0 (a.host.of.long.name): the "
+                       "run goes back a checkpoint; if it comes to this again, lower optimizer.learning_rate";
+  script("1 0 exit 70 " + reason + "\n1 1 wait\n* * steps 1\n");
+  ASSERT_EQ(smlp({"run", "job.toml"}, fake_worker()).code, 0);
+  const auto screen = smlp({"status", "runs/small"}).out;
+  std::string joined;
+  std::istringstream lines(screen);
+  for (std::string line; std::getline(lines, line);) {
+    EXPECT_LE(line.size(), 100u) << line;
+    joined += " " + line.substr(std::min(line.size(), line.find_first_not_of(' ')));
+  }
+  EXPECT_THAT(joined, HasSubstr("1 ended: rank 0: " + reason)) << screen;
+}
+
 TEST_F(Run, RefusesAJobThatIsNotThatOfItsCheckpoints) {
   script("* * steps 2\n");
   ASSERT_EQ(smlp({"run", "job.toml"}, fake_worker()).code, 0);
