@@ -5,6 +5,7 @@
 #include <csignal>
 #include <nlohmann/json.hpp>
 
+#include "commands/usage.h"
 #include "core/clock.h"
 #include "core/error.h"
 #include "launcher/run_status.h"
@@ -14,6 +15,7 @@ namespace smlp {
 namespace {
 
 constexpr double poll_seconds = 0.05, alive_seconds = 0.5;
+constexpr double least_patience = 0.01, most_patience = 1e9;
 
 volatile std::sig_atomic_t interrupts = 0;
 
@@ -48,7 +50,7 @@ void add_ask_options(CLI::App& command, AskOptions& options) {
   command
       .add_option("--timeout", options.timeout_seconds,
                   fmt::format("wait so long for the answer, {:.0f} by default; the request stays", options.timeout_seconds))
-      ->check(CLI::Validator(CLI::PositiveNumber).description(""))
+      ->check(number(least_patience, most_patience))
       ->type_name("SECONDS");
   command.add_flag("--json", options.json, "one JSON document");
 }

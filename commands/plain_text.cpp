@@ -48,6 +48,21 @@ std::string plain_line(const std::string& text, std::size_t widest) {
   return line;
 }
 
+std::vector<std::string> plain_lines(const std::string& text, std::size_t widest, std::size_t most, std::size_t indent) {
+  std::vector<std::string> lines;
+  auto rest = plain_line(text, text.size());
+  while (lines.size() + 1 < most && columns_of(rest) > widest) {
+    auto fitting = plain_line(rest, widest);
+    fitting.resize(fitting.size() - 3);  // the dots
+    const auto blank = fitting.find_last_of(' ');
+    if (blank == std::string::npos || blank <= indent) break;
+    lines.push_back(rest.substr(0, blank));
+    rest = std::string(indent, ' ') + rest.substr(blank + 1);
+  }
+  lines.push_back(plain_line(rest, widest));
+  return lines;
+}
+
 std::size_t columns_of(const std::string& line) {
   return static_cast<std::size_t>(
       std::count_if(line.begin(), line.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));

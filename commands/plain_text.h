@@ -8,6 +8,8 @@ namespace smlp {
 
 // One line of valid UTF-8 that moves no cursor, at most `widest` columns: what is more ends in "...".
 std::string plain_line(const std::string& text, std::size_t widest);
+// The same in up to `most` lines, folded at blanks; those after the first begin with `indent` blanks.
+std::vector<std::string> plain_lines(const std::string& text, std::size_t widest, std::size_t most, std::size_t indent);
 std::size_t columns_of(const std::string& line);
 // A field of a CSV file, quoted where it must be (RFC 4180).
 std::string csv_field(const std::string& text);

@@ -5,14 +5,17 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "checkpoint/checkpoint.h"
 #include "commands/commands.h"
 #include "commands/job_check.h"
 #include "commands/job_options.h"
 #include "commands/usage.h"
+#include "core/clock.h"
 #include "core/error.h"
 #include "launcher/cluster.h"
+#include "launcher/disk_room.h"
 #include "launcher/mpi_launch.h"
 #include "launcher/run_history.h"
 #include "launcher/run_lock.h"
@@ -39,6 +42,14 @@ void make_folder(const std::filesystem::path& folder) {
                                                folder.string(), error ? error.message() : "a file has that name"));
 }
 
+// A requeued job that found its disk full would end for good over its first file.
+void wait_for_room(const RunDirectory& run) {
+  const double end = monotonic_seconds() + full_disk_patience_seconds;
+  for (std::string said, why; !(why = why_no_room(run.root)).empty() && monotonic_seconds() < end; sleep_seconds(1)) {
+    if (why != std::exchange(said, why)) fmt::print(stderr, "smlp: {}: waiting for room\n", why);
+  }
+}
+
 int run(RunOptions options) {
   if (in_batch_job()) hold_back_warnings();
   auto job = load(options.job);
@@ -59,6 +70,7 @@ int run(RunOptions options) {
     supervision.init_from = std::filesystem::absolute(find_checkpoint(options.init_from));
   }
   make_folder(directory.root);
+  if (in_batch_job()) wait_for_room(directory);
   const auto lock = take_run(directory, patience_here());
 
   const auto before = job_of_checkpoints(directory);

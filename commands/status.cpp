@@ -21,6 +21,7 @@ namespace smlp {
 namespace {
 
 constexpr std::size_t widest = 100, last_ends = 4, last_requests = 3;
+constexpr std::size_t most_lines = 4, name_columns = 12;  // of a sentence that says why
 constexpr double watch_seconds = 1;
 
 std::string count_text(double value) {
@@ -75,14 +76,19 @@ std::string goodput_line(const Goodput& book) {
 
 std::vector<std::string> screen(const RunStatus& s) {
   std::vector<std::string> lines = {first_line(s)};
-  if (!s.words.empty() && s.state != "running") lines.push_back(s.words);
+  const auto add_sentence = [&](const std::string& text, std::size_t indent) {
+    for (auto& line : plain_lines(text, widest, most_lines, indent)) lines.push_back(std::move(line));
+  };
+  if (!s.words.empty() && s.state != "running") add_sentence(s.words, 0);
   if (s.state == "dead") lines.push_back(fmt::format("its launcher ({}) is gone without a word; `smlp run` goes on", s.holder));
   lines.push_back(numbers_line(s));
   lines.push_back(checkpoint_line(s));
   lines.push_back(fmt::format("attempts    {}, restarts {}", s.attempts, s.restarts));
   const auto skipped = s.ends.size() > last_ends ? s.ends.size() - last_ends : 0;
   for (std::size_t i = skipped; i < s.ends.size(); ++i) {
-    lines.push_back(fmt::format("            {} ended: {}", s.ends[i].attempt, s.ends[i].reason));
+    const auto line = fmt::format("{:{}}{} ended: {}", "", name_columns, s.ends[i].attempt, s.ends[i].reason);
+    if (i + 1 == s.ends.size()) add_sentence(line, name_columns);
+    else lines.push_back(line);
   }
   lines.push_back(ranks_line(s));
   if (s.goodput) lines.push_back(goodput_line(*s.goodput));

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -10,6 +11,7 @@
 #include "commands/job_check.h"
 #include "commands/job_options.h"
 #include "commands/submit_check.h"
+#include "commands/usage.h"
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/files.h"
@@ -166,13 +168,16 @@ void add_submit_command(CLI::App& app) {
   auto* command = app.add_subcommand("submit", "trains in a SLURM batch job; goes on where the run directory stands");
   add_job_options(*command, options->job);
   command->add_option("--run-dir", options->run_directory, "where everything of the run lies; runs/<name> by default")
+      ->check(not_empty())
       ->type_name("DIR");
   command->add_flag("--dry-run", options->dry_run, "check and print the batch script; touch nothing");
   command->add_flag("--json", options->json, "one JSON document");
   command->add_option("--max-restarts", options->max_restarts, "as for `smlp run`")
-      ->check(CLI::Validator(CLI::NonNegativeNumber).description(""))
+      ->check(whole_number(0, std::numeric_limits<std::int32_t>::max()))
       ->type_name("N");
-  command->add_option("--init-from", options->init_from, "as for `smlp run`")->type_name("CHECKPOINT");
+  command->add_option("--init-from", options->init_from, "as for `smlp run`")
+      ->check(not_empty())
+      ->type_name("CHECKPOINT");
   command->add_option("--accept-change", options->settings.accepted_changes, "as for `smlp run`")
       ->type_name("KEY")
       ->take_all()

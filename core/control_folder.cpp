@@ -160,6 +160,11 @@ std::filesystem::path ControlFolder::file(const char* what, const std::string& i
 }
 
 void ControlFolder::ask(const Request& request) const {
+  if (::access(folder_.c_str(), F_OK) == 0 && ::access(folder_.c_str(), W_OK | X_OK) != 0) {
+    throw Error(ExitCode::io_failed,
+                fmt::format("{} can't be written ({}): who started the run decides who may ask it for something; ask as that "
+                            "user", folder_.string(), std::strerror(errno)));
+  }
   write_atomically(file("request", request.id), dump({{"id", request.id},
                                                       {"kind", name_of(request.kind)},
                                                       {"who", request.who},

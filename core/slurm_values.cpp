@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <regex>
 
@@ -42,6 +43,22 @@ std::optional<std::vector<double>> numbers(const std::string& text) {
 bool is_option(const std::string& text) {
   const auto letter = text.find_first_not_of('-');
   return (letter == 1 || letter == 2) && std::isalpha(static_cast<unsigned char>(text[letter]));
+}
+
+// The key that an option of slurm.extra would contradict, and with it what was made of that key; empty: none.
+std::string_view key_instead_of(const std::string& option) {
+  constexpr std::array<std::array<std::string_view, 3>, 7> owned = {{{"--array", "-a", "slurm.array"},
+                                                                     {"--dependency", "-d", "slurm.dependency"},
+                                                                     {"--nodes", "-N", "slurm.nodes"},
+                                                                     {"--ntasks", "-n", "slurm.nodes"},
+                                                                     {"--ntasks-per-node", "", "slurm.tasks_per_node"},
+                                                                     {"--signal", "", "slurm.signal_seconds"},
+                                                                     {"--time", "-t", "slurm.time_limit"}}};
+  const auto name = option.substr(0, option.find_first_of("= "));
+  for (const auto& [whole, letter, key] : owned) {
+    if (name == whole || (!letter.empty() && name.starts_with(letter))) return key;
+  }
+  return "";
 }
 
 // In seconds; none: not a time.
@@ -107,6 +124,10 @@ std::vector<std::pair<std::string, std::string>> slurm_problems(const JobConfig:
       wrong("slurm.extra", fmt::format("holds {} inside an option; give every option its own entry", shown(option[at])));
     } else if (!is_option(option)) {
       wrong("slurm.extra", fmt::format("holds '{}', which is no option; write it as \"--reservation=maintenance\"", option));
+    } else if (option.starts_with("--wrap")) {
+      wrong("slurm.extra", fmt::format("holds '{}', and the script is smlp's own; use slurm.setup", option));
+    } else if (const auto key = key_instead_of(option); !key.empty()) {
+      wrong("slurm.extra", fmt::format("holds '{}', which has a key of its own that smlp reckons with; use {}", option, key));
     }
   }
   return problems;

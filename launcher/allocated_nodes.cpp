@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
 
 #include "core/clock.h"
 #include "core/error.h"
@@ -31,6 +32,11 @@ void in_the_order_of(const std::vector<std::string>& all, std::vector<std::strin
   std::sort(some.begin(), some.end(), [&](const auto& a, const auto& b) { return place(a) < place(b); });
 }
 
+// coreutils 8.31 or newer; taken to be the same on all nodes.
+bool env_blocks_signals() {
+  return run_program({"env", "--block-signal=TERM", "true"}, own_environment(), ask_seconds).code == 0;
+}
+
 std::int64_t ranks_a_node(const JobConfig& job, const Allocation& allocation) {
   if (job.slurm.nodes > 0) return job.slurm.tasks_per_node;
   const auto nodes = static_cast<std::int64_t>(allocation.nodes.size()) - job.cluster.spare_nodes;
@@ -38,19 +44,7 @@ std::int64_t ranks_a_node(const JobConfig& job, const Allocation& allocation) {
 }
 
 // Room for two more checkpoints like the newest: one being written beside one that is not yet let go.
-std::int64_t bytes_needed(const RunDirectory& run) {
-  const RunHistory history(run);
-  const auto newest = history.newest_step();
-  if (!newest) return 0;
-  std::int64_t bytes = 0;
-  std::error_code gone;
-  const auto folder = run.checkpoints() / fmt::format("step-{:08}", *newest);
-  for (const auto& file : std::filesystem::directory_iterator(folder, gone)) {
-    const auto size = file.file_size(gone);
-    if (!gone) bytes += static_cast<std::int64_t>(size);
-  }
-  return 2 * bytes;
-}
+std::int64_t bytes_needed(const RunDirectory& run) { return 2 * RunHistory(run).bytes_of_newest(); }
 
 }  // namespace
 
@@ -182,8 +176,15 @@ ProcessStart AllocatedNodes::start(const Layout& layout, const std::vector<std::
   }
   process.command.insert(process.command.end(), program.begin(), program.end());
   process.environment = allocation_environment({ranks_per_node_, layout.threads}, fewest_cores(layout));
+  if (layout.starter == "srun") return process;
   // mpirun starts its daemons by an srun of its own, which would wait for what steps hold that ended with a lost node.
-  if (layout.starter != "srun") process.environment.push_back("SLURM_OVERLAP=1");
+  process.environment.push_back("SLURM_OVERLAP=1");
+  // SLURM's TERM (scancel, preemption) reaches mpirun and its daemons too, which end the ranks at it: these are to save.
+  process.deaf_to_term = true;
+  constexpr const char* daemon = "OMPI_MCA_orte_launch_agent";
+  if (std::getenv(daemon) == nullptr && env_blocks_signals()) {
+    process.environment.push_back(fmt::format("{}=env --block-signal=TERM orted", daemon));
+  }
   return process;
 }
 

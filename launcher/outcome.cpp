@@ -92,14 +92,14 @@ Outcome explain_end(const RunDirectory& run, int attempt, int ranks, const std::
     return outcome;
   }
   outcome.reason = first_error(run, attempt, ranks);
+  if (outcome.reason.empty() && outcome.code == static_cast<int>(ExitCode::call_again)) {
+    outcome.reason = "the ranks saved and left";
+  }
   const auto first = first_to_end(words);
   if (outcome.cause == "hang" && first.find("signal") != std::string::npos) outcome.cause = "signal";  // SIGABRT
   if (outcome.reason.empty()) outcome.reason = first;
   if (outcome.reason.empty() && outcome.code > 128) {
     outcome.reason = fmt::format("a rank was killed by {}", signal_text(outcome.code - 128));
-  }
-  if (outcome.reason.empty() && outcome.code == static_cast<int>(ExitCode::call_again)) {
-    outcome.reason = "the ranks saved and left";
   }
   if (outcome.reason.empty()) {
     outcome.reason = fmt::format("{} ended with exit code {}; its words are in {}", starter, outcome.code,

@@ -41,15 +41,16 @@ std::vector<char*> pointers(std::vector<std::string>& words) {
 }
 
 // Between fork and exec: only calls that are safe there. Tells the parent errno through `failure` and ends.
-[[noreturn]] void become(char** command, char** environment, int output, bool own_group, bool silent_input,
-                         pid_t parent, int failure) {
-  if (own_group) setpgid(0, 0);
+[[noreturn]] void become(char** command, char** environment, int output, const ProcessStart& start, pid_t parent,
+                         int failure) {
+  if (start.own_group) setpgid(0, 0);
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(127);
-  sigset_t none;
-  sigemptyset(&none);
+  sigset_t blocked;
+  sigemptyset(&blocked);
+  if (start.deaf_to_term) sigaddset(&blocked, SIGTERM);
   for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGPIPE, SIGCHLD, SIGUSR1}) signal(number, SIG_DFL);
-  if (silent_input) {
+  if (start.silent_input) {
     const int null = open("/dev/null", O_RDONLY);
     if (null >= 0) dup2(null, 0);
   }
@@ -57,7 +58,7 @@ std::vector<char*> pointers(std::vector<std::string>& words) {
     dup2(output, 1);
     dup2(output, 2);
   }
-  sigprocmask(SIG_SETMASK, &none, nullptr);
+  sigprocmask(SIG_SETMASK, &blocked, nullptr);
   execvpe(command[0], command, environment);
   const int reason = errno;
   [[maybe_unused]] const auto told = write(failure, &reason, sizeof reason);
@@ -115,7 +116,7 @@ pid_t start_process(const ProcessStart& start) {
   if (pipe2(failure.data(), O_CLOEXEC) != 0) throw Error(ExitCode::fault, "no pipe could be made");
   const pid_t parent = getpid(), child = fork();
   if (child == 0) {
-    become(command.data(), environment.data(), output, start.own_group, start.silent_input, parent, failure[1]);
+    become(command.data(), environment.data(), output, start, parent, failure[1]);
   }
   close(failure[1]);
   if (output >= 0) close(output);

@@ -25,6 +25,7 @@ struct ProcessStart {
   std::filesystem::path output{};          // stdout and stderr are appended here; empty: ours
   bool own_group = true;                 // out of the reach of the terminal's Ctrl-C
   bool silent_input = true;              // stdin is /dev/null
+  bool deaf_to_term = false;             // it starts with SIGTERM blocked
 };
 
 // Starts a child that is killed when the calling thread ends (also by SIGKILL). Throws Error(unavailable) when

@@ -157,6 +157,18 @@ std::optional<std::int64_t> RunHistory::newest_step() const {
   return steps.empty() ? std::nullopt : std::optional(steps.back());
 }
 
+std::int64_t RunHistory::bytes_of_newest() const {
+  const auto newest = newest_step();
+  if (!newest) return 0;
+  std::int64_t bytes = 0;
+  std::error_code gone;
+  for (const auto& file : std::filesystem::directory_iterator(run_.checkpoints() / fmt::format("step-{:08}", *newest), gone)) {
+    const auto size = file.file_size(gone);
+    if (!gone) bytes += static_cast<std::int64_t>(size);
+  }
+  return bytes;
+}
+
 std::optional<std::int64_t> RunHistory::newest_step_before(std::int64_t step) const {
   std::optional<std::int64_t> best;
   for (const auto candidate : published_steps()) {

@@ -45,6 +45,7 @@ class RunHistory {
   std::vector<std::int64_t> published_steps() const;           // ascending; directories step-NNNNNNNN with a manifest
   std::optional<std::int64_t> newest_step() const;
   std::optional<std::int64_t> newest_step_before(std::int64_t step) const;
+  std::int64_t bytes_of_newest() const;  // of its files; 0 without one
 
  private:
   void append_safely(const std::filesystem::path& file, const nlohmann::json& line);

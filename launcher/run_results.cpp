@@ -18,6 +18,8 @@ namespace smlp {
 
 namespace {
 
+constexpr std::int64_t largest_job = 1 << 20;
+
 struct Step {
   std::int64_t step = 0;
   double seconds = 0, tokens_per_second = 0;
@@ -85,7 +87,7 @@ Told read_events(const RunDirectory& run) {
 
 void add_job(const RunDirectory& run, RunResults& results) {
   try {
-    const auto job = load_job(run.job()).config;
+    const auto job = parse_job(read_plain_file(run.job(), largest_job).value(), run.job()).config;
     results.kind = job.model.kind;
     if (job.routing.channels != "deterministic") results.kind += ", " + job.routing.channels;
     results.context = job.model.context;

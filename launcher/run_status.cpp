@@ -224,7 +224,7 @@ RunStatus read_status(const RunDirectory& run) {
   status.name = std::filesystem::absolute(run.root).lexically_normal().filename().string();
   const bool live = is_live(run);
   try {
-    const auto job = load_job(run.job()).config;
+    const auto job = parse_job(read_plain_file(run.job(), small_file).value(), run.job()).config;
     status.name = job.name;
     status.steps = job.train.steps;
   } catch (const std::exception&) {

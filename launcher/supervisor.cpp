@@ -67,9 +67,18 @@ int Supervisor::run() {
   recall_bound();
   auto best = history_.newest_step();
   int without_progress = 0;
+  const auto asked_to_stop = [this](const char* when) {
+    return finish({stopped_code, "stopped", fmt::format("asked to stop {}", when)});
+  };
+  if (wait_for_room(0) == Room::asked_to_stop) return asked_to_stop("before an attempt");
   for (std::int64_t restarts = 0;; ++restarts) {
-    if (!choose_layout()) return give_up({static_cast<int>(ExitCode::unavailable), "nodes", why_not_}, why_not_);
-    if (stop_requests_ > 0) return finish({stopped_code, "stopped", "asked to stop before an attempt"});
+    while (!choose_layout()) {
+      // A node without room for checkpoints is unfit.
+      const auto room = stop_requests_ > 0 ? Room::asked_to_stop : wait_for_room(2 * history_.bytes_of_newest());
+      if (room == Room::asked_to_stop) return asked_to_stop("before an attempt");
+      if (room != Room::came) return give_up({static_cast<int>(ExitCode::unavailable), "nodes", why_not_}, why_not_);
+    }
+    if (stop_requests_ > 0) return asked_to_stop("before an attempt");
     const auto outcome = run_attempt(history_.begin_attempt());
     if (outcome.complete() || outcome.is_final() || outcome.code == stopped_code || stop_requests_ > 0) {
       return finish(outcome);
@@ -82,7 +91,10 @@ int Supervisor::run() {
     const auto newest = newest_save();
     if (verdict_ && verdict_->stop) return give_up(outcome, "the ranks ask for a decision", false);
     const bool progress = newest && (!best || *newest > *best);
-    without_progress = progress || (verdict_ && verdict_->budgeted) ? 0 : without_progress + 1;
+    const auto room = wait_for_room(outcome.cause == "io" ? history_.bytes_of_newest() : 0);
+    if (room == Room::asked_to_stop) return asked_to_stop("between two attempts");
+    if (progress || (verdict_ && verdict_->budgeted)) without_progress = 0;
+    else if (room != Room::came) ++without_progress;
     if (progress) best = newest;
     if (without_progress >= options_.attempts_without_progress) {
       return give_up(outcome, fmt::format("{} attempts in a row brought no new checkpoint", without_progress));
@@ -98,7 +110,7 @@ int Supervisor::run() {
                                       step_text(not_after_ ? not_after_ : newest), wait);
     line_.note(sentence);
     history_.event("restart", attempt_number_, not_after_ ? not_after_ : newest, sentence);
-    if (!pause(wait)) return finish({stopped_code, "stopped", "asked to stop between two attempts"});
+    if (!pause(wait)) return asked_to_stop("between two attempts");
   }
 }
 
@@ -437,6 +449,24 @@ bool Supervisor::pause(double seconds) {
     }
   }
   return true;
+}
+
+Supervisor::Room Supervisor::wait_for_room(std::int64_t bytes) {
+  const auto say = [this](const char* event, const std::string& sentence) {
+    line_.note(sentence);
+    history_.event(event, attempt_number_, history_.newest_step(), sentence);
+  };
+  const auto why = why_no_room(run_.root, bytes);
+  if (why.empty()) return Room::there;
+  say("disk_full", fmt::format("{}: waiting for room, {} at most", why, duration_text(options_.full_disk_seconds)));
+  for (const double began = monotonic_seconds(); monotonic_seconds() < began + options_.full_disk_seconds;) {
+    if (!pause(1)) return Room::asked_to_stop;
+    if (!why_no_room(run_.root, bytes).empty()) continue;
+    say("disk_has_room", fmt::format("there is room again, {:.0f} s later", monotonic_seconds() - began));
+    return Room::came;
+  }
+  say("disk_full", fmt::format("{}, after {} too", why, duration_text(options_.full_disk_seconds)));
+  return Room::never;
 }
 
 int Supervisor::finish(const Outcome& outcome) {

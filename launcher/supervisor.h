@@ -15,7 +15,8 @@
 // requeued): after a warning or a signal, unless the job was cancelled, and after failures, within a budget.
 //
 // Waits longer each time, and gives up after `attempts_without_progress` attempts in a row that published no newer
-// checkpoint than any before, or after `max_restarts`: then the code is the last attempt's.
+// checkpoint than any before, or after `max_restarts`: then the code is the last attempt's. While the run's disk is full
+// it starts none, for `full_disk_seconds` at most, and the attempt before does not count.
 #pragma once
 
 #include <sys/types.h>
@@ -31,6 +32,7 @@
 #include "core/verdict.h"
 #include "launcher/cluster.h"
 #include "launcher/control_desk.h"
+#include "launcher/disk_room.h"
 #include "launcher/heartbeat_watch.h"
 #include "launcher/ledger.h"
 #include "launcher/metrics_tail.h"
@@ -48,6 +50,7 @@ struct SupervisorOptions {
   int attempts_without_progress = 3;
   double first_pause_seconds = 0.5, longest_pause_seconds = 30;
   double end_seconds = 10;                         // within which the processes of an ended attempt must be gone
+  double full_disk_seconds = full_disk_patience_seconds;
   WatchLimits watch;
   std::FILE* out = stdout;
 };
@@ -90,6 +93,8 @@ class Supervisor {
   void recall_bound();
   void bound_restart(const std::string& cause);
   bool pause(double seconds);  // false: asked to stop meanwhile
+  enum class Room { there, came, never, asked_to_stop };
+  Room wait_for_room(std::int64_t bytes);
   std::string cost_text(const Outcome& outcome) const;
   std::optional<std::int64_t> newest_save() const;  // published, or of this attempt on the nodes
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 
 #include "core/error.h"
 
@@ -47,9 +48,19 @@ GradientSync::GradientSync(Backend& backend, ParameterStore& store, ProcessGrid&
     previous = stage;
   }
   norms_ = TensorView(backend_.allocate(2 * size_of(DType::f64)), {2}, DType::f64);
+  own_norm_ = TensorView(backend_.allocate(size_of(DType::f64)), {1}, DType::f64);
 }
 
-GradientSync::~GradientSync() { backend_.release(norms_.data); }
+GradientSync::~GradientSync() {
+  backend_.release(norms_.data);
+  backend_.release(own_norm_.data);
+}
+
+bool GradientSync::own_finite() const {
+  double norm = 0;
+  if (own_known_) backend_.download(own_norm_, &norm);
+  return std::isfinite(norm);
+}
 
 Communicator& GradientSync::sharers(const Segment& segment) {
   return segment.placement == Placement::replicated ? *grid_.world : *grid_.replicas;
@@ -59,10 +70,16 @@ void GradientSync::reduce(std::size_t segment) {
   Run& run = pending_[segment];
   const std::int64_t count = run.last - run.first;
   if (count > 0) {
+    const auto grad = store_.segments()[segment].grad.row_range(run.first, count);
+    if (watched_) {
+      if (!own_known_) backend_.fill(own_norm_, 0);
+      own_known_ = true;
+      backend_.sum_of_squares(grad, own_norm_);
+    }
     Communicator& ranks = sharers(store_.segments()[segment]);
     if (ranks.size() > 1) {
       ranks.after(backend_);
-      ranks.all_reduce(store_.segments()[segment].grad.row_range(run.first, count), Reduce::sum);
+      ranks.all_reduce(grad, Reduce::sum);
     }
     summed_[segment] += count;
   }

@@ -27,6 +27,14 @@ class GradientSync {
   // ones counted once, experts over the group that holds them all. Collective.
   void squared_norm(TensorView control);
 
+  // For the step that begins: whether this rank's own gradients are finite before they are summed, which costs a pass
+  // over them. own_finite(), after finish(): true where nobody watched.
+  void watch_own(bool on) {
+    watched_ = on;
+    own_known_ = false;
+  }
+  bool own_finite() const;
+
  private:
   struct Run {  // elements of a segment whose gradients are final and not yet summed
     std::int64_t first = 0, last = 0;
@@ -41,6 +49,8 @@ class GradientSync {
   std::vector<Run> pending_;                     // [segment]
   std::vector<std::int64_t> summed_;             // [segment] elements so far, this step
   TensorView norms_;                             // f64 [2]: replicated, expert
+  TensorView own_norm_;                          // f64 [1]: of this rank before the sums, this step
+  bool watched_ = false, own_known_ = false;
 };
 
 }  // namespace smlp

@@ -58,6 +58,7 @@ class Divergence {
   Action judge(std::int64_t step, std::int64_t position, double loss, double gradient_norm);
   const std::string& sentence() const { return sentence_; }  // of the last action but update
   bool ended() const { return ended_; }
+  std::int64_t nonfinite_steps() const { return in_row_; }  // in a row, up to the last step
   const std::optional<Verdict>& verdict() const { return verdict_; }
   const PassedOver& passed_over() const { return passed_; }  // after a rewind: with what is to be left out
   Counts counts() const;

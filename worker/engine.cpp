@@ -168,6 +168,7 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
   const double squared_norm = optimizer_->squared_norm();
   result.gradient_norm = std::sqrt(squared_norm);
   backend_->download(buffers_->loss_sum, &result.loss);
+  result.own_finite = {.loss = std::isfinite(result.loss), .gradient = sync_->own_finite()};
   result.phases[Phase::optimizer] += watch.lap();
   agree(result, flags, scale);  // before the update: all ranks may still leave it out alike
   result.phases[Phase::other] += watch.lap();

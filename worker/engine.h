@@ -18,6 +18,7 @@
 #include "optim/adamw.h"
 #include "optim/gradient_sync.h"
 #include "params/parameter_store.h"
+#include "worker/not_finite.h"
 #include "worker/phases.h"
 
 namespace smlp {
@@ -38,6 +39,7 @@ struct StepResult {
   double auxiliary_loss = 0;  // what routers add to it, weighted
   double gradient_norm = 0, learning_rate = 0;
   bool updated = true;  // false: every rank left its weights alone
+  OwnFinite own_finite;
   std::vector<BlockLoad> blocks;
   PhaseSeconds phases;
 };
@@ -60,6 +62,7 @@ class Engine {
   // `between` is called after every micro-batch.
   StepResult train_step(std::int64_t step, std::int64_t position, const ReadBatch& read, std::span<double> flags,
                         const std::function<void()>& between, const MayUpdate& may_update = {});
+  void watch_gradients(bool on) { sync_->watch_own(on); }  // of this rank alone, in the step that comes
   Evaluation evaluate(const TokenFile& file, std::int64_t windows, const std::function<void()>& between,
                       bool compare_routing = false);
 

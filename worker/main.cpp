@@ -97,6 +97,7 @@ ExitCode train(const TrainerOptions& options, const std::string& unbound) {
     auto engine = std::make_unique<Engine>(job.config, std::move(backend), std::move(grid), true);
     Trainer trainer(job.config, options, std::move(engine), heartbeat, control);
     const auto code = trainer.run();
+    if (code == ExitCode::diverged && rank == 0) leave_sentence(options.run, options.attempt, rank, trainer.why_diverged());
     heartbeat.enter(Section::finish, 0);
     return code;
   } catch (const std::exception& error) {

@@ -75,7 +75,7 @@ class PairExchange {
   void* memory_;
 };
 
-void end_late(int) {
+void end_late_pairs(int) {
   constexpr std::string_view words = "smlp: the ranks' exchange did not end in time\n";
   [[maybe_unused]] const auto written = ::write(STDERR_FILENO, words.data(), words.size());
   ::_exit(static_cast<int>(ExitCode::io_failed));
@@ -103,7 +103,7 @@ nlohmann::ordered_json report(const std::vector<std::string>& hosts,
 }  // namespace
 
 void preflight_exchange_command() {
-  std::signal(SIGALRM, end_late);
+  std::signal(SIGALRM, end_late_pairs);
   ::alarm(limit_seconds);
   const auto backend = make_cpu_backend();
   const auto world = join_world(*backend);

@@ -10,6 +10,7 @@
 #include "core/files.h"
 #include "core/job_file.h"
 #include "worker/machine_limits.h"
+#include "worker/not_finite.h"
 #include "worker/plan_json.h"
 #include "worker/replica_check.h"
 #include "worker/signals.h"
@@ -153,9 +154,17 @@ ExitCode Trainer::diverged() {
   if (root && !divergence_->passed_over().spikes.empty()) {
     write_durably(options_.run.passed_over(), divergence_->passed_over().text());
   }
-  if (divergence_->verdict()) leave_verdict(*divergence_->verdict());
+  why_diverged_ = divergence_->sentence();
+  if (divergence_->verdict()) {
+    leave_verdict(*divergence_->verdict());
+  } else {
+    why_diverged_ = fmt::format(
+        "the gradients of steps {} to {} are not finite, {}: the run goes back a checkpoint; if it comes to this again, lower "
+        "optimizer.learning_rate, or look at the data and at the node",
+        step_ - divergence_->nonfinite_steps() + 1, step_, name_not_finite(*engine_->grid().world, own_finite_));
+  }
   saves_->drain_local(*engine_->grid().world);
-  log_->event("diverged", step_, divergence_->sentence());
+  log_->event("diverged", step_, why_diverged_);
   return ExitCode::diverged;
 }
 
@@ -224,8 +233,10 @@ void Trainer::step() {
   }
   StepLine line;
   heartbeat_.enter(Section::step, step_);
+  engine_->watch_gradients(divergence_->nonfinite_steps() > 0);
   line.result = engine_->train_step(step_, begin, read, flags, [this] { progress(); },
                                     [&](const StepResult& result) { return may_update(result, begin); });
+  own_finite_ = line.result.own_finite;
   if (drill_) drill_->after_update(step_, engine_->backend(), pieces_);
   check_replicas(flags[save_asked] > 0 || (job_.checkpoint.keep_best && evaluation_due()));
   watch.lap();

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "core/error.h"
@@ -38,6 +39,7 @@ class Trainer {
   ~Trainer();
   // done, call_again or diverged; everything else is an Error.
   ExitCode run();
+  const std::string& why_diverged() const { return why_diverged_; }  // a sentence, the same on all ranks
 
  private:
   void restore();
@@ -87,6 +89,8 @@ class Trainer {
   double validation_loss_ = 0;
   Stopwatch since_save_;
   bool stop_ = false;
+  OwnFinite own_finite_;  // of the last step
+  std::string why_diverged_;
 };
 
 }  // namespace smlp

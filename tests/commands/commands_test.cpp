@@ -71,6 +71,11 @@ TEST_F(Usage, ValuesOfOptionsAreBounded) {
       {"drill", "job.toml", "--count", "0"},
       {"drill", "job.toml", "--patience", "nan"},
       {"run", "job.toml", "--max-restarts", "-1"},
+      {"submit", "job.toml", "--max-restarts", "-1"},
+      {"stop", "run", "--after", "-1"},
+      {"stop", "run", "--after", "99999999999999999999"},
+      {"save", "run", "--timeout", "nan"},
+      {"dump", "run", "--timeout", "0"},
       {"run", "job.toml", "--max-restarts", "two"},
       {"run", "job.toml", "--ranks", "1e1"},
       {"logs", "run", "--rank", "99999999999"},
@@ -100,6 +105,13 @@ TEST_F(Usage, AnEmptyOutputIsRefused) {
     EXPECT_THAT(answer.err, HasSubstr("--output: it is empty"));
   }
   EXPECT_FALSE(std::filesystem::exists(place / ".bin"));
+}
+
+// An empty shell variable once meant the default.
+TEST_F(Usage, AnEmptyRunDirectoryIsRefusedBySubmitToo) {
+  const auto answer = smlp({"submit", "job.toml", "--dry-run", "--run-dir", ""});
+  EXPECT_EQ(answer.code, 64);
+  EXPECT_THAT(answer.err, HasSubstr("--run-dir: it is empty"));
 }
 
 TEST_F(Usage, TellsItsVersion) {

@@ -1,5 +1,6 @@
 // `smlp run` from the job file to the supervisor, with a fake worker (tests/launcher/fake_worker.cpp).
 #include <gmock/gmock.h>
+#include <sys/stat.h>
 
 #include "command_line.h"
 
@@ -52,6 +53,39 @@ TEST_F(Run, TrainsInTheFolderOfItsNameAndLeavesItsRecords) {
   EXPECT_EQ(identity()["id"], id);
   EXPECT_THAT(test::contents(place / "runs/small/job.toml"),
               AllOf(HasSubstr("steps = 60"), HasSubstr("group_sequences = 2"), HasSubstr("micro_batch = 4")));
+}
+
+// Once it was cut after a hundred columns, before what is to be done about it.
+TEST_F(Run, StatusTellsTheReasonOfTheLastEndToItsLastWord) {
+  std::string reason = "the gradients of steps 41 to 45 are not finite, with the gradient of rank 0 (a.host.of.long.name): the "
+                       "run goes back a checkpoint; if it comes to this again, lower optimizer.learning_rate";
+  script("1 0 exit 70 " + reason + "\n1 1 wait\n* * steps 1\n");
+  ASSERT_EQ(smlp({"run", "job.toml"}, fake_worker()).code, 0);
+  const auto screen = smlp({"status", "runs/small"}).out;
+  std::string joined;
+  std::istringstream lines(screen);
+  for (std::string line; std::getline(lines, line);) {
+    EXPECT_LE(line.size(), 100u) << line;
+    joined += " " + line.substr(std::min(line.size(), line.find_first_not_of(' ')));
+  }
+  EXPECT_THAT(joined, HasSubstr("1 ended: rank 0: " + reason)) << screen;
+}
+
+// Once `status` waited for whoever would write into it.
+TEST_F(Run, StatusAndCompareDoNotWaitForAJobFileThatIsAPipe) {
+  script("* * steps 1\n");
+  ASSERT_EQ(smlp({"run", "job.toml"}, fake_worker()).code, 0);
+  std::filesystem::remove(place / "runs/small/job.toml");
+  ASSERT_EQ(mkfifo((place / "runs/small/job.toml").c_str(), 0600), 0);
+  for (const char* command : {"status", "compare"}) {
+    const auto waiting = start({command, "runs/small"});
+    int status = 0;
+    const auto over = [&] { return waitpid(waiting, &status, WNOHANG) == waiting; };
+    bool ended = false;
+    for (const double end = monotonic_seconds() + 10; !(ended = over()) && monotonic_seconds() < end;) sleep_seconds(0.01);
+    EXPECT_TRUE(ended && WEXITSTATUS(status) == 0) << command;
+    if (!ended) kill(waiting, SIGKILL);
+  }
 }
 
 TEST_F(Run, RefusesAJobThatIsNotThatOfItsCheckpoints) {

@@ -55,6 +55,13 @@ TEST(SlurmValues, WhatSlurmWouldMisreadIsRefusedWithKeyAndLine) {
       {"extra = [\"--hold\\ntouch x\"]", "holds a line break inside an option"},
       {"extra = [\"touch x\"]", "holds 'touch x', which is no option"},
       {"extra = [\"--\"]", "which is no option"},
+      // Once ten jobs of one run began at the same time, and the warning came when it liked.
+      {"extra = [\"--array=0-9\"]", "use slurm.array"},
+      {"extra = [\"-a0-9\"]", "use slurm.array"},
+      {"extra = [\"--signal B:USR2@10\"]", "use slurm.signal_seconds"},
+      {"extra = [\"--time=1\"]", "use slurm.time_limit"},
+      {"extra = [\"-N 3\"]", "use slurm.nodes"},
+      {"extra = [\"--wrap=touch x\"]", "use slurm.setup"},
       {"signal_seconds = 70000", "out of range"}};
   for (const auto& [line, words] : cases) {
     std::string said;

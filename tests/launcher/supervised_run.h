@@ -2,6 +2,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -35,6 +36,29 @@ inline bool eventually(const std::function<bool()>& condition, double seconds = 
   return condition();
 }
 
+// A file system of 6 MB in memory over a folder, where one may be mounted.
+class SmallDisk {
+ public:
+  explicit SmallDisk(std::filesystem::path folder)
+      : folder_(std::move(folder)), mounted_(mount("tmpfs", folder_.c_str(), "tmpfs", 0, "size=6m") == 0) {}
+  ~SmallDisk() {
+    if (mounted_) umount2(folder_.c_str(), MNT_DETACH);
+  }
+  SmallDisk(const SmallDisk&) = delete;
+  SmallDisk& operator=(const SmallDisk&) = delete;
+  bool mounted() const { return mounted_; }
+  void fill() const {
+    std::ofstream file(folder_ / "filler", std::ios::binary);
+    for (const std::string block(4096, 'x'); file.write(block.data(), static_cast<std::streamsize>(block.size())).flush();) {
+    }
+  }
+  void make_room() const { std::filesystem::remove(folder_ / "filler"); }
+
+ private:
+  std::filesystem::path folder_;
+  bool mounted_;
+};
+
 class SupervisedRun : public testing::Test {
  protected:
   void SetUp() override {
@@ -47,8 +71,9 @@ class SupervisedRun : public testing::Test {
   void TearDown() override {
     for (const auto& [pid, command] : processes()) kill(pid, SIGKILL);
     if (supervisor_ > 0) waitpid(supervisor_, nullptr, 0);
-    if (HasFailure()) std::cerr << contents(run / "output");
+    if (HasFailure()) std::cerr << output();
     if (!run.empty()) std::filesystem::remove_all(run);
+    std::filesystem::remove(output_file());
   }
 
   void script(const std::string& text) { std::ofstream(run / "script") << text; }
@@ -56,7 +81,7 @@ class SupervisedRun : public testing::Test {
     ProcessStart start{.command = {programs_ + "/supervise", run, programs_ + "/fake_worker"}};
     start.command.insert(start.command.end(), options.begin(), options.end());
     for (char** variable = environ; *variable != nullptr; ++variable) start.environment.emplace_back(*variable);
-    start.output = run / "output";
+    start.output = output_file();
     return supervisor_ = start_process(start);
   }
   // The supervisor's exit code, 128 + signal; -1 when it has not ended in time.
@@ -99,7 +124,7 @@ class SupervisedRun : public testing::Test {
     for (const auto& line : lines("events.jsonl")) count += line["event"] == name;
     return count;
   }
-  std::string output() const { return contents(run / "output"); }
+  std::string output() const { return contents(output_file()); }
   std::string arguments(int attempt, int rank) const {
     return contents(run / ("arguments-" + std::to_string(attempt) + "-" + std::to_string(rank)));
   }
@@ -112,6 +137,8 @@ class SupervisedRun : public testing::Test {
   std::filesystem::path run;
 
  private:
+  std::filesystem::path output_file() const { return run.string() + ".output"; }  // of a disk that is not the run's
+
   std::string programs_;
   pid_t supervisor_ = 0;
 };

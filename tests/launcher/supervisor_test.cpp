@@ -81,6 +81,52 @@ TEST_F(SupervisorRestarts, AfterAnAttemptThatCouldNotEvenBegin) {
   EXPECT_EQ(attempts().back()["first_step"], 3);
 }
 
+// A disk that was full for four seconds once cost three attempts in a row, and so the run.
+TEST_F(SupervisorRestarts, OnADiskThatWasFullForAWhileAndDoNotCountTheAttemptsThatItEnded) {
+  const test::SmallDisk disk(run);
+  if (!disk.mounted()) GTEST_SKIP() << "no file system can be mounted here";
+  script("1 * steps 2\n1 * checkpoint\n1 * steps 100000\n* * steps 1\n");
+  start({"pause=0.05"});
+  ASSERT_TRUE(test::eventually([&] { return trains(3); }));
+  disk.fill();
+  for (const auto& [pid, command] : processes("fake_worker")) kill(pid, SIGKILL);
+  std::this_thread::sleep_for(std::chrono::seconds(4));
+  disk.make_room();
+  EXPECT_EQ(wait(), 0);
+  EXPECT_LE(attempts().size(), 3u);
+  EXPECT_EQ(attempts().back()["first_step"], 3);
+  EXPECT_EQ(events("disk_full"), 1);
+  EXPECT_EQ(events("disk_has_room"), 1);
+  EXPECT_THAT(output(), HasSubstr("is full (No space left on device): waiting for room, 10:00 at most"));
+}
+
+TEST_F(SupervisorGivesUp, WhereTheDiskStaysFull) {
+  const test::SmallDisk disk(run);
+  if (!disk.mounted()) GTEST_SKIP() << "no file system can be mounted here";
+  script("* * steps 2\n* * checkpoint\n* * steps 100000\n");
+  start({"full-disk=1"});
+  ASSERT_TRUE(test::eventually([&] { return trains(3); }));
+  disk.fill();
+  for (const auto& [pid, command] : processes("fake_worker")) kill(pid, SIGKILL);
+  EXPECT_NE(wait(), -1);
+  EXPECT_THAT(output(), HasSubstr("giving up, for 3 attempts in a row"));
+  disk.make_room();
+}
+
+TEST_F(SupervisorStops, WhileItWaitsForRoomOnAFullDisk) {
+  const test::SmallDisk disk(run);
+  if (!disk.mounted()) GTEST_SKIP() << "no file system can be mounted here";
+  script("* * steps 100000\n");
+  const pid_t pid = start();
+  ASSERT_TRUE(test::eventually([&] { return trains(3); }));
+  disk.fill();
+  for (const auto& [worker, command] : processes("fake_worker")) kill(worker, SIGKILL);
+  ASSERT_TRUE(test::eventually([&] { return output().find("waiting for room") != std::string::npos; }));
+  kill(pid, SIGTERM);
+  EXPECT_EQ(wait(3), 75);
+  disk.make_room();
+}
+
 TEST_F(SupervisorRestarts, BeforeTheNewestCheckpointAfterDivergenceAndFurtherBackTheNextTime) {
   EXPECT_EQ(supervise("1 * steps 2\n1 * checkpoint\n1 * steps 2\n1 * checkpoint\n1 * steps 2\n1 * checkpoint\n"
                       "1 * steps 1\n1 0 exit 76 the loss is not finite\n1 1 wait\n"

@@ -13,9 +13,11 @@ namespace smlp {
 namespace {
 
 using nlohmann::json;
+using testing::AllOf;
 using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::Not;
 
 class AllocatedNodesTest : public testing::Test {
  protected:
@@ -37,7 +39,8 @@ class AllocatedNodesTest : public testing::Test {
     for (int node = 1; node <= 4; ++node) node_answers(node, {{0}, {1}});
     exchange_of({100, 100, 100, 100});
     // A step's number, the exchange of all, or the probe of one node.
-    fakes.program("srun", "case \"$*\" in *SLURM_STEP_ID*) echo 3 ;; *--exchange*) cat '" + (fakes.place / "exchange").string() +
+    const auto steps = (fakes.place / "steps").string();
+    fakes.program("srun", "case \"$*\" in *SLURM_STEP_ID*) echo >> '" + steps + "'; wc -l < '" + steps + "' ;; *--exchange*) cat '" + (fakes.place / "exchange").string() +
                               "' ;; *) for word; do case $word in --nodelist=*) cat '" + fakes.place.string() +
                               "'/${word#--nodelist=} ;; esac; done ;; esac");
   }
@@ -105,6 +108,24 @@ TEST_F(AllocatedNodesTest, KeepTheOrderOfTheAllocationWhereASlowOneMustBeTaken) 
   EXPECT_THAT(choice.layout->nodes, ElementsAre("n1", "n2", "n3", "n4"));
   job.cluster.min_nodes = 3;
   EXPECT_THAT(choose().layout->nodes, ElementsAre("n2", "n3", "n4"));
+}
+
+// scancel once cost the steps since the last checkpoint: SLURM's TERM ended mpirun and its daemons, and they the ranks.
+TEST_F(AllocatedNodesTest, MpirunAndItsDaemonsAreDeafToTheSignalAtWhichTheRanksSave) {
+  job.cluster.launcher = "mpirun";
+  const std::string agent = "OMPI_MCA_orte_launch_agent";
+  fakes.variables.unset(agent);
+  const auto layout = *choose().layout;
+  const auto process = nodes->start(layout, {"worker"}, {});
+  EXPECT_EQ(process.command.front(), "mpirun");
+  EXPECT_TRUE(process.deaf_to_term);
+  EXPECT_THAT(process.environment, Contains(agent + "=env --block-signal=TERM orted"));
+  fakes.variables.set(agent, "/opt/orted");
+  EXPECT_THAT(nodes->start(layout, {"worker"}, {}).environment,
+              AllOf(Contains(agent + "=/opt/orted"), Not(Contains(HasSubstr("--block-signal")))));
+  fakes.variables.unset(agent);
+  fakes.program("env", "exit 125");  // an old one
+  EXPECT_THAT(nodes->start(layout, {"worker"}, {}).environment, Not(Contains(HasSubstr(agent))));
 }
 
 TEST_F(AllocatedNodesTest, AnUnsoundListOfCoresBindsNothing) {

@@ -36,6 +36,10 @@ def a_run_comes_back_from_a_fault_of_every_kind(place):
         assert fault["step"] >= fault["planned_step"] and fault["noticed"], fault
     ends = [line["cause"] for line in place.lines("drill/drilled", "attempts.jsonl")]
     assert {"signal", "launcher", "hang", "diverged", "fault", "done"} == set(ends), ends
+    # Once the reason was no more than the exit code, 76.
+    (rank,) = [fault["rank"] for fault in told["faults"] if fault["kind"] == "nan"]
+    (why,) = [line["reason"] for line in place.lines("drill/drilled", "attempts.jsonl") if line["cause"] == "diverged"]
+    assert "are not finite, with the gradient" in why and f" of rank {rank} (" in why and "learning_rate" in why, why
     assert not harness.processes_of(place.path)
 
 

@@ -181,6 +181,25 @@ def a_run_stops_during_its_start_and_during_an_evaluation(place):
     assert not requests_left(place, "run")
 
 
+def whoever_may_not_ask_is_told_so_and_may_look(place):
+    if os.geteuid() != 0:
+        print("      (not root: nobody else to be)")
+        return
+    place.path.chmod(0o755)
+    process = started(place, "run")
+    as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", harness.BIN / "smlp"]
+    for arguments in (["save", "run"], ["stop", "run", "--now"], ["dump", "run"]):
+        done = harness.subprocess.run([*as_nobody, *arguments], cwd=place.path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 74 and "run/control can't be written" in done.stderr, done
+        assert "ask as that user" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    done = harness.subprocess.run([*as_nobody, "status", "run", "--json"], cwd=place.path, capture_output=True, text=True,
+                                  timeout=60)
+    assert json.loads(done.stdout)["state"] == "running", done
+    smlp("stop", "run", "--now", cwd=place.path)
+    assert process.wait(timeout=30) == 75
+    assert [line["reason"] for line in place.lines("run", "attempts.jsonl")] == ["ended at once, on request"]
+
+
 def a_run_that_dies_says_so_and_discards_what_it_was_asked(place):
     assert "no run directory" in refused(place, "status", ".", code=78)
     assert "no run directory" in refused(place, "stop", "nowhere", code=78)
@@ -245,4 +264,5 @@ if __name__ == "__main__":
                   a_rank_that_is_stopped_is_named_and_stop_now_works_all_the_same,
                   a_signal_in_the_middle_of_a_product_hurts_nothing,
                   a_run_stops_during_its_start_and_during_an_evaluation,
+                  whoever_may_not_ask_is_told_so_and_may_look,
                   a_run_that_dies_says_so_and_discards_what_it_was_asked])

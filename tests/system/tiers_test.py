@@ -233,7 +233,7 @@ def intervals_are_chosen_and_kept(place):
     for event in events(place, "run", "checkpoint_interval"):
         assert 0.2 <= event["seconds"] <= 0.6 and "fails once in" in event["detail"], event
     kept = json.loads((place.path / "run" / "save_intervals.json").read_text())
-    # A save of both tiers at once is copied once, for the local one: the shared one may cost nothing.
+    # Where both tiers save the same step the copy is the local one's cost, and of the shared save nothing may be felt.
     assert kept["local"]["cost_seconds"] > 0 and kept["shared"]["cost_seconds"] >= 0, kept
     steps = [event["step"] for event in events(place, "run", "checkpoint_published")]
     seconds = {line["step"]: line["time"] for line in place.lines("run", "metrics.jsonl")}
