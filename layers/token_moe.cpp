@@ -56,7 +56,7 @@ void TokenMoe::compare_with_training(Context& c, TensorView x) {
 }
 
 void TokenMoe::report(Context& c) const {
-  RoutingReport report{block_, plan_.rows_of_expert, 0, plan_.rounds};
+  RoutingReport report{block_, plan_.rows_of_expert, 0, plan_.rounds, parts_.router->bias()};
   if (!plan_.no_empty_slot && plan_.slots() > 0) {
     std::vector<std::int32_t> token_of_slot(static_cast<std::size_t>(plan_.slots()));
     c.backend.download(plan_.token_of_slot, token_of_slot.data());
