@@ -27,6 +27,7 @@ struct JobConfig {
     std::string channels = "deterministic";
     bool allow_leak = false;
     std::int64_t group_sequences = 0;  // 0: the micro-batch; never 0 once resolved
+    bool shuffle = false;
     // switch and gshard, from here on
     double capacity_factor = 1.0, evaluation_capacity_factor = 0.0, evaluation_capacity_fraction = 0.0;
     std::string capacity_rule = "fairseq";

@@ -81,6 +81,12 @@ class Problems {
       wrong("model.experts", "leaves no second expert, and routing.tokens = \"gshard\" sends a token to two; choose more");
     }
     check_ranking();
+    if (r.shuffle && m_.sparse_blocks > 0 && (r.tokens != "balanced" || m_.kind == "gmlp-token-moe")) {
+      wrong("routing.shuffle",
+            fmt::format("mixes tokens before a balanced assignment, and {}; leave the key out",
+                        r.tokens != "balanced" ? fmt::format("routing.tokens = \"{}\" has none", r.tokens)
+                                               : "experts that are whole gMLP blocks need to know their places"));
+    }
     if (*kind_.tokens != '\0' && r.tokens != kind_.tokens) {
       wrong("routing.tokens", fmt::format("is not how model.kind = \"{}\" routes tokens; leave the key out or write \"{}\"",
                                           m_.kind, kind_.tokens));

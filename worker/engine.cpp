@@ -33,6 +33,7 @@ ModelConfig model_config(const JobConfig& job) {
   config.allow_leak = job.routing.allow_leak;
   config.router = router_settings(job);
   config.group_sequences = job.routing.group_sequences;
+  config.shuffle = job.routing.shuffle;
   return config;
 }
 
