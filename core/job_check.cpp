@@ -29,6 +29,7 @@ class Checker {
     check_sizes();
     check_batch();
     check_experts();
+    check_shuffle();
     check_schedule();
     check_slurm();
     check_rest();
@@ -133,6 +134,14 @@ class Checker {
                         inherited ? fmt::format("a micro-batch that is a multiple of {}", group)
                                   : neighbours(t.micro_batch, group)));
     }
+  }
+
+  void check_shuffle() {
+    const auto tokens = c_.train.micro_batch * c_.model.context;
+    if (!c_.routing.shuffle || c_.cluster.expert_ranks < 1 || tokens % c_.cluster.expert_ranks == 0) return;
+    wrong("routing.shuffle", fmt::format("deals the {} tokens of a micro-batch out to {} ranks evenly, which does not work out; "
+                                         "choose another train.micro_batch or model.context",
+                                         tokens, c_.cluster.expert_ranks));
   }
 
   void check_experts() {

@@ -27,14 +27,15 @@ struct JobConfig {
     std::string channels = "deterministic";
     bool allow_leak = false;
     std::int64_t group_sequences = 0;  // 0: the micro-batch; never 0 once resolved
+    bool shuffle = false;
     // switch and gshard, from here on
     double capacity_factor = 1.0, evaluation_capacity_factor = 0.0, evaluation_capacity_fraction = 0.0;
     std::string capacity_rule = "fairseq";
     std::int64_t minimum_capacity = 0;
-    std::string first_expert = "best", second_expert = "sampling", evaluation_second_expert = "all";
+    std::string gate = "softmax", first_expert = "best", second_expert = "sampling", evaluation_second_expert = "all";
     double second_threshold = 0.5;
     std::string normalise = "after", place_order = "position";
-    double jitter = 0.0;
+    double jitter = 0.0, expert_bias_rate = 0.0;
     double balance_weight = 0.01, z_weight = 0.0;
     std::string balance_counts = "first", balance_combine = "sum", balance_transform = "none";
     // hash

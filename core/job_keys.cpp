@@ -96,7 +96,10 @@ void add_model_keys(Table& table) {
            words({"deterministic", "partial", "leaky"}))
       .key("allow_leak", &R::allow_leak, "leaky is refused without it: it sees later tokens")
       .key("group_sequences", &R::group_sequences,
-           "consecutive sequences of the global batch routed together; 0: the micro-batch", size(0));
+           "consecutive sequences of the global batch routed together; 0: the micro-batch", size(0))
+      .key("shuffle", &R::shuffle,
+           "balanced: in training tokens are mixed among the ranks of an expert group before they are assigned (BASE); the "
+           "one thing that makes losses depend on the number of ranks");
 }
 
 // Formulas: docs/routing.md.
@@ -112,8 +115,15 @@ void add_router_keys(Table& table) {
       .key("capacity_rule", &R::capacity_rule, "whose rounding: fairseq, mesh (the factor is that of all choices) or megatron",
            words({"fairseq", "mesh", "megatron"}))
       .key("minimum_capacity", &R::minimum_capacity, "fewest places of an expert (mesh, DeepSpeed: 4)", size(0))
-      .key("first_expert", &R::first_expert, "best, or sampling: the best of logits plus Gumbel noise",
-           words({"best", "sampling"}))
+      .key("gate", &R::gate, "what an answer counts: the softmax of the logits, or the sigmoid of its own (Megatron)",
+           words({"softmax", "sigmoid"}))
+      .key("first_expert", &R::first_expert,
+           "best, sampling: the best of logits plus Gumbel noise, or sinkhorn: in training the largest share once tokens and "
+           "experts are scaled to take alike (Megatron)",
+           words({"best", "sampling", "sinkhorn"}))
+      .key("expert_bias_rate", &R::expert_bias_rate,
+           "how much higher an expert that got fewer tokens than the mean ranks after each step, and lower one that got more "
+           "(Megatron: 1e-3); 0: off")
       .key("second_expert", &R::second_expert,
            "gshard: sampling (next best of logits plus Gumbel noise), all (next best), random (next best, with "
            "probability gate / second_threshold), threshold (next best, if its gate is above) or none",
@@ -121,8 +131,8 @@ void add_router_keys(Table& table) {
       .key("evaluation_second_expert", &R::evaluation_second_expert, "the same at evaluation, where nothing is drawn",
            words({"all", "threshold", "none"}))
       .key("second_threshold", &R::second_threshold, "fairseq: 0.5, mesh: 0.2", positive())
-      .key("normalise", &R::normalise, "gshard: gates are divided by their sum after or before tokens are dropped",
-           words({"after", "before"}))
+      .key("normalise", &R::normalise, "gshard: gates are divided by their sum after or before tokens are dropped, or never",
+           words({"after", "before", "never"}))
       .key("place_order", &R::place_order,
            "who gets an expert's places: position (the earlier), gate (the surer; batch-prioritised), random, or probs (every "
            "choice by its own gate; Megatron)",

@@ -80,6 +80,13 @@ class Problems {
     if (m_.sparse_blocks > 0 && r.tokens == "gshard" && m_.experts < 2) {
       wrong("model.experts", "leaves no second expert, and routing.tokens = \"gshard\" sends a token to two; choose more");
     }
+    check_ranking();
+    if (r.shuffle && m_.sparse_blocks > 0 && (r.tokens != "balanced" || m_.kind == "gmlp-token-moe")) {
+      wrong("routing.shuffle",
+            fmt::format("mixes tokens before a balanced assignment, and {}; leave the key out",
+                        r.tokens != "balanced" ? fmt::format("routing.tokens = \"{}\" has none", r.tokens)
+                                               : "experts that are whole gMLP blocks need to know their places"));
+    }
     if (*kind_.tokens != '\0' && r.tokens != kind_.tokens) {
       wrong("routing.tokens", fmt::format("is not how model.kind = \"{}\" routes tokens; leave the key out or write \"{}\"",
                                           m_.kind, kind_.tokens));
@@ -105,6 +112,23 @@ class Problems {
             fmt::format("does not divide model.width = {}, and each expert takes an equal share of the channels; "
                         "choose {} experts",
                         m_.width, neighbours(m_.width, m_.experts)));
+    }
+  }
+
+  // Noise is drawn on logits; shares and biases rank experts by something else.
+  void check_ranking() {
+    const auto& r = c_.routing;
+    const bool gate = r.tokens == "gshard" || r.tokens == "switch", shares = r.first_expert == "sinkhorn";
+    if (!gate || (!shares && r.expert_bias_rate == 0)) return;
+    if (r.expert_bias_rate != 0 && r.first_expert != "best") {
+      wrong("routing.first_expert", "does not go with routing.expert_bias_rate, which ranks experts by their gates; choose "
+                                    "\"best\", or an expert_bias_rate of 0");
+    }
+    if (r.tokens == "gshard" && r.second_expert == "sampling") {
+      wrong("routing.second_expert",
+            fmt::format("draws by the logits alone, and {} ranks experts by more; choose \"all\", \"random\", "
+                        "\"threshold\" or \"none\"",
+                        shares ? "routing.first_expert = \"sinkhorn\"" : "routing.expert_bias_rate"));
     }
   }
 

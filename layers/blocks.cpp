@@ -58,6 +58,7 @@ std::unique_ptr<Layer> make_token_moe(const ModelConfig& config, ParameterStore&
     parts.experts = std::make_unique<FeedforwardExperts>(store, name + ".experts", config.width, config.hidden,
                                                          config.activation, own_norm, exchange);
   }
+  parts.shuffle = config.shuffle && !parts.experts->need_places();
   return std::make_unique<TokenMoe>(name, index, config.group_sequences, config.dropout, std::move(parts),
                                     exchange);
 }

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "params/parameter_store.h"
 #include "tensor/arena.h"
 #include "tensor/backend.h"
 
@@ -25,7 +26,8 @@ struct RoutingReport {
   std::int64_t block = 0;                   // index in the stack, from 0
   std::vector<std::int64_t> expert_tokens;  // tokens this rank sent to each expert
   std::int64_t dropped = 0;
-  TensorView rounds{};  // i32 on the device: auction rounds of each group; may be empty
+  TensorView rounds{};  // i32 on the device: rounds of each group's assignment; may be empty
+  Table* bias = nullptr;  // what the loads of a whole step move, where the router has it
   // Evaluation with Context::compare_routing: tokens that were also assigned as in training, and how many of them came to
   // the same experts.
   std::int64_t compared = 0, alike = 0;

@@ -14,6 +14,7 @@ TokenMoe::TokenMoe(std::string name, std::int64_t block, std::int64_t group_sequ
       parts_(std::move(parts)),
       group_(exchange),
       exchange_(exchange),
+      shuffle_(name, parts_.shuffle, exchange),
       dropout_(std::move(name), dropout) {}
 
 RouteCall TokenMoe::call(Context& c) const {
@@ -56,7 +57,7 @@ void TokenMoe::compare_with_training(Context& c, TensorView x) {
 }
 
 void TokenMoe::report(Context& c) const {
-  RoutingReport report{block_, plan_.rows_of_expert, 0, plan_.rounds};
+  RoutingReport report{block_, plan_.rows_of_expert, 0, plan_.rounds, parts_.router->bias()};
   if (!plan_.no_empty_slot && plan_.slots() > 0) {
     std::vector<std::int32_t> token_of_slot(static_cast<std::size_t>(plan_.slots()));
     c.backend.download(plan_.token_of_slot, token_of_slot.data());
@@ -99,6 +100,12 @@ void TokenMoe::forward(Context& c, TensorView x, TensorView y) {
     n = c.scratch.take({x.rows(), x.width()}, x.dtype);
     parts_.norm->forward(c, x, n);
   }
+  if (shuffle_.active(c)) {
+    shuffle_.draw(c);
+    const TensorView mixed = c.scratch.take(n.shape, n.dtype);
+    shuffle_.mix(c, n, mixed);
+    n = mixed;
+  }
   make_plan(c, n);
   const Shape at_experts{exchange_.expert_rows(), x.width()};
   const TensorView rows = c.scratch.take(at_experts, x.dtype);
@@ -108,23 +115,33 @@ void TokenMoe::forward(Context& c, TensorView x, TensorView y) {
   if (parts_.experts->need_places()) places = exchange_.places(c, plan_.token_of_slot);
   parts_.experts->forward(c, exchange_.rows_of_local_expert(), places, rows, out);
   answers_ = collect(c, out);
-  if (x.rows() == 0) return;
-  const bool dropping = dropout_.active(c);
-  if (dropping) {
-    c.backend.fill(y, 0);
-  } else {
+  if (x.rows() > 0) join(c, x, y);
+}
+
+void TokenMoe::join(Context& c, TensorView x, TensorView y) {
+  const bool dropping = dropout_.active(c), mixed = shuffle_.active(c);
+  if (!dropping && !mixed) {
     c.backend.copy(x, y);
+    return c.backend.scatter_add_rows(answers_, plan_.token_of_slot, 1, plan_.weight, y);
   }
-  c.backend.scatter_add_rows(answers_, plan_.token_of_slot, 1, plan_.weight, y);
-  if (dropping) {
-    dropout_.apply(c, y, y);
-    c.backend.add(y, x, y);
-  }
+  const Arena::Frame frame(c.scratch);
+  const TensorView branch = mixed ? c.scratch.take(y.shape, y.dtype) : y;
+  c.backend.fill(branch, 0);
+  c.backend.scatter_add_rows(answers_, plan_.token_of_slot, 1, plan_.weight, branch);
+  if (mixed) shuffle_.unmix(c, branch, y);
+  if (dropping) dropout_.apply(c, y, y);
+  c.backend.add(y, x, y);
 }
 
 void TokenMoe::backward(Context& c, TensorView dy, TensorView dx) {
   const Arena::Frame frame(c.scratch);
-  const TensorView dbranch = dropout_.gradient(c, dy);
+  const bool mixed = shuffle_.active(c);
+  TensorView dbranch = dropout_.gradient(c, dy);
+  if (mixed) {
+    const TensorView dmixed = c.scratch.take(dy.shape, dy.dtype);
+    shuffle_.mix(c, dbranch, dmixed);
+    dbranch = dmixed;
+  }
   const TensorView drows = c.scratch.take({exchange_.expert_rows(), dy.width()}, dy.dtype);
   dispatch(c, dbranch, plan_.weight, drows);
   parts_.experts->backward(c, drows, drows);
@@ -136,8 +153,12 @@ void TokenMoe::backward(Context& c, TensorView dy, TensorView dx) {
     c.backend.row_dots(answers_, dbranch, plan_.token_of_slot, dweight);
   }
   RouteCall route = call(c);
-  parts_.router->backward(route, plan_, dweight, parts_.norm ? TensorView{} : dy, dx);
-  c.backend.scatter_add_rows(dslots, plan_.token_of_slot, 1, {}, dx);
+  const bool residual = !parts_.norm && !mixed;
+  const TensorView dinput = mixed ? c.scratch.take(dx.shape, dx.dtype) : dx;
+  parts_.router->backward(route, plan_, dweight, residual ? dy : TensorView{}, dinput);
+  c.backend.scatter_add_rows(dslots, plan_.token_of_slot, 1, {}, dinput);
+  if (mixed) shuffle_.unmix(c, dinput, dx);
+  if (mixed && !parts_.norm) c.backend.add(dx, dy, dx);
   if (parts_.norm) parts_.norm->backward(c, dx, dy, dx);
 }
 

@@ -9,6 +9,7 @@
 #include "layers/dropout.h"
 #include "layers/experts.h"
 #include "layers/norm.h"
+#include "layers/token_shuffle.h"
 #include "routing/router.h"
 
 namespace smlp {
@@ -17,6 +18,7 @@ struct TokenMoeParts {
   std::optional<LayerNorm> norm;  // in front of router and experts; none: they see x (experts with a norm of their own)
   std::unique_ptr<Router> router;
   std::unique_ptr<Experts> experts;
+  bool shuffle = false;  // rows are mixed among the ranks of a group before they are assigned in training
 };
 
 class TokenMoe final : public Layer {
@@ -32,6 +34,8 @@ class TokenMoe final : public Layer {
   void make_plan(Context& c, TensorView x);
   void report(Context& c) const;
   void compare_with_training(Context& c, TensorView x);
+  // y = dropout(answers) + x, with the answers brought back to the tokens that they are for.
+  void join(Context& c, TensorView x, TensorView y);
   // Rows of tokens, scaled by the plan's weight when asked, to rows of experts; and rows of experts to slots.
   void dispatch(Context& c, TensorView tokens, TensorView weight, TensorView rows);
   TensorView collect(Context& c, TensorView rows);
@@ -40,6 +44,7 @@ class TokenMoe final : public Layer {
   TokenMoeParts parts_;
   ExpertExchange& group_;
   TokenExchange exchange_;
+  TokenShuffle shuffle_;
   Dropout dropout_;
   RoutePlan plan_;
   TensorView answers_;  // [slots, width]

@@ -172,6 +172,11 @@ struct RunMetrics::Families {
   Family<Gauge>& entropy = gauge_family("smlp_routing_entropy", "Entropy of the experts' shares; 1 is even");
   Family<Gauge>& agreement = gauge_family(
       "smlp_routing_agreement", "Share of held-out tokens that evaluation sends to the experts that training would choose");
+  Gauge& auxiliary_loss =
+      gauge("smlp_auxiliary_loss", "What routers add to the training loss, weighted; 0 where they add nothing", 0);
+  Gauge& balance_loss = gauge(
+      "smlp_balance_loss", "Balance loss of the gates, summed over layers, unweighted; 1 a layer is perfect balance", unknown);
+  Gauge& z_loss = gauge("smlp_z_loss", "Mean squared log-sum of the gates' logits, summed over layers, unweighted", unknown);
   Family<Counter>& dropped =
       counter_family("smlp_dropped_tokens_total", "Tokens that found no room at an expert");
   Family<Gauge>& rounds =
@@ -240,6 +245,9 @@ void RunMetrics::publish(const StepReport& report) {
     for (std::size_t e = 0; e < load.expert_tokens.size(); ++e)
       block.tokens[e]->Increment(load.expert_tokens[e]);
   }
+  if (report.auxiliary_loss) f.auxiliary_loss.Set(*report.auxiliary_loss);
+  if (report.balance_loss) f.balance_loss.Set(*report.balance_loss);
+  if (report.z_loss) f.z_loss.Set(*report.z_loss);
   if (report.validation_loss) validation_loss(*report.validation_loss);
   for (const auto& [block, share] : report.block_agreement) {
     f.agreement.Add(f.labels({{"block", std::to_string(block)}})).Set(share);
@@ -326,6 +334,9 @@ nlohmann::json RunMetrics::to_json(const StepReport& report, double unix_time) c
                          {"checkpoint_stall_seconds_total", f.checkpoint_stall.Value()},
                          {"checkpoint_failures_total", whole(shared.failures->Value())}};
   for (const auto& block : report.blocks) line["blocks"].push_back(block_json(block));
+  if (report.auxiliary_loss) line["auxiliary_loss"] = *report.auxiliary_loss;
+  if (report.balance_loss) line["balance_loss"] = *report.balance_loss;
+  if (report.z_loss) line["z_loss"] = *report.z_loss;
   if (report.validation_loss) line["validation_loss"] = *report.validation_loss;
   if (report.routing_agreement) line["routing_agreement"] = *report.routing_agreement;
   return line;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "core/error.h"
 #include "params/initial.h"
@@ -83,6 +84,18 @@ Table& ParameterStore::add_table(std::string name, std::int64_t size, std::vecto
          fmt::format("table '{}' was added twice", name));
   tables_.push_back({std::move(name), std::move(values), TensorView(nullptr, {size}, DType::i32)});
   return tables_.back();
+}
+
+void move_bias(Backend& backend, const Table& bias, std::span<const double> tokens) {
+  std::vector<std::int32_t> values(static_cast<std::size_t>(bias.view.size()));
+  expect(values.size() == tokens.size(), fmt::format("table '{}' is moved by {} loads", bias.name, tokens.size()));
+  backend.download(bias.view, values.data());
+  const double sum = std::accumulate(tokens.begin(), tokens.end(), 0.0);
+  for (std::size_t e = 0; e < values.size(); ++e) {
+    const double taken = tokens[e] * static_cast<double>(values.size());
+    values[e] += taken < sum ? 1 : taken > sum ? -1 : 0;
+  }
+  backend.upload(values.data(), bias.view);
 }
 
 void ParameterStore::seal(Backend& backend, DType value_type, std::uint64_t seed, bool initialise) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -47,12 +48,16 @@ struct Parameter : ParameterSpec {
   Shape global_shape() const;  // dimension 0 times shards
 };
 
-// Integers that a model needs and never trains: replicated, in the checkpoint beside the weights.
+// Integers that a model needs and no gradient reaches: replicated, in the checkpoint beside the weights.
 struct Table {
   std::string name;
   std::vector<std::int32_t> values;  // as the job makes them; empty: whatever a checkpoint brings
   TensorView view;                   // i32 [size]; valid after seal()
+  bool moves = false;                // training changes it; else it is what the job makes of it
 };
+
+// A table of one number an expert: +1 for each that took less than the mean of `tokens`, -1 for each that took more.
+void move_bias(Backend& backend, const Table& bias, std::span<const double> tokens);
 
 // A run of memory that everyone treats alike: one all-reduce, one AdamW, one norm.
 struct Segment {

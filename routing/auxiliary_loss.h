@@ -17,6 +17,13 @@ struct AuxiliaryLoss {
   bool average_layers = false;  // balance losses of layers are averaged, not summed
   bool negative_log = false;    // T(b) = -log b, not b
 
+  // Of `per_group` as below: the sum over groups of the balance losses (which: 0) or of the z-losses (1), by their rows.
+  static double unweighted(std::span<const double> per_group, std::int64_t group_rows, std::size_t which) {
+    double sum = 0;
+    for (std::size_t g = 0; g + 1 < per_group.size(); g += 2) sum += per_group[g + which];
+    return sum * static_cast<double>(group_rows);
+  }
+
   // `per_group` [groups, 2] as the routers of all layers left it. Times row_scale: this micro-batch's share.
   double total(std::span<const double> per_group, std::int64_t group_rows) const {
     double sum = 0;

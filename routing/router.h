@@ -55,6 +55,8 @@ class Router {
   // Slots that every expert gets from a group of `tokens` tokens where that is known beforehand (training
   // with a fixed capacity); empty where only the plan knows.
   virtual std::optional<std::int64_t> slots_of_group(bool training, std::int64_t tokens) const = 0;
+  // What the step's loads of experts move, one number an expert (params/parameter_store.h: move_bias()); most have none.
+  virtual Table* bias() { return nullptr; }
 };
 
 }  // namespace smlp

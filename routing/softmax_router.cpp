@@ -20,6 +20,10 @@ SoftmaxRouter::SoftmaxRouter(ParameterStore& store, const std::string& name, std
                 fmt::format("routing: {} experts a token of {} experts; a softmax gate takes one or two", settings.choices,
                             experts));
   }
+  if (settings.bias_rate > 0) {
+    bias_ = &store.add_table(name + ".bias", experts, std::vector<std::int32_t>(static_cast<std::size_t>(experts), 0));
+    bias_->moves = true;
+  }
 }
 
 std::optional<std::int64_t> SoftmaxRouter::slots_of_group(bool training, std::int64_t tokens) const {
@@ -32,8 +36,7 @@ std::uint64_t SoftmaxRouter::key(const RouteCall& call, const char* of) const {
 }
 
 Normalise SoftmaxRouter::normalise() const noexcept {
-  if (settings_.choices == 1) return Normalise::never;
-  return settings_.normalise_before ? Normalise::before_dropping : Normalise::after_dropping;
+  return settings_.choices == 1 ? Normalise::never : settings_.normalise;
 }
 
 double SoftmaxRouter::layer_share() const noexcept {
@@ -50,13 +53,13 @@ RoutePlan SoftmaxRouter::plan(RouteCall& call, TensorView x) {
   }
   expect(call.group_rows > 0 && (!call.training || x.rows() % call.group_rows == 0),
          "routing: the rows are no whole number of equal groups");
-  choose(call, x);
+  choose(call, x, plan);
   place(call, plan);
   weigh(call, plan, x.dtype);
   return plan;
 }
 
-void SoftmaxRouter::choose(RouteCall& call, TensorView x) {
+void SoftmaxRouter::choose(RouteCall& call, TensorView x, RoutePlan& plan) {
   const std::int64_t rows = x.rows();
   const DType wide = LinearScores::type_for(x);
   if (call.training && settings_.jitter > 0) {
@@ -71,15 +74,24 @@ void SoftmaxRouter::choose(RouteCall& call, TensorView x) {
   const bool losses = call.training && call.auxiliary;
   const std::int64_t groups = call.groups(rows);
   if (losses) frequency_ = call.scratch.take({groups, experts_}, DType::f64);
+  const FirstChoice first = call.training ? settings_.first : FirstChoice::best;
+  if (first == FirstChoice::sinkhorn) plan.rounds = call.scratch.take({groups}, DType::i32);
+  const bool keep_logits = losses && settings_.gate == GateKind::sigmoid;
+  if (keep_logits) logits_ = call.scratch.take({rows, experts_}, wide);
   const Arena::Frame frame(call.scratch);
-  const TensorView logits = call.scratch.take({rows, experts_}, wide);
+  const TensorView logits = keep_logits ? logits_ : call.scratch.take({rows, experts_}, wide);
   scores_.forward(call, x, logits);
   call.backend.choose_experts({.logits = logits,
-                               .sample_first = call.training && settings_.sample_first,
+                               .kind = settings_.gate,
+                               .first = first,
                                .second = call.training ? settings_.second : settings_.evaluation_second,
                                .threshold = settings_.second_threshold,
-                               .compare_normalised = settings_.normalise_before,
+                               .compare_normalised = settings_.normalise == Normalise::before_dropping,
                                .noise = {key(call, " choice"), call.first_row},
+                               .bias = bias_ != nullptr ? bias_->view : TensorView{},
+                               .bias_unit = settings_.bias_rate,
+                               .group_rows = call.group_rows,
+                               .rounds = plan.rounds,
                                .gates = gates_,
                                .log_sum = log_sum_,
                                .expert = expert_});
@@ -87,6 +99,7 @@ void SoftmaxRouter::choose(RouteCall& call, TensorView x) {
     call.backend.balance_of_choices({.gates = gates_,
                                      .log_sum = log_sum_,
                                      .expert = expert_,
+                                     .kind = settings_.gate,
                                      .group_rows = call.group_rows,
                                      .every_choice = settings_.auxiliary.every_choice,
                                      .share = layer_share(),
@@ -143,11 +156,17 @@ void SoftmaxRouter::backward(RouteCall& call, const RoutePlan& plan, TensorView 
   if (dx.rows() == 0) return;
   const Arena::Frame frame(call.scratch);
   const TensorView dlogits = call.scratch.take({dx.rows(), experts_}, gates_.dtype);
-  ChoicesBackward back{.gates = gates_, .expert = expert_, .slot = slot_, .normalise = normalise(), .dlogits = dlogits};
+  ChoicesBackward back{.gates = gates_,
+                       .expert = expert_,
+                       .slot = slot_,
+                       .kind = settings_.gate,
+                       .normalise = normalise(),
+                       .dlogits = dlogits};
   if (plan.slots() > 0) back.dweight = converted(call, dweight, gates_.dtype);
   if (frequency_) {
     back.frequency = frequency_;
     back.log_sum = log_sum_;
+    back.logits = logits_;
     back.auxiliary = call.auxiliary;
     back.row_scale = call.row_scale;
     back.balance_weight = settings_.auxiliary.balance_weight * layer_share();

@@ -1,5 +1,5 @@
-// Switch (one choice) and GShard (two): gates are the softmax of a linear map of x, the best experts get a token, and
-// an answer counts its gate. Capacities are counted within routing groups; what finds no place is dropped.
+// Switch (one choice) and GShard (two): gates are the softmax of a linear map of x, or the sigmoid of each logit, the best
+// experts get a token, and an answer counts its gate. Capacities are counted within routing groups; what finds no place is dropped.
 // Formulas: tensor/expert_choice.h, routing/auxiliary_loss.h, routing/capacity.h. At evaluation nothing is drawn:
 // the best experts by their logits, as `evaluation_second` says.
 #pragma once
@@ -15,10 +15,14 @@ namespace smlp {
 struct SoftmaxSettings {
   std::int64_t choices = 1;
   Capacity training{}, evaluation{.factor = 0};
-  bool sample_first = false;
+  GateKind gate = GateKind::softmax;
+  FirstChoice first = FirstChoice::best;
   SecondChoice second = SecondChoice::sampling, evaluation_second = SecondChoice::all;
   double second_threshold = 0.5;
-  bool normalise_before = false;  // two choices: divided by their sum before places are given out, not after
+  Normalise normalise = Normalise::after_dropping;  // of two choices
+  // Above 0: after each step an expert that got fewer tokens than the mean ranks so much higher, one that got more so
+  // much lower (Megatron's expert bias). Counted in a table of the store.
+  double bias_rate = 0;
   PlaceOrder order = PlaceOrder::position;
   double jitter = 0;  // the gate sees x · U(1 - jitter, 1 + jitter) in training
   AuxiliaryLoss auxiliary{};
@@ -33,11 +37,12 @@ class SoftmaxRouter final : public Router {
   RoutePlan plan(RouteCall& call, TensorView x) override;
   void backward(RouteCall& call, const RoutePlan& plan, TensorView dweight, TensorView residual,
                 TensorView dx) override;
+  Table* bias() override { return bias_; }
   std::optional<std::int64_t> slots_of_group(bool training, std::int64_t tokens) const override;
 
  private:
   std::uint64_t key(const RouteCall& call, const char* of) const;
-  void choose(RouteCall& call, TensorView x);
+  void choose(RouteCall& call, TensorView x, RoutePlan& plan);
   void place(RouteCall& call, RoutePlan& plan);
   void weigh(RouteCall& call, RoutePlan& plan, DType type);
   Normalise normalise() const noexcept;
@@ -47,7 +52,8 @@ class SoftmaxRouter final : public Router {
   std::int64_t experts_;
   SoftmaxSettings settings_;
   LinearScores scores_;
-  TensorView gates_, log_sum_, expert_, slot_, frequency_;  // of the last plan
+  Table* bias_ = nullptr;  // of the store; none without bias_rate
+  TensorView logits_, gates_, log_sum_, expert_, slot_, frequency_;  // of the last plan
 };
 
 }  // namespace smlp

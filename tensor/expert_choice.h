@@ -13,6 +13,11 @@
 
 namespace smlp {
 
+// What a token's gates are: the softmax of its logits, or of each one its sigmoid.
+enum class GateKind : std::uint8_t { softmax, sigmoid };
+// best: the largest logit. sampling: the largest of logits plus Gumbel noise. sinkhorn: the largest share (tensor/sinkhorn.h)
+// of the token's group; `all`, `random` and `threshold` then mean the next largest share.
+enum class FirstChoice : std::uint8_t { best, sampling, sinkhorn };
 // all: the next best logit. sampling: the next best of logits plus Gumbel noise. random: the next best, with
 // probability min(1, its gate / threshold). threshold: the next best if its gate exceeds the threshold. none: never.
 enum class SecondChoice : std::uint8_t { all, sampling, random, threshold, none };
@@ -40,24 +45,32 @@ struct ChoiceNoise {
   static constexpr std::uint64_t second_kind = 4, order_kind = 5;
 };
 
-// gates = softmax(logits), log_sum = log of the sum of exponentials. expert[s, j]: who is chosen; ~e where a second
+// gates of the logits, log_sum = log of the sum of exponentials. expert[s, j]: who is chosen; ~e where a second
 // choice e was declined by policy: it asks for no place, but `before_dropping` counts its gate.
 struct ChooseExperts {
   TensorView logits;          // [S, E]
-  bool sample_first = false;  // the best of logits plus Gumbel noise, not of logits
+  GateKind kind = GateKind::softmax;
+  FirstChoice first = FirstChoice::best;
   SecondChoice second = SecondChoice::all;
   double threshold = 0.5;
   bool compare_normalised = false;  // gate / (sum of both gates) is compared with the threshold
   ChoiceNoise noise{};
+  // i32 [E], or empty. Experts are then ranked by gate + bias_unit · bias, which no gate that counts holds; without noise.
+  TensorView bias{};
+  double bias_unit = 0;
+  std::int64_t group_rows = 0;  // sinkhorn: divides S
+  TensorView rounds{};          // out i32 [groups], sinkhorn: negative where the limit was met
   TensorView gates{};    // out [S, E]
   TensorView log_sum{};  // out f64 [S]
   TensorView expert{};   // out i32 [S, 1 or 2]
 };
 
-// The balance loss of each routing group of `group_rows` rows: E · sum over e of P_e · f_e, P the mean gate, f the
-// share of the first choices (or of all that were not declined, over choices a token), counted before dropping.
+// The balance loss of each routing group of `group_rows` rows: E · sum over e of P_e · f_e, P the mean gate
+// (sigmoids: over their sum of the token), f the share of the first choices (or of all that were not declined, over
+// choices a token), counted before dropping.
 struct BalanceOfChoices {
   TensorView gates, log_sum, expert;
+  GateKind kind = GateKind::softmax;
   std::int64_t group_rows = 0;  // divides S
   bool every_choice = false;
   double share = 1;        // of this layer in the sum over layers
@@ -95,6 +108,8 @@ struct WeighSlots {
 // is the sum over layers, T(b) = b or -log b.
 struct ChoicesBackward {
   TensorView gates, expert, slot;
+  GateKind kind = GateKind::softmax;
+  TensorView logits{};  // sigmoid with z_weight: as gates
   Normalise normalise = Normalise::never;
   TensorView dweight{};  // type of gates; may be empty
   TensorView frequency{}, log_sum{}, auxiliary{}, row_scale{};  // all empty: no auxiliary losses

@@ -1,5 +1,6 @@
-// `bench kernels`: every product and row kernel of a training step, at the job's sizes, beside this machine's limits of
-// the same run: the 1024³ product for products, adding two long vectors for what only moves memory.
+// `bench kernels`: every product and row kernel of a training step of the job's dense blocks, gMLP's or a Transformer's, at
+// the job's sizes, beside this machine's limits of the same run: the 1024³ product for products, adding two long vectors
+// for what only moves memory. Attention and the spatial product are there for all jobs, to be compared.
 #include <algorithm>
 #include <functional>
 #include <limits>
@@ -29,6 +30,7 @@ class KernelBench {
   explicit KernelBench(const JobConfig& job) : job_(job), backend_(make_backend(job)), arena_(*backend_) {
     add_products();
     add_spatial();
+    add_attention();
     add_rows();
     add_update();
   }
@@ -46,6 +48,7 @@ class KernelBench {
   TensorView values(Shape shape) { return take(shape, type_); }
   void add_products();
   void add_spatial();
+  void add_attention();
   void add_rows();
   void add_update();
   void product(const std::string& name, double calls, const Matmul& m);
@@ -60,6 +63,9 @@ class KernelBench {
   Size length_ = job_.model.context, width_ = job_.model.width, hidden_ = job_.model.hidden, half_ = hidden_ / 2;
   Size sequences_ = job_.train.micro_batch, tokens_ = sequences_ * length_, vocabulary_ = job_.model.vocabulary;
   double blocks_ = static_cast<double>(job_.model.dense_blocks);
+  bool attends_ = has_attention(model_config(job_));
+  double gates_ = attends_ ? 0 : blocks_, attentions_ = attends_ ? blocks_ : 0;
+  Size inner_ = attends_ ? hidden_ : half_;  // what a block's last product reads
   std::vector<Kernel> kernels_;
 };
 
@@ -72,10 +78,10 @@ void KernelBench::product(const std::string& name, double calls, const Matmul& m
 
 void KernelBench::add_products() {
   const TensorView x = values({tokens_, width_}), y = values({tokens_, width_}), h = values({tokens_, hidden_});
-  const TensorView pre = values({tokens_, hidden_}), gated = values({tokens_, half_});
+  const TensorView pre = values({tokens_, hidden_}), gated = values({tokens_, inner_});
   const TensorView in = values({hidden_, width_}), in_bias = values({hidden_});
-  const TensorView out = values({width_, half_}), out_bias = values({width_});
-  const TensorView din = take({hidden_, width_}, wide_), dout = take({width_, half_}, wide_);
+  const TensorView out = values({width_, inner_}), out_bias = values({width_});
+  const TensorView din = take({hidden_, width_}, wide_), dout = take({width_, inner_}, wide_);
   product("in: x · W^T", blocks_, {.a = x, .b = in, .out = h, .transpose_b = true});
   product("in: + bias, gelu", blocks_, {.a = x, .b = in, .out = h, .transpose_b = true, .bias = in_bias,
                                         .activation = Activation::gelu_tanh, .pre_activation = pre});
@@ -86,6 +92,13 @@ void KernelBench::add_products() {
   product("out: dW += dy^T · x", blocks_, {.a = y, .b = gated, .out = dout, .transpose_a = true, .accumulate = true});
   product("in: dx = dy · W", blocks_, {.a = h, .b = in, .out = x});
   product("in: dW += dy^T · x", blocks_, {.a = h, .b = x, .out = din, .transpose_a = true, .accumulate = true});
+
+  if (attends_) {  // query, key, value and what comes of them
+    const TensorView square = values({width_, width_}), dsquare = take({width_, width_}, wide_);
+    product("attention: x · W^T + bias", 4 * blocks_, {.a = x, .b = square, .out = y, .transpose_b = true, .bias = out_bias});
+    product("attention: dx = dy · W", 4 * blocks_, {.a = y, .b = square, .out = x});
+    product("attention: dW += dy^T · x", 4 * blocks_, {.a = y, .b = x, .out = dsquare, .transpose_a = true, .accumulate = true});
+  }
 
   const Size rows = std::min<Size>(512, tokens_);
   const double chunks = static_cast<double>(tokens_) / static_cast<double>(rows);
@@ -106,11 +119,26 @@ void KernelBench::add_spatial() {
   const double pairs = static_cast<double>(length_) * static_cast<double>(length_ + 1) / 2;
   const double flops = 2 * pairs * static_cast<double>(half_ * sequences_);
   const double bytes = static_cast<double>(2 * v.bytes()) + pairs * static_cast<double>(size_of(type_));
-  kernels_.push_back({"spatial", blocks_, flops, bytes, [=, this] { backend_->spatial({weight, v, z}); }});
-  kernels_.push_back({"spatial, input's gradient", blocks_, flops, bytes,
+  kernels_.push_back({"spatial", gates_, flops, bytes, [=, this] { backend_->spatial({weight, v, z}); }});
+  kernels_.push_back({"spatial, input's gradient", gates_, flops, bytes,
                       [=, this] { backend_->spatial_backward_input({weight, v, z}); }});
-  kernels_.push_back({"spatial, weight's gradient", blocks_, flops, bytes,
+  kernels_.push_back({"spatial, weight's gradient", gates_, flops, bytes,
                       [=, this] { backend_->spatial_backward_weight({dweight, v, z}); }});
+}
+
+// Of a job without attention: heads of 64 channels. Work counts the causal half; the backward pass makes the probabilities
+// again, which does not count.
+void KernelBench::add_attention() {
+  const Size heads = attends_ ? job_.model.heads : width_ % 64 == 0 ? width_ / 64 : 1;
+  const auto rows = [this] { return values({sequences_, length_, width_}); };
+  const Attention a{.query = rows(), .key = rows(), .value = rows(), .out = rows(),
+                    .log_sum = take({sequences_, heads, length_}, wide_), .heads = heads};
+  const TensorView dout = rows(), dquery = rows(), dkey = rows(), dvalue = rows();
+  const double pairs = static_cast<double>(length_) * static_cast<double>(length_ + 1) / 2;
+  const double flops = 4 * pairs * static_cast<double>(width_ * sequences_), bytes = static_cast<double>(4 * dout.bytes());
+  kernels_.push_back({"attention", attentions_, flops, bytes, [=, this] { backend_->attention(a); }});
+  kernels_.push_back({"attention, backward", attentions_, 2 * flops, 2 * bytes,
+                      [=, this] { backend_->attention_backward(a, dout, dquery, dkey, dvalue); }});
 }
 
 void KernelBench::add_rows() {
@@ -128,20 +156,20 @@ void KernelBench::add_rows() {
   const TensorView sums = take({hidden_}, wide_), narrow = values({tokens_, width_}), x = values({tokens_, width_});
   const TensorView narrow_weight = values({width_}), dnarrow = take({width_}, wide_);
   const double halves = static_cast<double>(tokens_ * half_), rows = static_cast<double>(tokens_ * width_);
-  memory("norm", blocks_ + 1, 2 * rows, [=, this] {
+  memory("norm", blocks_ + attentions_ + 1, 2 * rows, [=, this] {
     backend_->layer_norm(x, narrow_weight, narrow_weight, 1, narrow, mean, inverse);
   });
-  memory("norm, backward", blocks_ + 1, 4 * rows, [=, this] {
+  memory("norm, backward", blocks_ + attentions_ + 1, 4 * rows, [=, this] {
     backend_->layer_norm_backward(x, narrow_weight, 1, mean, inverse, narrow, x, narrow, dnarrow, dnarrow);
   });
-  memory("gate norm", blocks_, 2 * halves, [=, this] { backend_->layer_norm(v, weight, bias, 1, normed, mean, inverse); });
-  memory("gate norm, backward", blocks_, 3 * halves, [=, this] {
+  memory("gate norm", gates_, 2 * halves, [=, this] { backend_->layer_norm(v, weight, bias, 1, normed, mean, inverse); });
+  memory("gate norm, backward", gates_, 3 * halves, [=, this] {
     backend_->layer_norm_backward(v, weight, 1, mean, inverse, normed, {}, dwide.column_range(half_, half_), dweight, dbias);
   });
-  memory("gate", blocks_, 4 * halves, [=, this] {
+  memory("gate", gates_, 4 * halves, [=, this] {
     backend_->gate(by_sequence(u), by_sequence(gate), positions, by_sequence(out));
   });
-  memory("gate, backward", blocks_, 5 * halves, [=, this] {
+  memory("gate, backward", gates_, 5 * halves, [=, this] {
     backend_->gate_backward(by_sequence(u), by_sequence(gate), by_sequence(out),
                             by_sequence(dwide.column_range(0, half_)), by_sequence(gate), dpositions);
   });
@@ -149,14 +177,15 @@ void KernelBench::add_rows() {
     backend_->activate_backward(Activation::gelu_tanh, wide_rows, dwide, dwide);
   });
   memory("sum of rows, hidden", blocks_, 2 * halves, [=, this] { backend_->sum_rows(dwide, sums); });
-  memory("sum of rows, width", blocks_, rows, [=, this] { backend_->sum_rows(narrow, dnarrow); });
+  memory("sum of rows, width", blocks_ + 4 * attentions_, rows, [=, this] { backend_->sum_rows(narrow, dnarrow); });
   const TensorView index = take({tokens_}, DType::i32, 1);
   memory("gather", 1, 2 * rows, [=, this] { backend_->gather_rows(x, index, 2, {}, narrow); });
   memory("dropout", job_.model.dropout > 0 ? blocks_ : 0, 2 * rows, [=, this] { backend_->dropout(x, 0.1, 1, 0, narrow); });
 }
 
 void KernelBench::add_update() {
-  const auto per_block = static_cast<double>(hidden_ * width_ + half_ * width_ + length_ * length_);
+  const Size mixing = attends_ ? 4 * width_ * width_ : length_ * length_;
+  const auto per_block = static_cast<double>(hidden_ * width_ + inner_ * width_ + mixing);
   const auto parameters = static_cast<Size>(blocks_ * per_block) + vocabulary_ * width_;
   const TensorView value = values({parameters}), master = type_ == wide_ ? TensorView{} : take({parameters}, wide_);
   const TensorView grad = take({parameters}, wide_), m = take({parameters}, wide_), v = take({parameters}, wide_);

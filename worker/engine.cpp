@@ -33,6 +33,7 @@ ModelConfig model_config(const JobConfig& job) {
   config.allow_leak = job.routing.allow_leak;
   config.router = router_settings(job);
   config.group_sequences = job.routing.group_sequences;
+  config.shuffle = job.routing.shuffle;
   return config;
 }
 
@@ -139,7 +140,7 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
     double exchanged = grid_.experts->seconds();
     model_->forward_loss(c, row_loss);
     if (counts) backend_->sum(row_loss, buffers_->loss_sum);
-    if (counts && c.auxiliary) result.auxiliary_loss += auxiliary_loss(c) * token_scale;
+    if (counts && c.auxiliary) add_router_losses(c, token_scale, result.router_losses);
     double exchange = grid_.experts->seconds() - exchanged;
     result.phases[Phase::exchange] += exchange;
     result.phases[Phase::forward] += watch.lap() - exchange;
@@ -175,6 +176,9 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
   const bool may = !may_update || may_update(result);
   if (may) optimizer_->apply();
   result.updated = may && optimizer_->finish(squared_norm);
+  for (const auto& load : result.blocks) {
+    if (load.bias != nullptr && result.updated) move_bias(*backend_, *load.bias, load.expert_tokens);
+  }
   result.phases[Phase::optimizer] += watch.lap();
   return result;
 }
@@ -184,7 +188,8 @@ void Engine::agree(StepResult& result, std::span<double> flags, double scale) {
   auto& sums = buffers_->agreed;
   sums.assign(flags.begin(), flags.end());
   sums.push_back(result.loss);
-  sums.push_back(result.auxiliary_loss);
+  auto& losses = result.router_losses;
+  sums.insert(sums.end(), {losses.added, losses.balance, losses.z});
   for (const auto& load : loads_) {
     sums.insert(sums.end(), load.expert_tokens.begin(), load.expert_tokens.end());
     sums.push_back(load.dropped);
@@ -193,7 +198,7 @@ void Engine::agree(StepResult& result, std::span<double> flags, double scale) {
   auto next = sums.begin();
   for (double& flag : flags) flag = *next++;
   result.loss = *next++ * scale;
-  result.auxiliary_loss = *next++;
+  for (double* loss : {&losses.added, &losses.balance, &losses.z}) *loss = *next++;
   for (auto& load : loads_) {
     for (double& tokens : load.expert_tokens) tokens = *next++;
     load.dropped = *next++;
@@ -201,12 +206,15 @@ void Engine::agree(StepResult& result, std::span<double> flags, double scale) {
   result.blocks = loads_;
 }
 
-// Summed over the tokens of this micro-batch.
-double Engine::auxiliary_loss(const Context& c) {
+// Of this micro-batch.
+void Engine::add_router_losses(const Context& c, double token_scale, RouterLosses& to) {
   auto& per_group = buffers_->per_group;
   per_group.resize(static_cast<std::size_t>(c.auxiliary.size()));
   backend_->download(c.auxiliary, per_group.data());
-  return config_.router.softmax.auxiliary.total(per_group, config_.group_sequences * c.length);
+  const std::int64_t rows = config_.group_sequences * c.length;
+  to.added += config_.router.softmax.auxiliary.total(per_group, rows) * token_scale;
+  to.balance += AuxiliaryLoss::unweighted(per_group, rows, 0) * token_scale;
+  to.z += AuxiliaryLoss::unweighted(per_group, rows, 1) * token_scale;
 }
 
 // Every rank has the same list of blocks, also one whose reports do not count.
@@ -215,7 +223,7 @@ void Engine::add_reports(const std::vector<RoutingReport>& reports, bool count) 
     const auto same = [&](const BlockLoad& load) { return load.block == report.block; };
     auto load = std::find_if(loads_.begin(), loads_.end(), same);
     if (load == loads_.end()) {
-      loads_.push_back({report.block, std::vector<double>(report.expert_tokens.size()), 0, 0});
+      loads_.push_back({report.block, std::vector<double>(report.expert_tokens.size()), 0, 0, report.bias});
       load = loads_.end() - 1;
     }
     if (!count) continue;

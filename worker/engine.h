@@ -32,11 +32,18 @@ struct BlockLoad {
   std::int64_t block = 0;
   std::vector<double> expert_tokens;  // of all ranks, this step
   double dropped = 0, rounds = 0;     // rounds: the most any group needed; negative: the cap was met
+  Table* bias = nullptr;              // what these loads move once the step is done; most have none
+};
+
+// Means over the tokens of the global batch; of layers that have none, all zero.
+struct RouterLosses {
+  double added = 0;           // to the loss: weighted, as T(b) of routing/auxiliary_loss.h makes it
+  double balance = 0, z = 0;  // summed over layers, whatever their weight
 };
 
 struct StepResult {
   double loss = 0;  // cross entropy: mean over the predicted tokens of the global batch
-  double auxiliary_loss = 0;  // what routers add to it, weighted
+  RouterLosses router_losses;
   double gradient_norm = 0, learning_rate = 0;
   bool updated = true;  // false: every rank left its weights alone
   OwnFinite own_finite;
@@ -84,7 +91,7 @@ class Engine {
  private:
   struct Buffers;  // small views that live as long as the engine
   void agree(StepResult& result, std::span<double> flags, double scale);
-  double auxiliary_loss(const Context& c);
+  void add_router_losses(const Context& c, double token_scale, RouterLosses& to);
   void add_reports(const std::vector<RoutingReport>& reports, bool count);
 
   JobConfig job_;

@@ -78,6 +78,7 @@ std::vector<std::int32_t> make_hash_table(const JobConfig& job, Communicator& wo
 
 void check_tables(Backend& backend, const ParameterStore& store, const JobConfig& job, const std::string& checkpoint) {
   for (const auto& table : store.tables()) {
+    if (table.moves) continue;
     std::vector<std::int32_t> found(static_cast<std::size_t>(table.view.size()));
     backend.download(table.view, found.data());
     std::int64_t differ = 0, first = -1;
@@ -108,11 +109,17 @@ RouterSettings router_settings(const JobConfig& job) {
                   .factor = r.evaluation_capacity_factor,
                   .fraction = r.evaluation_capacity_fraction,
                   .minimum = r.minimum_capacity};
-  s.sample_first = r.first_expert == "sampling";
+  s.gate = r.gate == "sigmoid" ? GateKind::sigmoid : GateKind::softmax;
+  s.first = named<FirstChoice>(
+      {{"best", FirstChoice::best}, {"sampling", FirstChoice::sampling}, {"sinkhorn", FirstChoice::sinkhorn}}, r.first_expert);
+  s.bias_rate = r.expert_bias_rate;
   s.second = second_choice(r.second_expert);
   s.evaluation_second = second_choice(r.evaluation_second_expert);
   s.second_threshold = r.second_threshold;
-  s.normalise_before = r.normalise == "before";
+  s.normalise = named<Normalise>({{"after", Normalise::after_dropping},
+                                  {"before", Normalise::before_dropping},
+                                  {"never", Normalise::never}},
+                                 r.normalise);
   s.order = named<PlaceOrder>(
       {{"position", PlaceOrder::position},
        {"gate", PlaceOrder::gate},

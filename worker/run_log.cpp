@@ -46,6 +46,12 @@ StepReport report_of(const StepLine& line, double flops_share) {
   for (const auto& load : line.result.blocks) {
     report.blocks.push_back({load.block, load.expert_tokens, load.dropped, load.rounds});
   }
+  const auto& losses = line.result.router_losses;
+  if (!line.result.blocks.empty()) report.auxiliary_loss = losses.added;
+  if (losses.balance != 0) {
+    report.balance_loss = losses.balance;
+    report.z_loss = losses.z;
+  }
   if (!line.evaluation) return report;
   report.validation_loss = line.evaluation->loss();
   report.routing_agreement = line.evaluation->routing_agreement();
@@ -160,7 +166,6 @@ void RunLog::step(const StepLine& line) {
     double worst = 0;
     for (const auto& block : report.blocks) worst = std::max(worst, expert_balance(block.expert_tokens));
     json["expert_balance"] = worst;
-    json["auxiliary_loss"] = line.result.auxiliary_loss;
   }
   if (impl_->saved_step >= 0) {
     json["checkpoint_last_step"] = impl_->saved_step;

@@ -8,6 +8,7 @@
 #include "tensor/balanced_assignment.h"
 #include "tensor/cpu/kernels.h"
 #include "tensor/cpu/products.h"
+#include "tensor/sinkhorn.h"
 
 namespace smlp::cpu {
 
@@ -86,6 +87,7 @@ class CpuBackend final : public Backend {
   const Kernels& kernels(DType type) const;
   void convert(const Matrix& from, DType from_type, const Matrix& to, DType to_type) const;
   void load_scores(const TensorView& scores, std::int64_t first, std::int64_t count);
+  void share_out(const ChooseExperts& c);
   void order_choices(const PlaceTokens& p, std::int64_t first, std::int64_t count);
   void* masked_weight(const TensorView& weight, std::int64_t g, std::int64_t length);
   void* scratch(std::int64_t bytes) { return scratch_.take(bytes); }  // valid until the next call of scratch()
@@ -93,7 +95,8 @@ class CpuBackend final : public Backend {
   const KernelSet& set_;
   Products products_;
   BalancedAssignment assignment_;
-  std::vector<double> scores_, gates_, weights_;
+  Sinkhorn sinkhorn_;
+  std::vector<double> scores_, gates_, weights_, logits_;
   std::vector<std::int64_t> starts_, counts_;
   std::vector<std::int32_t> rows_, order_;
   std::vector<std::int32_t> slots_;

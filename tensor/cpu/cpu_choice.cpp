@@ -3,6 +3,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "tensor/cpu/checks.h"
 #include "tensor/cpu/cpu_backend.h"
@@ -34,6 +35,18 @@ double softmax(const double* logits, std::int64_t experts, double* gates) {
   for (std::int64_t e = 0; e < experts; ++e) sum += gates[e] = std::exp(logits[e] - most);
   for (std::int64_t e = 0; e < experts; ++e) gates[e] /= sum;
   return most + std::log(sum);
+}
+
+// As softmax(), but for the gates.
+double sigmoids(const double* logits, std::int64_t experts, double* gates) {
+  const double log_sum = softmax(logits, experts, gates);
+  for (std::int64_t e = 0; e < experts; ++e) gates[e] = 1 / (1 + std::exp(-logits[e]));
+  return log_sum;
+}
+
+// What a row's gates are divided by where they are to be shares.
+double whole_of(GateKind kind, const double* gates, std::int64_t experts) {
+  return kind == GateKind::softmax ? 1 : std::accumulate(gates, gates + experts, 1e-20);
 }
 
 std::int64_t chosen(std::int32_t expert) { return expert < 0 ? ~expert : expert; }
@@ -105,6 +118,21 @@ Gates gates_of(const double* gate, const std::int32_t* expert, const std::int32_
 
 }  // namespace
 
+// weights_ = the shares of the logits in scores_, group by group.
+void CpuBackend::share_out(const ChooseExperts& c) {
+  const char* verb = "choose_experts";
+  const std::int64_t tokens = c.logits.shape[0], experts = c.logits.shape[1];
+  require(c.group_rows > 0 && tokens % c.group_rows == 0, verb, "the tokens are no whole number of groups");
+  vector_of(verb, "rounds", c.rounds, tokens / c.group_rows, DType::i32);
+  weights_.resize(scores_.size());
+  const auto part = static_cast<std::size_t>(c.group_rows * experts);
+  for (std::int64_t g = 0; g < tokens / c.group_rows; ++g) {
+    const auto first = static_cast<std::size_t>(g) * part;
+    c.rounds.as<std::int32_t>()[g] = sinkhorn_.scale(std::span(scores_).subspan(first, part), c.group_rows, experts,
+                                                     std::span(weights_).subspan(first, part));
+  }
+}
+
 // All rows in scores_, as f64.
 void CpuBackend::choose_experts(const ChooseExperts& c) {
   const char* verb = "choose_experts";
@@ -113,20 +141,29 @@ void CpuBackend::choose_experts(const ChooseExperts& c) {
   check_gates(verb, c.gates, c.expert);
   const std::int64_t tokens = c.logits.shape[0], experts = c.logits.shape[1], choices = c.expert.shape[1];
   vector_of(verb, "log_sum", c.log_sum, tokens, DType::f64);
+  const bool noisy_second = choices == 2 && c.second == SecondChoice::sampling;
+  if (c.bias) {
+    vector_of(verb, "bias", c.bias, experts, DType::i32);
+    require(c.first == FirstChoice::best && !noisy_second, verb, "a bias goes with no noise and no shares");
+  }
   load_scores(c.logits, 0, tokens);
+  if (c.first == FirstChoice::sinkhorn) share_out(c);
   gates_.resize(scores_.size());
   auto* expert = c.expert.as<std::int32_t>();
   for (std::int64_t s = 0; s < tokens; ++s) {
     const double* logits = scores_.data() + s * experts;
     double* gates = gates_.data() + s * experts;
-    c.log_sum.as<double>()[s] = softmax(logits, experts, gates);
-    const auto logit = [&](std::int64_t e) { return logits[e]; };
+    c.log_sum.as<double>()[s] = (c.kind == GateKind::softmax ? softmax : sigmoids)(logits, experts, gates);
+    const auto rank = [&](std::int64_t e) {
+      if (logits[e] != logits[e]) return logits[e];
+      if (c.first == FirstChoice::sinkhorn) return weights_[static_cast<std::size_t>(s * experts + e)];
+      return c.bias ? gates[e] + c.bias_unit * c.bias.as<const std::int32_t>()[e] : logits[e];
+    };
     const auto noisy = [&](std::int64_t e) { return logits[e] + c.noise.gumbel(s, e, experts); };
-    const std::int32_t first = c.sample_first ? best_of(experts, -1, noisy) : best_of(experts, -1, logit);
+    const std::int32_t first = c.first == FirstChoice::sampling ? best_of(experts, -1, noisy) : best_of(experts, -1, rank);
     expert[s * choices] = first;
     if (choices == 1) continue;
-    const std::int32_t second =
-        c.second == SecondChoice::sampling ? best_of(experts, first, noisy) : best_of(experts, first, logit);
+    const std::int32_t second = noisy_second ? best_of(experts, first, noisy) : best_of(experts, first, rank);
     expert[s * choices + 1] = keeps_second(c, s, gates[first], gates[second]) ? second : ~second;
   }
   convert({gates_.data(), tokens, experts, experts}, DType::f64, as_matrix(c.gates), c.gates.dtype);
@@ -155,7 +192,8 @@ void CpuBackend::balance_of_choices(const BalanceOfChoices& b) {
         if (e >= 0) frequency[e] += 1;
       }
       const double* gates = scores_.data() + s * experts;
-      for (std::int64_t e = 0; e < experts; ++e) gates_[static_cast<std::size_t>(e)] += gates[e];
+      const double whole = whole_of(b.kind, gates, experts);
+      for (std::int64_t e = 0; e < experts; ++e) gates_[static_cast<std::size_t>(e)] += gates[e] / whole;
       const double log_sum = b.log_sum.as<const double>()[s];
       squares += log_sum * log_sum;
     }
@@ -211,6 +249,12 @@ void CpuBackend::choices_backward(const ChoicesBackward& c) {
   std::vector<double>& dweight = weights_;
   dweight.resize(static_cast<std::size_t>(slots));
   if (slots > 0) convert({c.dweight.data, 1, slots, slots}, c.dweight.dtype, {dweight.data(), 1, slots, slots}, DType::f64);
+  const bool sigmoid = c.kind == GateKind::sigmoid, logits_needed = sigmoid && groups > 0 && c.z_weight != 0;
+  if (logits_needed) {
+    same_shape(verb, {c.gates, c.logits});
+    load_scores(c.logits, 0, tokens);
+    logits_.assign(scores_.begin(), scores_.end());
+  }
   load_scores(c.gates, 0, tokens);
   gates_.assign(static_cast<std::size_t>(experts), 0);  // gradient of the gates of a row
   const auto *expert = c.expert.as<const std::int32_t>(), *slot = c.slot.as<const std::int32_t>();
@@ -225,7 +269,11 @@ void CpuBackend::choices_backward(const ChoicesBackward& c) {
       const double balance = c.auxiliary.as<const double>()[2 * group];
       const double factor = row_scale * c.balance_weight * (c.negative_log ? -1 / balance : 1) * static_cast<double>(experts);
       if (c.balance_weight != 0) {
-        for (std::int64_t e = 0; e < experts; ++e) gates_[static_cast<std::size_t>(e)] = factor * frequency[e];
+        const double whole = whole_of(c.kind, gate, experts);
+        const double mean = sigmoid ? std::inner_product(gate, gate + experts, frequency, 0.0) / whole : 0;
+        for (std::int64_t e = 0; e < experts; ++e) {
+          gates_[static_cast<std::size_t>(e)] = factor * (frequency[e] - mean) / whole;
+        }
       }
       z = row_scale * c.z_weight * 2 * c.log_sum.as<const double>()[s];
     }
@@ -244,6 +292,16 @@ void CpuBackend::choices_backward(const ChoicesBackward& c) {
         const std::int64_t i = s * choices + static_cast<std::int64_t>(j);
         if (g.in_sum[j]) gates_[static_cast<std::size_t>(chosen(expert[i]))] += dsum;
       }
+    }
+    if (sigmoid) {
+      for (std::int64_t e = 0; e < experts; ++e) {
+        const auto at = static_cast<std::size_t>(e);
+        gate[e] *= (1 - gate[e]) * gates_[at];
+        if (!logits_needed) continue;
+        const double logit = logits_[static_cast<std::size_t>(s * experts) + at];
+        gate[e] += z * std::exp(logit - c.log_sum.as<const double>()[s]);
+      }
+      continue;
     }
     double mean = 0;
     for (std::int64_t e = 0; e < experts; ++e) mean += gate[e] * gates_[static_cast<std::size_t>(e)];

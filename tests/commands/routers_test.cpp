@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 
 #include <cmath>
+#include <map>
 
 #include "command_line.h"
 
@@ -47,6 +48,8 @@ TEST_F(Routers, SwitchAndGshardTrainAndTellWhatTheyDropAndAdd) {
       EXPECT_TRUE(std::isfinite(line["loss"].get<double>()));
       EXPECT_GT(line["auxiliary_loss"].get<double>(), 0.15) << "two sparse layers, each 1 at least, by 0.1";
       EXPECT_LT(line["auxiliary_loss"].get<double>(), 1);
+      EXPECT_NEAR(line["auxiliary_loss"].get<double>(),
+                  0.1 * line["balance_loss"].get<double>() + 0.001 * line["z_loss"].get<double>(), 1e-9);
       double dropped = 0, taken = 0;
       for (const auto& block : line["blocks"]) {
         dropped += block["dropped_tokens"].get<double>();
@@ -64,6 +67,54 @@ TEST_F(Routers, DroplessTrainsWithoutDropping) {
   ASSERT_EQ(answer.code, 0) << answer.err << log();
   for (const auto& line : metrics()) {
     for (const auto& block : line["blocks"]) EXPECT_EQ(block["dropped_tokens"], 0);
+  }
+}
+
+TEST_F(Routers, TheBiasOfExpertsGoesIntoTheCheckpointAndIsThatOfOneRankOnAnyNumber) {
+  const std::vector<std::string> settings = {
+      "routing.tokens=switch", "routing.gate=sigmoid",       "routing.expert_bias_rate=0.01", "routing.balance_counts=all",
+      "train.precision=f64",   "routing.group_sequences=1",  "train.micro_batch=1",           "checkpoint.every_steps=1"};
+  const auto train = [&](const std::string& directory, int ranks, int steps) {
+    std::vector<std::string> words = {"run",   "job.toml", "--run-dir", directory, "--ranks", std::to_string(ranks),
+                                      "--set", "train.steps=" + std::to_string(steps)};
+    for (const auto& setting : settings) words.insert(words.end(), {"--set", setting});
+    const auto answer = finish(start(words), 60);
+    EXPECT_EQ(answer.code, 0) << answer.err;
+  };
+  const auto biases = [&](const std::string& directory) {
+    const auto digest = json::parse(smlp({"checkpoint", "digest", directory, "--json"}).out)["tensors"];
+    std::map<std::string, std::string> found;
+    for (const auto& [name, value] : digest.items()) {
+      if (name.ends_with("router.bias")) found[name] = value;
+    }
+    return found;
+  };
+  train("two", 2, 1);
+  const auto first = biases("two");
+  EXPECT_EQ(first.size(), 2u);
+  train("two", 2, 4);
+  const auto wanted = biases("two");
+  EXPECT_NE(wanted, first) << "every step moves them";
+  for (const int ranks : {1, 4}) {
+    train(std::to_string(ranks), ranks, 4);
+    EXPECT_EQ(biases(std::to_string(ranks)), wanted) << ranks << " ranks";
+  }
+  train("straight", 2, 4);
+  const auto diff = smlp({"checkpoint", "diff", "two/checkpoints/step-00000004", "straight/checkpoints/step-00000004"});
+  EXPECT_EQ(diff.code, 0) << diff.out << "a run that went on holds the same biases as one that never stopped";
+  EXPECT_EQ(smlp({"eval", "two", "--data", "valid"}).code, 0);
+  EXPECT_EQ(smlp({"check", "causality", "two"}).code, 0);
+}
+
+TEST_F(Routers, SinkhornsSharesTrainAndTellTheirRounds) {
+  const auto answer = run({"routing.tokens=gshard", "routing.first_expert=sinkhorn", "routing.second_expert=all",
+                           "routing.normalise=never", "routing.balance_weight=0", "routing.capacity_factor=0"});
+  ASSERT_EQ(answer.code, 0) << answer.err << log();
+  for (const auto& line : metrics()) {
+    EXPECT_EQ(line["auxiliary_loss"], 0) << "turned off by its weight";
+    EXPECT_GE(line["balance_loss"].get<double>(), 1.9) << "and told all the same: two layers";
+    EXPECT_GT(line["z_loss"].get<double>(), 0);
+    for (const auto& block : line["blocks"]) EXPECT_GT(block["assignment_rounds"].get<double>(), 0);
   }
 }
 

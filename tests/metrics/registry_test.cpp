@@ -43,6 +43,9 @@ TEST(Metrics, HaveTheNamesAndTypesThatUsersRelyOn) {
       {"smlp_routing_entropy", "gauge"},
       {"smlp_dropped_tokens_total", "counter"},
       {"smlp_assignment_rounds", "gauge"},
+      {"smlp_auxiliary_loss", "gauge"},
+      {"smlp_balance_loss", "gauge"},
+      {"smlp_z_loss", "gauge"},
       {"smlp_checkpoint_seconds", "histogram"},
       {"smlp_checkpoint_stall_seconds_total", "counter"},
       {"smlp_checkpoint_bytes_total", "counter"},
@@ -189,10 +192,20 @@ TEST(MetricsLine, HoldsTheSameNumbers) {
   report.validation_loss = 5.25;
   report.routing_agreement = 0.625;
   report.block_agreement = {{1, 0.5}, {4, 0.75}};
+  report.auxiliary_loss = 0.03125;
+  report.balance_loss = 2.5;
+  report.z_loss = 6.75;
+  EXPECT_TRUE(std::isnan(value_of(metrics.text(), "smlp_balance_loss{rank=\"0\"}"))) << "before a gate has told any";
   metrics.publish(report);
   EXPECT_EQ(value_of(metrics.text(), "smlp_routing_agreement{block=\"4\",rank=\"0\"}"), 0.75);
   const auto line = metrics.to_json(report, 1234.5);
   EXPECT_EQ(line["routing_agreement"], 0.625);
+  EXPECT_EQ(value_of(metrics.text(), "smlp_auxiliary_loss{rank=\"0\"}"), 0.03125);
+  EXPECT_EQ(value_of(metrics.text(), "smlp_balance_loss{rank=\"0\"}"), 2.5);
+  EXPECT_EQ(value_of(metrics.text(), "smlp_z_loss{rank=\"0\"}"), 6.75);
+  EXPECT_EQ(line["auxiliary_loss"], 0.03125);
+  EXPECT_EQ(line["balance_loss"], 2.5);
+  EXPECT_EQ(line["z_loss"], 6.75);
   EXPECT_EQ(line["step"], 11);
   EXPECT_EQ(line["attempt"], 2);
   EXPECT_EQ(line["time"], 1234.5);
@@ -228,6 +241,7 @@ TEST(MetricsLine, IsOneShortLineThatReadsBackWhateverTheNumbers) {
   EXPECT_TRUE(read["checkpoint_last_step"].is_null());
   EXPECT_FALSE(read.contains("validation_loss"));
   EXPECT_FALSE(read.contains("routing_agreement"));
+  EXPECT_FALSE(read.contains("z_loss"));
 }
 
 }  // namespace

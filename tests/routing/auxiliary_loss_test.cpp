@@ -102,8 +102,27 @@ std::vector<Case> cases() {
   add("gshard_sampling_bpr_jitter", gshard_settings(SecondChoice::sampling), [](auto& s) {
     s.order = PlaceOrder::gate;
     s.jitter = 0.05;
-    s.sample_first = true;
+    s.first = FirstChoice::sampling;
     s.training.factor = 0.5;
+  });
+  add("switch_sigmoid_z", switch_settings(), [](auto& s) {
+    s.gate = GateKind::sigmoid;
+    s.auxiliary.z_weight = 0.3;
+  });
+  add("gshard_sigmoid_neg_log", gshard_settings(), [](auto& s) {
+    s.gate = GateKind::sigmoid;
+    s.auxiliary.negative_log = true;
+    s.training.factor = 0.5;
+  });
+  add("gshard_never", gshard_settings(), [](auto& s) { s.normalise = Normalise::never; });
+  add("gshard_sinkhorn_z", gshard_settings(), [](auto& s) {
+    s.first = FirstChoice::sinkhorn;
+    s.auxiliary.z_weight = 0.3;
+  });
+  add("gshard_bias", gshard_settings(), [](auto& s) {
+    s.bias_rate = 0.2;
+    s.gate = GateKind::sigmoid;
+    s.auxiliary.every_choice = true;
   });
   return all;
 }
@@ -116,6 +135,8 @@ TEST_P(Gradients, MatchDifferences) {
   b.make(p.settings, experts, width, p.layers);
   auto values = test::random_values(2 * group * width, 3);
   const TensorView weight = b.store.find("layer.router.weight").value;
+  const std::vector<std::int32_t> bias = {2, -1, 0, 1};
+  if (b.router->bias() != nullptr) b.backend->upload(bias.data(), b.router->bias()->view);
   auto matrix = test::random_values(experts * width, 4);
   test::write(*b.backend, weight, matrix);
   const double other_layers = 0.4;

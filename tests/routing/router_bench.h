@@ -105,7 +105,7 @@ inline RouterSettings switch_settings() {
 inline RouterSettings gshard_settings(SecondChoice second = SecondChoice::all, bool before = false) {
   RouterSettings settings{.tokens = "gshard"};
   settings.softmax.second = second;
-  settings.softmax.normalise_before = before;
+  if (before) settings.softmax.normalise = Normalise::before_dropping;
   return settings;
 }
 

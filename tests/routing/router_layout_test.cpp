@@ -24,7 +24,7 @@ struct Case {
 std::vector<Case> cases() {
   RouterSettings jitter{.tokens = "switch"};
   jitter.softmax.jitter = 0.3;
-  jitter.softmax.sample_first = true;
+  jitter.softmax.first = FirstChoice::sampling;
   jitter.softmax.order = PlaceOrder::random;
   jitter.softmax.auxiliary = {.balance_weight = 0.3, .z_weight = 0.1};
   RouterSettings sampling{.tokens = "gshard"};
@@ -34,11 +34,22 @@ std::vector<Case> cases() {
   RouterSettings dropless{.tokens = "gshard"};
   dropless.softmax.training.factor = 0;
   dropless.softmax.second = SecondChoice::random;
-  dropless.softmax.normalise_before = true;
+  dropless.softmax.normalise = Normalise::before_dropping;
+  RouterSettings sinkhorn{.tokens = "gshard"};
+  sinkhorn.softmax.first = FirstChoice::sinkhorn;
+  sinkhorn.softmax.second = SecondChoice::all;
+  sinkhorn.softmax.normalise = Normalise::never;
+  RouterSettings bias{.tokens = "switch"};
+  bias.softmax.gate = GateKind::sigmoid;
+  bias.softmax.bias_rate = 0.05;
+  bias.softmax.training.factor = 0;
+  bias.softmax.auxiliary = {.balance_weight = 0.3, .z_weight = 0.1, .every_choice = true};
   const RouterSettings hash{.tokens = "hash", .hash_table = {0, 0, 1, 3, 0, 2, 0, 0, 1, 0, 2}};
   return {{"switch with all its noise", jitter},
           {"gshard, scarce", sampling},
           {"gshard, dropless", dropless},
+          {"gshard by Sinkhorn's shares", sinkhorn},
+          {"switch with sigmoids and biases", bias},
           {"hash", hash}};
 }
 
@@ -91,6 +102,12 @@ void compare_with_one_rank(const Case& p, int expert_ranks, const std::vector<Sh
   const auto experts = world.split(world.rank() / expert_ranks, world.rank());
   const test::Batch batch = test::random_batch(config, sequences, 11);
   TinyModel one(config, *backend, *solo, DType::f64), spread(config, *backend, *experts, DType::f64);
+  const std::vector<std::int32_t> bias = {3, -2, 0, -1};
+  for (auto* m : {&one, &spread}) {
+    for (const auto& table : m->store.tables()) {
+      if (table.moves) m->backend.upload(bias.data(), table.view);
+    }
+  }
   const std::vector<Share> everything = {{0, sequences}};
   const Answer alone = answer_of(one, batch, everything, *solo), got = answer_of(spread, batch, mine, world);
   EXPECT_NEAR(got.loss, alone.loss, 1e-12);

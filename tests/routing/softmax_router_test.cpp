@@ -62,7 +62,7 @@ TEST(SoftmaxRouter, EvaluationDropsNothingUnlessAskedTo) {
   const auto logits = test::random_values(23 * 3, 4);
   for (const std::size_t choices : {1u, 2u}) {
     RouterSettings settings = choices == 1 ? switch_settings() : gshard_settings(SecondChoice::sampling);
-    settings.softmax.sample_first = true;
+    settings.softmax.first = FirstChoice::sampling;
     settings.softmax.jitter = 0.5;
     RouterBench b;
     b.make(settings, 3, 3);
@@ -94,7 +94,7 @@ TEST(SoftmaxRouter, AGroupIsRoutedAlikeWhoeverElseIsThere) {
     RouterSettings settings = gshard_settings(SecondChoice::random);
     settings.softmax.order = order;
     settings.softmax.jitter = 0.2;
-    settings.softmax.sample_first = true;
+    settings.softmax.first = FirstChoice::sampling;
     RouterBench b;
     b.make(settings, 4, 4);
     const TensorView x = b.rows(test::random_values(36 * 4, 2), 4);

@@ -33,6 +33,8 @@ TEST(RouterSettings, CarryEveryKeyOfTheJob) {
   r.evaluation_second_expert = "threshold";
   r.second_threshold = 0.2;
   r.normalise = "before";
+  r.gate = "sigmoid";
+  r.expert_bias_rate = 1e-3;
   r.place_order = "gate";
   r.jitter = 0.01;
   r.balance_weight = 0.1;
@@ -46,7 +48,10 @@ TEST(RouterSettings, CarryEveryKeyOfTheJob) {
   EXPECT_EQ(s.training.of(1024, 32, 2), 40);    // int(1024 · 1.25 / 32)
   EXPECT_EQ(s.training.of(16, 32, 2), 4);
   EXPECT_EQ(s.evaluation.of(1024, 32, 2), 256);
-  EXPECT_TRUE(s.sample_first && s.normalise_before);
+  EXPECT_EQ(s.first, FirstChoice::sampling);
+  EXPECT_EQ(s.normalise, Normalise::before_dropping);
+  EXPECT_EQ(s.gate, GateKind::sigmoid);
+  EXPECT_EQ(s.bias_rate, 1e-3);
   EXPECT_EQ(s.second, SecondChoice::random);
   EXPECT_EQ(s.evaluation_second, SecondChoice::threshold);
   EXPECT_EQ(s.second_threshold, 0.2);
@@ -55,6 +60,21 @@ TEST(RouterSettings, CarryEveryKeyOfTheJob) {
   EXPECT_EQ(s.auxiliary.balance_weight, 0.1);
   EXPECT_EQ(s.auxiliary.z_weight, 0.001);
   EXPECT_TRUE(s.auxiliary.every_choice && s.auxiliary.average_layers && s.auxiliary.negative_log);
+  r.first_expert = "sinkhorn";
+  r.normalise = "never";
+  EXPECT_EQ(router_settings(job).softmax.first, FirstChoice::sinkhorn);
+  EXPECT_EQ(router_settings(job).softmax.normalise, Normalise::never);
+}
+
+TEST(CheckTables, LeavesAloneWhatTrainingMoves) {
+  auto backend = make_cpu_backend();
+  ParameterStore store;
+  store.add_table("blocks.1.moe.router.bias", 3, {0, 0, 0}).moves = true;
+  store.add({.name = "w", .shape = {1}, .initial = {}});
+  store.seal(*backend, DType::f32, 1);
+  const std::vector<std::int32_t> moved = {4, -2, 1};
+  backend->upload(moved.data(), store.tables()[0].view);
+  check_tables(*backend, store, JobConfig{}, "step-00000002");
 }
 
 class HashTables : public testing::Test {

@@ -1,0 +1,58 @@
+#include "layers/token_shuffle.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "core/random.h"
+
+namespace smlp {
+
+void TokenShuffle::draw(Context& c) {
+  const std::int64_t rows = c.rows();
+  const auto sequences = exchange_.sequences();
+  expect(std::all_of(sequences.begin(), sequences.end(), [&](std::int64_t n) { return n == c.sequences; }) &&
+             rows % exchange_.members() == 0,
+         fmt::format("routing.shuffle: {} tokens cannot be dealt out evenly to {} ranks that bring as many each", rows,
+                     exchange_.members()));
+  const auto count = static_cast<std::uint64_t>(rows);
+  const RandomStream stream(c.seed, fmt::format("{} shuffle {}", name_, c.first_sequence));
+  const std::uint64_t key = stream.bits(static_cast<std::uint64_t>(c.step));
+  std::vector<std::int32_t> order(count), back(count);
+  for (std::uint64_t i = 0; i < count; ++i) {
+    order[i] = static_cast<std::int32_t>(permute(i, count, key));
+    back[static_cast<std::size_t>(order[i])] = static_cast<std::int32_t>(i);
+  }
+  order_ = c.scratch.take({rows}, DType::i32);
+  back_ = c.scratch.take({rows}, DType::i32);
+  if (rows == 0) return;
+  c.backend.upload(order.data(), order_);
+  c.backend.upload(back.data(), back_);
+}
+
+void TokenShuffle::exchange(Context& c, TensorView in, TensorView out) {
+  const auto members = static_cast<std::size_t>(exchange_.members());
+  const std::vector<std::int64_t> share(members, in.rows() / exchange_.members());
+  exchange_.all_to_all(c, in, share, out, share);
+}
+
+void TokenShuffle::mix(Context& c, TensorView rows, TensorView mixed) {
+  if (rows.rows() == 0) return;
+  if (exchange_.alone()) return c.backend.gather_rows(rows, order_, 1, {}, mixed);
+  const Arena::Frame frame(c.scratch);
+  const TensorView dealt = c.scratch.take(rows.shape, rows.dtype);
+  c.backend.gather_rows(rows, order_, 1, {}, dealt);
+  exchange(c, dealt, mixed);
+}
+
+void TokenShuffle::unmix(Context& c, TensorView mixed, TensorView rows) {
+  if (rows.rows() == 0) return;
+  if (exchange_.alone()) return c.backend.gather_rows(mixed, back_, 1, {}, rows);
+  const Arena::Frame frame(c.scratch);
+  const TensorView dealt = c.scratch.take(rows.shape, rows.dtype);
+  exchange(c, mixed, dealt);
+  c.backend.gather_rows(dealt, back_, 1, {}, rows);
+}
+
+}  // namespace smlp
