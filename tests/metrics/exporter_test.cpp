@@ -1,7 +1,10 @@
 #include "metrics/exporter.h"
 
+#include <arpa/inet.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -17,6 +20,26 @@ namespace {
 
 test::Answer scrape(const Exporter& exporter) {
   return test::get("http://" + exporter.address() + "/metrics");
+}
+
+// Sends what a browser, a scanner or a broken client may send; the first line of the answer.
+std::string answer_to(const std::string& request, const Exporter& exporter) {
+  const auto& address = exporter.address();
+  sockaddr_in where{};
+  where.sin_family = AF_INET;
+  where.sin_port = htons(static_cast<std::uint16_t>(std::stoi(address.substr(address.rfind(':') + 1))));
+  inet_pton(AF_INET, "127.0.0.1", &where.sin_addr);
+  const int there = socket(AF_INET, SOCK_STREAM, 0);
+  const timeval limit{5, 0};
+  setsockopt(there, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+  std::string answer(1024, '\0');
+  if (connect(there, reinterpret_cast<const sockaddr*>(&where), sizeof where) == 0 &&
+      send(there, request.data(), request.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(request.size())) {
+    shutdown(there, SHUT_WR);
+    answer.resize(static_cast<std::size_t>(std::max<ssize_t>(recv(there, answer.data(), answer.size(), 0), 0)));
+  }
+  close(there);
+  return answer.substr(0, answer.find('\r'));
 }
 
 std::string refusal(const std::string& listen) {
@@ -64,6 +87,31 @@ TEST(Exporter, SaysWhyItCantListen) {
   EXPECT_NE(refusal("nowhere.invalid:0").find("unknown"), std::string::npos);
   refusal("[::1]:0");
   EXPECT_NE(refusal("192.0.2.1:0").find("Cannot assign requested address"), std::string::npos);
+}
+
+// What OpenBLAS keeps in every thread of a worker, out of the thread's own stack.
+thread_local volatile char as_much_as_openblas[61440];
+
+// A browser asks for /favicon.ico by itself: that ended the rank a moment later.
+TEST(Exporter, ARequestForAnotherPathEndsNoRank) {
+  as_much_as_openblas[0] = 1;
+  RunMetrics metrics(test::small_run(0));
+  metrics.publish(test::small_step(1));
+  for (int again = 0; again < 3; ++again) {
+    const Exporter exporter("127.0.0.1:0", metrics);
+    for (const char* path : {"/favicon.ico", "/", "/metrics/../../etc/passwd", "//", "/metrics/x", "/%00", "/a?b=c"}) {
+      const auto answer = answer_to(fmt::format("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", path), exporter);
+      EXPECT_TRUE(answer.starts_with("HTTP/1.1 ")) << path << ": " << answer;
+    }
+    for (const char* method : {"HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PROPFIND", "BREW"}) {
+      answer_to(fmt::format("{} /metrics HTTP/1.1\r\nHost: x\r\n\r\n", method), exporter);
+      answer_to(fmt::format("{} /else HTTP/1.1\r\nHost: x\r\n\r\n", method), exporter);
+    }
+    answer_to("\x16\x03\x01 hello\r\n\r\n", exporter);
+    answer_to("GET /" + std::string(100000, 'x') + " HTTP/1.1\r\n\r\n", exporter);
+    EXPECT_EQ(scrape(exporter).status, 200);
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
 }
 
 // Stopping must not hold up a rank that leaves, not even while a scraper keeps its connection open.
