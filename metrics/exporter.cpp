@@ -33,7 +33,7 @@ namespace smlp {
 
 namespace {
 
-constexpr std::size_t threads = 2;  // one may be held by a scraper that keeps its connection
+constexpr std::size_t threads = 8;  // a scraper or browser that keeps its connections holds one each
 
 [[noreturn]] void refuse(const std::string& listen, const std::string& why) {
   throw Error(
