@@ -10,6 +10,7 @@
 
 #include "commands/commands.h"
 #include "core/error.h"
+#include "core/tell.h"
 
 namespace smlp {
 
@@ -31,7 +32,7 @@ fs::path chosen(const std::string& path) {
   std::vector<CheckpointInfo> rejected;
   const auto found = find_checkpoint(path, &rejected);
   for (const auto& info : rejected) {
-    fmt::print(stderr, "smlp: {} is passed over: {}\n", info.path.filename().string(), info.reason);
+    tell("{} is passed over: {}", info.path.filename().string(), info.reason);
   }
   return found;
 }
@@ -96,7 +97,7 @@ void list(const CheckpointOptions& options) {
     throw Error(ExitCode::configuration, fmt::format("{} is not a run directory", options.path));
   }
   if (options.json) return print_json(to_json(all));
-  if (all.empty()) fmt::print(stderr, "smlp: there is no checkpoint in {}\n", options.path);
+  if (all.empty()) tell("there is no checkpoint in {}", options.path);
   print_lines(all);
 }
 

@@ -14,6 +14,7 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/tell.h"
 
 namespace smlp {
 
@@ -48,7 +49,7 @@ std::vector<Compared> read_all(const std::vector<std::string>& paths) {
   return runs;
 }
 
-void warn(const std::string& sentence) { fmt::print(stderr, "smlp: warning: {}\n", sentence); }
+void warn(const std::string& sentence) { tell("warning: {}", sentence); }
 
 void warn_of_what_differs(const std::vector<Compared>& runs) {
   const auto differs = [&](auto member, const std::string& what) {

@@ -9,6 +9,7 @@
 #include "commands/job_check.h"
 #include "commands/job_options.h"
 #include "core/error.h"
+#include "core/tell.h"
 
 namespace smlp {
 
@@ -32,7 +33,7 @@ LoadedJob resolved(const JobOptions& options) {
   try {
     resolve_vocabulary(job, true);
   } catch (const Error& error) {
-    fmt::print(stderr, "smlp: note: {}\n", error.what());
+    tell("note: {}", error.what());
   }
   return job;
 }

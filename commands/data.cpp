@@ -14,6 +14,7 @@
 #include "commands/commands.h"
 #include "commands/usage.h"
 #include "core/error.h"
+#include "core/tell.h"
 #include "data/bpe_trainer.h"
 #include "data/prepare.h"
 #include "data/token_file.h"
@@ -52,7 +53,7 @@ class PoliteStop {
 class ProgressLine {
  public:
   ~ProgressLine() {
-    if (shown_ && terminal_) fmt::print(stderr, "\r\033[K");
+    if (shown_ && terminal_) std::fputs("\r\033[K", stderr);
   }
   template <class Text>
   void show(std::int64_t done, std::int64_t in_all, Text&& text) {
@@ -67,7 +68,7 @@ class ProgressLine {
         rest > 0 && bytes * 50 > rest ? fmt::format(", {:.0f} s left", seconds * rest / bytes) : "";
     const auto line = fmt::format("{:.1f} of {:.1f} MB, {:.1f} MB/s{}{}", bytes / 1e6,
                                   static_cast<double>(in_all) / 1e6, bytes / 1e6 / seconds, left, text());
-    fmt::print(stderr, "{}{}{}", terminal_ ? "\r\033[K" : "", line, terminal_ ? "" : "\n");
+    std::fputs((terminal_ ? "\r\033[K" + line : line + "\n").c_str(), stderr);
     std::fflush(stderr);
   }
 
@@ -138,8 +139,7 @@ void run_trainer(TrainerSettings settings, bool json) {
   const auto result = train_tokenizer(settings);
   line.reset();
   if (result.vocabulary < settings.vocabulary) {
-    fmt::print(stderr,
-               "smlp: note: only {} of {} tokens: no pair of tokens in the text occurs twice any more\n",
+    tell("note: only {} of {} tokens: no pair of tokens in the text occurs twice any more",
                result.vocabulary, settings.vocabulary);
   }
   if (json) {

@@ -16,6 +16,7 @@
 #include "commands/commands.h"
 #include "core/error.h"
 #include "core/host_name.h"
+#include "core/tell.h"
 #include "core/version.h"
 #include "launcher/mpi_launch.h"
 #include "launcher/preflight.h"
@@ -143,7 +144,7 @@ int report(bool json) {
   document["sound"] = sound;
   document["host"] = host_name();
   if (json) fmt::print("{}\n", document.dump(2));
-  if (!sound) fmt::print(stderr, "smlp: something is missing that a run here needs\n");
+  if (!sound) tell("something is missing that a run here needs");
   return static_cast<int>(sound ? ExitCode::done : ExitCode::unavailable);
 }
 

@@ -18,6 +18,7 @@
 #include "commands/usage.h"
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/tell.h"
 #include "launcher/drill.h"
 #include "launcher/drill_verdict.h"
 #include "launcher/fault_strike.h"
@@ -212,7 +213,7 @@ int drill_job(const DrillOptions& options) {
     fmt::print("all is well: {} faults, the last checkpoint is bit for bit that of the undisturbed run, nothing is left\n",
                drill.faults.size());
   }
-  for (const auto& problem : problems) fmt::print(stderr, "smlp: {}\n", problem);
+  for (const auto& problem : problems) tell("{}", problem);
   return static_cast<int>(problems.empty() ? ExitCode::done : ExitCode::difference);
 }
 

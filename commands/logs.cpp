@@ -13,6 +13,7 @@
 #include "commands/usage.h"
 #include "core/error.h"
 #include "core/run_directory.h"
+#include "core/tell.h"
 #include "launcher/run_status.h"
 
 namespace smlp {
@@ -73,7 +74,7 @@ void show_logs(const LogOptions& options) {
     const bool live = is_live(run);
     offset = print_from(run.log(attempt, options.rank), offset);
     if (options.attempt == 0 && std::filesystem::is_directory(run.log_folder(attempt + 1))) {
-      fmt::print(stderr, "smlp: attempt {} begins\n", ++attempt);
+      tell("attempt {} begins", ++attempt);
       offset = 0;
     } else if (!live) {
       return;

@@ -10,6 +10,7 @@
 #include "commands/commands.h"
 #include "commands/usage.h"
 #include "core/error.h"
+#include "core/tell.h"
 #include "core/version.h"
 
 namespace smlp {
@@ -18,7 +19,7 @@ namespace {
 int complain(ExitCode code, const std::string& sentences) {
   std::fflush(stdout);
   std::istringstream lines(sentences);
-  for (std::string line; std::getline(lines, line);) fmt::print(stderr, "smlp: {}\n", line);
+  for (std::string line; std::getline(lines, line);) tell("{}", line);
   return static_cast<int>(code);
 }
 

@@ -15,6 +15,7 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/tell.h"
 #include "launcher/run_history.h"
 #include "launcher/run_lock.h"
 #include "launcher/run_setup.h"
@@ -99,7 +100,7 @@ Prepared prepare(SubmitOptions& options, const Controller& controller) {
   check_writable(p.run);
   check_disk(job, p.run, notes);
   check_partition(job, controller, notes);
-  for (const auto& note : notes) fmt::print(stderr, "smlp: {}\n", note);
+  for (const auto& note : notes) tell("{}", note);
   return p;
 }
 
@@ -124,7 +125,7 @@ void record(const RunDirectory& run, const std::string& job_id, const std::files
   try {
     append_line(run.events(), line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
   } catch (const Error& error) {
-    fmt::print(stderr, "smlp: {}; job {} is submitted all the same\n", error.what(), job_id);
+    tell("{}; job {} is submitted all the same", error.what(), job_id);
   }
 }
 

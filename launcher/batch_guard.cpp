@@ -13,6 +13,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/host_name.h"
+#include "core/tell.h"
 #include "launcher/processes.h"
 #include "launcher/run_history.h"
 #include "slurm/program.h"
@@ -54,7 +55,7 @@ void BatchGuard::tend(double now) {
     if (step_ == 0 && now - started_at_ >= again_seconds) start();
   } catch (const std::exception& error) {
     pulse_at_ = started_at_ = now;
-    fmt::print(stderr, "smlp: {}; the run goes on, but nobody watches the launcher's node\n", error.what());
+    tell("{}; the run goes on, but nobody watches the launcher's node", error.what());
   }
 }
 

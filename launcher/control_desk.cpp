@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "core/error.h"
+#include "core/tell.h"
 
 namespace smlp {
 
@@ -21,7 +22,7 @@ ControlDesk::ControlDesk(const RunDirectory& run, RunHistory& history)
     }
   } catch (const Error& error) {
     history_.event("control_unusable", 0, {}, fmt::format("no requests are taken: {}", error.what()));
-    fmt::print(stderr, "smlp: {}; the run goes on, but hears no requests\n", error.what());
+    tell("{}; the run goes on, but hears no requests", error.what());
   }
 }
 
@@ -52,7 +53,7 @@ void ControlDesk::close(bool as_asked, std::optional<std::int64_t> step, const s
       if (request.kind == RequestKind::stop_after) folder_.clear(request.id);  // it was answered when it was taken
       else folder_.answer({request.id, is_stop && as_asked ? "done" : "ended", step, detail});
     } catch (const Error& error) {
-      fmt::print(stderr, "smlp: {}\n", error.what());
+      tell("{}", error.what());
     }
   }
 }

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/tell.h"
 
 namespace smlp {
 
@@ -49,7 +50,7 @@ void Ledger::write(const Goodput& book, const char* what, int attempt) {
   try {
     append_line(run_.ledger(), line.dump());
   } catch (const Error& error) {
-    fmt::print(stderr, "smlp: {}; the run goes on\n", error.what());
+    tell("{}; the run goes on", error.what());
   }
 }
 

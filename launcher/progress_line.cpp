@@ -51,8 +51,11 @@ ProgressLine::~ProgressLine() {
   std::fflush(out_);
 }
 
+// A full disk under the standard output, or its terminal gone, ends no run.
+void ProgressLine::write(const std::string& text) { std::fputs(text.c_str(), out_); }
+
 void ProgressLine::clear() {
-  if (line_open_) std::fputs("\r\033[K", out_);
+  if (line_open_) write("\r\033[K");
   line_open_ = false;
 }
 
@@ -64,11 +67,11 @@ void ProgressLine::show(const StepFacts& facts, double now) {
   shown_step_ = facts.step;
   auto text = progress_text(facts, job_, unix_seconds());
   if (!terminal_) {
-    fmt::print(out_, "{}\n", text);
+    write(text + "\n");
   } else {
     winsize size{};
     if (ioctl(fileno(out_), TIOCGWINSZ, &size) == 0 && size.ws_col > 1) text.resize(std::min<std::size_t>(text.size(), size.ws_col - 1u));
-    fmt::print(out_, "\r{}\033[K", text);
+    write(fmt::format("\r{}\033[K", text));
     line_open_ = true;
   }
   std::fflush(out_);
@@ -76,7 +79,7 @@ void ProgressLine::show(const StepFacts& facts, double now) {
 
 void ProgressLine::note(const std::string& sentence) {
   clear();
-  fmt::print(out_, "{}\n", sentence);
+  write(sentence + "\n");
   std::fflush(out_);
 }
 

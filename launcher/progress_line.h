@@ -23,6 +23,7 @@ class ProgressLine {
   void finish(const StepFacts& facts);            // the last one, in full
 
  private:
+  void write(const std::string& text);
   void clear();
 
   const JobConfig& job_;

@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/json_lines.h"
+#include "core/tell.h"
 
 namespace smlp {
 
@@ -136,7 +137,7 @@ void RunHistory::write_waiting() {
       return false;
     }
   });
-  if (!why.empty() && !complained_) fmt::print(stderr, "smlp: {}; the run goes on\n", why);
+  if (!why.empty() && !complained_) tell("{}; the run goes on", why);
   complained_ = !why.empty();
   if (waiting_.size() > most_waiting) waiting_.pop_front();
 }

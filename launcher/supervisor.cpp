@@ -13,6 +13,7 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/host_name.h"
+#include "core/tell.h"
 #include "launcher/mpi_launch.h"
 #include "launcher/processes.h"
 
@@ -483,7 +484,7 @@ int Supervisor::finish(const Outcome& outcome) {
   if (outcome.is_final()) {
     history_.event("failed", attempt_number_, newest, outcome.reason);
     desk_->close(false, newest, fmt::format("the run failed: {}", outcome.reason));
-    fmt::print(stderr, "smlp: {} (trying again can't help)\n", outcome.reason);
+    tell("{} (trying again can't help)", outcome.reason);
     return outcome.code;
   }
   const auto sentence = fmt::format("stopped ({}); the run goes on from {} when it is started again", outcome.reason,
@@ -491,7 +492,7 @@ int Supervisor::finish(const Outcome& outcome) {
   history_.event("stopped", attempt_number_, newest, sentence);
   const auto leaving = why_leaving();
   desk_->close(true, newest, sentence);
-  fmt::print(stderr, "smlp: {}\n", sentence);
+  tell("{}", sentence);
   hand_over(leaving);
   return stopped_code;
 }
@@ -512,7 +513,7 @@ bool Supervisor::hand_over(Leaving leaving) {
   const auto handover = cluster_->hand_over(leaving, failures);
   if (handover.words.empty()) return handover.again;
   history_.event(handover.again ? "requeued" : "not_requeued", attempt_number_, history_.newest_step(), handover.words);
-  fmt::print(stderr, "smlp: {}\n", handover.words);
+  tell("{}", handover.words);
   return handover.again;
 }
 
@@ -522,7 +523,7 @@ int Supervisor::give_up(const Outcome& outcome, const std::string& why, bool may
   history_.event("gave_up", attempt_number_, history_.newest_step(), sentence);
   desk_->close(false, history_.newest_step(), sentence);
   line_.note("");
-  fmt::print(stderr, "smlp: {}\n", sentence);
+  tell("{}", sentence);
   const bool again = may_hand_over && hand_over(Leaving::after_failure);
   return again ? stopped_code : outcome.code;
 }

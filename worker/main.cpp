@@ -16,6 +16,7 @@
 #include "core/files.h"
 #include "core/job_file.h"
 #include "core/layout.h"
+#include "core/tell.h"
 #include "worker/commands.h"
 #include "worker/own_cores.h"
 #include "worker/preflight.h"
@@ -219,13 +220,13 @@ int main(int argc, char** argv) {
     status = smlp::run(argc, argv);
     smlp::leave_world();
     if (std::fflush(stdout) == 0 || status != 0) return status;
-    fmt::print(stderr, "smlp: writing to the standard output failed\n");
+    smlp::tell("writing to the standard output failed");
     return static_cast<int>(smlp::ExitCode::io_failed);
   } catch (const smlp::Error& error) {
     status = static_cast<int>(error.code());
-    fmt::print(stderr, "smlp: {}\n", error.what());
+    smlp::tell("{}", error.what());
   } catch (const std::exception& error) {
-    fmt::print(stderr, "smlp: {}\n", error.what());
+    smlp::tell("{}", error.what());
   }
   smlp::end_world(status);
 }

@@ -26,6 +26,7 @@
 #include "core/files.h"
 #include "core/host_name.h"
 #include "core/job_file.h"
+#include "core/tell.h"
 #include "core/version.h"
 #include "tensor/backend.h"
 
@@ -217,7 +218,7 @@ void preflight_command(const PreflightOptions& options) {
   document["clock_seconds"] = unix_seconds();
   const bool as_expected = !options.expected_version || *options.expected_version == version();
   if (!as_expected) {
-    fmt::print(stderr, "smlp: {} has smlp {} where {} is expected; install the same on all nodes\n", host_name(), version(),
+    tell("{} has smlp {} where {} is expected; install the same on all nodes", host_name(), version(),
                *options.expected_version);
   }
   print_and_leave(document, as_expected ? ExitCode::done : ExitCode::unavailable);

@@ -131,6 +131,16 @@ TEST_F(DataCommands, FailWhenTheirLastWordsCannotBeWritten) {
   EXPECT_THAT(long_answer.err, Not(HasSubstr("defect")));
 }
 
+// What is wrong could not be said, and the exit code was that of an abort.
+TEST_F(DataCommands, KeepTheirExitCodeWhereTheErrorCannotBeWritten) {
+  for (const std::string nowhere : {" 2> /dev/full", " 2>&-"}) {
+    EXPECT_EQ(shell("smlp nonsense" + nowhere).code, 64) << nowhere;
+    EXPECT_EQ(shell("smlp data inspect in.txt" + nowhere).code, 78) << nowhere;
+    EXPECT_EQ(shell("echo 300 | smlp data decode --tokenizer bytes" + nowhere).code, 65) << nowhere;
+    EXPECT_EQ(shell("smlp data train-tokenizer --input in.txt --vocabulary 60000 --output b" + nowhere).code, 0) << nowhere;
+  }
+}
+
 TEST_F(DataCommands, NoteThatATextIsTooSmallForTheVocabulary) {
   const auto answer = shell(
       "echo hello hello > small.txt; smlp data train-tokenizer --input small.txt --vocabulary 4096 --output "
