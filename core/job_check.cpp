@@ -221,8 +221,8 @@ class Checker {
     if (!c.local_dir.empty() && !c.local_dir.starts_with('/')) {
       wrong("checkpoint.local_dir", "is no absolute path: every node has its own, wherever the job was started");
     } else if (!c.local_dir.empty() && c.local_every_steps == 0 && !c.automatic) {
-      wrong("checkpoint.local_every_steps", "is 0, so nothing would ever be saved in checkpoint.local_dir; give a number "
-                                            "of steps, or checkpoint.auto = true");
+      wrong("checkpoint.local_every_steps", "leaves checkpoint.local_dir empty for good; give a number of steps, or "
+                                            "checkpoint.auto = true");
     } else if (c.local_dir.empty() && c.local_every_steps > 0) {
       wrong("checkpoint.local_every_steps", "needs checkpoint.local_dir: where on the node?");
     }

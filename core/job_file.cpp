@@ -8,7 +8,9 @@
 #include <cmath>
 #include <optional>
 #include <set>
+#include <sstream>
 #include <toml++/toml.h>
+#include <utility>
 
 #include "core/error.h"
 #include "core/files.h"
@@ -18,13 +20,17 @@ namespace smlp {
 
 namespace {
 
-// A value as it stands in the file, for sentences: cut where it is long.
-std::string shown(const toml::node& node) {
+// A value as it would stand in a file, on one line.
+std::string in_words(const toml::node& node) {
   std::ostringstream out;
   node.visit([&](const auto& value) {
     using T = std::decay_t<decltype(value)>;
     if constexpr (toml::is_table<T>) {
-      out << "a table";
+      out << "{…}";
+    } else if constexpr (toml::is_array<T>) {
+      const char* before = "[";
+      for (const auto& element : value) out << std::exchange(before, ", ") << in_words(element);
+      out << (value.empty() ? "[]" : "]");
     } else if constexpr (toml::is_floating_point<T>) {
       auto number = value.get();
       out << toml_text(&number);
@@ -32,7 +38,12 @@ std::string shown(const toml::node& node) {
       out << value;
     }
   });
-  auto text = out.str();
+  return out.str();
+}
+
+// The same for sentences: cut where it is long.
+std::string shown(const toml::node& node) {
+  auto text = in_words(node);
   if (text.size() > 60) text = text.substr(0, 57) + "…";
   return text;
 }
@@ -56,6 +67,20 @@ std::string wanted(const JobKey& key) {
   if (key.info.type == "string") return "a string in quotes is needed";
   return key.info.type == "strings" ? "an array of strings is needed, as in [\"one\", \"two\"]"
                                     : "an array of numbers is needed, as in [0.9, 0.98]";
+}
+
+// "= [1] holds an integer", "= true is a boolean", "is a section": of a value whose type does not fit.
+std::string what_it_is(const toml::node& node, const JobKey& key) {
+  if (node.is_table()) return "is a section";
+  const auto* array = node.as_array();
+  if (!array || (key.info.type != "strings" && key.info.type != "numbers")) {
+    return fmt::format("= {} is {}", shown(node), kind_of(node));
+  }
+  const auto fits = [&](const toml::node& element) {
+    return key.info.type == "strings" ? element.is_string() : element.is_number();
+  };
+  const auto wrong = std::find_if_not(array->begin(), array->end(), fits);
+  return fmt::format("= {} holds {}", shown(node), wrong == array->end() ? "something else" : kind_of(*wrong));
 }
 
 // Takes the value out of a node where the type fits; integers serve as numbers.
@@ -219,7 +244,7 @@ class Reader {
     }
     const auto field = key->field(job_.config);
     if (!std::visit(Taker{node}, field)) {
-      problem(where, fmt::format("{} = {} is {}, but {}", name, shown(node), kind_of(node), wanted(*key)));
+      problem(where, fmt::format("{} {}, but {}", name, what_it_is(node, *key), wanted(*key)));
       return;
     }
     if (const auto wrong = value_problem(*key, field); !wrong.empty()) {

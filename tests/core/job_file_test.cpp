@@ -65,7 +65,18 @@ TEST(JobFile, UnknownKeysGetTheNearestName) {
   EXPECT_THAT(refusal("naem = \"x\"\n"), HasSubstr("did you mean name?"));
   EXPECT_THAT(refusal("[train]\nqqqqqqqqqqqqqqqqqq = 5\n"), HasSubstr("smlp config keys"));
   EXPECT_THAT(refusal("model = 3\n"), HasSubstr("[model] is a section"));
-  EXPECT_THAT(refusal("[model.width]\nx = 1\n"), HasSubstr("model.width = a table is a section"));
+  EXPECT_THAT(refusal("[model.width]\nx = 1\n"), HasSubstr("model.width is a section, but"));
+}
+
+// An array of nan stood over three lines, 0.9 as 0.90000000000000002, and [1] was "an array, but an array is needed".
+TEST(JobFile, WrongArraysAreToldOnOneLineAsTheyWereWritten) {
+  EXPECT_EQ(refusal("[data]\nweights = [nan, 0.9]\n"),
+            "demo.toml:2: data.weights = [nan, 0.9] is out of range: each must be finite, at least 0");
+  EXPECT_THAT(refusal("[data]\ntrain = [\"one\", 2]\n"),
+              HasSubstr("data.train = ['one', 2] holds an integer, but an array of strings is needed"));
+  EXPECT_THAT(refusal("[optimizer]\nbetas = [0.9, [\"x\"]]\n"), HasSubstr("betas = [0.9, ['x']] holds an array, but"));
+  EXPECT_THAT(refusal("[model]\nwidth = [ 32 ]\n"), HasSubstr("model.width = [32] is an array, but"));
+  EXPECT_THAT(refusal("[model]\nwidth = {a = 1}\n"), HasSubstr("model.width is a section, but a whole number"));
 }
 
 TEST(JobFile, WrongTypesAreNamedWithTheValueAndWhatIsNeeded) {
