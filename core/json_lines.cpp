@@ -95,6 +95,12 @@ std::optional<double> number_in(const nlohmann::json& object, const char* key) {
   return found->get<double>();
 }
 
+std::string json_fault(const nlohmann::json::exception& error) {
+  const std::string words = error.what();
+  const auto end = words.find("] ");
+  return words.starts_with("[json.exception.") && end != std::string::npos ? words.substr(end + 2) : words;
+}
+
 std::string text_in(const nlohmann::json& object, const char* key) {
   const auto found = object.find(key);
   return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();

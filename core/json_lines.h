@@ -23,6 +23,9 @@ std::optional<std::int64_t> integer_in(const nlohmann::json& object, const char*
 std::optional<double> number_in(const nlohmann::json& object, const char* key);
 std::string text_in(const nlohmann::json& object, const char* key);  // "" where there is none
 
+// What a parser found, without the library's own numbering before it.
+std::string json_fault(const nlohmann::json::exception& error);
+
 // The other way: what is not known is null.
 template <class T>
 nlohmann::json or_null(const std::optional<T>& value) {

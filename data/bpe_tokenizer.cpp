@@ -13,6 +13,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/json_lines.h"
 #include "data/bpe_encoder.h"
 #include "data/byte_alphabet.h"
 
@@ -39,7 +40,7 @@ Vocabulary read_vocabulary(const std::string& path) {
   try {
     file = nlohmann::json::parse(read_text(path));
   } catch (const nlohmann::json::exception& error) {
-    refuse(path, "it is no JSON ({})", error.what());
+    refuse(path, "it is no JSON ({})", json_fault(error));
   }
   if (!file.is_object() || file.empty()) refuse(path, "a JSON object from tokens to ids was expected");
   Vocabulary vocabulary;

@@ -81,7 +81,14 @@ void check(const PrepareSettings& settings) {
     throw Error(ExitCode::usage,
                 "a validation prefix and a share above 0 and below 1 are given together or not at all");
   }
-  if (!settings.valid_output.empty() && settings.valid_output == settings.output) {
+  for (const auto& prefix : {settings.output, settings.valid_output}) {
+    if (prefix.ends_with('/')) {
+      throw Error(ExitCode::usage,
+                  fmt::format("{} names a folder; a prefix goes on with a name in it: {}tokens", prefix, prefix));
+    }
+  }
+  const auto place = [](const std::string& prefix) { return std::filesystem::weakly_canonical(prefix + ".bin"); };
+  if (!settings.valid_output.empty() && place(settings.valid_output) == place(settings.output)) {
     throw Error(ExitCode::usage, "training and validation data need different prefixes");
   }
 }

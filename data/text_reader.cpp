@@ -10,6 +10,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "core/json_lines.h"
 
 namespace smlp {
 
@@ -38,12 +39,13 @@ void list_folder(const fs::path& folder, std::vector<TextFile>& files) {
   std::vector<TextFile> found;
   try {
     for (const auto& entry : fs::recursive_directory_iterator(folder)) {
-      if (entry.is_regular_file())
+      std::error_code leads_nowhere;  // a link, or one to itself
+      if (entry.is_regular_file(leads_nowhere))
         found.push_back({entry.path().string(), static_cast<std::int64_t>(entry.file_size())});
     }
   } catch (const fs::filesystem_error& error) {
-    throw Error(ExitCode::io_failed,
-                fmt::format("the folder {} can't be read: {}", folder.string(), error.what()));
+    throw Error(ExitCode::io_failed, fmt::format("the folder {} can't be read to its end: {}", folder.string(),
+                                                 error.code().message()));
   }
   leave_out_token_files(found);
   std::sort(found.begin(), found.end(), [](const TextFile& a, const TextFile& b) { return a.path < b.path; });
@@ -61,7 +63,7 @@ std::string text_of_line(const std::string& line, const std::string& path, std::
   try {
     object = nlohmann::json::parse(line);
   } catch (const nlohmann::json::exception& error) {
-    refuse(error.what());
+    refuse(json_fault(error));
   }
   if (!object.is_object()) refuse("this is no object");
   const auto text = object.find("text");

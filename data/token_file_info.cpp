@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/json_lines.h"
 
 namespace smlp {
 
@@ -41,7 +42,7 @@ TokenFileInfo read_info(const std::string& prefix) {
     throw Error(ExitCode::bad_data,
                 fmt::format("{} is damaged ({}): prepare the data again, or remove this file if the "
                             "tokens beside it are good",
-                            path, error.what()));
+                            path, json_fault(error)));
   }
   return info;
 }

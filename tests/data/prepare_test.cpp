@@ -189,6 +189,41 @@ TEST(Prepare, RefusesWhatCannotWork) {
   EXPECT_TRUE(!std::filesystem::exists(scratch / "out") || std::filesystem::is_empty(scratch / "out"));
 }
 
+// "t" and "./t" were two prefixes, and validation data took the place of the training data.
+TEST(Prepare, OnePrefixInTwoSpellingsIsRefused) {
+  const Scratch scratch;
+  write_file(scratch / "in.txt", "some text");
+  for (const char* other : {"./t", "x/../t", "./x/.././t"}) {
+    const auto sentence = refusal(ExitCode::usage, [&] {
+      prepare({.inputs = {scratch / "in.txt"},
+               .tokenizer = "bytes",
+               .output = scratch / "t",
+               .valid_output = scratch / other,
+               .valid_share = 0.5});
+    });
+    EXPECT_TRUE(contains(sentence, "different prefixes")) << other << ": " << sentence;
+  }
+}
+
+// Hidden files .bin and .idx were written into it.
+TEST(Prepare, AFolderIsNoPrefix) {
+  const Scratch scratch;
+  write_file(scratch / "in.txt", "some text");
+  const auto sentence = refusal(ExitCode::usage, [&] {
+    prepare({.inputs = {scratch / "in.txt"}, .tokenizer = "bytes", .output = scratch / "out/"});
+  });
+  EXPECT_TRUE(contains(sentence, "out/ names a folder")) << sentence;
+}
+
+// One link to itself made the whole folder unreadable.
+TEST(Prepare, LinksThatLeadNowhereArePassedOver) {
+  const Scratch scratch;
+  write_file(scratch / "in/a.txt", "some text");
+  std::filesystem::create_symlink("loop", scratch / "in/loop");
+  std::filesystem::create_symlink("nowhere", scratch / "in/broken");
+  EXPECT_EQ(prepare({.inputs = {scratch / "in"}, .tokenizer = "bytes", .output = scratch / "t"}).train.documents, 1);
+}
+
 TEST(Prepare, LeavesNothingBehindWhenStoppedAndKeepsWhatWasThere) {
   const Scratch scratch;
   write_file(scratch / "in.txt", std::string(100000, 'x'));
