@@ -36,6 +36,7 @@ std::string remedy(int reason) {
       return "; the limit on a file's size (ulimit -f) is too low";
     case EACCES:
     case EPERM:
+      return "; give this user the right to do so";
     case EROFS:
       return "; make the checkpoint folder writable";
     default:

@@ -21,6 +21,10 @@ struct Published {
 
 std::vector<Published> published_under(const fs::path& root) {
   std::vector<Published> list;
+  std::error_code shut;
+  if (fs::directory_iterator(root, shut); shut == std::errc::permission_denied) {  // not the same as an empty one
+    throw Error(ExitCode::io_failed, fmt::format("the checkpoints in {} can't be listed: {}", root.string(), shut.message()));
+  }
   for (const auto& path : entries_of(root)) {
     if (const auto step = step_of_published(path.filename().string())) list.push_back({*step, path});
   }

@@ -8,6 +8,7 @@
 #include "checkpoint/digest.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/json_lines.h"
 
 namespace smlp {
 
@@ -110,7 +111,7 @@ StoredShard shard_from(const json& object) {
 void check_kind(const json& object, const char* kind) {
   if (object.at("format") != kind) refuse(fmt::format("it is not a {}", kind));
   const int version = object.at("version");
-  if (version > checkpoint_format_version) {
+  if (version < 1 || version > checkpoint_format_version) {
     refuse(fmt::format("it is of format version {}; this program reads versions up to {}", version,
                        checkpoint_format_version));
   }
@@ -121,7 +122,7 @@ auto parsed(const char* what, const Parse& parse) {
   try {
     return parse();
   } catch (const json::exception& error) {
-    refuse(fmt::format("it is no {}: {}", what, error.what()));
+    refuse(fmt::format("it is no {}: {}", what, json_fault(error)));
   }
 }
 
@@ -227,7 +228,7 @@ Sidecar parse_sidecar(const std::string& text) {
 
 Manifest read_manifest_of_list(const std::filesystem::path& checkpoint) {
   const auto path = checkpoint / manifest_name;
-  if (!std::filesystem::exists(path)) refuse(fmt::format("{} is missing", manifest_name));
+  if (!std::filesystem::is_regular_file(path)) refuse(fmt::format("{} is missing", manifest_name));
   const std::string text = read_text(path);
   try {
     return parse_manifest(text);

@@ -1,11 +1,16 @@
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <fstream>
 #include <random>
+#include <stdexcept>
 
 #include "checkpoint/digest.h"
 #include "checkpoint/manifest.h"
 #include "core/error.h"
+#include "tests/checkpoint/child.h"
 #include "tests/checkpoint/sample.h"
 
 namespace smlp::test {
@@ -118,6 +123,30 @@ TEST_F(Damage, AMissingManifest) {
 TEST_F(Damage, AnEmptyManifest) {
   std::ofstream(newest() / "manifest.json", std::ios::trunc);
   expect_rejected("too short to be a manifest");
+}
+
+// `verify` and `ls` waited for a writer for ever, and so would a start have.
+TEST_F(Damage, APipeInPlaceOfTheManifest) {
+  fs::remove(newest() / "manifest.json");
+  ASSERT_EQ(mkfifo((newest() / "manifest.json").c_str(), 0644), 0);
+  expect_rejected("manifest.json is missing");
+}
+
+TEST_F(Damage, AFolderInPlaceOfTheManifest) {
+  fs::remove(newest() / "manifest.json");
+  fs::create_directory(newest() / "manifest.json");
+  expect_rejected("manifest.json is missing");
+}
+
+// A folder that this user may not list looked like one without checkpoints: a run would have begun anew.
+TEST_F(Damage, AFolderThatMayNotBeListedIsNotAnEmptyOne) {
+  fs::permissions(root(), fs::perms::none);
+  const auto listed = in_child([&](int) -> std::string {
+    if (geteuid() == 0 && setuid(65534) != 0) throw std::runtime_error("root can't become anybody else");
+    return fmt::format("{} checkpoints", list_checkpoints(root(), true).size());
+  });
+  fs::permissions(root(), fs::perms::owner_all);
+  EXPECT_EQ(listed.said, fmt::format("exception: the checkpoints in {} can't be listed: Permission denied", root().string()));
 }
 
 TEST_F(Damage, AManifestOfANewerFormat) {
