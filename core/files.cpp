@@ -49,12 +49,15 @@ void write_all(int descriptor, std::string_view text, const std::filesystem::pat
 void replace(const std::filesystem::path& path, std::string_view text, bool durable) {
   auto beside = path;
   beside += fmt::format(".{}.tmp", ::getpid());
-  {
+  try {
     const Descriptor file(beside, O_WRONLY | O_CREAT | O_TRUNC);
-    write_all(file.value(), text, beside);
-    if (durable && ::fsync(file.value()) != 0) fail("flushing", beside);
+    write_all(file.value(), text, path);
+    if (durable && ::fsync(file.value()) != 0) fail("flushing", path);
+    if (::rename(beside.c_str(), path.c_str()) != 0) fail("renaming to", path);
+  } catch (...) {
+    ::unlink(beside.c_str());
+    throw;
   }
-  if (::rename(beside.c_str(), path.c_str()) != 0) fail("renaming to", path);
   if (durable) sync_file(path.has_parent_path() ? path.parent_path() : ".");
 }
 
@@ -62,6 +65,11 @@ void replace(const std::filesystem::path& path, std::string_view text, bool dura
 
 std::string read_text(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) {  // opens, but throws when it is read
+    errno = EISDIR;
+    fail("reading", path);
+  }
   if (!file) {
     const bool missing = errno == ENOENT;
     if (missing) throw Error(ExitCode::configuration, fmt::format("there is no file {}", path.string()));

@@ -77,6 +77,26 @@ TEST_F(Folder, AMissingFileIsAConfigurationErrorThatNamesIt) {
   }
 }
 
+// "basic_filebuf::underflow error reading the file: Is a directory", and not a word of which.
+TEST_F(Folder, ReadingAFolderIsAnErrorThatNamesIt) {
+  try {
+    read_text(path);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::io_failed);
+    EXPECT_EQ(std::string(error.what()), "reading " + path.string() + " failed: Is a directory");
+  }
+}
+
+// A full disk kept the half of a tokenizer that it had room for, under a name that nobody removes.
+TEST_F(Folder, WritingThatFailsLeavesNoTemporaryFile) {
+  const auto file = path / "taken";
+  std::filesystem::create_directories(file / "full");  // no file can be renamed over it
+  EXPECT_THROW(write_durably(file, "text"), Error);
+  EXPECT_THROW(write_atomically(file, "text"), Error);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(path), {}), 1);
+}
+
 // Once ended a supervisor: a process that died between open and read of its /proc file. A folder opens and can't be
 // read either.
 TEST_F(Folder, AFileThatCanBeOpenedButNotReadIsAsGoodAsGone) {
