@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <sys/wait.h>
 
+#include <csignal>
 #include <filesystem>
 #include <regex>
 
@@ -33,6 +34,9 @@ std::string first_to_end(const std::string& words) {
   }
   return "";
 }
+
+// As shells tell of a death by signal; mpirun also has codes above, for faults of its own.
+bool names_a_signal(int code) { return code > 128 && code <= 128 + SIGRTMAX; }
 
 }  // namespace
 
@@ -98,7 +102,7 @@ Outcome explain_end(const RunDirectory& run, int attempt, int ranks, const std::
   const auto first = first_to_end(words);
   if (outcome.cause == "hang" && first.find("signal") != std::string::npos) outcome.cause = "signal";  // SIGABRT
   if (outcome.reason.empty()) outcome.reason = first;
-  if (outcome.reason.empty() && outcome.code > 128) {
+  if (outcome.reason.empty() && names_a_signal(outcome.code)) {
     outcome.reason = fmt::format("a rank was killed by {}", signal_text(outcome.code - 128));
   }
   if (outcome.reason.empty()) {

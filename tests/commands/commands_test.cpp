@@ -34,7 +34,8 @@ TEST_F(Usage, WrongCommandLinesGetOneSentenceAndCode64) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> table = {
       {{"rnu"}, "there is no command 'smlp rnu'; did you mean run?"},
       {{"config", "shwo", "x"}, "there is no command 'smlp config shwo'; did you mean show?"},
-      {{}, "`smlp` needs a command"},
+      {{}, "`smlp` needs a command: run, status, save, stop, dump, drill, submit, logs, plan, config, data, checkpoint, "
+           "eval, generate, check, compare, bench, doctor;"},
       {{"--vresion"}, "`smlp` has no option --vresion; did you mean --version?"},
       {{"--set", "a=1", "run", "job.toml"}, "`smlp` has no option --set"},
       {{"config"}, "`smlp config` needs a command: show, check, keys"},

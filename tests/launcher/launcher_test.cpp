@@ -188,6 +188,8 @@ TEST_F(Launcher, ExplainsWhyAnAttemptEnded) {
   EXPECT_EQ(end(5 << 8, "MPI_ABORT was invoked on rank 1 in communicator MPI_COMM_WORLD\nwith errorcode 5.").reason,
             "rank 1 left with exit code 5");
   EXPECT_THAT(end(1 << 8, "something else").reason, HasSubstr("launch.log"));
+  EXPECT_EQ(end(143 << 8).reason, "a rank was killed by signal 15 (SIGTERM)");
+  EXPECT_THAT(end(243 << 8).reason, HasSubstr("mpirun ended with exit code 243")) << "there is no signal 115";
   for (const int code : {64, 65, 69, 78}) EXPECT_TRUE(end(code << 8).is_final()) << code;
   for (const int code : {0, 1, 70, 74, 75, 76, 134, 137}) EXPECT_FALSE(end(code << 8).is_final()) << code;
   EXPECT_EQ(end(134 << 8).cause, "hang");
@@ -237,6 +239,21 @@ TEST(Progress, SaysWhatARunIsDoing) {
             "step 120/400  loss 3.214  valid 3.500  12.3k tokens/s  41 % of peak  balance 1.02  checkpoint 100 (0:03 "
             "ago)  0:46 left");
   EXPECT_EQ(progress_text({.step = 1}, job, 0), "step 1/400  no checkpoint yet");
+}
+
+// `smlp run job.toml > log` on the disk that was full ended the run over its own line.
+TEST(Progress, AFullDiskUnderTheOutputEndsNothing) {
+  std::FILE* full = std::fopen("/dev/full", "w");
+  if (full == nullptr) GTEST_SKIP() << "there is no /dev/full";
+  std::setvbuf(full, nullptr, _IONBF, 0);
+  const JobConfig job;
+  {
+    ProgressLine line(job, full);
+    EXPECT_NO_THROW(line.show({.step = 1}, 0));
+    EXPECT_NO_THROW(line.note("a sentence"));
+    EXPECT_NO_THROW(line.finish({.step = 2}));
+  }
+  std::fclose(full);
 }
 
 TEST_F(Launcher, NumbersAttemptsOnAndTellsOfOneWhoseLauncherDied) {
