@@ -40,8 +40,7 @@ PY
 $smlp eval runs/demo --data demo/valid
 say "A sample"
 $smlp generate runs/demo --prompt "#ifndef " --tokens 80 --temperature 0.7 --top-k 40 --seed 1
-say "The newest checkpoint"
-$smlp checkpoint ls runs/demo
+say "Its checkpoints, read again to the last byte"
 $smlp checkpoint verify runs/demo
-printf '\nMetrics were served while it ran at: '
-python3 -c 'import json; print(", ".join("http://%s/metrics" % t for g in json.load(open("runs/demo/targets.json")) for t in g["targets"]))'
+say "Its metrics were served, while it ran, at"
+python3 -c 'import json; [print("http://%s/metrics" % t) for g in json.load(open("runs/demo/targets.json")) for t in g["targets"]]'
