@@ -208,7 +208,7 @@ class Checker {
     }
     check_tiers();
     if (!is_address(c_.metrics.listen)) {
-      wrong("metrics.listen", "is no address and port; write it as \"127.0.0.1:0\" or \"[::1]:9100\"");
+      wrong("metrics.listen", "is no IPv4 address or name and port; write it as \"127.0.0.1:0\" or \"0.0.0.0:9100\"");
     }
     if (c_.cluster.device == "cuda" && problems_.empty()) {
       wrong("cluster.device", "asks for a GPU, but this build of smlp computes on CPUs alone; choose cpu or auto");
@@ -236,8 +236,7 @@ class Checker {
     const auto colon = text.rfind(':');
     if (colon == std::string::npos || colon == 0) return false;
     const auto host = text.substr(0, colon), port = text.substr(colon + 1);
-    const bool bracketed = host.starts_with('[') && host.ends_with(']') && host.size() > 2;
-    if (!bracketed && host.find_first_of(":[] \t/") != std::string::npos) return false;
+    if (host.find_first_of(":[] \t/") != std::string::npos) return false;
     int number = -1;
     const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), number);
     return error == std::errc() && end == port.data() + port.size() && number >= 0 && number <= 65535;

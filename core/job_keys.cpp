@@ -203,7 +203,7 @@ void add_operation_keys(Table& table) {
       .key("local_every_steps", &C::local_every_steps, "steps between those");
 
   InSection(table, "metrics", &J::metrics)
-      .key("listen", &J::Metrics::listen, "address and port of /metrics; port 0: any free one, each rank its own");
+      .key("listen", &J::Metrics::listen, "address and port of /metrics; port 0: any free one; other ports: a node's first rank has it, the next ranks those after it");
 
   using K = J::Cluster;
   InSection(table, "cluster", &J::cluster)

@@ -114,6 +114,13 @@ std::string host_name() {
 
 }  // namespace
 
+std::string listen_of_process(const std::string& listen, std::int64_t number) {
+  const auto colon = listen.rfind(':');
+  if (colon == std::string::npos || !names_a_port(listen.substr(colon + 1))) return listen;  // Exporter says why
+  const auto port = std::stol(listen.substr(colon + 1));
+  return port == 0 ? listen : fmt::format("{}:{}", listen.substr(0, colon), port + number);
+}
+
 struct Exporter::Server {
   Server(const Place& where, std::weak_ptr<prometheus::Registry> registry)
       : place(where),

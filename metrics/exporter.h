@@ -2,12 +2,16 @@
 // worker, beside the RunMetrics it reads.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
 #include "metrics/registry.h"
 
 namespace smlp {
+
+// Where the n-th process of a host listens: at a port as far above the one given; 0 is any free one for each.
+std::string listen_of_process(const std::string& listen, std::int64_t number);
 
 class Exporter {
  public:

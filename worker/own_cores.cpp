@@ -20,14 +20,14 @@ std::optional<std::int64_t> whole_number(std::string_view text) {
   return value;
 }
 
+}  // namespace
+
 std::optional<std::int64_t> local_rank() {
   for (const char* name : {"OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"}) {
     if (const char* value = std::getenv(name)) return whole_number(value);
   }
   return std::nullopt;
 }
-
-}  // namespace
 
 CoreDemand parse_demand(const std::string& text) {
   const auto cross = std::string_view(text).find('x');

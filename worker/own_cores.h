@@ -2,11 +2,16 @@
 // its own by core/cores.h and its local number, which mpirun and srun put into its environment.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 
 #include "core/cores.h"
 
 namespace smlp {
+
+// Which rank of its host this is, where mpirun or srun says so.
+std::optional<std::int64_t> local_rank();
 
 // Throws Error(usage) where the text is something else.
 CoreDemand parse_demand(const std::string& text);

@@ -13,6 +13,7 @@
 #include "core/version.h"
 #include "metrics/exporter.h"
 #include "metrics/registry.h"
+#include "worker/own_cores.h"
 #include "worker/texts.h"
 
 namespace smlp {
@@ -80,7 +81,7 @@ struct RunLog::Impl {
         attempt(attempt_number),
         rank(my_rank),
         metrics(identity_of(attempt_number, job, my_rank)),
-        exporter(job.metrics.listen, metrics) {}
+        exporter(listen_of_process(job.metrics.listen, local_rank().value_or(my_rank)), metrics) {}
 
   // A line that can't be written is lost; the run is not.
   void append(const std::filesystem::path& file, const std::string& line) {

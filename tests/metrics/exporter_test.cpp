@@ -77,6 +77,15 @@ TEST(Exporter, NamesThisHostWhenItListensEverywhere) {
   EXPECT_EQ(test::get("http://127.0.0.1" + port + "/metrics").status, 200);
 }
 
+// With a port of the user's choice the second rank of a host found it taken, and no run of two could start.
+TEST(Exporter, EachProcessOfAHostHasAPortOfItsOwn) {
+  EXPECT_EQ(listen_of_process("0.0.0.0:9100", 0), "0.0.0.0:9100");
+  EXPECT_EQ(listen_of_process("0.0.0.0:9100", 3), "0.0.0.0:9103");
+  EXPECT_EQ(listen_of_process("127.0.0.1:0", 3), "127.0.0.1:0");
+  EXPECT_EQ(listen_of_process("9100", 1), "9100");
+  EXPECT_NE(refusal(listen_of_process("127.0.0.1:65535", 1)).find("'65536' is not a port"), std::string::npos);
+}
+
 TEST(Exporter, SaysWhyItCantListen) {
   const RunMetrics metrics(test::small_run(0));
   const Exporter taken("127.0.0.1:0", metrics);
