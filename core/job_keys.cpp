@@ -197,7 +197,7 @@ void add_operation_keys(Table& table) {
       .key("auto_least_seconds", &C::auto_least_seconds, "auto never saves more often", positive())
       .key("auto_most_seconds", &C::auto_most_seconds, "auto never saves less often", positive())
       .key("keep_last", &C::keep_last, "newest checkpoints kept", size(1))
-      .key("keep_every", &C::keep_every, "checkpoints of every so many steps kept for good; 0: none")
+      .key("keep_every", &C::keep_every, "every so many steps a checkpoint that stays for good; 0: none")
       .key("keep_best", &C::keep_best, "keep the checkpoint of the least validation loss")
       .key("local_dir", &C::local_dir, "an absolute path to each node's own disk or memory, for frequent saves; empty: none")
       .key("local_every_steps", &C::local_every_steps, "steps between those");

@@ -35,8 +35,10 @@ python3 - <<'PY'
 import json
 events = [json.loads(line) for line in open("runs/demo/events.jsonl")]
 scores = [e for e in events if e["event"] == "evaluation"]
-print("validation perplexity: %.1f before training, %.1f after" % (scores[0]["perplexity"], scores[-1]["perplexity"]))
+print("validation perplexity, %d tokens: %.1f before training, %.1f after"
+      % (scores[-1]["tokens"], scores[0]["perplexity"], scores[-1]["perplexity"]))
 PY
+printf "and on all of it, from the checkpoint: "
 $smlp eval runs/demo --data demo/valid
 say "A sample"
 $smlp generate runs/demo --prompt "#ifndef " --tokens 80 --temperature 0.7 --top-k 40 --seed 1

@@ -205,6 +205,10 @@ void Trainer::check_replicas(bool before_a_save) {
   throw Error(ExitCode::fault, sentence);
 }
 
+bool Trainer::kept_for_good() const {
+  return job_.checkpoint.keep_every > 0 && step_ % job_.checkpoint.keep_every == 0;
+}
+
 bool Trainer::evaluation_due() const {
   return complete() || (job_.train.eval_every > 0 && step_ % job_.train.eval_every == 0);
 }
@@ -238,7 +242,7 @@ void Trainer::step() {
                                     [&](const StepResult& result) { return may_update(result, begin); });
   own_finite_ = line.result.own_finite;
   if (drill_) drill_->after_update(step_, engine_->backend(), pieces_);
-  check_replicas(flags[save_asked] > 0 || (job_.checkpoint.keep_best && evaluation_due()));
+  check_replicas(flags[save_asked] > 0 || kept_for_good() || (job_.checkpoint.keep_best && evaluation_due()));
   watch.lap();
   sequences_ = end;
   stop_ = flags[stop_asked] > 0;
@@ -251,9 +255,9 @@ void Trainer::step() {
   // Before the save: a checkpoint knows the loss of its own step.
   if (evaluation_due()) line.evaluation = evaluate(step_);
   watch.lap();
-  const bool best_asked = job_.checkpoint.keep_best && line.evaluation;
-  if (best_asked) drain();
-  const Saves::Wish wish{.shared = saves_->idle(Tier::shared) && (flags[save_asked] > 0 || best_asked),
+  const bool this_step = kept_for_good() || (job_.checkpoint.keep_best && line.evaluation);  // and no later one
+  if (this_step) drain();
+  const Saves::Wish wish{.shared = saves_->idle(Tier::shared) && (flags[save_asked] > 0 || this_step),
                          .local = saves_->idle(Tier::local) && flags[local_asked] > 0};
   if (wish && line.result.updated) save(wish);
   const double stall = watch.lap();

@@ -51,6 +51,7 @@ class Trainer {
   std::optional<Evaluation> evaluate(std::int64_t step);
   bool asked_meanwhile();
   bool evaluation_due() const;
+  bool kept_for_good() const;  // the checkpoint of this step
   void save(Saves::Wish wish);
   void save_over(const SaveOutcome& outcome);
   void choose_intervals();

@@ -38,6 +38,14 @@ def without_the_key_only_the_last_stays(place):
     assert steps_kept(place, "run") == [20]
 
 
+def every_keep_every_th_step_is_saved_and_stays(place):
+    """Saves fell on other steps, or came later where one was under way, and then nothing was kept."""
+    for every in (1, 7, 0):
+        settings = dict(eval_every=0, every=every, keep_last=1, ranks=1)
+        place.run(place.job(steps=45, **settings), f"every-{every}", "--set", "checkpoint.keep_every=10")
+        assert steps_kept(place, f"every-{every}") == [10, 20, 30, 40, 45], (every, steps_kept(place, f"every-{every}"))
+
+
 def the_loss_of_a_step_is_in_its_checkpoint_after_a_restart_too(place):
     settings = dict(eval_every=5, every=5, keep_last=20, ranks=1)
     place.run(place.job(steps=20, **settings), "straight", "--set", "checkpoint.keep_best=true")
@@ -50,4 +58,4 @@ def the_loss_of_a_step_is_in_its_checkpoint_after_a_restart_too(place):
 
 if __name__ == "__main__":
     harness.main([the_best_stays_when_the_run_goes_on_and_gets_worse, without_the_key_only_the_last_stays,
-                  the_loss_of_a_step_is_in_its_checkpoint_after_a_restart_too])
+                  every_keep_every_th_step_is_saved_and_stays, the_loss_of_a_step_is_in_its_checkpoint_after_a_restart_too])
