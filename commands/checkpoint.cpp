@@ -70,11 +70,11 @@ std::string size_text(std::int64_t bytes) {
 
 void print_lines(const std::vector<CheckpointInfo>& list) {
   for (const auto& info : list) {
+    const auto name = fs::weakly_canonical(info.path).filename().string();  // of "." too
     if (info.valid) {
-      fmt::print("{}  {:>10}  {} ranks  sound\n", info.path.filename().string(), size_text(info.bytes),
-                 info.ranks);
+      fmt::print("{}  {:>10}  {} ranks  sound\n", name, size_text(info.bytes), info.ranks);
     } else {
-      fmt::print("{}  does not hold: {}\n", info.path.filename().string(), info.reason);
+      fmt::print("{}  does not hold: {}\n", name, info.reason);
     }
   }
 }

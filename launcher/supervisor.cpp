@@ -101,7 +101,7 @@ int Supervisor::run() {
       return give_up(outcome, fmt::format("{} attempts in a row brought no new checkpoint", without_progress));
     }
     if (options_.max_restarts >= 0 && restarts >= options_.max_restarts) {
-      return give_up(outcome, fmt::format("{} restarts were allowed", options_.max_restarts), false);
+      return give_up(outcome, fmt::format("no more than {} restarts were allowed", options_.max_restarts), false);
     }
     bound_restart(outcome.cause);
     const double wait = std::min(options_.longest_pause_seconds,

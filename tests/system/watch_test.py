@@ -124,6 +124,14 @@ def a_run_that_stops_at_a_spike_stays_stopped_until_it_is_started_again(place):
     assert spikes(place, "run")[1] == (spikes(place, "run")[0][0], "skip"), spikes(place, "run")
 
 
+def a_run_that_diverges_says_why_it_gave_up(place):
+    """It said that rank 0 left with exit code 76, and no more."""
+    done = place.run(place.job(steps=40, every=50), "run", "--max-restarts", 0, "--set", "optimizer.learning_rate=1e9", "--set",
+                     "schedule.warmup_steps=0", "--set", "optimizer.clip_norm=0.0", "--set", "divergence.spike_zscore=0.0",
+                     expect=76)
+    assert "5 steps in a row had gradients that are not finite" in done.stderr, done.stderr
+
+
 def flip_in_memory(pid, pattern):
     """One bit of the last byte of each place that holds the pattern; how many."""
     flipped = 0
@@ -186,5 +194,5 @@ if __name__ == "__main__":
     harness.main([a_stopped_rank_costs_its_limit_and_is_named,
                   a_spike_is_skipped_alike_on_any_layout_and_after_a_restart,
                   a_rewind_passes_over_the_data_and_can_be_interrupted,
-                  a_run_that_stops_at_a_spike_stays_stopped_until_it_is_started_again,
+                  a_run_that_stops_at_a_spike_stays_stopped_until_it_is_started_again, a_run_that_diverges_says_why_it_gave_up,
                   a_bit_that_flips_in_the_memory_of_a_rank_ends_the_attempt_and_does_no_harm])
