@@ -67,6 +67,10 @@ std::string read_text(const std::filesystem::path& path) {
     if (missing) throw Error(ExitCode::configuration, fmt::format("there is no file {}", path.string()));
     fail("opening", path);
   }
+  std::error_code unknown;
+  if (std::filesystem::is_directory(path, unknown)) {
+    throw Error(ExitCode::configuration, fmt::format("{} is a folder, where a file is needed", path.string()));
+  }
   std::string text((std::istreambuf_iterator<char>(file)), {});
   if (file.bad()) fail("reading", path);
   return text;

@@ -77,6 +77,16 @@ TEST_F(Folder, AMissingFileIsAConfigurationErrorThatNamesIt) {
   }
 }
 
+TEST_F(Folder, AFolderInThePlaceOfAFileIsAConfigurationErrorThatNamesIt) {
+  try {
+    read_text(path);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::configuration) << "trying again does not help";
+    EXPECT_THAT(error.what(), HasSubstr(path.string() + " is a folder"));
+  }
+}
+
 // Once ended a supervisor: a process that died between open and read of its /proc file. A folder opens and can't be
 // read either.
 TEST_F(Folder, AFileThatCanBeOpenedButNotReadIsAsGoodAsGone) {
