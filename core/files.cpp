@@ -65,15 +65,14 @@ void replace(const std::filesystem::path& path, std::string_view text, bool dura
 
 std::string read_text(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
-  std::error_code ignored;
-  if (std::filesystem::is_directory(path, ignored)) {  // opens, but throws when it is read
-    errno = EISDIR;
-    fail("reading", path);
-  }
   if (!file) {
     const bool missing = errno == ENOENT;
     if (missing) throw Error(ExitCode::configuration, fmt::format("there is no file {}", path.string()));
     fail("opening", path);
+  }
+  std::error_code unknown;
+  if (std::filesystem::is_directory(path, unknown)) {  // opens, but throws when it is read
+    throw Error(ExitCode::configuration, fmt::format("{} is a folder, where a file is needed", path.string()));
   }
   std::string text((std::istreambuf_iterator<char>(file)), {});
   if (file.bad()) fail("reading", path);

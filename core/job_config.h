@@ -15,7 +15,7 @@ struct JobConfig {
   struct Model {
     std::string kind = "smlp";
     std::int64_t context = 128, width = 128, hidden = 512;
-    std::int64_t dense_blocks = 4, sparse_blocks = 2, experts = 4, heads = 1;
+    std::int64_t dense_blocks = 4, sparse_blocks = 2, experts = 4, heads = 1, expert_layers = 1;
     std::int64_t vocabulary = 0;  // 0: the tokenizer's, padded to a multiple of 64; never 0 once resolved
     double dropout = 0.0;
     std::string activation = "gelu_tanh";

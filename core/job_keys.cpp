@@ -78,6 +78,8 @@ void add_model_keys(Table& table) {
       .key("dense_blocks", &M::dense_blocks, "N1, blocks without experts", size(0, 1 << 16))
       .key("sparse_blocks", &M::sparse_blocks, "N2, blocks with experts; gshard and switch: N1 or N1 - 1", size(0, 1 << 16))
       .key("experts", &M::experts, "E, experts of a sparse block; smlp: must divide width", size(1, largest_world))
+      .key("expert_layers", &M::expert_layers,
+           "residual blocks that an expert of smlp, base or hash is a chain of (fairseq's base-sublayers)", size())
       .key("heads", &M::heads, "of attention, must divide width; of a gMLP block's gate, must divide hidden / 2", size())
       .key("vocabulary", &M::vocabulary, "tokens known; 0: the tokenizer's, padded to a multiple of 64", size(0))
       .key("dropout", &M::dropout, "share of activations dropped in training", fraction())

@@ -81,6 +81,11 @@ class Problems {
       wrong("model.experts", "leaves no second expert, and routing.tokens = \"gshard\" sends a token to two; choose more");
     }
     check_ranking();
+    if (m_.sparse_blocks > 0 && m_.expert_layers > 1 && m_.kind != "smlp" && m_.kind != "base" && m_.kind != "hash") {
+      wrong("model.expert_layers", fmt::format("makes chains of experts that are residual blocks, and those of model.kind = "
+                                               "\"{}\" are none; leave the key out",
+                                               m_.kind));
+    }
     if (r.shuffle && m_.sparse_blocks > 0 && (r.tokens != "balanced" || m_.kind == "gmlp-token-moe")) {
       wrong("routing.shuffle",
             fmt::format("mixes tokens before a balanced assignment, and {}; leave the key out",

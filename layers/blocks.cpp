@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "layers/attention.h"
 #include "layers/channel_moe.h"
+#include "layers/expert_stack.h"
 #include "layers/feedforward.h"
 #include "layers/feedforward_experts.h"
 #include "layers/gmlp_block.h"
@@ -41,6 +42,18 @@ std::unique_ptr<Layer> make_channel_moe(const ModelConfig& config, ParameterStor
                                             config.channels == "leaky", config.dropout, exchange);
 }
 
+std::unique_ptr<Experts> make_experts(const ModelConfig& config, ParameterStore& store, ExpertExchange& exchange,
+                                     const std::string& name, bool own_norm) {
+  const auto one = [&](const std::string& of) {
+    return std::make_unique<FeedforwardExperts>(store, of, config.width, config.hidden, config.activation, own_norm,
+                                                exchange);
+  };
+  if (config.expert_layers == 1) return one(name);
+  std::vector<std::unique_ptr<Experts>> layers;
+  for (std::int64_t i = 0; i < config.expert_layers; ++i) layers.push_back(one(fmt::format("{}.{}", name, i)));
+  return std::make_unique<ExpertStack>(std::move(layers));
+}
+
 std::unique_ptr<Layer> make_token_moe(const ModelConfig& config, ParameterStore& store,
                                       ExpertExchange& exchange, const std::string& name,
                                       const std::string& kind, std::int64_t index) {
@@ -55,8 +68,7 @@ std::unique_ptr<Layer> make_token_moe(const ModelConfig& config, ParameterStore&
     parts.experts = std::make_unique<GmlpExperts>(store, name + ".experts", gmlp_sizes(config),
                                                   config.activation, exchange);
   } else {
-    parts.experts = std::make_unique<FeedforwardExperts>(store, name + ".experts", config.width, config.hidden,
-                                                         config.activation, own_norm, exchange);
+    parts.experts = make_experts(config, store, exchange, name + ".experts", own_norm);
   }
   parts.shuffle = config.shuffle && !parts.experts->need_places();
   return std::make_unique<TokenMoe>(name, index, config.group_sequences, config.dropout, std::move(parts),

@@ -46,6 +46,9 @@ void check_sizes(const ModelConfig& config) {
   require(config.experts > 0, fmt::format("model.experts = {} must be at least 1", config.experts));
   require(config.group_sequences > 0,
           fmt::format("routing.group_sequences = {} must be at least 1", config.group_sequences));
+  require(config.expert_layers > 0, fmt::format("model.expert_layers = {} must be at least 1", config.expert_layers));
+  require(config.expert_layers == 1 || !(any(of_kind("switch")) || any(of_kind("gshard")) || any(of_kind("gmlp-token-moe"))),
+          fmt::format("model.expert_layers = {} is for experts that are residual blocks: smlp, base, hash", config.expert_layers));
   if (!any(of_kind("smlp"))) return;
   require(config.width % config.experts == 0,
           fmt::format("model.experts = {} must divide model.width = {}", config.experts, config.width));

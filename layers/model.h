@@ -26,6 +26,7 @@ struct ModelConfig {          // model.md; [model] and [routing] of the job file
   bool allow_leak = false;                 // "leaky" is refused without it
   RouterSettings router;                   // of blocks that leave a choice
   std::int64_t group_sequences = 1;
+  std::int64_t expert_layers = 1;  // residual blocks that an expert with a norm of its own is a chain of
   bool shuffle = false;  // tokens are mixed among ranks before they are assigned in training
   std::vector<std::string> stack;  // kind of each block; empty: by kind and placement
 };

@@ -105,6 +105,9 @@ std::vector<std::int32_t> read_table(const std::filesystem::path& file, std::int
                             "order, apart by white space",
                             file.string(), why, vocabulary));
   };
+  std::error_code unknown;
+  if (!std::filesystem::exists(file, unknown)) refuse("there is no such file");
+  if (!std::filesystem::is_regular_file(file, unknown)) refuse("that is a folder or a device");
   const std::string text = read_text(file);
   std::vector<std::int32_t> table;
   const char *at = text.data(), *const end = at + text.size();

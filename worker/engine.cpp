@@ -22,6 +22,7 @@ ModelConfig model_config(const JobConfig& job) {
   config.dense_blocks = job.model.dense_blocks;
   config.sparse_blocks = job.model.sparse_blocks;
   config.experts = job.model.experts;
+  config.expert_layers = job.model.expert_layers;
   config.heads = job.model.heads;
   config.vocabulary = job.model.vocabulary;
   config.dropout = job.model.dropout;

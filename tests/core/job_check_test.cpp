@@ -65,6 +65,8 @@ TEST(JobCheck, ImpossibleJobsAreRefusedWithReasonAndRemedy) {
       {{"routing.tokens=hash", "routing.shuffle=true"}, {"routing.shuffle = true", "routing.tokens = \"hash\" has none"}},
       {{"model.kind=gmlp-token-moe", "routing.shuffle=true"}, {"routing.shuffle = true", "whole gMLP blocks"}},
       {{"routing.shuffle=true", "model.context=33", "train.micro_batch=1"}, {"routing.shuffle = true", "33 tokens", "2 ranks"}},
+      {{"model.kind=switch", "model.sparse_blocks=4", "model.expert_layers=2"}, {"model.expert_layers = 2", "switch"}},
+      {{"model.expert_layers=0"}, {"model.expert_layers"}},
       {{"routing.channels=partial", "model.context=4"}, {"model.context = 4", "fifth"}},
       {{"routing.channels=leaky"}, {"routing.allow_leak = true"}},
       {{"cluster.device=cuda"}, {"cluster.device = \"cuda\"", "choose cpu"}, ExitCode::unavailable},

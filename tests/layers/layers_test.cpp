@@ -6,6 +6,7 @@
 #include "layers/attention.h"
 #include "layers/channel_moe.h"
 #include "layers/embedding.h"
+#include "layers/expert_stack.h"
 #include "layers/feedforward.h"
 #include "layers/feedforward_experts.h"
 #include "layers/gmlp_block.h"
@@ -183,6 +184,54 @@ TEST_P(SparseTest, TokenMoeGradientsMatchDifferences) {
   const auto layer = make_tokens(b, p, 4);
   b.seal();
   check_gradients(b, *layer, 4);
+}
+
+std::unique_ptr<Experts> make_chain(Bench& b, std::size_t count, std::int64_t width) {
+  std::vector<std::unique_ptr<Experts>> layers;
+  for (std::size_t i = 0; i < count; ++i) {
+    layers.push_back(std::make_unique<FeedforwardExperts>(b.store, "experts." + std::to_string(i), width, 3,
+                                                          Activation::gelu_tanh, true, *b.exchange));
+  }
+  return std::make_unique<ExpertStack>(std::move(layers));
+}
+
+TEST_P(SparseTest, ExpertStackGradientsMatchDifferences) {
+  const SparseCase& p = GetParam();
+  for (const std::size_t count : {1, 2, 3}) {
+    Bench b(p.sequences, p.length);
+    b.make_exchange(p.experts);
+    TokenMoeParts parts;
+    parts.router = std::make_unique<BalancedRouter>(b.store, "centroids", p.experts, 4);
+    parts.experts = make_chain(b, count, 4);
+    TokenMoe layer("tmoe", 0, p.group_sequences, p.dropout, std::move(parts), *b.exchange);
+    b.seal();
+    check_gradients(b, layer, 4);
+  }
+}
+
+TEST(ExpertStack, AnswersWithWhatAChainOfResidualBlocksAdds) {
+  Bench b(1, 6);
+  b.make_exchange(2);
+  const auto chain = make_chain(b, 2, 4);
+  b.seal();
+  b.begin();
+  const std::vector<std::int64_t> rows = {4, 2};
+  const Shape shape{6, 4};
+  const auto take = [&] { return b.memory.take(shape, DType::f64); };
+  const TensorView x = take(), y = take(), first = take(), between = take(), second = take();
+  test::write(*b.backend, x, test::random_values(24, 3));
+  chain->forward(b.c, rows, {}, x, y);
+  Bench alone(1, 6);
+  alone.make_exchange(2);
+  FeedforwardExperts one(alone.store, "experts.0", 4, 3, Activation::gelu_tanh, true, *alone.exchange);
+  FeedforwardExperts two(alone.store, "experts.1", 4, 3, Activation::gelu_tanh, true, *alone.exchange);
+  alone.seal();
+  alone.begin();
+  one.forward(alone.c, rows, {}, x, first);
+  alone.backend->add(x, first, between);
+  two.forward(alone.c, rows, {}, between, second);
+  const auto got = test::read(*b.backend, y), a = test::read(*b.backend, first), c = test::read(*b.backend, second);
+  for (std::size_t i = 0; i < got.size(); ++i) EXPECT_NEAR(got[i], a[i] + c[i], 1e-14);
 }
 
 TEST_P(SparseTest, GmlpExpertsGradientsMatchDifferences) {

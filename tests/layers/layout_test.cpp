@@ -124,6 +124,8 @@ std::vector<Setting> every_kind() {
   std::vector<Setting> all;
   for (const char* kind : {"base", "hash", "switch", "gshard"}) all.push_back({test::tiny_config({"transformer", kind})});
   all.push_back({test::tiny_config({"gmlp-token-moe", "gmlp-token-moe"})});
+  all.push_back({test::tiny_config({"transformer", "base"})});
+  all.back().config.expert_layers = 2;
   for (const char* channels : {"partial", "leaky"}) {
     all.push_back({test::tiny_config({"gmlp", "smlp"})});
     all.back().config.channels = channels;

@@ -109,6 +109,10 @@ TEST(Plan, CountsThePapersBaseModels) {
   expect_within(twelve.forward_macs.paper, 0.83e12, 1e-3);
   EXPECT_EQ(small.forward_macs.executed, small.forward_macs.paper - skipped_by_attention(23, 1024));
 
+  ModelConfig chains = paper_config("base", 11, 12);
+  chains.expert_layers = 2;
+  EXPECT_EQ(count_model(chains, 32, 32, 4, DType::f32, 4).parameters.expert, 2 * small.parameters.expert);
+
   const PlanCounts large = count_model(paper_config("base", 8, 8, 2), 32, 32, 2, DType::f32, 8);
   expect_within(large.parameters.non_expert, 642.568e6, 1e-5);
   expect_within(large.parameters.non_expert, 642.6e6, 1e-3);

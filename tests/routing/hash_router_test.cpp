@@ -86,8 +86,24 @@ TEST_F(TableFile, IsReadAndWhatIsNoTableIsRefusedInASentence) {
            {"", "0 entries"}}) {
     EXPECT_NE(complaint(text).find(part), std::string::npos) << text << " gave: " << complaint(text);
   }
-  std::filesystem::remove(path);
-  EXPECT_THROW(read_table(path, 4, 3), Error);
+}
+
+TEST_F(TableFile, ThatIsAFolderOrNotThereIsRefusedByItsKeyAndNotTriedAgain) {
+  const auto refusal = [&](const std::filesystem::path& where) -> std::string {
+    try {
+      read_table(where, 4, 3);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::configuration);
+      return error.what();
+    }
+    return "accepted";
+  };
+  for (const auto& [where, part] : std::vector<std::pair<std::filesystem::path, std::string>>{
+           {testing::TempDir(), "a folder"}, {"/dev/zero", "a device"}, {path / "absent", "no such file"}, {"", "no such file"}}) {
+    const auto told = refusal(where);
+    EXPECT_NE(told.find(part), std::string::npos) << told;
+    EXPECT_NE(told.find("routing.hash_table"), std::string::npos) << told;
+  }
 }
 
 TEST(HashRouter, SendsTokensByTheirIdsAndCountsEveryAnswerAsItIs) {
