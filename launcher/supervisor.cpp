@@ -518,8 +518,9 @@ bool Supervisor::hand_over(Leaving leaving) {
 }
 
 int Supervisor::give_up(const Outcome& outcome, const std::string& why, bool may_hand_over) {
-  const auto sentence = fmt::format("giving up, for {}; the last attempt: {}; its logs are in {}", why, outcome.reason,
-                                    run_.log_folder(attempt_number_).string());
+  auto sentence = fmt::format("giving up, for {}", why);
+  if (outcome.reason != why) sentence += fmt::format("; the last attempt: {}", outcome.reason);
+  if (attempt_number_ > 0) sentence += fmt::format("; its logs are in {}", run_.log_folder(attempt_number_).string());
   history_.event("gave_up", attempt_number_, history_.newest_step(), sentence);
   desk_->close(false, history_.newest_step(), sentence);
   line_.note("");

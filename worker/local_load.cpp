@@ -15,8 +15,6 @@ namespace smlp {
 
 namespace {
 
-constexpr std::int64_t block_bytes = std::int64_t{16} << 20;
-
 // needs[rank][piece] over all shards' pieces in order.
 std::vector<std::vector<bool>> needs_of_all(const Manifest& manifest, const PieceFiller& filler, Communicator& world) {
   std::vector<std::byte> mine;
@@ -34,13 +32,14 @@ std::vector<std::vector<bool>> needs_of_all(const Manifest& manifest, const Piec
 class Distribution {
  public:
   Distribution(const LocalSource& source, const std::filesystem::path& folder, Communicator& world, PieceFiller& filler,
-               const std::function<void()>& between)
+               const std::function<void()>& between, std::int64_t block_bytes)
       : source_(source),
         folder_(folder),
         world_(world),
         group_(world.split(0, world.rank())),
         filler_(filler),
         between_(between),
+        block_bytes_(block_bytes),
         needs_(needs_of_all(source.manifest, filler, world)) {}
 
   void run() {
@@ -66,7 +65,7 @@ class Distribution {
     const bool mine = needs(world_.rank(), number), reading = holder == world_.rank();
     const bool to_all = !others.empty() && static_cast<int>(others.size()) + 1 >= world_.size();
     if (!mine && !to_all && !(reading && !others.empty())) return;
-    const auto element = size_of(source_.manifest.find(piece.tensor)->dtype), step = block_bytes / element;
+    const auto element = size_of(source_.manifest.find(piece.tensor)->dtype), step = block_bytes_ / element;
     Digest digest;
     for (std::int64_t done = 0; done < piece.count; done += step) {
       const auto count = std::min(step, piece.count - done);
@@ -107,6 +106,7 @@ class Distribution {
   std::unique_ptr<Communicator> group_;
   PieceFiller& filler_;
   const std::function<void()>& between_;
+  std::int64_t block_bytes_;
   std::vector<std::vector<bool>> needs_;
   std::vector<std::byte> block_;
 };
@@ -114,9 +114,9 @@ class Distribution {
 }  // namespace
 
 void LocalStart::load(const LocalSource& source, Backend& backend, std::span<const Piece> pieces,
-                      const std::function<void()>& between) {
+                      const std::function<void()>& between, std::int64_t block_bytes) {
   PieceFiller filler(source.manifest, fmt::format("the local save of step {}", source.save.step), backend, pieces);
-  Distribution(source, folder_, world_, filler, between).run();
+  Distribution(source, folder_, world_, filler, between, block_bytes).run();
 }
 
 }  // namespace smlp

@@ -37,8 +37,9 @@ class LocalStart {
 
   std::optional<std::int64_t> newest();          // rank 0: step of the newest save that may be whole; nullopt elsewhere
   std::optional<LocalSource> take_newest();      // verifies it; nullopt: it is not whole, and no candidate any more
+  // Pieces travel in blocks of so many bytes.
   void load(const LocalSource& source, Backend& backend, std::span<const Piece> pieces,
-            const std::function<void()>& between);
+            const std::function<void()>& between, std::int64_t block_bytes = std::int64_t{16} << 20);
 
   // The run goes on from this step: later saves count no more, what is not kept is removed. False on every rank when that
   // can't be recorded: the tier must not be used then.

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include "command_line.h"
+#include "tests/launcher/small_disk.h"
 
 namespace smlp {
 namespace {
@@ -69,6 +70,26 @@ TEST_F(Run, StatusTellsTheReasonOfTheLastEndToItsLastWord) {
     joined += " " + line.substr(std::min(line.size(), line.find_first_not_of(' ')));
   }
   EXPECT_THAT(joined, HasSubstr("1 ended: rank 0: " + reason)) << screen;
+}
+
+// Once a requeued job that found its disk full had ended for good over its first file.
+TEST_F(Run, InABatchJobWaitsForRoomOnAFullDiskBeforeItBegins) {
+  script("* * steps 1\n");
+  std::filesystem::create_directories(place / "runs/full");
+  const test::SmallDisk disk(place / "runs/full");
+  if (!disk.mounted()) GTEST_SKIP() << "no file system can be mounted here";
+  disk.fill();
+  const std::vector<std::pair<const char*, const char*>> batch = {
+      {"SLURM_JOB_ID", "17"}, {"SLURM_JOB_NODELIST", "n1"}, {"SLURM_JOB_CPUS_PER_NODE", "2"}, {"ENVIRONMENT", "BATCH"}};
+  for (const auto& [name, value] : batch) setenv(name, value, 1);
+  const auto job = start({"run", "job.toml", "--run-dir", "runs/full", "--set", "cluster.launcher=local"}, fake_worker());
+  for (const auto& [name, value] : batch) unsetenv(name);
+  std::this_thread::sleep_for(std::chrono::seconds(1));
+  EXPECT_EQ(waitpid(job, nullptr, WNOHANG), 0) << "it has given up";
+  disk.make_room();
+  const auto answer = finish(job);
+  EXPECT_EQ(answer.code, 0) << answer.err;
+  EXPECT_THAT(answer.err, HasSubstr("runs/full is full (No space left on device): waiting for room"));
 }
 
 // Once `status` waited for whoever would write into it.

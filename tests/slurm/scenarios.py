@@ -139,7 +139,7 @@ class Stage(harness.Place):
         if key not in references:
             folder = tempfile.TemporaryDirectory(prefix="smlp-undisturbed-")  # removed when this program ends
             job = self.job(pathlib.Path(folder.name), steps=steps, precision=precision, every=steps)
-            self.run(job, f"{folder.name}/run", timeout=300)
+            self.run(job, f"{folder.name}/run", timeout=max(300, steps))  # half a second a step on a busy machine
             references[key] = folder
         return pathlib.Path(references[key].name) / "run"
 

@@ -68,9 +68,11 @@ class Tiers : public testing::Test {
     return both;
   }
 
-  void save(Saves& saves, std::int64_t step, Saves::Wish wish) {
+  using Change = std::function<void(std::vector<Piece>&)>;
+  void save(Saves& saves, std::int64_t step, Saves::Wish wish, const Change& change = {}) {
     SampleRank memory(rank(), ranks());
     memory.fill(step);
+    if (change) change(memory.pieces());
     saves.begin(wish, memory.backend(), memory.pieces(), sample_state(step));
     downloads_ = dynamic_cast<FarawayBackend&>(memory.backend()).downloads;
     pieces_ = static_cast<int>(std::ranges::count_if(memory.pieces(), [](const Piece& piece) {
@@ -91,12 +93,12 @@ class Tiers : public testing::Test {
   }
 
   // Every byte of my pieces is that of `step`, and the run state too.
-  void expect_loads(Attempt& attempt, std::int64_t step) {
+  void expect_loads(Attempt& attempt, std::int64_t step, std::int64_t block_bytes = 1 << 20) {
     ASSERT_TRUE(attempt.from && attempt.from->local) << said_;
     EXPECT_EQ(attempt.from->local->save.step, step) << said_;
     SampleRank memory(rank(), ranks());
     memory.wipe();
-    attempt.start->load(*attempt.from->local, memory.backend(), memory.pieces(), [] {});
+    attempt.start->load(*attempt.from->local, memory.backend(), memory.pieces(), [] {}, block_bytes);
     EXPECT_THAT(memory.wrong(step), testing::IsEmpty());
     EXPECT_EQ(attempt.from->local->manifest.state.integer("step"), step);
   }
@@ -137,6 +139,48 @@ TEST_F(Tiers, GoOnFromTheNewestLocalSave) {
   auto attempt = begin(rank());
   expect_loads(attempt, 30);
   EXPECT_EQ(said_, "");
+}
+
+// No test had a piece of more than one block.
+TEST_F(Tiers, PiecesOfManyBlocksComeWhole) {
+  three_saves();
+  for (const std::int64_t bytes : {8, 24}) {
+    auto attempt = begin(rank() + 1);
+    expect_loads(attempt, 30, bytes);
+  }
+}
+
+TEST_F(Tiers, ASaveOfWhichNoRankWroteATensorIsNotUsed) {
+  {
+    auto attempt = begin(rank());
+    const auto all = saves(*attempt.start, 1, 0);
+    save(*all, 10, {.local = true});
+    save(*all, 20, {.local = true}, [](std::vector<Piece>& pieces) { pieces.front().mine = false; });
+  }
+  world().barrier();
+  auto attempt = begin(rank());
+  expect_loads(attempt, 10);
+  if (rank() == 0) {
+    EXPECT_THAT(said_, HasSubstr("local step-00000020.attempt-0001: no shard holds element 0 of tensor "));
+  }
+}
+
+// What was sound when it was verified may not be when it is read.
+TEST_F(Tiers, AShardThatRotsBetweenItsVerificationAndItsLoadIsRefused) {
+  if (!alone()) GTEST_SKIP() << "one rank: peers of one that throws wait for ever";
+  three_saves();
+  auto attempt = begin(rank());
+  ASSERT_TRUE(attempt.from && attempt.from->local);
+  const auto shard = local_files(files_of(0), {30, 1}, 0, false).shard;
+  const auto bits = static_cast<std::int64_t>(fs::file_size(shard)) * 8;
+  for (int part = 1; part < 32; ++part) flip_bit(shard, bits * part / 32);
+  SampleRank memory(0, 1);
+  try {
+    attempt.start->load(*attempt.from->local, memory.backend(), memory.pieces(), [] {});
+    ADD_FAILURE() << "not noticed";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("of the local save of step 30 does not match its digest any more"));
+  }
 }
 
 TEST_F(Tiers, RanksMaySitOnOtherNodesAfterwards) {
