@@ -129,7 +129,7 @@ def a_run_that_diverges_says_why_it_gave_up(place):
     done = place.run(place.job(steps=40, every=50), "run", "--max-restarts", 0, "--set", "optimizer.learning_rate=1e9", "--set",
                      "schedule.warmup_steps=0", "--set", "optimizer.clip_norm=0.0", "--set", "divergence.spike_zscore=0.0",
                      expect=76)
-    assert "5 steps in a row had gradients that are not finite" in done.stderr, done.stderr
+    assert "the gradients of steps" in done.stderr and "not finite" in done.stderr, done.stderr
 
 
 def flip_in_memory(pid, pattern):
