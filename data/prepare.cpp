@@ -87,7 +87,9 @@ void check(const PrepareSettings& settings) {
                   fmt::format("{} names a folder; a prefix goes on with a name in it: {}tokens", prefix, prefix));
     }
   }
-  const auto place = [](const std::string& prefix) { return std::filesystem::weakly_canonical(prefix + ".bin"); };
+  const auto place = [](const std::string& prefix) {
+    return std::filesystem::weakly_canonical(std::filesystem::absolute(prefix + ".bin"));
+  };
   if (!settings.valid_output.empty() && place(settings.valid_output) == place(settings.output)) {
     throw Error(ExitCode::usage, "training and validation data need different prefixes");
   }

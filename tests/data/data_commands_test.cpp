@@ -96,6 +96,8 @@ TEST_F(DataCommands, SayWhatIsWrongInASentence) {
       {"smlp data", 64, "needs a command"},
       {"smlp data prepare --input in.txt --output t", 64, "--tokenizer is required"},
       {"smlp data prepare --input in.txt --tokenizer bytes --output t --valid-share 0.1", 64, "together"},
+      {"smlp data prepare --input in.txt --tokenizer bytes --output t --valid-output ./t --valid-share 0.1", 64,
+       "different prefixes"},
       {"smlp data train-tokenizer --input in.txt --vocabulary 12 --output t", 64, "257 tokens at least"},
       {"smlp data prepare --input none.txt --tokenizer bytes --output t", 78, "no file or folder none.txt"},
       {"smlp data prepare --input in.txt --tokenizer nowhere --output t", 78, "no tokenizer nowhere"},
