@@ -141,6 +141,44 @@ TEST(LocalListing, HoldsShardsWithASoundSidecarOfTheirOwn) {
   EXPECT_NE(listing.faults[1].find("rank-0001.copy.json does not hold"), std::string::npos) << listing.faults[1];
 }
 
+// Sound in itself, of the same save, but under the name of its neighbour.
+TEST(LocalListing, ASidecarOfAnotherRankIsNotBelieved) {
+  const Scratch scratch;
+  save_locally(scratch.path(), 2, 10);
+  const auto zero = local_files(scratch.path(), {10, 1}, 0, false), one = local_files(scratch.path(), {10, 1}, 1, false);
+  fs::copy_file(zero.sidecar, one.sidecar, fs::copy_options::overwrite_existing);
+  const auto listing = list_local(scratch.path());
+  EXPECT_EQ(listing.shards.size(), 1U);
+  ASSERT_EQ(listing.faults.size(), 1U);
+  EXPECT_NE(listing.faults[0].find("it belongs to rank 0 of 2"), std::string::npos) << listing.faults[0];
+}
+
+template <class Action>
+std::string refusal(const Action& action) {
+  try {
+    action();
+    return "";
+  } catch (const Error& error) {
+    return error.what();
+  }
+}
+
+TEST(Assembly, TensorsOfTwoShapesOrPiecesThatOverlapMakeNoCheckpoint) {
+  const auto part = [](int rank, std::int64_t elements) {
+    return Sidecar{.step = 1, .attempt = 1, .rank = rank, .ranks = 2, .state = {},
+                   .tensors = {{"w", {elements}, DType::f32}}, .shard = {}};
+  };
+  EXPECT_NE(refusal([&] { manifest_of({part(0, 4), part(1, 8)}); }).find("rank 1 says that tensor w is"), std::string::npos);
+  auto manifest = manifest_of({part(0, 4), part(1, 4)});
+  manifest.shards[0] = {.file = "rank-0000.h5", .size = 100, .frame_digest = {},
+                        .pieces = {{"w", 0, 2, 10, ""}, {"w", 2, 2, 18, ""}}};
+  EXPECT_EQ(refusal([&] { check_places(manifest); }), "");
+  manifest.shards[0].pieces[1].position = 17;
+  EXPECT_NE(refusal([&] { check_places(manifest); }).find("pieces overlap in rank-0000.h5 at byte 17"), std::string::npos);
+  manifest.shards[0].pieces[1].position = 93;
+  EXPECT_NE(refusal([&] { check_places(manifest); }).find("go beyond its end"), std::string::npos);
+}
+
 TEST(LocalListing, EveryBitOfAShardIsUnderADigest) {
   const Scratch scratch;
   save_locally(scratch.path(), 1, 10);

@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "core/error.h"
+#include "core/files.h"
 #include "worker/local_choice.h"
 #include "worker/local_record.h"
 #include "worker/partners.h"
@@ -275,6 +276,11 @@ TEST(SavePlan, ChosenIntervalsAreKeptInTheRun) {
   SavePlan next(job, folder.run);
   next.choose(0, moved(second));
   EXPECT_EQ(second, "");
+  // With what was measured then, though no save was made since.
+  for (int failure = 0; failure < 3; ++failure) append_line(folder.run.attempts(), R"({"attempt":1,"exit_code":137})");
+  SavePlan after_failures(job, folder.run);
+  after_failures.choose(0, moved(second));
+  EXPECT_THAT(second, testing::StartsWith("shared 20.7"));
   SavePlan fresh({.automatic = true, .auto_least_seconds = 1e-9, .local_dir = {}}, folder.run);
   fresh.start(0, Tier::shared);
   EXPECT_TRUE(fresh.due(Tier::local, 0));

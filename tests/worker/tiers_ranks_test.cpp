@@ -235,6 +235,24 @@ TEST_F(Tiers, AFlippedBitMeansThePartnersCopyThenTheSaveBefore) {
   }
 }
 
+// There a shard and its copy lie beside each other, and it is the copy that must be looked at.
+TEST_F(Tiers, OnOneNodeADamagedShardIsReadFromItsCopy) {
+  if (alone()) GTEST_SKIP() << "two ranks";
+  {
+    auto attempt = begin(0);
+    const auto all = saves(*attempt.start, 1, 0);
+    for (const std::int64_t step : {10, 20}) save(*all, step, {.local = true});
+  }
+  world().barrier();
+  if (rank() == 0) damage(local_files(files_of(0), {20, 1}, 0, false).shard);
+  world().barrier();
+  auto attempt = begin(0);
+  expect_loads(attempt, 20);
+  if (rank() == 0) {
+    EXPECT_THAT(said_, HasSubstr("the shard of rank 0 on "));
+  }
+}
+
 TEST_F(Tiers, ATornSidecarOrAShardCutShortDoesNotCount) {
   three_saves();
   const auto last = local_files(files_of(rank()), {30, 1}, rank(), false);
@@ -267,6 +285,17 @@ TEST_F(Tiers, TheNewerOfBothTiersIsUsed) {
   world().barrier();
   auto again = begin(rank());
   expect_loads(again, 20);
+}
+
+TEST_F(Tiers, AStepOfBothIsReadFromTheSharedDirectory) {
+  {
+    auto attempt = begin(rank());
+    const auto all = saves(*attempt.start, 1, 0);
+    save(*all, 10, {.shared = true, .local = true});
+  }
+  auto attempt = begin(rank());
+  ASSERT_TRUE(attempt.from);
+  EXPECT_EQ(attempt.from->shared.filename(), "step-00000010");
 }
 
 TEST_F(Tiers, AStepForBothIsCopiedOnce) {
@@ -379,6 +408,15 @@ TEST_F(Tiers, AnEarlierRunOfThisDirectoryIsSweptAndNeverUsed) {
   const auto after = names_in(node(rank()));
   ASSERT_EQ(after.size(), 1U);
   EXPECT_NE(before, after);
+}
+
+TEST_F(Tiers, WhatOtherRunsKeepOnTheNodeIsLeftAlone) {
+  const auto theirs = node(rank()) / "smlp-0123456789abcdef", unnamed = node(rank()) / "smlp-fedcba9876543210";
+  for (const auto& folder : {theirs, unnamed}) fs::create_directories(folder / "host/step-00000010.attempt-0001");
+  write_atomically(theirs / "RUN", "/another/run\n");
+  auto attempt = begin(rank());
+  EXPECT_TRUE(attempt.start->begin(1, 0));
+  for (const auto& folder : {theirs, unnamed}) EXPECT_TRUE(fs::exists(folder / "host/step-00000010.attempt-0001")) << folder;
 }
 
 TEST(ShardExchange, CarriesFilesOfAnySizeInSmallChunks) {
