@@ -58,6 +58,16 @@ std::vector<std::string> run_options(const SubmitOptions& options) {
   return words;
 }
 
+// Of its own where an earlier job may wait still and has other settings: SLURM keeps a copy of the script alone.
+std::filesystem::path snapshot_file(const RunDirectory& run, const JobConfig& job, const std::string& text) {
+  auto file = run.root / "submit.toml";
+  if (job.slurm.dependency.empty()) return file;
+  for (int next = 2; std::filesystem::exists(file) && read_if_there(file) != text; ++next) {
+    file = run.root / fmt::format("submit-{}.toml", next);
+  }
+  return file;
+}
+
 // Everything that can be found wrong without touching a file.
 Prepared prepare(SubmitOptions& options, const Controller& controller) {
   Prepared p{.job = load(options.job), .run = {}, .script = {}, .snapshot = {}, .snapshot_text = "", .script_text = ""};
@@ -76,10 +86,10 @@ Prepared prepare(SubmitOptions& options, const Controller& controller) {
   p.run.root = std::filesystem::absolute(folder).lexically_normal();
   if (!p.run.root.has_filename()) p.run.root = p.run.root.parent_path();
   p.script = p.run.root / "submit.sh";
-  p.snapshot = p.run.root / "submit.toml";
   if (const auto before = job_of_checkpoints(p.run)) keep_resolved(job, *before);
   check_and_resolve(job);
   p.snapshot_text = snapshot_of(job.config, as_written);
+  p.snapshot = snapshot_file(p.run, job.config, p.snapshot_text);
   for (const auto& key : options.settings.accepted_changes) value_of(job.config, key);  // refuses an unknown one
   if (!options.init_from.empty()) {
     options.settings.init_from = std::filesystem::absolute(find_checkpoint(options.init_from)).string();

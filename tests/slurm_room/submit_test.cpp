@@ -171,6 +171,19 @@ TEST_F(Submit, OneLiveRunADirectory) {
   EXPECT_THAT(live.err, HasSubstr("is in use by"));
 }
 
+// The first of two chained jobs ran with the settings of the second: both read submit.toml.
+TEST_F(Submit, AJobThatWaitsForAnotherLeavesItItsSettings) {
+  ASSERT_EQ(submit_job({"train.steps=40"}).code, 0);
+  const auto first = test::contents(run_folder() / "submit.toml");
+  const std::string waits = "slurm.dependency=afterany:4711";
+  ASSERT_EQ(submit_job({"train.steps=80", waits}).code, 0);
+  EXPECT_EQ(test::contents(run_folder() / "submit.toml"), first);
+  EXPECT_THAT(test::contents(run_folder() / "submit-2.toml"), HasSubstr("\nsteps = 80\n"));
+  EXPECT_THAT(test::contents(run_folder() / "submit.sh"), HasSubstr("/submit-2.toml'"));
+  ASSERT_EQ(submit_job({"train.steps=80", waits}).code, 0);
+  EXPECT_FALSE(std::filesystem::exists(run_folder() / "submit-3.toml")) << "the same settings are one file";
+}
+
 TEST_F(Submit, AChangedJobIsRefusedLikeByRun) {
   std::filesystem::create_directories(run_folder());
   write("runs/small/script", "* * steps 2\n* * checkpoint\n");
