@@ -196,4 +196,12 @@ std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options = {});
 // What this processor offers the CPU backend: "avx512+bf16", "avx2", "baseline".
 std::string cpu_isa();
 
+struct CudaOptions {
+  int device = 0;
+};
+// Throws Error(unavailable) where there is no such GPU, and in a build without CUDA (tensor/no_cuda.cpp).
+std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options = {});
+// GPUs that this process sees; 0 without a driver, and in a build without CUDA.
+int cuda_devices();
+
 }  // namespace smlp

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "tensor/cpu/checks.h"
+#include "tensor/checks.h"
 #include "tensor/cpu/cpu_backend.h"
 
 namespace smlp::cpu {

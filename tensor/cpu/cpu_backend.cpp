@@ -7,7 +7,7 @@
 #include <cstring>
 
 #include "core/error.h"
-#include "tensor/cpu/checks.h"
+#include "tensor/checks.h"
 
 namespace smlp {
 
@@ -47,6 +47,13 @@ void copy_bytes(const Matrix& from, const Matrix& to, std::int64_t element) {
 }
 
 }  // namespace
+
+void float_type(const char* verb, const TensorView& view) {
+  if (view.dtype == DType::f64 || view.dtype == DType::f32 || view.dtype == DType::bf16) return;
+  throw Error(ExitCode::fault, fmt::format("{}: the CPU computes in f64, f32 and bf16, not in {}; choose another "
+                                           "precision for CPU ranks",
+                                           verb, name_of(view.dtype)));
+}
 
 CpuBackend::CpuBackend(const CpuOptions& options)
     : set_(kernels_named(options.isa.c_str())), products_(options.threads, set_) {

@@ -12,6 +12,8 @@
 
 namespace smlp::cpu {
 
+void float_type(const char* verb, const TensorView& view);  // a type that the CPU computes in
+
 class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(const CpuOptions& options);

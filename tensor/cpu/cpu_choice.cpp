@@ -5,7 +5,7 @@
 #include <limits>
 #include <numeric>
 
-#include "tensor/cpu/checks.h"
+#include "tensor/checks.h"
 #include "tensor/cpu/cpu_backend.h"
 
 namespace smlp::cpu {

@@ -1,7 +1,7 @@
 // Verbs that decide who sits in which slot, and the sigmoid gate over slots.
 #include <algorithm>
 
-#include "tensor/cpu/checks.h"
+#include "tensor/checks.h"
 #include "tensor/cpu/cpu_backend.h"
 
 namespace smlp::cpu {

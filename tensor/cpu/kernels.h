@@ -6,13 +6,9 @@
 
 #include <cstdint>
 
-namespace smlp::cpu {
+#include "tensor/matrix.h"
 
-// Rows of adjacent elements, `stride` elements apart. No member functions: see above.
-struct Matrix {
-  void* data;
-  std::int64_t rows, width, stride;
-};
+namespace smlp::cpu {
 
 struct NormArguments {
   Matrix x;

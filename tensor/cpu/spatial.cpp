@@ -3,7 +3,7 @@
 // plain product over strided views.
 #include <algorithm>
 
-#include "tensor/cpu/checks.h"
+#include "tensor/checks.h"
 #include "tensor/cpu/cpu_backend.h"
 
 namespace smlp::cpu {

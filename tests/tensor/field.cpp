@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -21,11 +22,31 @@ std::uint16_t to_bf16(double value) {
 }
 
 float from_bf16(std::uint16_t bits) { return std::bit_cast<float>(std::uint32_t{bits} << 16); }
+
+double from_f16(std::uint16_t bits) {
+  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+  const double sign = bits & 0x8000 ? -1 : 1;
+  if (exponent == 31) return fraction ? std::nan("") : sign * INFINITY;
+  return sign * (exponent ? std::ldexp(1024 + fraction, exponent - 25) : std::ldexp(fraction, -24));
+}
+
+// To the nearest, an even fraction where two are: ldexp and nearbyint know how.
+std::uint16_t to_f16(double wide) {
+  const auto value = static_cast<double>(static_cast<float>(wide));
+  const auto sign = static_cast<std::uint16_t>(std::signbit(value) ? 0x8000 : 0);
+  if (std::isnan(value)) return sign | 0x7E00;
+  const double size = std::abs(value);
+  if (size >= 65520) return sign | 0x7C00;
+  const int exponent = std::max(size > 0 ? std::ilogb(size) : -14, -14);
+  const auto steps = static_cast<int>(std::nearbyint(std::ldexp(size, 10 - exponent)));  // 1024 ... 2048, less where denormal
+  return static_cast<std::uint16_t>(sign + ((exponent + 14) << 10) + steps);
+}
 }  // namespace
 
 double round_to(DType type, double value) {
   if (type == DType::f64) return value;
   if (type == DType::bf16) return static_cast<double>(from_bf16(to_bf16(value)));
+  if (type == DType::f16) return from_f16(to_f16(value));
   return static_cast<double>(static_cast<float>(value));
 }
 
@@ -61,6 +82,7 @@ void Field::set(const std::vector<double>& values) {
       case DType::f64: put(value); break;
       case DType::f32: put(static_cast<float>(value)); break;
       case DType::bf16: put(to_bf16(value)); break;
+      case DType::f16: put(to_f16(value)); break;
       case DType::i32: put(static_cast<std::int32_t>(value)); break;
       case DType::i64: put(static_cast<std::int64_t>(value)); break;
       default: put(static_cast<std::uint8_t>(value)); break;
@@ -87,6 +109,7 @@ std::vector<double> Field::get() const {
       case DType::f64: values[i] = take(double{}); break;
       case DType::f32: values[i] = static_cast<double>(take(float{})); break;
       case DType::bf16: values[i] = static_cast<double>(from_bf16(take(std::uint16_t{}))); break;
+      case DType::f16: values[i] = from_f16(take(std::uint16_t{})); break;
       case DType::i32: values[i] = take(std::int32_t{}); break;
       case DType::i64: values[i] = static_cast<double>(take(std::int64_t{})); break;
       default: values[i] = take(std::uint8_t{}); break;
@@ -112,7 +135,7 @@ void expect_close(const char* what, const std::vector<double>& got, const std::v
   std::size_t wrong = 0;
   for (std::size_t i = 0; i < got.size(); ++i) {
     const bool both_nan = std::isnan(got[i]) && std::isnan(wanted[i]);
-    if (both_nan || std::abs(got[i] - wanted[i]) <= tolerance * (1 + std::abs(wanted[i]))) continue;
+    if (both_nan || got[i] == wanted[i] || std::abs(got[i] - wanted[i]) <= tolerance * (1 + std::abs(wanted[i]))) continue;
     if (++wrong <= 3) ADD_FAILURE() << what << "[" << i << "] is " << got[i] << ", not " << wanted[i];
   }
   EXPECT_EQ(wrong, 0u) << what << ": wrong elements of " << got.size();

@@ -1,9 +1,10 @@
-// The value-parameterized fixture of the CPU backend's tests: one body for every type and instruction set.
+// The value-parameterized fixture of the tests of verbs: one body for every type, instruction set and device.
 #pragma once
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,34 +15,27 @@
 
 namespace smlp::test {
 
-struct CpuCase {
+struct VerbCase {
   DType type;
-  std::string isa;
+  std::string backend;  // "avx2"
+  std::function<std::unique_ptr<Backend>()> make;
+  DType refused;  // a floating type that this backend does not compute in
 };
 
-inline std::vector<CpuCase> cpu_cases() {
-  std::vector<CpuCase> cases;
-  for (const char* isa : {"baseline", "avx2", "avx512"}) {
-    try {
-      make_cpu_backend({.threads = 1, .isa = isa});
-    } catch (const Error&) {
-      continue;  // this processor has it not
-    }
-    for (const DType type : {DType::f64, DType::f32, DType::bf16}) cases.push_back({type, isa});
-  }
-  return cases;
+// Of the program: cpu_cases.cpp, or tests/cuda_emulation/cases.cpp.
+std::vector<VerbCase> verb_cases();
+
+inline std::string case_name(const testing::TestParamInfo<VerbCase>& info) {
+  return std::string(name_of(info.param.type)) + "_" + info.param.backend;
 }
 
-inline std::string case_name(const testing::TestParamInfo<CpuCase>& info) {
-  return std::string(name_of(info.param.type)) + "_" + info.param.isa;
-}
-
-class CpuVerbs : public testing::TestWithParam<CpuCase> {
+class Verbs : public testing::TestWithParam<VerbCase> {
  protected:
   using Values = std::vector<double>;
 
   DType type() const { return GetParam().type; }
-  DType wide() const { return type() == DType::bf16 ? DType::f32 : type(); }
+  bool narrow() const { return size_of(type()) == 2; }
+  DType wide() const { return narrow() ? DType::f32 : type(); }
   // Of a result stored in the values' type: the rounding of its last store and f32 sums of a few hundred terms.
   double tolerance() const { return type() == DType::f64 ? 1e-12 : type() == DType::f32 ? 5e-6 : 6e-3; }
   // Of a result stored in the wide type.
@@ -58,7 +52,14 @@ class CpuVerbs : public testing::TestWithParam<CpuCase> {
     EXPECT_TRUE(got.guards_intact()) << what;
   }
 
-  std::unique_ptr<Backend> backend_ = make_cpu_backend({.threads = 1, .isa = GetParam().isa});
+  // The call and what it set off: a device says what was wrong when it is waited for.
+  template <class Call>
+  void finished(Call call) {
+    call();
+    b_.synchronize();
+  }
+
+  std::unique_ptr<Backend> backend_ = GetParam().make();
   Backend& b_ = *backend_;
 };
 

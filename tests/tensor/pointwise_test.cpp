@@ -2,17 +2,17 @@
 #include <cmath>
 
 #include "tensor/dropout.h"
-#include "tests/tensor/cpu_case.h"
+#include "tests/tensor/verb_case.h"
 
 namespace smlp::test {
 namespace {
 
-class CpuPointwise : public CpuVerbs {};
-INSTANTIATE_TEST_SUITE_P(Cpu, CpuPointwise, testing::ValuesIn(cpu_cases()), case_name);
+class PointwiseVerbs : public Verbs {};
+INSTANTIATE_TEST_SUITE_P(On, PointwiseVerbs, testing::ValuesIn(verb_cases()), case_name);
 
 const std::vector<std::pair<std::int64_t, std::int64_t>> sizes = {{1, 1}, {3, 7}, {5, 16}, {9, 67}, {17, 200}};
 
-TEST_P(CpuPointwise, MovesFillsAndConverts) {
+TEST_P(PointwiseVerbs, MovesFillsAndConverts) {
   for (const auto& [rows, width] : sizes) {
     Field a = values({rows, width}, 1, 1, 3), same(a.shape(), type(), 2), other(a.shape(), DType::f64);
     b_.copy(a.view(), same.view());
@@ -49,7 +49,7 @@ TEST_P(CpuPointwise, MovesFillsAndConverts) {
   check("copy_rows", to, wanted);
 }
 
-TEST_P(CpuPointwise, KeepsInfinitiesAndNansWhenConverting) {
+TEST_P(PointwiseVerbs, KeepsInfinitiesAndNansWhenConverting) {
   Field from({1, 37}, DType::f32), to(from.shape(), type());
   Values special(37);
   for (std::size_t i = 0; i < special.size(); ++i) {
@@ -63,7 +63,7 @@ TEST_P(CpuPointwise, KeepsInfinitiesAndNansWhenConverting) {
   }
 }
 
-TEST_P(CpuPointwise, AddsInPlaceAndAcrossGaps) {
+TEST_P(PointwiseVerbs, AddsInPlaceAndAcrossGaps) {
   // A range of positions of every sequence: rows that no single stride covers.
   Field whole = values({3, 7, 21}, 1), b = values({3, 4, 21}, 2, 1, 2);
   TensorView a = whole.view();
@@ -95,7 +95,7 @@ double act_slope(Activation kind, double x) {
   return 0.5 * (1 + inner) + 0.5 * x * (1 - inner * inner) * std::sqrt(2 / M_PI) * (1 + 3 * 0.044715 * x * x);
 }
 
-TEST_P(CpuPointwise, Activates) {
+TEST_P(PointwiseVerbs, Activates) {
   for (const auto kind : {Activation::none, Activation::gelu_tanh, Activation::gelu, Activation::relu}) {
     for (const auto& [rows, width] : sizes) {
       Field x = values({rows, width}, 1, 6, 1), dy = values({rows, width}, 2, 1, 2), out({rows, width}, type(), 3);
@@ -124,7 +124,7 @@ TEST_P(CpuPointwise, Activates) {
   }
 }
 
-TEST_P(CpuPointwise, Gates) {
+TEST_P(PointwiseVerbs, Gates) {
   for (const std::int64_t groups : {1, 3}) {
     const std::int64_t sequences = 2, length = 5, channels = 33, part = channels / groups;
     const Shape shape{sequences, length, channels};
@@ -169,7 +169,7 @@ TEST_P(CpuPointwise, Gates) {
   }
 }
 
-TEST_P(CpuPointwise, SumsRows) {
+TEST_P(PointwiseVerbs, SumsRows) {
   for (const auto& [rows, width] : sizes) {
     Field x = values({rows, width}, 1, 1, 2), same = values({width}, 2), wider({width}, wide());
     wider.randomize(3);
@@ -186,7 +186,7 @@ TEST_P(CpuPointwise, SumsRows) {
   }
 }
 
-TEST_P(CpuPointwise, DropsWhatTheKeySays) {
+TEST_P(PointwiseVerbs, DropsWhatTheKeySays) {
   for (const auto& [rows, width] : sizes) {
     Field x = values({rows, width}, 1, 1, 1), out({rows, width}, type(), 2);
     const double rate = 0.3;
@@ -210,7 +210,7 @@ TEST_P(CpuPointwise, DropsWhatTheKeySays) {
   EXPECT_NEAR(static_cast<double>(dropped), 10000, 4 * std::sqrt(40000 * 0.25 * 0.75));
 }
 
-TEST_P(CpuPointwise, NormalisesEachGroup) {
+TEST_P(PointwiseVerbs, NormalisesEachGroup) {
   for (const std::int64_t groups : {1, 2}) {
     for (const bool affine : {true, false}) {
       for (const std::int64_t width : {2, 34, 64, 130}) {

@@ -1,9 +1,10 @@
+#include "tensor/checks.h"
+
 #include <fmt/format.h>
 
 #include "core/error.h"
-#include "tensor/cpu/checks.h"
 
-namespace smlp::cpu {
+namespace smlp {
 
 void require(bool condition, const char* verb, const char* what) {
   if (!condition) throw Error(ExitCode::fault, fmt::format("{}: {}", verb, what));
@@ -29,19 +30,12 @@ void same_type(const char* verb, std::initializer_list<TensorView> views) {
   }
 }
 
-void float_type(const char* verb, const TensorView& view) {
-  if (view.dtype == DType::f64 || view.dtype == DType::f32 || view.dtype == DType::bf16) return;
-  throw Error(ExitCode::fault, fmt::format("{}: the CPU computes in f64, f32 and bf16, not in {}; choose another "
-                                           "precision for CPU ranks",
-                                           verb, name_of(view.dtype)));
-}
-
 void vector_of(const char* verb, const char* name, const TensorView& view, std::int64_t size, DType type) {
   if (view.contiguous() && view.size() == size && view.dtype == type) return;
   throw Error(ExitCode::fault, fmt::format("{}: '{}' must be {} adjacent elements of type {}, not {} of {}", verb, name,
                                            size, name_of(type), view.shape.text(), name_of(view.dtype)));
 }
 
-DType wide_type(DType type) noexcept { return type == DType::bf16 ? DType::f32 : type; }
+DType wide_type(DType type) noexcept { return type == DType::bf16 || type == DType::f16 ? DType::f32 : type; }
 
-}  // namespace smlp::cpu
+}  // namespace smlp

@@ -4,17 +4,16 @@
 #include <array>
 #include <initializer_list>
 
-#include "tensor/cpu/kernels.h"
+#include "tensor/matrix.h"
 #include "tensor/tensor_view.h"
 
-namespace smlp::cpu {
+namespace smlp {
 
 void require(bool condition, const char* verb, const char* what);
 void same_shape(const char* verb, std::initializer_list<TensorView> views);
 void same_type(const char* verb, std::initializer_list<TensorView> views);
-void float_type(const char* verb, const TensorView& view);
 void vector_of(const char* verb, const char* name, const TensorView& view, std::int64_t size, DType type);
-DType wide_type(DType type) noexcept;  // f32 for f32 and bf16, f64 for f64
+DType wide_type(DType type) noexcept;  // f32 for f32, bf16 and f16, f64 for f64
 
 inline Matrix as_matrix(const TensorView& view) {
   if (view.shape.rank() == 2) return {view.data, view.shape[0], view.shape[1], view.stride[0]};
@@ -50,4 +49,4 @@ void for_each_matrix(const std::array<TensorView, n>& views, Body body) {
   }
 }
 
-}  // namespace smlp::cpu
+}  // namespace smlp

@@ -2,15 +2,15 @@
 #include <cmath>
 #include <numeric>
 
-#include "tests/tensor/cpu_case.h"
+#include "tests/tensor/verb_case.h"
 
 namespace smlp::test {
 namespace {
 
-class CpuColumns : public CpuVerbs {};
-INSTANTIATE_TEST_SUITE_P(Cpu, CpuColumns, testing::ValuesIn(cpu_cases()), case_name);
+class ColumnsVerbs : public Verbs {};
+INSTANTIATE_TEST_SUITE_P(On, ColumnsVerbs, testing::ValuesIn(verb_cases()), case_name);
 
-TEST_P(CpuColumns, PermutesScalesAndDots) {
+TEST_P(ColumnsVerbs, PermutesScalesAndDots) {
   const std::int64_t sequences = 3, length = 4;
   for (const std::int64_t columns : {1, 5, 40}) {
     for (const bool scaled : {false, true}) {
@@ -45,15 +45,15 @@ TEST_P(CpuColumns, PermutesScalesAndDots) {
   }
 }
 
-TEST_P(CpuColumns, RefusesAnIndexBeyondTheColumns) {
+TEST_P(ColumnsVerbs, RefusesAnIndexBeyondTheColumns) {
   Field in = values({1, 2, 3}, 1), out = values({1, 2, 3}, 2), index({1, 3}, DType::i32);
   for (const double wrong : {3.0, -1.0}) {
     index.set({0, wrong, 1});
-    EXPECT_THROW(b_.gather_columns(in.view(), index.view(), {}, out.view()), Error);
+    EXPECT_THROW(finished([&] { b_.gather_columns(in.view(), index.view(), {}, out.view()); }), Error);
   }
 }
 
-TEST_P(CpuColumns, GatesSlotsBySoftmax) {
+TEST_P(ColumnsVerbs, GatesSlotsBySoftmax) {
   const std::vector<std::int64_t> rows = {2, 1, 3};
   Field scores({5, 3}, wide(), 0, 0), alpha({6}, wide()), dalpha({6}, wide()), dscores({5, 3}, wide(), 0, 0), slots({6}, DType::i32);
   scores.randomize(1, 3);

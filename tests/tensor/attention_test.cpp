@@ -1,13 +1,13 @@
 // Causal attention against plain loops in f64: views of wider rows, lengths of one block and of several.
 #include <cmath>
 
-#include "tests/tensor/cpu_case.h"
+#include "tests/tensor/verb_case.h"
 
 namespace smlp::test {
 namespace {
 
-class CpuAttention : public CpuVerbs {};
-INSTANTIATE_TEST_SUITE_P(Cpu, CpuAttention, testing::ValuesIn(cpu_cases()), case_name);
+class AttentionVerbs : public Verbs {};
+INSTANTIATE_TEST_SUITE_P(On, AttentionVerbs, testing::ValuesIn(verb_cases()), case_name);
 
 struct Sizes {
   std::int64_t sequences, length, heads, width;  // width: of one head
@@ -58,7 +58,7 @@ Wanted attend(const Sizes& s, const std::vector<double>& q, const std::vector<do
   return wanted;
 }
 
-TEST_P(CpuAttention, AttendsToEarlierTokensAndComesBack) {
+TEST_P(AttentionVerbs, AttendsToEarlierTokensAndComesBack) {
   for (const auto& s : {Sizes{1, 1, 1, 1}, Sizes{2, 7, 3, 5}, Sizes{2, 64, 2, 16}, Sizes{1, 128, 1, 8}, Sizes{1, 129, 2, 4},
                         Sizes{2, 300, 1, 12}, Sizes{0, 4, 2, 3}}) {
     SCOPED_TRACE(testing::Message() << "length " << s.length << ", " << s.heads << " heads of " << s.width);
@@ -73,7 +73,7 @@ TEST_P(CpuAttention, AttendsToEarlierTokensAndComesBack) {
     check("out", out, wanted.out);
     check("log_sum", log_sum, wanted.log_sum, true);
     b_.attention_backward(call, dout.view(), dq.view(), dk.view(), dv.view());
-    const double room = type() == DType::bf16 ? 3 : 2;  // probabilities are rounded once more
+    const double room = narrow() ? 3 : 2;  // probabilities are rounded once more
     for (const auto& [what, got, want] : {std::tuple{"dquery", &dq, &wanted.dquery}, {"dkey", &dk, &wanted.dkey},
                                           {"dvalue", &dv, &wanted.dvalue}}) {
       expect_close(what, got->get(), *want, room * tolerance());
@@ -82,7 +82,7 @@ TEST_P(CpuAttention, AttendsToEarlierTokensAndComesBack) {
   }
 }
 
-TEST_P(CpuAttention, TakesScoresThatWouldOverflow) {
+TEST_P(AttentionVerbs, TakesScoresThatWouldOverflow) {
   const Shape shape{1, 3, 2};
   Field q = values(shape, 1), k = values(shape, 2), v = values(shape, 3), out = values(shape, 4), log_sum({1, 1, 3}, wide());
   q.fill(1000);
@@ -92,7 +92,7 @@ TEST_P(CpuAttention, TakesScoresThatWouldOverflow) {
   check("out", out, {1, 2, 2, 3, 3, 4});
 }
 
-TEST_P(CpuAttention, LaterTokensChangeNotABit) {
+TEST_P(AttentionVerbs, LaterTokensChangeNotABit) {
   const Shape shape{1, 140, 8};
   Field q = values(shape, 1), k = values(shape, 2), v = values(shape, 3), out = values(shape, 4), log_sum({1, 2, 140}, wide());
   const auto run = [&] {
@@ -110,7 +110,7 @@ TEST_P(CpuAttention, LaterTokensChangeNotABit) {
   EXPECT_NE(before, after);
 }
 
-TEST_P(CpuAttention, RefusesHeadsThatDoNotDivideTheChannels) {
+TEST_P(AttentionVerbs, RefusesHeadsThatDoNotDivideTheChannels) {
   Field x = values({1, 2, 6}, 1), out = values({1, 2, 6}, 2), log_sum({1, 4, 2}, wide());
   EXPECT_THROW(b_.attention({x.view(), x.view(), x.view(), out.view(), log_sum.view(), 4}), Error);
 }
