@@ -94,6 +94,7 @@ class Communicator {
     Communicator& owner_;
     std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
   };
+  void add_bytes_sent(std::int64_t bytes) noexcept { bytes_sent_ += bytes; }  // where a call learns it late
 
  private:
   std::atomic<std::int64_t> calls_ = 0;
@@ -111,6 +112,9 @@ std::unique_ptr<Communicator> make_solo(Backend& backend);
 // with status 70 instead of finalising: catch it, report it and call abort() while a communicator is still alive.
 // Single messages hold at most `largest_message_bytes`; longer ones are cut into pieces.
 std::unique_ptr<Communicator> make_mpi_world(std::int64_t largest_message_bytes = std::int64_t{1} << 30);
+
+// The ranks of `host`, which moves memory of the host, for memory of `backend`: comm/staged.cpp. The backend outlives it.
+std::unique_ptr<Communicator> make_staged(std::unique_ptr<Communicator> host, Backend& backend);
 
 // The three groups a mixture of experts needs, cut once at start-up.
 struct ProcessGrid {

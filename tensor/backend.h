@@ -81,6 +81,8 @@ class Backend {
   virtual void copy(TensorView from, TensorView to) = 0;        // same shape; strides and types may differ
   virtual void copy_rows(TensorView from, TensorView to, std::span<const RowBlock> blocks) = 0;
   virtual void synchronize() = 0;
+  // May the host, and MPI, follow the addresses that allocate() gives?
+  virtual bool in_host_memory() const noexcept { return true; }
 
   // --- products -----------------------------------------------------------------------------------------
   virtual void matmul(const Matmul& m) = 0;

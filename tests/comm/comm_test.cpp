@@ -57,7 +57,8 @@ class Comm : public testing::TestWithParam<const char*> {
     if (kind == "solo") comm = make_solo(backend);
     if (kind == "mpi") comm = make_mpi_world();
     if (kind == "mpi_in_pieces") comm = make_mpi_world(24);
-    memory = std::make_unique<Memory>(kind == "solo" ? &backend : nullptr);
+    if (kind == "staged") comm = make_staged(make_mpi_world(), backend);
+    memory = std::make_unique<Memory>(kind == "solo" || kind == "staged" ? &backend : nullptr);
     rank = comm->rank();
     ranks = comm->size();
   }
@@ -118,7 +119,7 @@ class Comm : public testing::TestWithParam<const char*> {
   int rank = 0, ranks = 0;
 };
 
-INSTANTIATE_TEST_SUITE_P(All, Comm, testing::Values("solo", "mpi", "mpi_in_pieces"),
+INSTANTIATE_TEST_SUITE_P(All, Comm, testing::Values("solo", "mpi", "mpi_in_pieces", "staged"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST_P(Comm, KnowsItsPlace) {
