@@ -1,0 +1,242 @@
+// The balanced assignment on the device, round by round as tensor/balanced_assignment.cpp has it, in the same
+// f64 arithmetic: one block for each expert lists and bids, one thread for each token takes the best bid.
+#include "tensor/cuda/launch.cuh"
+#include "tensor/cuda/routing_kernels.h"
+
+namespace smlp::cuda {
+
+namespace {
+
+constexpr int eager_rounds = 100, digits = 256;
+constexpr std::int32_t nobody = -1, contested = -2;
+
+__device__ double raw_score(const Auction& a, std::int64_t group, std::int64_t token, std::int64_t e) {
+  return number_at(a.scores, (group * a.tokens + token) * a.stride + e);
+}
+
+__global__ void __launch_bounds__(block_threads) find_range(Auction a) {
+  const std::int64_t group = blockIdx.x;
+  double least = INFINITY, most = -INFINITY;
+  for (std::int64_t i = threadIdx.x; i < a.tokens * a.experts; i += block_threads) {
+    const double score = raw_score(a, group, i / a.experts, i % a.experts);
+    if (!isfinite(score)) continue;
+    least = score < least ? score : least;
+    most = score > most ? score : most;
+  }
+  least = -across_block(-least, Most{});
+  most = across_block(most, Most{});
+  if (least > most) least = most = 0;
+  for (std::int64_t i = threadIdx.x; i < a.tokens * a.experts; i += block_threads) {
+    const std::int64_t token = i / a.experts, e = i % a.experts;
+    const double score = raw_score(a, group, token, e);
+    a.score[(group * a.experts + e) * a.tokens + token] = isfinite(score) ? score : least;
+  }
+  for (std::int64_t t = threadIdx.x; t < a.tokens; t += block_threads) {
+    a.cost[group * a.tokens + t] = 0;
+    a.holder[group * a.tokens + t] = a.owner[group * a.tokens + t] = nobody;
+  }
+  for (std::int64_t e = threadIdx.x; e < a.experts; e += block_threads) a.room[group * a.experts + e] = 0;
+  for (int round = static_cast<int>(threadIdx.x); round < a.limit; round += block_threads)
+    a.unsettled[group * a.limit + round] = 0;
+  if (threadIdx.x > 0) return;
+  const double step = (most - least) / 50;
+  a.range[2 * group] = step > 1e-4 ? step : 1e-4;
+  a.range[2 * group + 1] = most;
+}
+
+// Where the experts do not divide the tokens, those that fewest like best take one token fewer.
+__global__ void __launch_bounds__(block_threads) set_rooms(Auction a) {
+  const std::int64_t group = blockIdx.x, missing = a.capacity * a.experts - a.tokens;
+  const double* score = a.score + group * a.experts * a.tokens;
+  std::int32_t* room = a.room + group * a.experts;
+  for (std::int64_t t = threadIdx.x; missing > 0 && t < a.tokens; t += block_threads) {
+    std::int64_t best = 0;
+    for (std::int64_t e = 1; e < a.experts; ++e)
+      best = score[e * a.tokens + t] > score[best * a.tokens + t] ? e : best;
+    atomicAdd(room + best, 1);  // how many like it best, for now
+  }
+  __syncthreads();
+  if (threadIdx.x > 0) return;
+  // Taken ones are marked by their count, negative; then all become rooms.
+  for (std::int64_t i = 0; i < missing; ++i) {
+    std::int64_t least = -1;
+    for (std::int64_t e = a.experts - 1; e >= 0; --e) {
+      if (room[e] >= 0 && (least < 0 || room[e] < room[least])) least = e;
+    }
+    room[least] = -1;
+  }
+  for (std::int64_t e = 0; e < a.experts; ++e)
+    room[e] = static_cast<std::int32_t>(a.capacity - (room[e] < 0 ? 1 : 0));
+}
+
+__device__ bool settled_before(const Auction& a, std::int64_t group, int round) {
+  return round > 0 && a.unsettled[group * a.limit + round - 1] == 0;
+}
+
+// The number that ordered() made this of.
+__device__ double number_of(std::uint64_t key) {
+  return __longlong_as_double(static_cast<long long>(key >> 63 ? key & ~(std::uint64_t{1} << 63) : ~key));
+}
+
+// One block for each expert: its best tokens, as many as it has room for, and what it bids for each.
+__global__ void __launch_bounds__(block_threads) list_and_bid(Auction a, int round) {
+  SMLP_SHARED(int, of_digit, digits);
+  SMLP_SHARED(std::uint64_t, found, 1);
+  SMLP_SHARED(int, still, 1);
+  const std::int64_t e = blockIdx.x, group = blockIdx.y;
+  if (settled_before(a, group, round)) return;
+  const bool eager = round > 0 && round < eager_rounds;
+  const double epsilon = a.range[2 * group], highest = a.range[2 * group + 1];
+  const double *score = a.score + (group * a.experts + e) * a.tokens, *cost = a.cost + group * a.tokens;
+  const std::int32_t* holder = a.holder + group * a.tokens;
+  double* amount = a.amount + (group * a.experts + e) * a.tokens;
+  const int room = a.room[group * a.experts + e];
+  // What it holds is worth most to it at first, and its plain score in late rounds.
+  const auto value_of = [&](std::int64_t t) {
+    return holder[t] == e ? (round <= eager_rounds ? highest : score[t]) : score[t] - cost[t];
+  };
+  const bool limited = room < a.tokens;
+  // The greatest value that is left out, digit by digit: `still` is its rank among those that share the
+  // digits so far.
+  std::uint64_t prefix = 0;
+  if (threadIdx.x == 0) still[0] = room;
+  for (int shift = 56; limited && shift >= 0; shift -= 8) {
+    of_digit[threadIdx.x] = 0;
+    __syncthreads();
+    for (std::int64_t t = threadIdx.x; t < a.tokens; t += block_threads) {
+      const std::uint64_t key = ordered(value_of(t));
+      if (shift == 56 || key >> (shift + 8) == prefix >> (shift + 8))
+        atomicAdd(of_digit + (key >> shift & 255), 1);
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      int rank = still[0], d = digits - 1;
+      for (; d > 0 && rank >= of_digit[d]; --d) rank -= of_digit[d];
+      still[0] = rank;
+      found[0] = prefix | static_cast<std::uint64_t>(d) << shift;
+    }
+    __syncthreads();
+    prefix = found[0];
+  }
+  const double threshold = limited ? number_of(prefix) : 0;
+  // `still` of the values that equal the threshold are listed, those of the lowest tokens.
+  int ties_left = limited ? still[0] : 0;
+  for (std::int64_t base = 0; base < a.tokens; base += block_threads) {
+    const std::int64_t t = base + threadIdx.x;
+    const double value = t < a.tokens ? value_of(t) : 0;
+    const bool tie = limited && t < a.tokens && value == threshold;
+    int ties = 0;
+    const int rank = sum_before(tie ? 1 : 0, &ties);
+    const bool listed = !limited || value > threshold || (tie && rank < ties_left);
+    ties_left = ties < ties_left ? ties_left - ties : 0;
+    if (t >= a.tokens) continue;
+    const bool stands = eager && holder[t] == e;  // its bid of epsilon
+    amount[t] = !listed || room == 0 ? -1 : stands ? 0 : (limited ? value - threshold : 0) + epsilon;
+  }
+}
+
+// One thread for each token.
+__global__ void __launch_bounds__(block_threads) settle(Auction a, int round) {
+  const std::int64_t t = static_cast<std::int64_t>(blockIdx.x) * block_threads + threadIdx.x,
+                     group = blockIdx.y;
+  if (t >= a.tokens || settled_before(a, group, round)) return;
+  const std::int64_t place = group * a.tokens + t;
+  const bool eager = round > 0 && round < eager_rounds;
+  std::int32_t bidder = eager ? a.holder[place] : nobody, owner = nobody;
+  double best = bidder != nobody ? a.range[2 * group] : 0;
+  for (std::int64_t e = 0; e < a.experts; ++e) {
+    const double amount = a.amount[(group * a.experts + e) * a.tokens + t];
+    if (amount < 0) continue;
+    owner = owner == nobody ? static_cast<std::int32_t>(e) : contested;
+    if (amount > best || (amount == best && amount > 0 && e < bidder)) {
+      best = amount;
+      bidder = static_cast<std::int32_t>(e);
+    }
+  }
+  a.owner[place] = owner;
+  if (owner < 0) atomicAdd(a.unsettled + group * a.limit + round, 1);
+  a.cost[place] += best;
+  a.holder[place] = bidder;
+}
+
+__global__ void __launch_bounds__(block_threads) count_groups(Auction a, int rounds, std::int32_t* finished) {
+  int settled = 0;
+  for (std::int64_t g = threadIdx.x; g < a.groups; g += block_threads) {
+    int round = 0;
+    while (round < rounds && a.unsettled[g * a.limit + round] > 0) ++round;
+    settled += round < rounds ? 1 : 0;
+  }
+  settled = across_block(settled, Sum{});
+  if (threadIdx.x == 0) *finished = settled;
+}
+
+// Holders keep their tokens as far as they have room, in the order of the tokens; each token left goes to the
+// expert with room that scores it highest. By one thread: it is seldom needed.
+__device__ void finish_greedily(const Auction& a, std::int64_t group) {
+  std::int32_t *owner = a.owner + group * a.tokens, *room = a.room + group * a.experts;
+  const double* score = a.score + group * a.experts * a.tokens;
+  for (std::int64_t t = 0; t < a.tokens; ++t) {
+    const std::int32_t holder = a.holder[group * a.tokens + t];
+    const bool keeps = holder != nobody && room[holder] > 0;
+    owner[t] = keeps ? holder : nobody;
+    if (keeps) --room[holder];
+  }
+  for (std::int64_t t = 0; t < a.tokens; ++t) {
+    if (owner[t] != nobody) continue;
+    std::int64_t best = -1;
+    for (std::int64_t e = 0; e < a.experts; ++e) {
+      if (room[e] > 0 && (best < 0 || score[e * a.tokens + t] > score[best * a.tokens + t])) best = e;
+    }
+    owner[t] = static_cast<std::int32_t>(best);
+    --room[best];
+  }
+}
+
+__global__ void __launch_bounds__(block_threads) close_auction(Auction a, std::int32_t* rounds) {
+  const std::int64_t group = blockIdx.x;
+  if (threadIdx.x > 0) return;
+  int round = 0;
+  while (round < a.limit && a.unsettled[group * a.limit + round] > 0) ++round;
+  if (round == a.limit) finish_greedily(a, group);
+  rounds[group] = round == a.limit ? -a.limit : round + 1;
+}
+
+// One block for each expert and group: its tokens in ascending order.
+__global__ void __launch_bounds__(block_threads) write_slots(Auction a, std::int32_t* token_of_slot) {
+  const std::int64_t e = blockIdx.x, group = blockIdx.y;
+  std::int32_t* to = token_of_slot + (e * a.groups + group) * a.capacity;
+  std::int64_t used = 0;
+  for (std::int64_t base = 0; base < a.tokens; base += block_threads) {
+    const std::int64_t t = base + threadIdx.x;
+    const bool mine = t < a.tokens && a.owner[group * a.tokens + t] == e;
+    int all = 0;
+    const int before = sum_before(mine ? 1 : 0, &all);
+    if (mine && used + before < a.capacity)
+      to[used + before] = static_cast<std::int32_t>(group * a.tokens + t);
+    used += all;
+  }
+  for (std::int64_t i = used + threadIdx.x; i < a.capacity; i += block_threads) to[i] = nobody;
+}
+
+}  // namespace
+
+void begin_auction(cudaStream_t stream, const Auction& a) {
+  launch(stream, grid(a.groups), find_range, a);
+  launch(stream, grid(a.groups), set_rooms, a);
+}
+
+void auction_round(cudaStream_t stream, const Auction& a, int round) {
+  launch(stream, grid(a.experts, a.groups), list_and_bid, a, round);
+  launch(stream, grid((a.tokens + block_threads - 1) / block_threads, a.groups), settle, a, round);
+}
+
+void count_settled(cudaStream_t stream, const Auction& a, int rounds, std::int32_t* finished) {
+  launch(stream, grid(1), count_groups, a, rounds, finished);
+}
+
+void end_auction(cudaStream_t stream, const Auction& a, std::int32_t* token_of_slot, std::int32_t* rounds) {
+  launch(stream, grid(a.groups), close_auction, a, rounds);
+  launch(stream, grid(a.experts, a.groups), write_slots, a, token_of_slot);
+}
+
+}  // namespace smlp::cuda

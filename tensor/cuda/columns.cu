@@ -1,0 +1,110 @@
+// Sums over rows, and columns by index.
+#include "tensor/cuda/column_sums.cuh"
+#include "tensor/cuda/sequences.cuh"
+
+namespace smlp::cuda {
+
+namespace {
+
+template <class T>
+struct Term {
+  Matrix x;
+  template <int n>
+  __device__ void add(std::int64_t r, std::int64_t c, float (&sums)[1][n]) const {
+    float value[n];
+    load(row<T>(x, r) + c, value);
+#pragma unroll
+    for (int i = 0; i < n; ++i) sums[0][i] += value[i];
+  }
+};
+
+template <class T>
+struct ProductTerm {
+  Sequences a, b;
+  template <int n>
+  __device__ void add(std::int64_t r, std::int64_t c, float (&sums)[1][n]) const {
+    const std::int64_t s = r / a.length, t = r - s * a.length;
+    float x[n], y[n];
+    load(row<T>(a, s, t) + c, x);
+    load(row<T>(b, s, t) + c, y);
+#pragma unroll
+    for (int i = 0; i < n; ++i) sums[0][i] += x[i] * y[i];
+  }
+};
+
+template <class T, bool gathers>
+struct ByColumn {
+  Columns columns;
+  int* fault;
+  template <int n>
+  __device__ void at(std::int64_t r, std::int64_t c) const {
+    static_assert(n == 1);
+    const Sequences& in = columns.in;
+    const std::int64_t b = r / in.length, t = r - b * in.length, place = b * in.channels + c;
+    const std::int32_t other = columns.index[place];
+    if (other < 0 || other >= in.channels) {
+      *fault = static_cast<int>(FaultKind::column);
+      return;
+    }
+    const T* from = row<T>(in, b, t) + (gathers ? other : c);
+    T* to = row<T>(columns.out, b, t) + (gathers ? c : other);
+    *to =
+        columns.scale ? narrow<T>(widen(static_cast<const T*>(columns.scale)[place]) * widen(*from)) : *from;
+  }
+};
+
+template <bool gathers>
+void move_columns(cudaStream_t stream, DType type, const Columns& c, int* fault) {
+  const std::int64_t rows = c.in.sequences * c.in.length, size = rows * c.in.channels;
+  if (size == 0) return;
+  with_type(type, [&](auto t) {
+    using Body = ByColumn<decltype(t), gathers>;
+    launch(stream, grid(blocks_for(size, block_threads)), elements<1, Body>, rows, c.in.channels,
+           Body{c, fault});
+  });
+}
+
+}  // namespace
+
+std::int64_t column_sum_floats(std::int64_t rows, std::int64_t width) {
+  return column_runs(rows, width) * width;
+}
+
+void sum_rows(cudaStream_t stream, DType type, const Matrix& x, DType total_type, void* add_to,
+              float* scratch) {
+  if (x.rows * x.width == 0) return;
+  const std::int64_t runs = column_runs(x.rows, x.width), run = (x.rows + runs - 1) / runs;
+  with_type(type, [&](auto t) {
+    using T = decltype(t);
+    if (in_packs(x, sizeof(T), pack_of<T>)) {
+      start_partials<1, pack_of<T>>(stream, x.rows, x.width, runs, run, scratch, Term<T>{x});
+    } else {
+      start_partials<1, 1>(stream, x.rows, x.width, runs, run, scratch, Term<T>{x});
+    }
+  });
+  with_type(total_type,
+            [&](auto t) { start_totals(stream, scratch, runs, x.width, static_cast<decltype(t)*>(add_to)); });
+}
+
+void gather_columns(cudaStream_t stream, DType type, const Columns& c, int* fault) {
+  move_columns<true>(stream, type, c, fault);
+}
+void scatter_columns(cudaStream_t stream, DType type, const Columns& c, int* fault) {
+  move_columns<false>(stream, type, c, fault);
+}
+
+void column_dots(cudaStream_t stream, DType type, const Sequences& a, const Sequences& b, float* out) {
+  const std::int64_t rows = a.sequences * a.length;
+  if (a.sequences * a.channels == 0) return;
+  with_type(type, [&](auto t) {
+    using T = decltype(t);
+    const ProductTerm<T> term{a, b};
+    if (in_packs(a, sizeof(T), pack_of<T>) && in_packs(b, sizeof(T), pack_of<T>)) {
+      start_partials<1, pack_of<T>>(stream, rows, a.channels, a.sequences, a.length, out, term);
+    } else {
+      start_partials<1, 1>(stream, rows, a.channels, a.sequences, a.length, out, term);
+    }
+  });
+}
+
+}  // namespace smlp::cuda

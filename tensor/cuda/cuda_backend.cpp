@@ -1,0 +1,343 @@
+#include "tensor/cuda/cuda_backend.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "core/error.h"
+#include "tensor/checks.h"
+#include "tensor/cuda/check.h"
+
+namespace smlp {
+
+std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
+  return std::make_unique<cuda::CudaBackend>(options);
+}
+
+int cuda_devices() { return cuda::device_count(); }
+
+namespace cuda {
+
+void float_type(const char* verb, const TensorView& view) {
+  if (view.dtype == DType::f32 || view.dtype == DType::bf16 || view.dtype == DType::f16) return;
+  throw Error(
+      ExitCode::fault,
+      fmt::format("{}: GPUs compute in f32, bf16 and f16, not in {}; choose another precision, or the CPU",
+                  verb, name_of(view.dtype)));
+}
+
+CudaBackend::CudaBackend(const CudaOptions& options) : device_(options.device), products_(device_.stream()) {}
+
+CudaBackend::~CudaBackend() = default;
+
+// --- memory
+// ---------------------------------------------------------------------------------------------------
+
+void* CudaBackend::allocate(std::int64_t bytes) { return device_.allocate(bytes); }
+void CudaBackend::release(void* memory) noexcept { device_.release(memory); }
+void CudaBackend::synchronize() { device_.wait(); }
+
+namespace {
+
+void move_rows(cudaStream_t stream, const Matrix& from, const Matrix& to, std::int64_t size,
+               cudaMemcpyKind kind) {
+  const auto bytes = [size](std::int64_t elements) { return static_cast<std::size_t>(elements * size); };
+  const auto rows = static_cast<std::size_t>(from.rows);
+  const std::int64_t pitch = std::max(from.width, from.rows == 1 ? from.width : from.stride);
+  check(cudaMemcpy2DAsync(to.data, bytes(std::max(to.width, to.rows == 1 ? to.width : to.stride)), from.data,
+                          bytes(pitch), bytes(from.width), rows, kind, stream),
+        "a copy between host and device failed");
+}
+
+}  // namespace
+
+void CudaBackend::upload(const void* host, TensorView to) {
+  for_each_matrix<2>({TensorView(const_cast<void*>(host), to.shape, to.dtype), to}, [&](const auto& m) {
+    move_rows(stream(), m[0], m[1], size_of(to.dtype), cudaMemcpyHostToDevice);
+  });
+}
+
+void CudaBackend::download(TensorView from, void* host) {
+  for_each_matrix<2>({from, TensorView(host, from.shape, from.dtype)}, [&](const auto& m) {
+    move_rows(stream(), m[0], m[1], size_of(from.dtype), cudaMemcpyDeviceToHost);
+  });
+  device_.wait();
+}
+
+void CudaBackend::to_host(const void* device, void* host, std::int64_t bytes) {
+  check(cudaMemcpyAsync(host, device, static_cast<std::size_t>(bytes), cudaMemcpyDeviceToHost, stream()),
+        "a copy to the host failed");
+  device_.wait();
+}
+
+void CudaBackend::fill(TensorView out, double value) {
+  if (value == 0 && out.contiguous() && out.size() > 0) {
+    check(cudaMemsetAsync(out.data, 0, static_cast<std::size_t>(out.bytes()), stream()),
+          "memory could not be cleared");
+    return;
+  }
+  for_each_matrix<1>({out}, [&](const auto& m) { cuda::fill(stream(), out.dtype, m[0], value); });
+}
+
+void CudaBackend::copy(TensorView from, TensorView to) {
+  same_shape("copy", {from, to});
+  const bool alike = from.dtype == to.dtype;
+  for_each_matrix<2>({from, to}, [&](const auto& m) {
+    if (!alike) return convert(stream(), from.dtype, m[0], to.dtype, m[1]);
+    RowBlocks whole;
+    whole.count = 1;
+    whole.block[0] = {0, 0, m[0].rows};
+    cuda::copy_rows(stream(), size_of(from.dtype), m[0], m[1], whole);
+  });
+}
+
+void CudaBackend::copy_rows(TensorView from, TensorView to, std::span<const RowBlock> blocks) {
+  require(from.width() == to.width(), "copy_rows", "rows of different widths");
+  const Matrix source = as_matrix(from), target = as_matrix(to);
+  RowBlocks some;
+  for (const auto& block : blocks) {
+    require(block.from >= 0 && block.to >= 0 && block.rows >= 0 && block.from + block.rows <= source.rows &&
+                block.to + block.rows <= target.rows,
+            "copy_rows", "a block lies outside of its view");
+    if (block.rows == 0) continue;
+    if (from.dtype != to.dtype) {
+      convert(stream(), from.dtype,
+              {from.at(block.from * source.stride), block.rows, source.width, source.stride}, to.dtype,
+              {to.at(block.to * target.stride), block.rows, target.width, target.stride});
+      continue;
+    }
+    some.block[some.count++] = block;
+    if (some.count < most_row_blocks) continue;
+    cuda::copy_rows(stream(), size_of(from.dtype), source, target, some);
+    some.count = 0;
+  }
+  if (some.count > 0) cuda::copy_rows(stream(), size_of(from.dtype), source, target, some);
+}
+
+// --- products
+// -------------------------------------------------------------------------------------------------
+
+void CudaBackend::matmul(const Matmul& m) {
+  const char* verb = "matmul";
+  float_type(verb, m.a);
+  same_type(verb, {m.a, m.b, m.bias});
+  const Matrix a = as_matrix(m.a), b = as_matrix(m.b), out = as_matrix(m.out);
+  const std::int64_t k = m.transpose_a ? a.rows : a.width;
+  require((m.transpose_b ? b.width : b.rows) == k && (m.transpose_a ? a.width : a.rows) == out.rows &&
+              (m.transpose_b ? b.rows : b.width) == out.width,
+          verb, "the shapes of a, b and out do not fit");
+  require(m.out.dtype == m.a.dtype || m.out.dtype == DType::f32, verb,
+          "out must have the values' type, or f32");
+  require(!m.accumulate || (!m.bias && !m.residual && m.activation == Activation::none), verb,
+          "an accumulating product has no bias, residual or activation");
+  if (m.bias) vector_of(verb, "bias", m.bias, out.width, m.a.dtype);
+  const bool activates = m.activation != Activation::none, fused = m.activation == Activation::gelu_tanh;
+  Product p{.m = out.rows,
+            .n = out.width,
+            .k = k,
+            .a = a.data,
+            .b = b.data,
+            .a_stride = a.stride,
+            .b_stride = b.stride,
+            .transpose_a = m.transpose_a,
+            .transpose_b = m.transpose_b,
+            .accumulate = m.accumulate,
+            .out = out,
+            .type = m.a.dtype,
+            .out_type = m.out.dtype,
+            .bias = m.bias.data,
+            .gelu = fused};
+  if (m.residual) {
+    same_shape(verb, {m.out, m.residual});
+    same_type(verb, {m.out, m.residual});
+    p.residual = as_matrix(m.residual);
+  }
+  if (activates && m.pre_activation) {
+    same_shape(verb, {m.out, m.pre_activation});
+    same_type(verb, {m.out, m.pre_activation});
+    p.pre_activation = as_matrix(m.pre_activation);
+  }
+  if (p.m == 0 || p.n == 0) return;
+  if (!activates || fused) return products_.run(p);
+  if (p.pre_activation.data) std::swap(p.out, p.pre_activation);
+  products_.run(p);
+  cuda::activate(stream(), m.out.dtype, m.activation, p.out, out);
+}
+
+// --- pointwise and rows
+// ---------------------------------------------------------------------------------------
+
+void CudaBackend::add(TensorView a, TensorView b, TensorView out) {
+  same_shape("add", {a, b, out});
+  same_type("add", {a, b, out});
+  float_type("add", a);
+  for_each_matrix<3>({a, b, out}, [&](const auto& m) { cuda::add(stream(), a.dtype, m[0], m[1], m[2]); });
+}
+
+void CudaBackend::activate(Activation kind, TensorView in, TensorView out) {
+  same_shape("activate", {in, out});
+  same_type("activate", {in, out});
+  float_type("activate", in);
+  for_each_matrix<2>({in, out}, [&](const auto& m) { cuda::activate(stream(), in.dtype, kind, m[0], m[1]); });
+}
+
+void CudaBackend::activate_backward(Activation kind, TensorView in, TensorView dout, TensorView din) {
+  same_shape("activate_backward", {in, dout, din});
+  same_type("activate_backward", {in, dout, din});
+  float_type("activate_backward", in);
+  for_each_matrix<3>({in, dout, din}, [&](const auto& m) {
+    cuda::activate_backward(stream(), in.dtype, kind, m[0], m[1], m[2]);
+  });
+}
+
+namespace {
+
+Sequences sequences(const char* verb, const TensorView& view) {
+  require(view.shape.rank() == 3, verb, "views must be [sequences, length, channels]");
+  return {view.data, view.shape[0], view.shape[1], view.shape[2], view.stride[0], view.stride[1]};
+}
+
+Gate gate_of(const char* verb, const TensorView& bias, const TensorView& u) {
+  require(u.shape.rank() == 3 && bias.shape.rank() == 2 && bias.shape[1] == u.shape[1], verb,
+          "views must be [sequences, length, channels] and the bias [groups, length]");
+  require(bias.shape[0] > 0 && u.shape[2] % bias.shape[0] == 0, verb,
+          "the groups do not divide the channels");
+  return {bias.shape[0], bias.data, bias.stride[0]};
+}
+
+}  // namespace
+
+void CudaBackend::gate(TensorView u, TensorView z, TensorView bias, TensorView out) {
+  same_shape("gate", {u, z, out});
+  same_type("gate", {u, z, bias, out});
+  float_type("gate", u);
+  const Gate gate = gate_of("gate", bias, u);
+  cuda::gate(stream(), u.dtype, gate, sequences("gate", u), sequences("gate", z), sequences("gate", out));
+}
+
+void CudaBackend::gate_backward(TensorView u, TensorView gate, TensorView dout, TensorView du, TensorView dz,
+                                TensorView dbias) {
+  const char* verb = "gate_backward";
+  same_shape(verb, {u, gate, dout, du, dz});
+  same_type(verb, {u, gate, dout, du, dz});
+  float_type(verb, u);
+  require(dbias.dtype == DType::f32, verb, "dbias must be f32");
+  const Gate g = gate_of(verb, dbias, u);
+  cuda::gate_backward(stream(), u.dtype, g, sequences(verb, u), sequences(verb, gate), sequences(verb, dout),
+                      sequences(verb, du), sequences(verb, dz));
+}
+
+namespace {
+
+Norm norm_of(const char* verb, const TensorView& x, const TensorView& weight, std::int64_t groups,
+             const TensorView& mean, const TensorView& inverse_deviation) {
+  float_type(verb, x);
+  require(groups > 0 && x.width() % groups == 0, verb, "the groups do not divide the channels");
+  vector_of(verb, "mean", mean, x.rows() * groups, DType::f32);
+  vector_of(verb, "inverse_deviation", inverse_deviation, x.rows() * groups, DType::f32);
+  if (weight) vector_of(verb, "weight", weight, x.width(), x.dtype);
+  return {as_matrix(x), weight.data, nullptr, groups, mean.as<float>(), inverse_deviation.as<float>()};
+}
+
+}  // namespace
+
+void CudaBackend::layer_norm(TensorView x, TensorView weight, TensorView bias, std::int64_t groups,
+                             TensorView out, TensorView mean, TensorView inverse_deviation) {
+  const char* verb = "layer_norm";
+  same_shape(verb, {x, out});
+  same_type(verb, {x, out});
+  Norm norm = norm_of(verb, x, weight, groups, mean, inverse_deviation);
+  if (bias) vector_of(verb, "bias", bias, x.width(), x.dtype);
+  norm.bias = bias.data;
+  cuda::layer_norm(stream(), x.dtype, norm, as_matrix(out));
+}
+
+void CudaBackend::layer_norm_backward(TensorView x, TensorView weight, std::int64_t groups, TensorView mean,
+                                      TensorView inverse_deviation, TensorView dy, TensorView residual,
+                                      TensorView dx, TensorView dweight, TensorView dbias) {
+  const char* verb = "layer_norm_backward";
+  same_shape(verb, {x, dy, dx});
+  same_type(verb, {x, dy, dx, residual});
+  const Norm norm = norm_of(verb, x, weight, groups, mean, inverse_deviation);
+  NormBackward back{as_matrix(dy), {}, as_matrix(dx), dweight.as<float>(), dbias.as<float>(), nullptr};
+  if (residual) {
+    same_shape(verb, {x, residual});
+    back.residual = as_matrix(residual);
+  }
+  if (dweight) vector_of(verb, "dweight", dweight, x.width(), DType::f32);
+  if (dbias) vector_of(verb, "dbias", dbias, x.width(), DType::f32);
+  begin();
+  if (dweight || dbias) back.scratch = take<float>(2 * column_sum_floats(x.rows(), x.width()));
+  cuda::layer_norm_backward(stream(), x.dtype, norm, back);
+}
+
+void CudaBackend::sum_rows(TensorView x, TensorView add_to) {
+  float_type("sum_rows", x);
+  vector_of("sum_rows", "add_to", add_to, x.width(), add_to.dtype);
+  if (add_to.dtype != DType::f32) same_type("sum_rows", {x, add_to});
+  begin();
+  cuda::sum_rows(stream(), x.dtype, as_matrix(x), add_to.dtype, add_to.data,
+                 take<float>(column_sum_floats(x.rows(), x.width())));
+}
+
+void CudaBackend::dropout(TensorView in, double rate, std::uint64_t key, std::int64_t first_row,
+                          TensorView out) {
+  same_shape("dropout", {in, out});
+  same_type("dropout", {in, out});
+  float_type("dropout", in);
+  require(rate >= 0 && rate < 1, "dropout", "the rate must lie in [0, 1)");
+  cuda::dropout(stream(), in.dtype, as_matrix(in), rate, key, first_row, as_matrix(out));
+}
+
+void CudaBackend::jitter(TensorView in, double amount, std::uint64_t key, std::int64_t first_row,
+                         TensorView out) {
+  same_shape("jitter", {in, out});
+  same_type("jitter", {in, out});
+  float_type("jitter", in);
+  require(amount >= 0 && amount <= 1, "jitter", "the amount must lie in [0, 1]");
+  cuda::jitter(stream(), in.dtype, as_matrix(in), amount, key, first_row, as_matrix(out));
+}
+
+// --- columns by index
+// -----------------------------------------------------------------------------------------
+
+namespace {
+
+Columns columns_of(const char* verb, const TensorView& in, const TensorView& index, const TensorView& scale,
+                   const TensorView& out) {
+  same_shape(verb, {in, out});
+  same_type(verb, {in, scale, out});
+  float_type(verb, in);
+  const Columns columns{sequences(verb, in), sequences(verb, out), index.as<const std::int32_t>(),
+                        scale.data};
+  vector_of(verb, "index", index, in.shape[0] * in.shape[2], DType::i32);
+  if (scale) vector_of(verb, "scale", scale, in.shape[0] * in.shape[2], in.dtype);
+  return columns;
+}
+
+}  // namespace
+
+void CudaBackend::gather_columns(TensorView in, TensorView index, TensorView scale, TensorView out) {
+  cuda::gather_columns(stream(), in.dtype, columns_of("gather_columns", in, index, scale, out),
+                       device_.fault());
+}
+
+void CudaBackend::scatter_columns(TensorView in, TensorView index, TensorView scale, TensorView out) {
+  cuda::scatter_columns(stream(), in.dtype, columns_of("scatter_columns", in, index, scale, out),
+                        device_.fault());
+}
+
+void CudaBackend::column_dots(TensorView a, TensorView b, TensorView out) {
+  const char* verb = "column_dots";
+  same_shape(verb, {a, b});
+  same_type(verb, {a, b});
+  float_type(verb, a);
+  const Sequences first = sequences(verb, a);
+  vector_of(verb, "out", out, first.sequences * first.channels, DType::f32);
+  if (first.length == 0) return fill(out, 0);
+  cuda::column_dots(stream(), a.dtype, first, sequences(verb, b), out.as<float>());
+}
+
+}  // namespace cuda
+}  // namespace smlp

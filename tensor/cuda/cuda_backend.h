@@ -1,0 +1,116 @@
+// The backend on a CUDA device: checks the views of every verb, then starts products of cuBLASLt and own
+// kernels on one stream. Nothing waits but download(), synchronize() and the verbs whose counts the host
+// reads. Owned by whoever called make_cuda_backend(). Not shared by threads.
+#pragma once
+
+#include <vector>
+
+#include "tensor/arena.h"
+#include "tensor/backend.h"
+#include "tensor/cuda/device.h"
+#include "tensor/cuda/kernels.h"
+#include "tensor/cuda/products.h"
+
+namespace smlp::cuda {
+
+class CudaBackend final : public Backend {
+ public:
+  explicit CudaBackend(const CudaOptions& options);
+  ~CudaBackend() override;
+
+  void* allocate(std::int64_t bytes) override;
+  void release(void* memory) noexcept override;
+  void upload(const void* host, TensorView to) override;
+  void download(TensorView from, void* host) override;
+  void fill(TensorView out, double value) override;
+  void copy(TensorView from, TensorView to) override;
+  void copy_rows(TensorView from, TensorView to, std::span<const RowBlock> blocks) override;
+  void synchronize() override;
+  bool in_host_memory() const noexcept override { return false; }
+
+  void matmul(const Matmul& m) override;
+  void spatial(const SpatialProduct& p) override;
+  void spatial_backward_input(const SpatialProduct& p) override;
+  void spatial_backward_weight(const SpatialProduct& p) override;
+  void attention(const Attention& a) override;
+  void attention_backward(const Attention& a, TensorView dout, TensorView dquery, TensorView dkey,
+                          TensorView dvalue) override;
+
+  void add(TensorView a, TensorView b, TensorView out) override;
+  void activate(Activation kind, TensorView in, TensorView out) override;
+  void activate_backward(Activation kind, TensorView in, TensorView dout, TensorView din) override;
+  void gate(TensorView u, TensorView z, TensorView bias, TensorView out) override;
+  void gate_backward(TensorView u, TensorView gate, TensorView dout, TensorView du, TensorView dz,
+                     TensorView dbias) override;
+  void layer_norm(TensorView x, TensorView weight, TensorView bias, std::int64_t groups, TensorView out,
+                  TensorView mean, TensorView inverse_deviation) override;
+  void layer_norm_backward(TensorView x, TensorView weight, std::int64_t groups, TensorView mean,
+                           TensorView inverse_deviation, TensorView dy, TensorView residual, TensorView dx,
+                           TensorView dweight, TensorView dbias) override;
+  void sum_rows(TensorView x, TensorView add_to) override;
+  void dropout(TensorView in, double rate, std::uint64_t key, std::int64_t first_row,
+               TensorView out) override;
+  void jitter(TensorView in, double amount, std::uint64_t key, std::int64_t first_row,
+              TensorView out) override;
+
+  void gather_rows(TensorView in, TensorView index, double scale, TensorView row_scale,
+                   TensorView out) override;
+  void scatter_add_rows(TensorView in, TensorView index, double scale, TensorView row_scale,
+                        TensorView add_to) override;
+  void row_dots(TensorView a, TensorView b, TensorView index, TensorView out) override;
+
+  void gather_columns(TensorView in, TensorView index, TensorView scale, TensorView out) override;
+  void scatter_columns(TensorView in, TensorView index, TensorView scale, TensorView out) override;
+  void column_dots(TensorView a, TensorView b, TensorView out) override;
+
+  void assign_balanced(TensorView scores, std::int64_t groups, TensorView token_of_slot,
+                       TensorView rounds) override;
+  void assign_greedy(TensorView scores, TensorView token_of_slot,
+                     std::span<std::int64_t> rows_of_expert) override;
+  void sigmoid_of_slots(TensorView scores, TensorView token_of_slot,
+                        std::span<const std::int64_t> rows_of_expert, TensorView alpha) override;
+  void sigmoid_of_slots_backward(TensorView alpha, TensorView dalpha, TensorView token_of_slot,
+                                 std::span<const std::int64_t> rows_of_expert, TensorView dscores) override;
+  void softmax_of_slots(TensorView scores, TensorView token_of_slot,
+                        std::span<const std::int64_t> rows_of_expert, TensorView alpha) override;
+  void softmax_of_slots_backward(TensorView scores, TensorView dalpha, TensorView token_of_slot,
+                                 std::span<const std::int64_t> rows_of_expert, TensorView dscores) override;
+  void look_up(TensorView table, TensorView index, TensorView out) override;
+  void choose_experts(const ChooseExperts& c) override;
+  void balance_of_choices(const BalanceOfChoices& b) override;
+  void place_tokens(const PlaceTokens& p) override;
+  void weigh_slots(const WeighSlots& w) override;
+  void choices_backward(const ChoicesBackward& c) override;
+
+  void cross_entropy(TensorView logits, TensorView targets, TensorView row_loss, TensorView scale,
+                     bool gradient) override;
+  void sum(TensorView x, TensorView add_to) override;
+  void sum_of_squares(TensorView x, TensorView add_to) override;
+  void adamw(const AdamWSettings& settings, TensorView value, TensorView master, TensorView grad,
+             TensorView m, TensorView v, TensorView control) override;
+
+ private:
+  cudaStream_t stream() const noexcept { return device_.stream(); }
+  void to_host(const void* device, void* host, std::int64_t bytes);  // waits
+  void add_sum(const char* verb, const TensorView& x, bool squares, const TensorView& add_to);
+  // Memory for the time of one verb. take() is on top of what was taken since begin().
+  void begin() { scratch_.reset(); }
+  template <class T>
+  T* take(std::int64_t count);
+  Sort take_sort(std::int64_t count);
+  Sort take_wide_sort(std::int64_t count);
+
+  Device device_;
+  Products products_;
+  Arena scratch_{*this};
+};
+
+// What every verb asks of the types of its values.
+void float_type(const char* verb, const TensorView& view);
+
+template <class T>
+T* CudaBackend::take(std::int64_t count) {
+  return static_cast<T*>(scratch_.take({count * static_cast<std::int64_t>(sizeof(T))}, DType::u8).data);
+}
+
+}  // namespace smlp::cuda

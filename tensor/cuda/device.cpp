@@ -1,0 +1,103 @@
+#include "tensor/cuda/device.h"
+
+#include <fmt/format.h>
+
+#include "core/error.h"
+#include "tensor/cuda/check.h"
+#include "tensor/cuda/kernels.h"
+
+namespace smlp::cuda {
+
+namespace {
+
+const char* sentence(FaultKind kind) {
+  switch (kind) {
+    case FaultKind::index:
+      return "an index of rows lies beyond the last row";
+    case FaultKind::target:
+      return "a target lies beyond the vocabulary";
+    case FaultKind::column:
+      return "an index of columns lies beyond the columns";
+    case FaultKind::token:
+      return "a slot holds a token that does not exist";
+    case FaultKind::expert:
+      return "a token chose an expert that does not exist";
+    case FaultKind::slot:
+      return "a choice sits in a slot beyond the last one";
+    case FaultKind::table:
+      return "an index lies outside of its table";
+    case FaultKind::none:
+      break;
+  }
+  return "a kernel left a word that nobody knows";
+}
+
+}  // namespace
+
+void check(cudaError_t status, const char* what) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // or the next call reports it again
+  throw Error(ExitCode::fault, fmt::format("cuda: {}: {}", what, cudaGetErrorString(status)));
+}
+
+int device_count() {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status == cudaSuccess) return count;
+  cudaGetLastError();
+  if (status == cudaErrorNoDevice || status == cudaErrorInsufficientDriver || status == cudaErrorStubLibrary)
+    return 0;
+  throw Error(ExitCode::unavailable,
+              fmt::format("the GPUs of this machine could not be counted: {}", cudaGetErrorString(status)));
+}
+
+Device::Device(int ordinal) {
+  const int count = device_count();
+  if (count == 0) {
+    throw Error(ExitCode::unavailable,
+                "there is no GPU here, or no driver for it (nvidia-smi says more); run on the CPU with "
+                "device = \"cpu\", or on another machine");
+  }
+  if (ordinal < 0 || ordinal >= count) {
+    throw Error(ExitCode::unavailable,
+                fmt::format("there is no GPU {} here: this process sees {} of them, counted from 0 "
+                            "(CUDA_VISIBLE_DEVICES decides which)",
+                            ordinal, count));
+  }
+  check(cudaSetDevice(ordinal), "the device could not be chosen");
+  check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "no stream could be made");
+  void* word = nullptr;
+  check(cudaHostAlloc(&word, sizeof(int), cudaHostAllocMapped), "no pinned memory could be had");
+  fault_ = static_cast<int*>(word);
+  *fault_ = 0;
+}
+
+Device::~Device() {
+  cudaStreamSynchronize(stream_);
+  cudaFreeHost(fault_);
+  cudaStreamDestroy(stream_);
+}
+
+void* Device::allocate(std::int64_t bytes) {
+  void* memory = nullptr;
+  const cudaError_t status = cudaMalloc(&memory, static_cast<std::size_t>(bytes > 0 ? bytes : 1));
+  if (status == cudaSuccess) return memory;
+  cudaGetLastError();
+  throw Error(
+      ExitCode::unavailable,
+      fmt::format("the GPU has no {} bytes of memory left ({}); use more ranks, a smaller micro-batch or a "
+                  "smaller model (`smlp plan` counts bytes)",
+                  bytes, cudaGetErrorString(status)));
+}
+
+void Device::release(void* memory) noexcept { cudaFree(memory); }
+
+void Device::wait() {
+  check(cudaStreamSynchronize(stream_), "the work on the device failed");
+  const auto kind = static_cast<FaultKind>(*fault_);
+  if (kind == FaultKind::none) return;
+  *fault_ = 0;
+  throw Error(ExitCode::fault, fmt::format("cuda: {}", sentence(kind)));
+}
+
+}  // namespace smlp::cuda

@@ -1,0 +1,36 @@
+// One CUDA device as a backend uses it: its stream, its memory, and the word in which kernels leave what was
+// wrong with the indices they met. Owned by the backend; used by one thread.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <string>
+
+namespace smlp::cuda {
+
+class Device {
+ public:
+  // Throws Error(unavailable) where there is no such device, in a sentence that names those there are.
+  explicit Device(int ordinal);
+  ~Device();
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  cudaStream_t stream() const noexcept { return stream_; }
+  int* fault() const noexcept { return fault_; }
+  void* allocate(std::int64_t bytes);
+  void release(void* memory) noexcept;
+  // For everything enqueued so far; throws Error(fault) when a kernel failed or met an index that points
+  // nowhere.
+  void wait();
+
+ private:
+  cudaStream_t stream_ = nullptr;
+  int* fault_ = nullptr;  // pinned host memory that the device writes to
+};
+
+// 0 where there is no device, or no driver; any other failure throws Error(unavailable).
+int device_count();
+
+}  // namespace smlp::cuda

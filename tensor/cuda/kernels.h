@@ -1,0 +1,177 @@
+// What the own kernels do, as plain functions that start them on a stream. The backend checks shapes and
+// types before it calls; kernels allocate nothing. Indices are seen on the device alone: one that lies beyond
+// what it points into is taken for "no row" and leaves its FaultKind in *fault, which the backend reads where
+// the host waits.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <span>
+
+#include "tensor/backend.h"
+#include "tensor/matrix.h"
+
+namespace smlp::cuda {
+
+enum class FaultKind : int { none, index, target, column, token, expert, slot, table };
+
+struct Numbers {  // of a type that is known at run time only
+  void* data = nullptr;
+  DType type = DType::f32;
+};
+
+// --- element by element (pointwise.cu)
+// ------------------------------------------------------------------------
+constexpr int most_row_blocks = 64;
+struct RowBlocks {
+  int count = 0;
+  RowBlock block[most_row_blocks];
+};
+
+void fill(cudaStream_t stream, DType type, const Matrix& out, double value);
+void convert(cudaStream_t stream, DType from_type, const Matrix& from, DType to_type, const Matrix& to);
+void copy_rows(cudaStream_t stream, std::int64_t element_bytes, const Matrix& from, const Matrix& to,
+               const RowBlocks& blocks);
+void add(cudaStream_t stream, DType type, const Matrix& a, const Matrix& b, const Matrix& out);
+void activate(cudaStream_t stream, DType type, Activation kind, const Matrix& in, const Matrix& out);
+void activate_backward(cudaStream_t stream, DType type, Activation kind, const Matrix& in, const Matrix& dout,
+                       const Matrix& din);
+// out = [gelu of] out + bias + residual, where a product could not do it itself; `before` keeps what gelu is
+// applied to. bias is of `type`, all others of out_type; bias, residual.data and before.data may be null.
+void finish(cudaStream_t stream, DType type, const void* bias, DType out_type, const Matrix& out,
+            const Matrix& residual, bool gelu, const Matrix& before);
+void dropout(cudaStream_t stream, DType type, const Matrix& in, double rate, std::uint64_t key,
+             std::int64_t first_row, const Matrix& out);
+void jitter(cudaStream_t stream, DType type, const Matrix& in, double amount, std::uint64_t key,
+            std::int64_t first_row, const Matrix& out);
+// The columns c <= row + offset: copied, with zeros in the others; or the sum of `panels` f32 matrices,
+// `apart` elements from one to the next, added to those of `out`, the others untouched.
+void copy_lower(cudaStream_t stream, DType type, const Matrix& in, std::int64_t offset, const Matrix& out);
+void add_lower(cudaStream_t stream, const Matrix& in, std::int64_t panels, std::int64_t apart,
+               std::int64_t offset, const Matrix& out);
+
+// --- sequences [B, T, C] (gate.cu, columns.cu)
+// ------------------------------------------------------------------
+struct Sequences {
+  void* data;
+  std::int64_t sequences, length, channels;
+  std::int64_t sequence_stride, row_stride;
+};
+struct Gate {
+  std::int64_t groups;
+  void* bias;  // [groups, T]; backward: dbias, f32
+  std::int64_t bias_stride;
+};
+void gate(cudaStream_t stream, DType type, const Gate& gate, const Sequences& u, const Sequences& z,
+          const Sequences& out);
+void gate_backward(cudaStream_t stream, DType type, const Gate& gate, const Sequences& u,
+                   const Sequences& opened, const Sequences& dout, const Sequences& du, const Sequences& dz);
+
+struct Columns {
+  Sequences in, out;
+  const std::int32_t* index;  // [B, C]
+  const void* scale;          // [B, C] of the values' type; null: 1
+};
+void gather_columns(cudaStream_t stream, DType type, const Columns& c, int* fault);
+void scatter_columns(cudaStream_t stream, DType type, const Columns& c, int* fault);
+void column_dots(cudaStream_t stream, DType type, const Sequences& a, const Sequences& b, float* out);
+
+// --- sums over rows (columns.cu): partial sums in `scratch`, then their sum
+// --------------------------------------
+std::int64_t column_sum_floats(std::int64_t rows, std::int64_t width);  // of scratch, for each sum
+void sum_rows(cudaStream_t stream, DType type, const Matrix& x, DType total_type, void* add_to,
+              float* scratch);
+
+// --- layer normalisation (norm.cu)
+// --------------------------------------------------------------------------------
+struct Norm {
+  Matrix x;
+  const void* weight;  // null: 1
+  const void* bias;    // null: 0
+  std::int64_t groups;
+  float* mean;  // [rows, groups]
+  float* inverse_deviation;
+};
+void layer_norm(cudaStream_t stream, DType type, const Norm& n, const Matrix& out);
+struct NormBackward {
+  Matrix dy, residual, dx;  // residual.data null: none
+  float* dweight;           // null with the weight
+  float* dbias;
+  float* scratch;  // 2 · column_sum_floats(), null where neither is wanted
+};
+void layer_norm_backward(cudaStream_t stream, DType type, const Norm& n, const NormBackward& b);
+
+// --- rows by index (rows.cu, sort.cu)
+// ------------------------------------------------------------------------------
+struct Indexed {
+  Matrix in;
+  const std::int32_t* index;
+  std::int64_t count;
+  float scale;
+  const void* row_scale;  // of the values' type; null: 1
+  Matrix out;
+};
+void gather_rows(cudaStream_t stream, DType type, const Indexed& a, int* fault);
+void row_dots(cudaStream_t stream, DType type, const Matrix& a, const Matrix& b, const std::int32_t* index,
+              void* out, int* fault);
+
+// Stable sort of `value` by the low `bits` of `key`: in keys and values, out in them as well. A device-wide
+// radix sort.
+struct Sort {
+  std::int64_t count;
+  std::int32_t* value;  // [count]
+  std::int32_t* other_value;
+  std::uint32_t* key;  // [count], one of the two pairs is null
+  std::uint32_t* other_key;
+  std::uint64_t* wide_key;
+  std::uint64_t* other_wide_key;
+  std::int32_t* counts;  // [sort_counts(count)]
+};
+std::int64_t sort_counts(std::int64_t count);
+void sort(cudaStream_t stream, const Sort& s, int bits);
+int bits_for(std::int64_t values);  // that tell 0 ... values - 1 apart
+
+// sorted: value = 0 ... count - 1 by index (order_by_index), so that one warp or block adds all rows that
+// share a place.
+void order_by_index(cudaStream_t stream, const std::int32_t* index, std::int64_t limit, const Sort& s,
+                    int* fault);
+void scatter_add_rows(cudaStream_t stream, DType type, const Indexed& a, DType total_type,
+                      const Sort& sorted);
+
+// --- loss and update (loss.cu)
+// -----------------------------------------------------------------------------------
+void cross_entropy(cudaStream_t stream, DType type, const Matrix& logits, const std::int32_t* targets,
+                   double* row_loss, const double* scale, bool gradient, int* fault);
+constexpr int sum_blocks = 256;
+// add_to[0] += sum of x (or of x²); scratch: [sum_blocks] f64.
+void sum(cudaStream_t stream, DType type, const Matrix& x, bool squares, double* add_to, double* scratch);
+struct Update {
+  std::int64_t count;
+  void* value;
+  float* master;  // null: the value itself
+  const float* grad;
+  float* m;
+  float* v;
+  const double* control;
+  AdamWSettings settings;
+};
+void adamw(cudaStream_t stream, DType type, const Update& u);
+
+// --- attention (softmax.cu)
+// --------------------------------------------------------------------------------------- Square score
+// matrices [heads, T, T] in f32: row t sees columns up to t.
+struct CausalSoftmax {
+  float* scores;
+  std::int64_t heads, length;
+  float scale;                // of the scores
+  float* log_sum;             // [heads, T]
+  void* chances;              // [heads, T, T] of the values' type, 0 in what is not seen
+  float* dchances = nullptr;  // backward
+  void* dscores = nullptr;
+};
+void causal_softmax(cudaStream_t stream, DType type, const CausalSoftmax& s);
+void causal_softmax_backward(cudaStream_t stream, DType type,
+                             const CausalSoftmax& s);  // from log_sum: chances, dscores
+
+}  // namespace smlp::cuda

@@ -1,0 +1,379 @@
+// Element by element: moves, conversions, activations, dropout.
+#include "tensor/cuda/kernels.h"
+#include "tensor/cuda/launch.cuh"
+
+namespace smlp::cuda {
+
+namespace {
+
+template <class T>
+struct Fill {
+  Matrix out;
+  T value;
+  template <int n>
+  __device__ void at(std::int64_t r, std::int64_t c) const {
+    Pack<T, n> pack;
+#pragma unroll
+    for (int i = 0; i < n; ++i) pack.value[i] = value;
+    *reinterpret_cast<Pack<T, n>*>(row<T>(out, r) + c) = pack;
+  }
+};
+
+template <class T>
+void fill_with(cudaStream_t stream, const Matrix& out, T value) {
+  for_elements<pack_of<T>>(stream, std::array{out}, sizeof(T), Fill<T>{out, value});
+}
+
+template <class To, class From>
+__device__ To number(From value) {
+  if constexpr (sizeof(From) == 8 && sizeof(To) == 8) {
+    return value;
+  } else {
+    return narrow<To>(widen(value));
+  }
+}
+
+template <class From, class To>
+struct Convert {
+  Matrix from, to;
+  template <int n>
+  __device__ void at(std::int64_t r, std::int64_t c) const {
+    const auto in = *reinterpret_cast<const Pack<From, n>*>(row<From>(from, r) + c);
+    Pack<To, n> out;
+#pragma unroll
+    for (int i = 0; i < n; ++i) out.value[i] = number<To>(in.value[i]);
+    *reinterpret_cast<Pack<To, n>*>(row<To>(to, r) + c) = out;
+  }
+};
+
+template <class T>
+struct Add {
+  Matrix a, b, out;
+  template <int n>
+  __device__ void at(std::int64_t r, std::int64_t c) const {
+    float x[n], y[n];
+    load(row<T>(a, r) + c, x);
+    load(row<T>(b, r) + c, y);
+#pragma unroll
+    for (int i = 0; i < n; ++i) x[i] += y[i];
+    store(x, row<T>(out, r) + c);
+  }
+};
+
+__device__ inline float sigmoid(float x) { return 1 / (1 + expf(-x)); }
+__device__ inline float normal(float x) { return 0.5f * erfcf(-0.70710678f * x); }
+
+constexpr float tanh_a = 1.5957691216f, tanh_b = tanh_a * 0.044715f;  // (1 + tanh u) / 2 = sigmoid(2u)
+
+template <Activation kind>
+__device__ inline float activated(float x) {
+  if constexpr (kind == Activation::gelu_tanh) {
+    return x * sigmoid(x * (tanh_a + tanh_b * x * x));
+  } else if constexpr (kind == Activation::gelu) {
+    return x * normal(x);
+  } else if constexpr (kind == Activation::relu) {
+    return x > 0 ? x : 0;
+  } else {
+    return x;
+  }
+}
+
+template <Activation kind>
+__device__ inline float slope(float x) {
+  if constexpr (kind == Activation::gelu_tanh) {
+    const float square = x * x, s = sigmoid(x * (tanh_a + tanh_b * square));
+    return s + x * s * (1 - s) * (tanh_a + 3 * tanh_b * square);
+  } else if constexpr (kind == Activation::gelu) {
+    return normal(x) + x * 0.39894228f * expf(-0.5f * x * x);
+  } else if constexpr (kind == Activation::relu) {
+    return x > 0 ? 1 : 0;
+  } else {
+    return 1;
+  }
+}
+
+template <Activation kind, class T>
+struct Activate {
+  Matrix in, out;
+  template <int n>
+  __device__ void at(std::int64_t r, std::int64_t c) const {
+    float x[n];
+    load(row<T>(in, r) + c, x);
+#pragma unroll
+    for (int i = 0; i < n; ++i) x[i] = activated<kind>(x[i]);
+    store(x, row<T>(out, r) + c);
+  }
+};
+
+template <Activation kind, class T>
+struct ActivateBackward {
+  Matrix in, dout, din;
+  template <int n>
+  __device__ void at(std::int64_t r, std::int64_t c) const {
+    float x[n], d[n];
+    load(row<T>(in, r) + c, x);
+    load(row<T>(dout, r) + c, d);
+#pragma unroll
+    for (int i = 0; i < n; ++i) d[i] *= slope<kind>(x[i]);
+    store(d, row<T>(din, r) + c);
+  }
+};
+
+template <class T, class To>
+struct Finish {
+  const T* bias;
+  Matrix out, residual, before;
+  bool gelu;
+  template <int n>
+  __device__ void at(std::int64_t r, std::int64_t c) const {
+    float x[n], more[n];
+    load(row<To>(out, r) + c, x);
+    if (bias) load(bias + c, more);
+#pragma unroll
+    for (int i = 0; i < n; ++i) x[i] += bias ? more[i] : 0;
+    if (residual.data) load(row<To>(residual, r) + c, more);
+#pragma unroll
+    for (int i = 0; i < n; ++i) x[i] += residual.data ? more[i] : 0;
+    if (before.data) store(x, row<To>(before, r) + c);
+#pragma unroll
+    for (int i = 0; i < n; ++i) x[i] = gelu ? activated<Activation::gelu_tanh>(x[i]) : x[i];
+    store(x, row<To>(out, r) + c);
+  }
+};
+
+template <Activation value>
+struct Kind {
+  static constexpr Activation kind = value;
+};
+template <class Body>
+void with_kind(Activation kind, Body body) {
+  switch (kind) {
+    case Activation::none:
+      return body(Kind<Activation::none>{});
+    case Activation::gelu_tanh:
+      return body(Kind<Activation::gelu_tanh>{});
+    case Activation::gelu:
+      return body(Kind<Activation::gelu>{});
+    case Activation::relu:
+      return body(Kind<Activation::relu>{});
+  }
+}
+
+// x becomes change(word of its place in the stream, x): tensor/dropout.h.
+template <class T, class Change>
+struct ByWords {
+  Matrix in, out;
+  std::uint64_t key;
+  std::int64_t first;  // place of element (0, 0)
+  Change change;
+  template <int n>
+  __device__ void at(std::int64_t r, std::int64_t c) const {
+    float x[n];
+    load(row<T>(in, r) + c, x);
+    const auto place = static_cast<std::uint64_t>(first + r * in.width + c);
+    Words words = philox_words(key, place / 4, 2);
+#pragma unroll
+    for (int i = 0; i < n; ++i) {
+      if (i > 0 && (place + i) % 4 == 0) words = philox_words(key, (place + i) / 4, 2);
+      const std::uint32_t low = (place + i) % 2 == 0 ? words.word[0] : words.word[1];
+      const std::uint32_t high = (place + i) % 2 == 0 ? words.word[2] : words.word[3];
+      x[i] = change((place + i) % 4 < 2 ? low : high, x[i]);
+    }
+    store(x, row<T>(out, r) + c);
+  }
+};
+
+struct Drop {
+  std::uint32_t threshold;
+  float scale;
+  __device__ float operator()(std::uint32_t word, float x) const { return word >= threshold ? x * scale : 0; }
+};
+
+struct Jitter {
+  float least, step;
+  __device__ float operator()(std::uint32_t word, float x) const {
+    return x * (least + step * static_cast<float>(word));
+  }
+};
+
+template <class T>
+struct CopyLower {
+  Matrix in, out;
+  std::int64_t offset;
+  template <int n>
+  __device__ void at(std::int64_t r, std::int64_t c) const {
+    float x[n];
+    load(row<T>(in, r) + c, x);
+#pragma unroll
+    for (int i = 0; i < n; ++i) x[i] = c + i <= r + offset ? x[i] : 0;
+    store(x, row<T>(out, r) + c);
+  }
+};
+
+struct AddLower {
+  Matrix in, out;
+  std::int64_t panels, apart, offset;
+  template <int n>
+  __device__ void at(std::int64_t r, std::int64_t c) const {
+#pragma unroll
+    for (int i = 0; i < n; ++i) {
+      if (c + i > r + offset) return;
+      float sum = 0;
+      for (std::int64_t p = 0; p < panels; ++p) sum += row<float>(in, r)[p * apart + c + i];
+      row<float>(out, r)[c + i] += sum;
+    }
+  }
+};
+
+// Blocks of rows, in whole units of memory.
+template <class Unit>
+__global__ void __launch_bounds__(block_threads)
+    copy_blocks(const Unit* from, Unit* to, std::int64_t from_pitch, std::int64_t to_pitch,
+                std::int64_t width, RowBlocks blocks) {
+  const RowBlock block = blocks.block[blockIdx.y];
+  const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
+  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+       i < block.rows * width; i += step) {
+    const std::int64_t r = i / width, c = i - r * width;
+    to[(block.to + r) * to_pitch + c] = from[(block.from + r) * from_pitch + c];
+  }
+}
+
+template <class Unit>
+void copy_units(cudaStream_t stream, const Matrix& from, const Matrix& to, std::int64_t size,
+                const RowBlocks& blocks) {
+  const std::int64_t unit = sizeof(Unit), width = from.width * size / unit;
+  std::int64_t most = 0;
+  for (int i = 0; i < blocks.count; ++i) most = std::max(most, blocks.block[i].rows);
+  launch(stream, grid(blocks_for(most * width, 4 * block_threads), blocks.count), copy_blocks<Unit>,
+         static_cast<const Unit*>(from.data), static_cast<Unit*>(to.data), from.stride * size / unit,
+         to.stride * size / unit, width, blocks);
+}
+
+}  // namespace
+
+void fill(cudaStream_t stream, DType type, const Matrix& out, double value) {
+  switch (type) {
+    case DType::f64:
+      return fill_with(stream, out, value);
+    case DType::i64:
+      return fill_with(stream, out, static_cast<std::int64_t>(value));
+    case DType::i32:
+      return fill_with(stream, out, static_cast<std::int32_t>(value));
+    case DType::u8:
+      return fill_with(stream, out, static_cast<std::uint8_t>(value));
+    case DType::f32:
+      return fill_with(stream, out, static_cast<float>(value));
+    case DType::bf16:
+      return fill_with(stream, out, __float2bfloat16_rn(static_cast<float>(value)));
+    case DType::f16:
+      return fill_with(stream, out, __float2half_rn(static_cast<float>(value)));
+  }
+}
+
+void convert(cudaStream_t stream, DType from_type, const Matrix& from, DType to_type, const Matrix& to) {
+  with_number(from_type, [&](auto f) {
+    with_number(to_type, [&](auto t) {
+      using From = decltype(f);
+      using To = decltype(t);
+      const Convert<From, To> body{from, to};
+      for_elements<4>(stream, std::array{from, to}, std::max(sizeof(From), sizeof(To)), body);
+    });
+  });
+}
+
+void copy_rows(cudaStream_t stream, std::int64_t size, const Matrix& from, const Matrix& to,
+               const RowBlocks& blocks) {
+  const auto bytes = [&](const Matrix& m) {
+    return reinterpret_cast<std::uintptr_t>(m.data) | static_cast<std::uintptr_t>(m.stride * size);
+  };
+  const std::uintptr_t all = bytes(from) | bytes(to) | static_cast<std::uintptr_t>(from.width * size);
+  if (all % 16 == 0) return copy_units<Pack<std::uint32_t, 4>>(stream, from, to, size, blocks);
+  if (all % 4 == 0) return copy_units<std::uint32_t>(stream, from, to, size, blocks);
+  if (all % 2 == 0) return copy_units<std::uint16_t>(stream, from, to, size, blocks);
+  copy_units<std::uint8_t>(stream, from, to, size, blocks);
+}
+
+void add(cudaStream_t stream, DType type, const Matrix& a, const Matrix& b, const Matrix& out) {
+  with_type(type, [&](auto t) {
+    using T = decltype(t);
+    for_elements<pack_of<T>>(stream, std::array{a, b, out}, sizeof(T), Add<T>{a, b, out});
+  });
+}
+
+void activate(cudaStream_t stream, DType type, Activation kind, const Matrix& in, const Matrix& out) {
+  with_type(type, [&](auto t) {
+    with_kind(kind, [&](auto k) {
+      using T = decltype(t);
+      for_elements<pack_of<T>>(stream, std::array{in, out}, sizeof(T),
+                               Activate<decltype(k)::kind, T>{in, out});
+    });
+  });
+}
+
+void activate_backward(cudaStream_t stream, DType type, Activation kind, const Matrix& in, const Matrix& dout,
+                       const Matrix& din) {
+  with_type(type, [&](auto t) {
+    with_kind(kind, [&](auto k) {
+      using T = decltype(t);
+      for_elements<pack_of<T>>(stream, std::array{in, dout, din}, sizeof(T),
+                               ActivateBackward<decltype(k)::kind, T>{in, dout, din});
+    });
+  });
+}
+
+void finish(cudaStream_t stream, DType type, const void* bias, DType out_type, const Matrix& out,
+            const Matrix& residual, bool gelu, const Matrix& before) {
+  with_type(type, [&](auto t) {
+    with_type(out_type, [&](auto w) {
+      using T = decltype(t);
+      using To = decltype(w);
+      if constexpr (std::is_same_v<T, To> || std::is_same_v<To, float>) {
+        const Finish<T, To> body{static_cast<const T*>(bias), out, residual, before, gelu};
+        const Matrix shift{const_cast<void*>(bias), 1, out.width, out.width};
+        const auto or_out = [&](const Matrix& m) { return m.data ? m : out; };
+        const bool packed = in_packs(shift, sizeof(T), 4);
+        const std::array all{out, or_out(residual), or_out(before)};
+        packed ? for_elements<4>(stream, all, sizeof(To), body, false)
+               : for_elements<1>(stream, all, sizeof(To), body, false);
+      } else {
+        throw Error(ExitCode::fault, "a product has its values' type or f32");
+      }
+    });
+  });
+}
+
+void dropout(cudaStream_t stream, DType type, const Matrix& in, double rate, std::uint64_t key,
+             std::int64_t first_row, const Matrix& out) {
+  const Drop change{static_cast<std::uint32_t>(rate * 4294967296.0), static_cast<float>(1 / (1 - rate))};
+  with_type(type, [&](auto t) {
+    using T = decltype(t);
+    for_elements<pack_of<T>>(stream, std::array{in, out}, sizeof(T),
+                             ByWords<T, Drop>{in, out, key, first_row * in.width, change});
+  });
+}
+
+void jitter(cudaStream_t stream, DType type, const Matrix& in, double amount, std::uint64_t key,
+            std::int64_t first_row, const Matrix& out) {
+  const Jitter change{static_cast<float>(1 - amount), static_cast<float>(amount / 2147483648.0)};
+  with_type(type, [&](auto t) {
+    using T = decltype(t);
+    for_elements<pack_of<T>>(stream, std::array{in, out}, sizeof(T),
+                             ByWords<T, Jitter>{in, out, key, first_row * in.width, change});
+  });
+}
+
+void copy_lower(cudaStream_t stream, DType type, const Matrix& in, std::int64_t offset, const Matrix& out) {
+  with_type(type, [&](auto t) {
+    using T = decltype(t);
+    for_elements<pack_of<T>>(stream, std::array{in, out}, sizeof(T), CopyLower<T>{in, out, offset}, false);
+  });
+}
+
+void add_lower(cudaStream_t stream, const Matrix& in, std::int64_t panels, std::int64_t apart,
+               std::int64_t offset, const Matrix& out) {
+  for_elements<1>(stream, std::array{in, out}, sizeof(float), AddLower{in, out, panels, apart, offset},
+                  false);
+}
+
+}  // namespace smlp::cuda

@@ -1,0 +1,143 @@
+// Rows by index. Adding to rows is done in the order of the call: a stable sort brings together what shares a
+// place.
+#include "tensor/cuda/kernels.h"
+#include "tensor/cuda/launch.cuh"
+
+namespace smlp::cuda {
+
+namespace {
+
+template <class T>
+struct Gather {
+  Indexed a;
+  int* fault;
+  template <int n>
+  __device__ void at(std::int64_t s, std::int64_t c) const {
+    const std::int64_t from = a.index[s];
+    float x[n] = {};
+    if (from >= a.in.rows) *fault = static_cast<int>(FaultKind::index);
+    if (from >= 0 && from < a.in.rows) {
+      load(row<T>(a.in, from) + c, x);
+      const float factor = a.row_scale ? a.scale * widen(static_cast<const T*>(a.row_scale)[s]) : a.scale;
+#pragma unroll
+      for (int i = 0; i < n; ++i) x[i] *= factor;
+    }
+    store(x, row<T>(a.out, s) + c);
+  }
+};
+
+template <int n, class T>
+__global__ void __launch_bounds__(block_threads)
+    dots(Matrix a, Matrix b, const std::int32_t* index, T* out, int* fault) {
+  const std::int64_t s = team_number<32>();
+  if (s >= a.rows) return;
+  const std::int64_t other = index[s];
+  if (other >= b.rows) *fault = static_cast<int>(FaultKind::index);
+  float sum = 0;
+  if (other >= 0 && other < b.rows) {
+    const T *x = row<T>(a, s), *y = row<T>(b, other);
+    for (std::int64_t c = threadIdx.x % 32 * n; c < a.width; c += 32 * n) {
+      float p[n], q[n];
+      load(x + c, p);
+      load(y + c, q);
+#pragma unroll
+      for (int i = 0; i < n; ++i) sum += p[i] * q[i];
+    }
+  }
+  sum = across_warp(sum, Sum{});
+  if (threadIdx.x % 32 == 0) out[s] = narrow<T>(sum);
+}
+
+__global__ void __launch_bounds__(block_threads)
+    number_rows(const std::int32_t* index, std::int64_t count, std::int64_t limit, std::uint32_t* key,
+                std::int32_t* value, int* fault) {
+  const std::int64_t s = static_cast<std::int64_t>(blockIdx.x) * block_threads + threadIdx.x;
+  if (s >= count) return;
+  const std::int32_t at = index[s];
+  if (at >= limit) *fault = static_cast<int>(FaultKind::index);
+  key[s] = static_cast<std::uint32_t>(at < 0 || at >= limit ? limit : at);  // nowhere: behind all others
+  value[s] = static_cast<std::int32_t>(s);
+}
+
+// The warps of the first row of a run add the whole run, each its columns.
+template <int n, class T, class To>
+__global__ void __launch_bounds__(block_threads)
+    add_runs(Indexed a, const std::uint32_t* key, const std::int32_t* value) {
+  const std::int64_t first = team_number<32>();
+  if (first >= a.count) return;
+  const std::uint32_t place = key[first];
+  if (place >= a.out.rows || (first > 0 && key[first - 1] == place)) return;
+  std::int64_t end = first + 1;
+  while (end < a.count && key[end] == place) ++end;
+  To* to = row<To>(a.out, place);
+  const std::int64_t c = (blockIdx.y * 32 + threadIdx.x % 32) * n;
+  if (c >= a.in.width) return;
+  float sum[n], x[n];
+  load(to + c, sum);
+  for (std::int64_t i = first; i < end; ++i) {
+    const std::int64_t s = value[i];
+    const float factor = a.row_scale ? a.scale * widen(static_cast<const T*>(a.row_scale)[s]) : a.scale;
+    load(row<T>(a.in, s) + c, x);
+#pragma unroll
+    for (int k = 0; k < n; ++k) sum[k] += factor * x[k];
+  }
+  store(sum, to + c);
+}
+
+}  // namespace
+
+void gather_rows(cudaStream_t stream, DType type, const Indexed& a, int* fault) {
+  with_type(type, [&](auto t) {
+    using T = decltype(t);
+    const bool packed = in_packs(a.in, sizeof(T), pack_of<T>) && a.in.stride % pack_of<T> == 0;
+    const Gather<T> body{a, fault};
+    if (packed) {
+      for_elements<pack_of<T>>(stream, std::array{a.out}, sizeof(T), body, false);
+    } else {
+      for_elements<1>(stream, std::array{a.out}, sizeof(T), body, false);
+    }
+  });
+}
+
+void row_dots(cudaStream_t stream, DType type, const Matrix& a, const Matrix& b, const std::int32_t* index,
+              void* out, int* fault) {
+  constexpr int warps = block_threads / 32;
+  with_type(type, [&](auto t) {
+    using T = decltype(t);
+    const bool packed = in_packs(a, sizeof(T), pack_of<T>) && in_packs(b, sizeof(T), pack_of<T>);
+    launch(stream, grid((a.rows + warps - 1) / warps), packed ? dots<pack_of<T>, T> : dots<1, T>, a, b, index,
+           static_cast<T*>(out), fault);
+  });
+}
+
+void order_by_index(cudaStream_t stream, const std::int32_t* index, std::int64_t limit, const Sort& s,
+                    int* fault) {
+  launch(stream, grid((s.count + block_threads - 1) / block_threads), number_rows, index, s.count, limit,
+         s.key, s.value, fault);
+  sort(stream, s, bits_for(limit + 1));
+}
+
+void scatter_add_rows(cudaStream_t stream, DType type, const Indexed& a, DType total_type,
+                      const Sort& sorted) {
+  if (a.count * a.in.width == 0) return;
+  constexpr int warps = block_threads / 32;
+  with_type(type, [&](auto t) {
+    with_type(total_type, [&](auto w) {
+      using T = decltype(t);
+      using To = decltype(w);
+      if constexpr (std::is_same_v<T, To> || std::is_same_v<To, float>) {
+        constexpr int n = 4;
+        const bool packed = in_packs(a.in, sizeof(T), n) && in_packs(a.out, sizeof(To), n);
+        const auto kernel = packed ? add_runs<n, T, To> : add_runs<1, T, To>;
+        const std::uint32_t* key = sorted.key;
+        const std::int32_t* value = sorted.value;
+        const std::int64_t slices = (a.in.width + 32 * (packed ? n : 1) - 1) / (32 * (packed ? n : 1));
+        launch(stream, grid((a.count + warps - 1) / warps, slices), kernel, a, key, value);
+      } else {
+        throw Error(ExitCode::fault, "scatter_add_rows: the sums have the values' type or f32");
+      }
+    });
+  });
+}
+
+}  // namespace smlp::cuda

@@ -1,0 +1,52 @@
+// Runs the threads of a kernel one after another on the host, as fibers of one thread: block by block, each
+// fiber up to its next barrier, shuffle or end. Orders of threads and of blocks change from launch to launch
+// (forwards, backwards, shuffled), so that what depends on them shows. Shared memory is the heap's, exactly
+// as large as declared, so that the address sanitizer sees every byte beyond. A rule that is broken throws
+// Error(fault) from the launch.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+namespace smlp::emulation {
+
+struct Size {
+  unsigned blocks_x, blocks_y, threads;
+};
+void run(const Size& size, void (*call)(const void*), const void* body);
+
+enum class Order : int { forwards, backwards, shuffled, changing };
+void set_order(Order order);  // changing (from launch to launch) unless told otherwise
+std::int64_t launches();      // so far
+void set_devices(int count);  // 0: no driver is there
+
+void barrier();
+
+enum class WarpCall : int { none, sync, shuffle, shuffle_xor, shuffle_up, ballot, match_any };
+std::uint64_t warp(WarpCall call, unsigned mask, std::uint64_t value, int argument);
+
+template <class T>
+T exchange(WarpCall call, unsigned mask, T value, int argument) {
+  static_assert(sizeof(T) <= 8 && std::is_trivially_copyable_v<T>);
+  std::uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof value);
+  bits = warp(call, mask, bits, argument);
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+// The block's memory for the declaration that `key` names.
+void* shared_memory(const void* key, std::size_t bytes);
+
+}  // namespace smlp::emulation
+
+// In place of CUDA's __shared__ (tensor/cuda/block.cuh).
+#define SMLP_SHARED(type, name, count)                                  \
+  type* const name = static_cast<type*>(smlp::emulation::shared_memory( \
+      []() -> const void* {                                             \
+        static const char here = 0;                                     \
+        return &here;                                                   \
+      }(),                                                              \
+      sizeof(type) * (count)))

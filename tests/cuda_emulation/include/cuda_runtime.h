@@ -1,0 +1,158 @@
+// The part of CUDA that tensor/cuda uses, on the host: kernels are plain functions, and emulator.h runs their
+// threads. What a device would leave undefined is an error here: barriers that not all threads reach,
+// shuffles from lanes that are not there, shared memory that nobody wrote (it is full of NaN). Only tests
+// include this folder.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "tests/cuda_emulation/emulator.h"
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+
+struct uint3 {
+  unsigned x = 0, y = 0, z = 0;
+};
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+};
+
+inline uint3 threadIdx, blockIdx;
+inline dim3 blockDim, gridDim;
+
+inline constexpr int warpSize = 32;
+
+// --- threads together
+// ---------------------------------------------------------------------------------------
+
+inline void __syncthreads() { smlp::emulation::barrier(); }
+inline void __syncwarp(unsigned mask = 0xFFFFFFFFu) {
+  smlp::emulation::warp(smlp::emulation::WarpCall::sync, mask, 0, 0);
+}
+
+template <class T>
+T __shfl_sync(unsigned mask, T value, int lane) {
+  return smlp::emulation::exchange(smlp::emulation::WarpCall::shuffle, mask, value, lane);
+}
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, int with) {
+  return smlp::emulation::exchange(smlp::emulation::WarpCall::shuffle_xor, mask, value, with);
+}
+template <class T>
+T __shfl_up_sync(unsigned mask, T value, unsigned by) {
+  return smlp::emulation::exchange(smlp::emulation::WarpCall::shuffle_up, mask, value, static_cast<int>(by));
+}
+inline unsigned __ballot_sync(unsigned mask, int predicate) {
+  return static_cast<unsigned>(
+      smlp::emulation::warp(smlp::emulation::WarpCall::ballot, mask, predicate != 0, 0));
+}
+inline unsigned __match_any_sync(unsigned mask, unsigned value) {
+  return static_cast<unsigned>(smlp::emulation::warp(smlp::emulation::WarpCall::match_any, mask, value, 0));
+}
+
+using std::isfinite;
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>(std::uint64_t{a} * b >> 32); }
+inline float rsqrtf(float x) { return 1 / std::sqrt(x); }
+inline float __int_as_float(int bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+inline long long __double_as_longlong(double value) {
+  long long bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+inline double __longlong_as_double(long long bits) {
+  double value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+inline int atomicAdd(int* to, int value) {
+  const int before = *to;
+  *to += value;
+  return before;
+}
+inline int atomicMax(int* to, int value) {
+  const int before = *to;
+  if (value > before) *to = value;
+  return before;
+}
+
+// --- the runtime
+// --------------------------------------------------------------------------------------------
+
+enum cudaError_t : int {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorMemoryAllocation = 2,
+  cudaErrorStubLibrary = 34,
+  cudaErrorInsufficientDriver = 35,
+  cudaErrorNoDevice = 100,
+  cudaErrorInvalidDevice = 101,
+};
+enum cudaMemcpyKind {
+  cudaMemcpyHostToDevice,
+  cudaMemcpyDeviceToHost,
+  cudaMemcpyDeviceToDevice,
+  cudaMemcpyDefault
+};
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount,
+  cudaDevAttrComputeCapabilityMajor,
+  cudaDevAttrComputeCapabilityMinor
+};
+constexpr unsigned cudaStreamNonBlocking = 1, cudaHostAllocMapped = 2, cudaEventDisableTiming = 2;
+
+using cudaStream_t = struct CUstream_st*;
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  std::size_t dynamicSmemBytes = 0;
+  cudaStream_t stream = nullptr;
+  void* attrs = nullptr;
+  unsigned numAttrs = 0;
+};
+
+template <class... Parameters, class... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* c, void (*kernel)(Parameters...),
+                               Arguments... arguments) {
+  if (c->gridDim.x == 0 || c->gridDim.y == 0 || c->gridDim.y > 65535 || c->blockDim.x == 0 ||
+      c->blockDim.x > 1024) {
+    return cudaErrorInvalidValue;  // as a device would
+  }
+  ::blockDim = c->blockDim;
+  ::gridDim = c->gridDim;
+  const auto body = [&] { kernel(Parameters(arguments)...); };
+  smlp::emulation::run(
+      {c->gridDim.x, c->gridDim.y, c->blockDim.x},
+      [](const void* what) { (*static_cast<const decltype(body)*>(what))(); }, &body);
+  return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceCount(int* count);
+cudaError_t cudaSetDevice(int device);
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
+cudaError_t cudaMalloc(void** memory, std::size_t bytes);
+cudaError_t cudaFree(void* memory);
+cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned flags);
+cudaError_t cudaFreeHost(void* memory);
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
+cudaError_t cudaStreamDestroy(cudaStream_t stream);
+cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream);
+cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch,
+                              std::size_t width, std::size_t height, cudaMemcpyKind kind,
+                              cudaStream_t stream);
+cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream);
+cudaError_t cudaGetLastError();
+cudaError_t cudaPeekAtLastError();
+const char* cudaGetErrorString(cudaError_t error);
