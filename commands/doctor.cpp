@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "commands/commands.h"
+#include "core/features.h"
 #include "core/error.h"
 #include "core/host_name.h"
 #include "core/tell.h"
@@ -126,7 +127,7 @@ std::vector<Finding> examine() {
   findings.push_back(program("mpirun", "install Open MPI (on Debian: apt install openmpi-bin)", true));
   findings.push_back(program("prometheus", "only to watch runs: apt install prometheus", false));
   const bool gpu = std::filesystem::exists("/dev/nvidia0");
-  findings.push_back({"GPU", gpu ? "there is one, but this build computes on CPUs alone" : "none", ""});
+  findings.push_back({"GPU", !gpu ? "none" : built_with_cuda() ? "there is one" : "there is one, but this build computes on CPUs alone", ""});
   return findings;
 }
 

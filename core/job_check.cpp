@@ -7,6 +7,7 @@
 
 #include "core/divisors.h"
 #include "core/error.h"
+#include "core/features.h"
 #include "core/job_file.h"
 #include "core/job_keys.h"
 #include "core/model_check.h"
@@ -210,9 +211,15 @@ class Checker {
     if (!is_address(c_.metrics.listen)) {
       wrong("metrics.listen", "is no IPv4 address or name and port; write it as \"127.0.0.1:0\" or \"0.0.0.0:9100\"");
     }
-    if (c_.cluster.device == "cuda" && problems_.empty()) {
+    if (c_.cluster.device == "cuda" && problems_.empty()) check_gpu();
+  }
+
+  void check_gpu() {
+    if (!built_with_cuda()) {
       wrong("cluster.device", "asks for a GPU, but this build of smlp computes on CPUs alone; choose cpu or auto");
       code_ = ExitCode::unavailable;
+    } else if (c_.train.precision == "f64") {
+      wrong("train.precision", "is f64, in which GPUs do not compute; choose f32 or bf16, or cluster.device = \"cpu\"");
     }
   }
 

@@ -40,10 +40,6 @@ ModelConfig model_config(const JobConfig& job) {
 
 DType value_type(const JobConfig& job) { return dtype_named(job.train.precision); }
 
-std::unique_ptr<Backend> make_backend(const JobConfig& job) {
-  return make_cpu_backend({.threads = static_cast<int>(job.cluster.threads)});
-}
-
 struct Engine::Buffers {
   explicit Buffers(Backend& backend) : backend_(backend) {
     loss_scale = TensorView(backend.allocate(8), {1}, DType::f64);

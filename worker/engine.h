@@ -18,6 +18,7 @@
 #include "optim/adamw.h"
 #include "optim/gradient_sync.h"
 #include "params/parameter_store.h"
+#include "worker/device.h"
 #include "worker/not_finite.h"
 #include "worker/phases.h"
 
@@ -25,8 +26,6 @@ namespace smlp {
 
 ModelConfig model_config(const JobConfig& job);
 DType value_type(const JobConfig& job);  // of train.precision
-// CPU memory and arithmetic as the job asks for; throws Error(unavailable) for a device this machine lacks.
-std::unique_ptr<Backend> make_backend(const JobConfig& job);
 
 struct BlockLoad {
   std::int64_t block = 0;

@@ -13,6 +13,7 @@
 #include "core/version.h"
 #include "metrics/exporter.h"
 #include "metrics/registry.h"
+#include "worker/device.h"
 #include "worker/own_cores.h"
 #include "worker/texts.h"
 
@@ -25,7 +26,7 @@ RunIdentity identity_of(int attempt, const JobConfig& job, int rank) {
   return {.rank = rank,
           .attempt = attempt,
           .version = version(),
-          .device = "cpu",
+          .device = device_name(gpu_of(job)),
           .isa = cpu_isa(),
           .blocks = job.model.dense_blocks + job.model.sparse_blocks,
           .experts = sparse ? job.model.experts : 0};

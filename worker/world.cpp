@@ -23,7 +23,8 @@ std::unique_ptr<Communicator> join_world(Backend& backend) {
   if (!started_by_mpi()) return make_solo(backend);
   auto world = make_mpi_world();
   kept_aside() = world->split(0, world->rank());
-  return world;
+  if (backend.in_host_memory()) return world;
+  return make_staged(std::move(world), backend);
 }
 
 void leave_world() { kept_aside().reset(); }
