@@ -12,7 +12,12 @@ struct Chooser {
   int choices;
   double* log_sum;
   std::int32_t* expert;
-  bool sample_first, compare_normalised;
+  GateKind kind;
+  FirstChoice first_choice;
+  const std::int32_t* bias;  // null: none
+  double bias_unit;
+  const double* shares;  // [tokens, experts]: of sinkhorn; null: none
+  bool compare_normalised;
   SecondChoice second;
   double threshold;
   ChoiceNoise noise;
@@ -79,13 +84,22 @@ __global__ void __launch_bounds__(block_threads) choose(Chooser c) {
   most = across_warp(most, Most{});
   for (int e = lane; e < c.experts; e += 32) sum += exp(logit(e) - most);
   sum = across_warp(sum, Sum{});
-  const auto gate = [&](int e) { return exp(logit(e) - most) / sum; };
+  const bool sigmoids = c.kind == GateKind::sigmoid;
+  const auto gate = [&](int e) { return sigmoids ? 1 / (1 + exp(-logit(e))) : exp(logit(e) - most) / sum; };
   for (int e = lane; e < c.experts; e += 32) put_number(c.gates, token * c.gates_stride + e, gate(e));
-  const int first = c.sample_first ? best_of(c.experts, -1, noisy) : best_of(c.experts, -1, logit);
+  const auto rank = [&](int e) {
+    const double value = logit(e);
+    if (value != value) return value;
+    if (c.shares) return c.shares[token * c.experts + e];
+    return c.bias ? gate(e) + c.bias_unit * c.bias[e] : value;
+  };
+  const bool noisy_first = c.first_choice == FirstChoice::sampling;
+  const int first = noisy_first ? best_of(c.experts, -1, noisy) : best_of(c.experts, -1, rank);
   int second = -1;
-  if (c.choices == 2)
-    second = c.second == SecondChoice::sampling ? best_of(c.experts, first, noisy)
-                                                : best_of(c.experts, first, logit);
+  if (c.choices == 2) {
+    const bool noisy_second = c.second == SecondChoice::sampling;
+    second = noisy_second ? best_of(c.experts, first, noisy) : best_of(c.experts, first, rank);
+  }
   if (lane > 0) return;
   c.log_sum[token] = most + log(sum);
   c.expert[token * c.choices] = first;
@@ -93,8 +107,18 @@ __global__ void __launch_bounds__(block_threads) choose(Chooser c) {
     c.expert[token * 2 + 1] = keeps_second(c, token, gate(first), gate(second)) ? second : ~second;
 }
 
+// What a row's gates are divided by where they are to be shares.
+template <class Gate>
+__device__ double whole_of(GateKind kind, std::int64_t experts, Gate gate) {
+  if (kind == GateKind::softmax) return 1;
+  double whole = 1e-20;
+  for (std::int64_t e = 0; e < experts; ++e) whole += gate(e);
+  return whole;
+}
+
 struct Balance {
   Numbers gates;
+  GateKind kind;
   const double* log_sum;
   const std::int32_t* expert;
   std::int64_t group_rows, experts, stride;
@@ -117,7 +141,8 @@ __global__ void __launch_bounds__(block_threads) balance(Balance b) {
     double sum = 0;
     int count = 0;
     for (std::int64_t s = first + line; e < b.experts && s < end; s += lines) {
-      sum += number_at(b.gates, s * b.stride + e);
+      const auto gate = [&](std::int64_t i) { return number_at(b.gates, s * b.stride + i); };
+      sum += gate(e) / whole_of(b.kind, b.experts, gate);
       for (int j = 0; j < b.counted_choices; ++j) count += b.expert[s * b.choices + j] == e ? 1 : 0;
     }
     __syncthreads();
@@ -166,6 +191,9 @@ struct Weigher {
 
 struct Backward {
   Numbers gates, dweight, dlogits;
+  GateKind kind;
+  Numbers logits;  // of sigmoids with a weight of log_sum²; data null: none
+  std::int64_t logits_stride;
   std::int64_t tokens, experts, gates_stride, dlogits_stride, slots, group_rows;
   int choices;
   const std::int32_t *expert, *slot;
@@ -184,6 +212,7 @@ __global__ void __launch_bounds__(block_threads) back(Backward b) {
   const auto lane = static_cast<int>(threadIdx.x % 32);
   const auto gate = [&](std::int64_t e) { return number_at(b.gates, token * b.gates_stride + e); };
   const auto expert = [&](int j) { return chosen(b.expert[token * b.choices + j]); };
+  const bool sigmoids = b.kind == GateKind::sigmoid;
   double factor = 0, z = 0;
   const double* frequency = nullptr;
   if (b.frequency) {
@@ -209,11 +238,24 @@ __global__ void __launch_bounds__(block_threads) back(Backward b) {
     }
     for (int j = 0; !g.fixed && j < b.choices; ++j) of_choice[j] += g.in_sum[j] ? dsum : 0;
   }
+  double whole = 1, share = 0;  // of sigmoids: the balance loss looks at their shares
+  if (sigmoids && factor != 0) {
+    whole = whole_of(b.kind, b.experts, gate);
+    for (std::int64_t e = 0; e < b.experts; ++e) share += gate(e) * frequency[e] / whole;
+  }
   const auto slope_of = [&](std::int64_t e) {
-    double d = factor != 0 ? factor * frequency[e] : 0;
+    double d = factor != 0 ? factor * (frequency[e] - share) / whole : 0;
     for (int j = 0; j < b.choices; ++j) d += expert(j) == e ? of_choice[j] : 0;
     return d;
   };
+  if (sigmoids) {
+    for (std::int64_t e = lane; e < b.experts; e += 32) {
+      double d = gate(e) * (1 - gate(e)) * slope_of(e);
+      if (b.logits.data) d += z * exp(number_at(b.logits, token * b.logits_stride + e) - b.log_sum[token]);
+      put_number(b.dlogits, token * b.dlogits_stride + e, d);
+    }
+    return;
+  }
   double mean = 0;
   for (std::int64_t e = lane; e < b.experts; e += 32) mean += gate(e) * slope_of(e);
   mean = across_warp(mean, Sum{});
@@ -226,7 +268,7 @@ constexpr int warps = block_threads / 32;
 
 }  // namespace
 
-void choose_experts(cudaStream_t stream, const ChooseExperts& c) {
+void choose_experts(cudaStream_t stream, const ChooseExperts& c, const double* shares) {
   const std::int64_t tokens = c.logits.shape[0];
   const Chooser chooser{numbers(c.logits),
                         numbers(c.gates),
@@ -237,7 +279,11 @@ void choose_experts(cudaStream_t stream, const ChooseExperts& c) {
                         static_cast<int>(c.expert.shape[1]),
                         c.log_sum.as<double>(),
                         c.expert.as<std::int32_t>(),
-                        c.sample_first,
+                        c.kind,
+                        c.first,
+                        c.bias.as<const std::int32_t>(),
+                        c.bias_unit,
+                        shares,
                         c.compare_normalised,
                         c.second,
                         c.threshold,
@@ -248,6 +294,7 @@ void choose_experts(cudaStream_t stream, const ChooseExperts& c) {
 void balance_of_choices(cudaStream_t stream, const BalanceOfChoices& b) {
   const auto choices = static_cast<int>(b.expert.shape[1]);
   const Balance balanced{numbers(b.gates),
+                         b.kind,
                          b.log_sum.as<const double>(),
                          b.expert.as<const std::int32_t>(),
                          b.group_rows,
@@ -280,9 +327,13 @@ void weigh_slots(cudaStream_t stream, const WeighSlots& w, int* fault) {
 void choices_backward(cudaStream_t stream, const ChoicesBackward& c, int* fault) {
   const std::int64_t tokens = c.gates.shape[0], experts = c.gates.shape[1];
   const std::int64_t groups = c.frequency ? c.frequency.size() / experts : 1;
+  const bool needed = c.kind == GateKind::sigmoid && c.frequency && c.z_weight != 0;
   const Backward backward{numbers(c.gates),
                           numbers(c.dweight),
                           numbers(c.dlogits),
+                          c.kind,
+                          needed ? numbers(c.logits) : Numbers{},
+                          needed ? c.logits.stride[0] : 0,
                           tokens,
                           experts,
                           c.gates.stride[0],

@@ -201,8 +201,24 @@ void CudaBackend::choose_experts(const ChooseExperts& c) {
   same_shape(verb, {c.logits, c.gates});
   same_type(verb, {c.logits, c.gates});
   check_gates(verb, c.gates, c.expert);
-  vector_of(verb, "log_sum", c.log_sum, c.logits.shape[0], DType::f64);
-  cuda::choose_experts(stream(), c);
+  const std::int64_t tokens = c.logits.shape[0], experts = c.logits.shape[1];
+  vector_of(verb, "log_sum", c.log_sum, tokens, DType::f64);
+  if (c.bias) {
+    vector_of(verb, "bias", c.bias, experts, DType::i32);
+    const bool noisy_second = c.expert.shape[1] == 2 && c.second == SecondChoice::sampling;
+    require(c.first == FirstChoice::best && !noisy_second, verb, "a bias goes with no noise and no shares");
+  }
+  double* shares = nullptr;
+  if (c.first == FirstChoice::sinkhorn) {
+    require(c.group_rows > 0 && tokens % c.group_rows == 0, verb, "the tokens are no whole number of groups");
+    const std::int64_t groups = tokens / c.group_rows;
+    vector_of(verb, "rounds", c.rounds, groups, DType::i32);
+    begin();
+    shares = take<double>(tokens * experts);
+    share_out(stream(), {numbers(c.logits), c.logits.stride[0], groups, c.group_rows, experts, shares,
+                         take<double>(tokens + groups * experts), c.rounds.as<std::int32_t>()});
+  }
+  cuda::choose_experts(stream(), c, shares);
 }
 
 void CudaBackend::balance_of_choices(const BalanceOfChoices& b) {
@@ -260,6 +276,10 @@ void CudaBackend::choices_backward(const ChoicesBackward& c) {
   same_type(verb, {c.gates, c.dlogits, c.dweight});
   check_gates(verb, c.gates, c.expert);
   vector_of(verb, "slot", c.slot, c.expert.size(), DType::i32);
+  if (c.kind == GateKind::sigmoid && c.frequency && c.z_weight != 0) {
+    same_shape(verb, {c.gates, c.logits});
+    same_type(verb, {c.gates, c.logits});
+  }
   if (c.dweight) vector_of(verb, "dweight", c.dweight, c.dweight.size(), c.gates.dtype);
   if (c.frequency) {
     const std::int64_t tokens = c.gates.shape[0], experts = c.gates.shape[1],

@@ -42,7 +42,18 @@ void look_up(cudaStream_t stream, const std::int32_t* table, std::int64_t size, 
 
 // --- softmax gates (choice.cu)
 // --------------------------------------------------------------------------------------
-void choose_experts(cudaStream_t stream, const ChooseExperts& c);
+// shares: of FirstChoice::sinkhorn, else null.
+void choose_experts(cudaStream_t stream, const ChooseExperts& c, const double* shares);
+// tensor/sinkhorn.h, group by group (sinkhorn.cu). shares [groups · tokens, experts]; factors: scratch of
+// [groups, tokens + experts].
+struct Shares {
+  Numbers logits;
+  std::int64_t stride, groups, tokens, experts;
+  double* shares;
+  double* factors;
+  std::int32_t* rounds;  // [groups]; negative where the limit was met
+};
+void share_out(cudaStream_t stream, const Shares& s);
 void balance_of_choices(cudaStream_t stream, const BalanceOfChoices& b);
 void weigh_slots(cudaStream_t stream, const WeighSlots& w, int* fault);
 void choices_backward(cudaStream_t stream, const ChoicesBackward& c, int* fault);

@@ -298,7 +298,7 @@ TEST_P(RoutingAgainstCpu, SoftmaxGatesOfEveryRule) {
                 type() == DType::f64 ? 1e-12 : 1e-6, [&](Backend& b, Views& v) {
                   const ChoiceNoise noise{77, 1000};
                   b.choose_experts({.logits = v[0],
-                                    .sample_first = sampled,
+                                    .first = sampled ? FirstChoice::sampling : FirstChoice::best,
                                     .second = second,
                                     .threshold = 0.05,
                                     .compare_normalised = sampled,
@@ -346,6 +346,71 @@ TEST_P(RoutingAgainstCpu, SoftmaxGatesOfEveryRule) {
                 });
       }
     }
+  }
+}
+
+TEST_P(RoutingAgainstCpu, SigmoidGatesBiasesAndShares) {
+  const std::int64_t tokens = 160, experts = 37, group_rows = 80, slots = tokens * 2;
+  for (const int turn : {0, 1, 2, 3}) {
+    SCOPED_TRACE(testing::Message() << "turn " << turn);
+    const bool sigmoid = turn != 1, biased = turn == 2;
+    Field one({1}, DType::f64, 0, 0), logits = random({tokens, experts}, 5, 2, 1);
+    std::vector<double> values = logits.get();
+    values[3] = -INFINITY;
+    logits.set(values);
+    one.fill(0.5);
+    compare(
+        "choices",
+        {logits, Field({tokens, experts}, type(), 2), Field({tokens}, DType::f64, 0, 0),
+         Field({tokens, 2}, DType::i32, 0, 0), random({2, experts}, DType::f64, 1),
+         random({2, 2}, DType::f64, 2), Field({slots}, DType::i32, 0, 0),
+         Field({tokens, 2}, DType::i32, 0, 0), one, random({slots}, 3), random({tokens, experts}, 4, 1, 1),
+         indices({experts}, 6, -90, 90), Field({2}, DType::i32, 0, 0)},
+        type() == DType::f64 ? 1e-11 : 1e-6, [&](Backend& b, Views& v) {
+          const GateKind kind = sigmoid ? GateKind::sigmoid : GateKind::softmax;
+          b.fill(v[12], 0);
+          b.choose_experts({.logits = v[0],
+                            .kind = kind,
+                            .first = turn % 2 == 1 ? FirstChoice::sinkhorn : FirstChoice::best,
+                            .second = SecondChoice::all,
+                            .bias = biased ? v[11] : TensorView{},
+                            .bias_unit = 1e-3,
+                            .group_rows = group_rows,
+                            .rounds = v[12],
+                            .gates = v[1],
+                            .log_sum = v[2],
+                            .expert = v[3]});
+          b.balance_of_choices({.gates = v[1],
+                                .log_sum = v[2],
+                                .expert = v[3],
+                                .kind = kind,
+                                .group_rows = group_rows,
+                                .frequency = v[4],
+                                .add_to = v[5]});
+          Counts rows(static_cast<std::size_t>(experts));
+          b.place_tokens({.expert = v[3],
+                          .experts = experts,
+                          .group_rows = group_rows,
+                          .rows_of_expert = rows,
+                          .token_of_slot = v[6],
+                          .slot = v[7],
+                          .dropped = v[8]});
+          b.choices_backward({.gates = v[1],
+                              .expert = v[3],
+                              .slot = v[7],
+                              .kind = kind,
+                              .logits = v[0],
+                              .normalise = Normalise::before_dropping,
+                              .dweight = v[9],
+                              .frequency = v[4],
+                              .log_sum = v[2],
+                              .auxiliary = v[5],
+                              .row_scale = v[8],
+                              .balance_weight = 0.3,
+                              .z_weight = turn == 3 ? 0 : 0.1,
+                              .dlogits = v[10]});
+          return rows;
+        });
   }
 }
 
