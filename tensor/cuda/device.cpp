@@ -56,7 +56,7 @@ Device::Device(int ordinal) {
   if (count == 0) {
     throw Error(ExitCode::unavailable,
                 "there is no GPU here, or no driver for it (nvidia-smi says more); run on the CPU with "
-                "device = \"cpu\", or on another machine");
+                "cluster.device = \"cpu\", or on another machine");
   }
   if (ordinal < 0 || ordinal >= count) {
     throw Error(ExitCode::unavailable,
