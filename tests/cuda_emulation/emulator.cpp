@@ -183,10 +183,18 @@ void Machine::run_block(const std::vector<unsigned>& threads) {
   arrived_ = {};
   for (;;) {
     bool progress = false;
-    for (const unsigned t : threads) {
-      if (fibers_[t].state != State::ready) continue;
-      resume(t);
-      progress = true;
+    // In order, a warp goes on as far as it can before the next: one that runs ahead of the others shows,
+    // too.
+    for (std::size_t first = 0; first < threads.size(); first += 32) {
+      const auto some = std::span(threads).subspan(first, std::min<std::size_t>(32, threads.size() - first));
+      for (bool again = true; again;) {
+        again = false;
+        for (const unsigned t : some) {
+          if (fibers_[t].state != State::ready) continue;
+          resume(t);
+          progress = again = true;
+        }
+      }
     }
     if (progress) continue;
     std::size_t waiting = 0, ended = 0;
