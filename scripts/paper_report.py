@@ -123,7 +123,7 @@ def dense(runs):
     for name in present:
         results = runs[name]
         lines.append(f"| {LABELS[name]} | {len(results)} | {results[0]['parameters'] / 1e6:.2f} M | {spread([perplexity(r) for r in results], 2)} | "
-                     f"{spread([r['tokens_per_second'] for r in results], 0)} |")
+                     f"{spread([speed(r) for r in results], 0)} |")
     return lines + [""]
 
 
