@@ -117,6 +117,8 @@ class Driver:
     def train(self, name, seed):
         folder = self.run_folder(name, seed)
         folder.parent.mkdir(parents=True, exist_ok=True)
+        known = self.processor_seconds(folder) if folder.exists() else 0.0
+        self.seconds_file(folder).unlink(missing_ok=True)
         words = [str(self.smlp), "run", str(JOBS / f"{name}.toml"), "--run-dir", str(folder), *self.overrides(seed)]
         with open(f"{folder}.out", "ab") as output, self.guard:
             if self.stopping.is_set():
@@ -124,7 +126,7 @@ class Driver:
             # A session of its own: Ctrl-C reaches it through us, once.
             child = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
             self.children.add(child)
-        code = child.wait()
+        code = self.wait(child, folder, known)
         with self.guard:
             self.children.discard(child)
         if code == CALL_AGAIN and self.stopping.is_set():
@@ -132,6 +134,22 @@ class Driver:
         if code != 0:
             last = pathlib.Path(f"{folder}.out").read_text(errors="replace").strip().splitlines()[-1:]
             raise RuntimeError(f"{name}, seed {seed}, ended with {code}: {' '.join(last)} ({folder}.out)")
+
+    # Processor seconds of a run over all its parts: unlike the clock's they are the same on a shared machine.
+    def seconds_file(self, folder):
+        return pathlib.Path(f"{folder}.processor_seconds")
+
+    def processor_seconds(self, folder):
+        """None where a part of the run was killed together with this driver, so that nobody counted it."""
+        file = self.seconds_file(folder)
+        return float(file.read_text()) if file.exists() else None
+
+    def wait(self, child, folder, known):
+        _, status, used = os.wait4(child.pid, 0)   # of the launcher and all it waited for: mpirun, workers
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if known is not None:
+            self.seconds_file(folder).write_text(f"{known + used.ru_utime + used.ru_stime:.2f}")
+        return child.returncode
 
     def collect(self, name, seed):
         """Raw results of a finished run, small enough to keep for good."""
@@ -159,7 +177,7 @@ class Driver:
         keep = ("kind", "parameters", "non_expert_parameters", "expert_parameters", "experts", "forward_macs_per_token", "steps",
                 "step_tokens", "training_seconds", "tokens_per_second", "expert_balance", "dropped_share", "restarts")
         result = {"name": name, "seed": seed, **{key: facts[key] for key in keep},
-                  "tokens": facts["step"] * facts["step_tokens"],
+                  "processor_seconds": self.processor_seconds(folder), "tokens": facts["step"] * facts["step_tokens"],
                   "validation": {"loss": whole["loss"], "perplexity": whole["perplexity"], "bits_per_byte": whole["bits_per_byte"],
                                  "tokens": whole["tokens"]},
                   "evaluations": [[e["step"], round(e["seconds"], 3), round(e["loss"], 6)] for e in facts["evaluations"]],

@@ -46,11 +46,20 @@ def perplexity(result):
     return result["validation"]["perplexity"]
 
 
+def step_seconds(result):
+    """Processor seconds a step where they were counted: other programs on the machine don't change them."""
+    return (result.get("processor_seconds") or result["training_seconds"]) / result["steps"]
+
+
+def speed(result):
+    return result["step_tokens"] / step_seconds(result)
+
+
 def reached(result, quality):
     """Step and seconds of the first evaluation that is so good, or None."""
-    for step, seconds, loss in result["evaluations"]:
+    for step, _, loss in result["evaluations"]:
         if math.exp(loss) <= quality:
-            return step, seconds
+            return step, step * step_seconds(result)
     return None
 
 
@@ -84,7 +93,7 @@ def table_4(runs):
             LABELS[name] + (" *" if name in PARTIAL else ""), str(len(results)), f"{results[0]['parameters'] / 1e6:.2f} M",
             f"{results[0]['forward_macs_per_token'] / 1e6:.3f} M", spread([perplexity(r) for r in results], 2),
             spread([s / 60 for _, s in hits], 2) if all_there else "not reached by all", spread([s for s, _ in hits], 0) if all_there else "-",
-            spread([r["tokens_per_second"] for r in results], 0), spread(balance, 2) if balance else "-",
+            spread([speed(r) for r in results], 0), spread(balance, 2) if balance else "-",
             f"{100 * sum(dropped) / len(dropped):.1f} %" if dropped else "-"]) + " |")
     lines.append("")
     if PARTIAL & set(present):
@@ -114,13 +123,13 @@ def dense(runs):
     for name in present:
         results = runs[name]
         lines.append(f"| {LABELS[name]} | {len(results)} | {results[0]['parameters'] / 1e6:.2f} M | {spread([perplexity(r) for r in results], 2)} | "
-                     f"{spread([r['tokens_per_second'] for r in results], 0)} |")
+                     f"{spread([speed(r) for r in results], 0)} |")
     return lines + [""]
 
 
 def curve(results):
-    """Of the steps that every seed was evaluated at: step, mean seconds, mean, least and most perplexity."""
-    by_step = [{step: (seconds, math.exp(loss)) for step, seconds, loss in r["evaluations"] if step > 0} for r in results]
+    """Of the steps that every seed was evaluated at: step, mean minutes, mean, least and most perplexity."""
+    by_step = [{step: (step * step_seconds(r), math.exp(loss)) for step, _, loss in r["evaluations"] if step > 0} for r in results]
     rows = []
     for step in sorted(set.intersection(*map(set, by_step))):
         points = [one[step] for one in by_step]
@@ -162,13 +171,13 @@ def write(folder):
              "Written by `scripts/paper_comparison.py` from the raw results beside this file. How the models were made comparable, and what this "
              "can and can't say: [paper.md](../../paper.md).", "",
              f"{sum(map(len, runs.values()))} runs of {' or '.join(map(str, steps))} steps of {some['step_tokens']} tokens, one core each, {some['runs_at_once']} at once on "
-             f"{some['processor'] or 'an unnamed processor'}.", ""]
+             f"{some['processor'] or 'an unnamed processor'}. Times and speeds are in processor seconds, start and evaluations included: other programs share the machine.", ""]
     lines += table_4(runs) + table_7(runs) + dense(runs)
     if shutil.which("gnuplot"):
         for figure in FIGURES:
             name = f"figure{figure}.svg"
             if draw(figure, runs, folder / name):
-                lines += [f"## Figure {figure} in small", "", f"![validation perplexity over steps and training time]({name})", "",
+                lines += [f"## Figure {figure} in small", "", f"![validation perplexity over steps and processor time]({name})", "",
                           "Lines are means over seeds, bands reach from the least to the most.", ""]
     else:
         print("the figures need gnuplot, which is not here: install the package gnuplot-nox (scripts/setup.sh does)")
