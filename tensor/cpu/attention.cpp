@@ -1,10 +1,9 @@
 // Causal attention in row blocks of the lower triangle, one head of one sequence after another: two products and the
 // softmax between them; backward makes the probabilities of a block again. Scores exist for one block at a time.
 #include <algorithm>
-#include <cmath>
 
-#include "tensor/checks.h"
 #include "tensor/cpu/cpu_backend.h"
+#include "tensor/verb_checks.h"
 
 namespace smlp::cpu {
 
@@ -12,21 +11,13 @@ namespace {
 
 constexpr std::int64_t block_rows = 128;
 
-struct Sizes {
-  std::int64_t sequences, length, heads, width;  // width: of one head
-  double scale() const { return 1 / std::sqrt(static_cast<double>(width)); }
+struct Sizes : AttentionSizes {
   std::int64_t block() const { return std::min(block_rows, length); }
 };
 
 Sizes sizes_of(const char* verb, const Attention& a) {
-  const Shape& shape = a.query.shape;
-  require(shape.rank() == 3, verb, "query, key, value and out must be [sequences, length, channels]");
-  same_shape(verb, {a.query, a.key, a.value, a.out});
-  same_type(verb, {a.query, a.key, a.value, a.out});
   float_type(verb, a.query);
-  require(a.heads > 0 && shape[2] % a.heads == 0, verb, "the heads do not divide the channels");
-  vector_of(verb, "log_sum", a.log_sum, shape[0] * a.heads * shape[1], wide_type(a.query.dtype));
-  return {shape[0], shape[1], a.heads, shape[2] / a.heads};
+  return {attention_sizes(verb, a)};
 }
 
 // Rows [t, t + rows) of one head of one sequence.

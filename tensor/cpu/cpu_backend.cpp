@@ -7,7 +7,7 @@
 #include <cstring>
 
 #include "core/error.h"
-#include "tensor/checks.h"
+#include "tensor/verb_checks.h"
 
 namespace smlp {
 
@@ -113,12 +113,9 @@ void CpuBackend::copy(TensorView from, TensorView to) {
 }
 
 void CpuBackend::copy_rows(TensorView from, TensorView to, std::span<const RowBlock> blocks) {
-  require(from.width() == to.width(), "copy_rows", "rows of different widths");
   const Matrix source = as_matrix(from), target = as_matrix(to);
+  check_row_blocks(source, target, blocks);
   for (const auto& block : blocks) {
-    require(block.from >= 0 && block.to >= 0 && block.rows >= 0 && block.from + block.rows <= source.rows &&
-                block.to + block.rows <= target.rows,
-            "copy_rows", "a block lies outside of its view");
     convert({from.at(block.from * source.stride), block.rows, source.width, source.stride}, from.dtype,
             {to.at(block.to * target.stride), block.rows, target.width, target.stride}, to.dtype);
   }
@@ -127,32 +124,16 @@ void CpuBackend::copy_rows(TensorView from, TensorView to, std::span<const RowBl
 // --- products -------------------------------------------------------------------------------------------------
 
 void CpuBackend::matmul(const Matmul& m) {
-  const char* verb = "matmul";
-  float_type(verb, m.a);
-  same_type(verb, {m.a, m.b, m.bias});
-  const Matrix a = as_matrix(m.a), b = as_matrix(m.b), out = as_matrix(m.out);
-  const std::int64_t k = m.transpose_a ? a.rows : a.width;
-  require((m.transpose_b ? b.width : b.rows) == k && (m.transpose_a ? a.width : a.rows) == out.rows &&
-              (m.transpose_b ? b.rows : b.width) == out.width,
-          verb, "the shapes of a, b and out do not fit");
-  require(m.out.dtype == m.a.dtype || (m.a.dtype == DType::bf16 && m.out.dtype == DType::f32), verb,
+  float_type("matmul", m.a);
+  check_matmul(m);
+  require(m.out.dtype == m.a.dtype || (m.a.dtype == DType::bf16 && m.out.dtype == DType::f32), "matmul",
           "out must have the values' type, or f32 for bf16");
-  require(!m.accumulate || (!m.bias && !m.residual && m.activation == Activation::none), verb,
-          "an accumulating product has no bias, residual or activation");
-  if (m.bias) vector_of(verb, "bias", m.bias, out.width, m.a.dtype);
-  Product p{.m = out.rows, .n = out.width, .k = k, .a = a.data, .b = b.data, .a_stride = a.stride, .b_stride = b.stride,
+  const Matrix a = as_matrix(m.a), b = as_matrix(m.b), out = as_matrix(m.out);
+  Product p{.m = out.rows, .n = out.width, .k = m.transpose_a ? a.rows : a.width, .a = a.data, .b = b.data, .a_stride = a.stride, .b_stride = b.stride,
             .transpose_a = m.transpose_a, .transpose_b = m.transpose_b, .accumulate = m.accumulate, .out = out,
             .type = m.a.dtype, .out_type = m.out.dtype, .bias = m.bias.data, .activation = pointwise(m.activation)};
-  if (m.residual) {
-    same_shape(verb, {m.out, m.residual});
-    same_type(verb, {m.out, m.residual});
-    p.residual = as_matrix(m.residual);
-  }
-  if (m.activation != Activation::none && m.pre_activation) {
-    same_shape(verb, {m.out, m.pre_activation});
-    same_type(verb, {m.out, m.pre_activation});
-    p.pre_activation = as_matrix(m.pre_activation);
-  }
+  if (m.residual) p.residual = as_matrix(m.residual);
+  if (m.activation != Activation::none && m.pre_activation) p.pre_activation = as_matrix(m.pre_activation);
   products_.run(p);
 }
 
@@ -361,10 +342,8 @@ void CpuBackend::cross_entropy(TensorView logits, TensorView targets, TensorView
                                bool gradient) {
   const char* verb = "cross_entropy";
   float_type(verb, logits);
+  check_cross_entropy(logits, targets, row_loss, scale, gradient);
   const Matrix m = as_matrix(logits);
-  vector_of(verb, "targets", targets, m.rows, DType::i32);
-  vector_of(verb, "row_loss", row_loss, m.rows, DType::f64);
-  if (gradient) vector_of(verb, "scale", scale, 1, DType::f64);
   const auto* target = targets.as<const std::int32_t>();
   for (std::int64_t r = 0; r < m.rows; ++r) {
     require(target[r] < m.width, verb, "a target lies beyond the vocabulary");

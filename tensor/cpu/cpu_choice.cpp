@@ -5,8 +5,8 @@
 #include <limits>
 #include <numeric>
 
-#include "tensor/checks.h"
 #include "tensor/cpu/cpu_backend.h"
+#include "tensor/verb_checks.h"
 
 namespace smlp::cpu {
 
@@ -95,15 +95,6 @@ double epsilon_of(DType type) {
                             : static_cast<double>(std::numeric_limits<float>::epsilon());
 }
 
-void check_gates(const char* verb, const TensorView& gates, const TensorView& expert) {
-  require(gates.dtype == DType::f64 || gates.dtype == DType::f32, verb, "gates must be f32 or f64");
-  require(gates.shape.rank() == 2 && gates.shape[1] > 0, verb, "gates must be [tokens, experts]");
-  require(expert.shape.rank() == 2 && expert.shape[0] == gates.shape[0] && expert.shape[1] >= 1 && expert.shape[1] <= 2,
-          verb, "there must be one or two choices a token");
-  require(expert.shape[1] <= gates.shape[1], verb, "two choices need two experts");
-  vector_of(verb, "expert", expert, expert.size(), DType::i32);
-}
-
 // Gates of the choices of token s, from row `gate` of the gates.
 Gates gates_of(const double* gate, const std::int32_t* expert, const std::int32_t* slot, std::int64_t s,
                std::int64_t choices, Normalise normalise, double least) {
@@ -120,10 +111,7 @@ Gates gates_of(const double* gate, const std::int32_t* expert, const std::int32_
 
 // weights_ = the shares of the logits in scores_, group by group.
 void CpuBackend::share_out(const ChooseExperts& c) {
-  const char* verb = "choose_experts";
   const std::int64_t tokens = c.logits.shape[0], experts = c.logits.shape[1];
-  require(c.group_rows > 0 && tokens % c.group_rows == 0, verb, "the tokens are no whole number of groups");
-  vector_of(verb, "rounds", c.rounds, tokens / c.group_rows, DType::i32);
   weights_.resize(scores_.size());
   const auto part = static_cast<std::size_t>(c.group_rows * experts);
   for (std::int64_t g = 0; g < tokens / c.group_rows; ++g) {
@@ -135,17 +123,9 @@ void CpuBackend::share_out(const ChooseExperts& c) {
 
 // All rows in scores_, as f64.
 void CpuBackend::choose_experts(const ChooseExperts& c) {
-  const char* verb = "choose_experts";
-  same_shape(verb, {c.logits, c.gates});
-  same_type(verb, {c.logits, c.gates});
-  check_gates(verb, c.gates, c.expert);
+  check(c);
   const std::int64_t tokens = c.logits.shape[0], experts = c.logits.shape[1], choices = c.expert.shape[1];
-  vector_of(verb, "log_sum", c.log_sum, tokens, DType::f64);
   const bool noisy_second = choices == 2 && c.second == SecondChoice::sampling;
-  if (c.bias) {
-    vector_of(verb, "bias", c.bias, experts, DType::i32);
-    require(c.first == FirstChoice::best && !noisy_second, verb, "a bias goes with no noise and no shares");
-  }
   load_scores(c.logits, 0, tokens);
   if (c.first == FirstChoice::sinkhorn) share_out(c);
   gates_.resize(scores_.size());
@@ -170,14 +150,9 @@ void CpuBackend::choose_experts(const ChooseExperts& c) {
 }
 
 void CpuBackend::balance_of_choices(const BalanceOfChoices& b) {
-  const char* verb = "balance_of_choices";
-  check_gates(verb, b.gates, b.expert);
+  check(b);
   const std::int64_t tokens = b.gates.shape[0], experts = b.gates.shape[1], choices = b.expert.shape[1];
-  require(b.group_rows > 0 && tokens % b.group_rows == 0, verb, "the tokens are no whole number of groups");
   const std::int64_t groups = tokens / b.group_rows;
-  vector_of(verb, "log_sum", b.log_sum, tokens, DType::f64);
-  vector_of(verb, "frequency", b.frequency, groups * experts, DType::f64);
-  vector_of(verb, "add_to", b.add_to, groups * 2, DType::f64);
   load_scores(b.gates, 0, tokens);
   const auto rows = static_cast<double>(b.group_rows);
   const double counted = rows * static_cast<double>(b.every_choice ? choices : 1);
@@ -209,9 +184,7 @@ void CpuBackend::balance_of_choices(const BalanceOfChoices& b) {
 
 void CpuBackend::weigh_slots(const WeighSlots& w) {
   const char* verb = "weigh_slots";
-  check_gates(verb, w.gates, w.expert);
-  vector_of(verb, "slot", w.slot, w.expert.size(), DType::i32);
-  vector_of(verb, "weight", w.weight, w.weight.size(), w.gates.dtype);
+  check(w);
   const std::int64_t tokens = w.gates.shape[0], experts = w.gates.shape[1], choices = w.expert.shape[1];
   const std::int64_t slots = w.weight.size();
   load_scores(w.gates, 0, tokens);
@@ -231,27 +204,15 @@ void CpuBackend::weigh_slots(const WeighSlots& w) {
 
 void CpuBackend::choices_backward(const ChoicesBackward& c) {
   const char* verb = "choices_backward";
-  same_shape(verb, {c.gates, c.dlogits});
-  same_type(verb, {c.gates, c.dlogits, c.dweight});
-  check_gates(verb, c.gates, c.expert);
-  vector_of(verb, "slot", c.slot, c.expert.size(), DType::i32);
+  check(c);
   const std::int64_t tokens = c.gates.shape[0], experts = c.gates.shape[1], choices = c.expert.shape[1];
-  std::int64_t groups = 0;
-  if (c.frequency) {
-    groups = c.frequency.size() / experts;
-    require(groups > 0 && tokens % groups == 0, verb, "the tokens are no whole number of groups");
-    vector_of(verb, "frequency", c.frequency, groups * experts, DType::f64);
-    vector_of(verb, "log_sum", c.log_sum, tokens, DType::f64);
-    vector_of(verb, "auxiliary", c.auxiliary, groups * 2, DType::f64);
-    vector_of(verb, "row_scale", c.row_scale, 1, DType::f64);
-  }
+  const std::int64_t groups = c.frequency ? c.frequency.size() / experts : 0;
   const std::int64_t slots = c.dweight ? c.dweight.size() : 0;
   std::vector<double>& dweight = weights_;
   dweight.resize(static_cast<std::size_t>(slots));
   if (slots > 0) convert({c.dweight.data, 1, slots, slots}, c.dweight.dtype, {dweight.data(), 1, slots, slots}, DType::f64);
   const bool sigmoid = c.kind == GateKind::sigmoid, logits_needed = sigmoid && groups > 0 && c.z_weight != 0;
   if (logits_needed) {
-    same_shape(verb, {c.gates, c.logits});
     load_scores(c.logits, 0, tokens);
     logits_.assign(scores_.begin(), scores_.end());
   }

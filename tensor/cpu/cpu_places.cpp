@@ -2,32 +2,12 @@
 #include <algorithm>
 #include <numeric>
 
-#include "tensor/checks.h"
 #include "tensor/cpu/cpu_backend.h"
+#include "tensor/verb_checks.h"
 
 namespace smlp::cpu {
 
 namespace {
-
-void check(const char* verb, const PlaceTokens& p) {
-  require(p.expert.shape.rank() == 2 && p.experts > 0 && p.group_rows > 0, verb, "choices must be [tokens, choices]");
-  vector_of(verb, "expert", p.expert, p.expert.size(), DType::i32);
-  if (p.slot) vector_of(verb, "slot", p.slot, p.expert.size(), DType::i32);
-  if (p.dropped) vector_of(verb, "dropped", p.dropped, 1, DType::f64);
-  const std::int64_t tokens = p.expert.shape[0];
-  std::int64_t slots = p.expert.size();
-  if (p.rows_of_expert.empty()) {
-    require(tokens % p.group_rows == 0 && p.capacity >= 0, verb, "a fixed layout needs equal groups and a capacity");
-    slots = p.experts * (tokens / p.group_rows) * p.capacity;
-  } else {
-    require(static_cast<std::int64_t>(p.rows_of_expert.size()) == p.experts, verb, "rows_of_expert must hold one count an expert");
-  }
-  vector_of(verb, "token_of_slot", p.token_of_slot, slots, DType::i32);
-  if (p.order == PlaceOrder::gate || p.order == PlaceOrder::choice_gate) {
-    const bool fit = p.gates.shape.rank() == 2 && p.gates.shape[0] == tokens && p.gates.shape[1] == p.experts;
-    require(fit, verb, "the order by gates needs the gates");
-  }
-}
 
 // Rows or choices by falling weight, then by rising rank. Not std::stable_sort, which allocates.
 template <class Weight, class Rank>
@@ -74,7 +54,7 @@ void CpuBackend::order_choices(const PlaceTokens& p, std::int64_t first, std::in
 // Places within a group first, in slots_ [S, choices]; then the slots, where all counts are known.
 void CpuBackend::place_tokens(const PlaceTokens& p) {
   const char* verb = "place_tokens";
-  check(verb, p);
+  check(p);
   const std::int64_t tokens = p.expert.shape[0], choices = p.expert.shape[1], experts = p.experts;
   const std::int64_t groups = (tokens + p.group_rows - 1) / p.group_rows;
   const auto* expert = p.expert.as<const std::int32_t>();
@@ -127,9 +107,7 @@ void CpuBackend::place_tokens(const PlaceTokens& p) {
 
 void CpuBackend::look_up(TensorView table, TensorView index, TensorView out) {
   const char* verb = "look_up";
-  vector_of(verb, "table", table, table.size(), DType::i32);
-  vector_of(verb, "index", index, index.size(), DType::i32);
-  vector_of(verb, "out", out, index.size(), DType::i32);
+  check_look_up(table, index, out);
   for (std::int64_t s = 0; s < index.size(); ++s) {
     const std::int32_t at = index.as<const std::int32_t>()[s];
     require(at >= 0 && at < table.size(), verb, "an index lies outside of the table");

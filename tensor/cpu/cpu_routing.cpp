@@ -1,23 +1,12 @@
 // Verbs that decide who sits in which slot, and the sigmoid gate over slots.
 #include <algorithm>
 
-#include "tensor/checks.h"
 #include "tensor/cpu/cpu_backend.h"
+#include "tensor/verb_checks.h"
 
 namespace smlp::cpu {
 
 namespace {
-
-void check_scores(const char* verb, const TensorView& scores) {
-  float_type(verb, scores);
-  require(scores.shape.rank() == 2 && scores.shape[1] > 0, verb, "scores must be [tokens, experts]");
-}
-
-std::int64_t total_of(std::span<const std::int64_t> rows) {
-  std::int64_t total = 0;
-  for (const auto count : rows) total += count;
-  return total;
-}
 
 float bf16_value(std::uint16_t bits) {
   const std::uint32_t wide = std::uint32_t{bits} << 16;
@@ -37,13 +26,8 @@ void CpuBackend::load_scores(const TensorView& scores, std::int64_t first, std::
 }
 
 void CpuBackend::assign_balanced(TensorView scores, std::int64_t groups, TensorView token_of_slot, TensorView rounds) {
-  const char* verb = "assign_balanced";
-  check_scores(verb, scores);
-  require(groups > 0 && scores.shape[0] % groups == 0, verb, "the groups do not divide the tokens");
-  const std::int64_t tokens = scores.shape[0] / groups, experts = scores.shape[1];
-  const std::int64_t capacity = (tokens + experts - 1) / experts;
-  vector_of(verb, "token_of_slot", token_of_slot, experts * groups * capacity, DType::i32);
-  vector_of(verb, "rounds", rounds, groups, DType::i32);
+  float_type("assign_balanced", scores);
+  const auto [tokens, experts, capacity] = balanced_sizes(scores, groups, token_of_slot, rounds);
   slots_.resize(static_cast<std::size_t>(experts * capacity));
   for (std::int64_t g = 0; g < groups; ++g) {
     load_scores(scores, g * tokens, tokens);
@@ -59,11 +43,9 @@ void CpuBackend::assign_balanced(TensorView scores, std::int64_t groups, TensorV
 }
 
 void CpuBackend::assign_greedy(TensorView scores, TensorView token_of_slot, std::span<std::int64_t> rows_of_expert) {
-  const char* verb = "assign_greedy";
-  check_scores(verb, scores);
+  float_type("assign_greedy", scores);
+  check_assign_greedy(scores, token_of_slot, rows_of_expert);
   const std::int64_t tokens = scores.shape[0], experts = scores.shape[1];
-  vector_of(verb, "token_of_slot", token_of_slot, tokens, DType::i32);
-  require(static_cast<std::int64_t>(rows_of_expert.size()) == experts, verb, "rows_of_expert must hold one count an expert");
   load_scores(scores, 0, tokens);
   slots_.resize(static_cast<std::size_t>(tokens));
   std::fill(rows_of_expert.begin(), rows_of_expert.end(), 0);
@@ -97,16 +79,6 @@ void for_each_slot(const TensorView& token_of_slot, std::span<const std::int64_t
   }
 }
 
-void check_slots(const char* verb, const TensorView& scores, const TensorView& alpha, const TensorView& token_of_slot,
-                 std::span<const std::int64_t> rows_of_expert) {
-  check_scores(verb, scores);
-  require(static_cast<std::int64_t>(rows_of_expert.size()) == scores.shape[1], verb,
-          "rows_of_expert must hold one count an expert");
-  const std::int64_t slots = total_of(rows_of_expert);
-  vector_of(verb, "token_of_slot", token_of_slot, slots, DType::i32);
-  vector_of(verb, "alpha", alpha, slots, alpha.dtype);
-}
-
 double value_at(const TensorView& view, std::int64_t offset) {
   switch (view.dtype) {
     case DType::f64: return view.as<const double>()[offset];
@@ -119,6 +91,7 @@ double value_at(const TensorView& view, std::int64_t offset) {
 
 void CpuBackend::sigmoid_of_slots(TensorView scores, TensorView token_of_slot,
                                   std::span<const std::int64_t> rows_of_expert, TensorView alpha) {
+  float_type("sigmoid_of_slots", scores);
   check_slots("sigmoid_of_slots", scores, alpha, token_of_slot, rows_of_expert);
   scores_.resize(static_cast<std::size_t>(alpha.size()));
   for_each_slot(token_of_slot, rows_of_expert, [&](std::int64_t slot, std::int64_t token, std::int64_t expert) {
@@ -136,6 +109,7 @@ void CpuBackend::sigmoid_of_slots(TensorView scores, TensorView token_of_slot,
 void CpuBackend::sigmoid_of_slots_backward(TensorView alpha, TensorView dalpha, TensorView token_of_slot,
                                            std::span<const std::int64_t> rows_of_expert, TensorView dscores) {
   const char* verb = "sigmoid_of_slots_backward";
+  float_type(verb, dscores);
   check_slots(verb, dscores, alpha, token_of_slot, rows_of_expert);
   vector_of(verb, "dalpha", dalpha, alpha.size(), dalpha.dtype);
   for_each_slot(token_of_slot, rows_of_expert, [&](std::int64_t slot, std::int64_t token, std::int64_t expert) {

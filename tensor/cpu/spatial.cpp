@@ -3,8 +3,8 @@
 // plain product over strided views.
 #include <algorithm>
 
-#include "tensor/checks.h"
 #include "tensor/cpu/cpu_backend.h"
+#include "tensor/verb_checks.h"
 
 namespace smlp::cpu {
 
@@ -12,21 +12,8 @@ namespace {
 
 constexpr std::int64_t block_rows = 128;
 
-struct Sizes {
-  std::int64_t groups, sequences, length, channels;  // channels: of one group
-};
-
-Sizes sizes_of(const char* verb, const SpatialProduct& p) {
-  const Shape &w = p.weight.shape, &v = p.v.shape;
-  require(w.rank() == 3 && v.rank() == 3 && p.out.shape == v, verb,
-          "the weight must be [groups, length, length], v and out [sequences, length, channels] alike");
-  require(w[1] == w[2] && w[1] >= v[1], verb, "the weight is shorter than the sequences");
-  require(w[0] > 0 && v[2] % w[0] == 0, verb, "the groups do not divide the channels");
-  return {w[0], v[0], v[1], v[2] / w[0]};
-}
-
 // The part of sequence b and group g that starts at position t.
-void* part(const TensorView& view, const Sizes& s, std::int64_t b, std::int64_t g, std::int64_t t) {
+void* part(const TensorView& view, const SpatialSizes& s, std::int64_t b, std::int64_t g, std::int64_t t) {
   return view.at(b * view.stride[0] + t * view.stride[1] + g * s.channels);
 }
 
@@ -45,7 +32,7 @@ void* CpuBackend::masked_weight(const TensorView& weight, std::int64_t g, std::i
 }
 
 void CpuBackend::spatial(const SpatialProduct& p) {
-  const Sizes s = sizes_of("spatial", p);
+  const SpatialSizes s = spatial_sizes("spatial", p);
   same_type("spatial", {p.v, p.weight, p.out});
   float_type("spatial", p.v);
   if (p.v.size() == 0) return;
@@ -65,7 +52,7 @@ void CpuBackend::spatial(const SpatialProduct& p) {
 }
 
 void CpuBackend::spatial_backward_input(const SpatialProduct& p) {
-  const Sizes s = sizes_of("spatial_backward_input", p);
+  const SpatialSizes s = spatial_sizes("spatial_backward_input", p);
   same_type("spatial_backward_input", {p.v, p.weight, p.out});
   float_type("spatial_backward_input", p.v);
   if (p.v.size() == 0) return;
@@ -86,7 +73,7 @@ void CpuBackend::spatial_backward_input(const SpatialProduct& p) {
 }
 
 void CpuBackend::spatial_backward_weight(const SpatialProduct& p) {
-  const Sizes s = sizes_of("spatial_backward_weight", p);
+  const SpatialSizes s = spatial_sizes("spatial_backward_weight", p);
   same_type("spatial_backward_weight", {p.v, p.out});
   float_type("spatial_backward_weight", p.v);
   require(p.weight.dtype == wide_type(p.v.dtype), "spatial_backward_weight",

@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "core/error.h"
-#include "tensor/checks.h"
 #include "tensor/cuda/check.h"
+#include "tensor/verb_checks.h"
 
 namespace smlp {
 
@@ -31,8 +31,7 @@ CudaBackend::CudaBackend(const CudaOptions& options) : device_(options.device), 
 
 CudaBackend::~CudaBackend() = default;
 
-// --- memory
-// ---------------------------------------------------------------------------------------------------
+// --- memory ------------------------------------------------------------------------------------------------
 
 void* CudaBackend::allocate(std::int64_t bytes) { return device_.allocate(bytes); }
 void CudaBackend::release(void* memory) noexcept { device_.release(memory); }
@@ -93,13 +92,10 @@ void CudaBackend::copy(TensorView from, TensorView to) {
 }
 
 void CudaBackend::copy_rows(TensorView from, TensorView to, std::span<const RowBlock> blocks) {
-  require(from.width() == to.width(), "copy_rows", "rows of different widths");
   const Matrix source = as_matrix(from), target = as_matrix(to);
+  check_row_blocks(source, target, blocks);
   RowBlocks some;
   for (const auto& block : blocks) {
-    require(block.from >= 0 && block.to >= 0 && block.rows >= 0 && block.from + block.rows <= source.rows &&
-                block.to + block.rows <= target.rows,
-            "copy_rows", "a block lies outside of its view");
     if (block.rows == 0) continue;
     if (from.dtype != to.dtype) {
       convert(stream(), from.dtype,
@@ -115,27 +111,18 @@ void CudaBackend::copy_rows(TensorView from, TensorView to, std::span<const RowB
   if (some.count > 0) cuda::copy_rows(stream(), size_of(from.dtype), source, target, some);
 }
 
-// --- products
-// -------------------------------------------------------------------------------------------------
+// --- products ----------------------------------------------------------------------------------------------
 
 void CudaBackend::matmul(const Matmul& m) {
-  const char* verb = "matmul";
-  float_type(verb, m.a);
-  same_type(verb, {m.a, m.b, m.bias});
-  const Matrix a = as_matrix(m.a), b = as_matrix(m.b), out = as_matrix(m.out);
-  const std::int64_t k = m.transpose_a ? a.rows : a.width;
-  require((m.transpose_b ? b.width : b.rows) == k && (m.transpose_a ? a.width : a.rows) == out.rows &&
-              (m.transpose_b ? b.rows : b.width) == out.width,
-          verb, "the shapes of a, b and out do not fit");
-  require(m.out.dtype == m.a.dtype || m.out.dtype == DType::f32, verb,
+  float_type("matmul", m.a);
+  check_matmul(m);
+  require(m.out.dtype == m.a.dtype || m.out.dtype == DType::f32, "matmul",
           "out must have the values' type, or f32");
-  require(!m.accumulate || (!m.bias && !m.residual && m.activation == Activation::none), verb,
-          "an accumulating product has no bias, residual or activation");
-  if (m.bias) vector_of(verb, "bias", m.bias, out.width, m.a.dtype);
+  const Matrix a = as_matrix(m.a), b = as_matrix(m.b), out = as_matrix(m.out);
   const bool activates = m.activation != Activation::none, fused = m.activation == Activation::gelu_tanh;
   Product p{.m = out.rows,
             .n = out.width,
-            .k = k,
+            .k = m.transpose_a ? a.rows : a.width,
             .a = a.data,
             .b = b.data,
             .a_stride = a.stride,
@@ -148,16 +135,8 @@ void CudaBackend::matmul(const Matmul& m) {
             .out_type = m.out.dtype,
             .bias = m.bias.data,
             .gelu = fused};
-  if (m.residual) {
-    same_shape(verb, {m.out, m.residual});
-    same_type(verb, {m.out, m.residual});
-    p.residual = as_matrix(m.residual);
-  }
-  if (activates && m.pre_activation) {
-    same_shape(verb, {m.out, m.pre_activation});
-    same_type(verb, {m.out, m.pre_activation});
-    p.pre_activation = as_matrix(m.pre_activation);
-  }
+  if (m.residual) p.residual = as_matrix(m.residual);
+  if (activates && m.pre_activation) p.pre_activation = as_matrix(m.pre_activation);
   if (p.m == 0 || p.n == 0) return;
   if (!activates || fused) return products_.run(p);
   if (p.pre_activation.data) std::swap(p.out, p.pre_activation);
@@ -165,8 +144,7 @@ void CudaBackend::matmul(const Matmul& m) {
   cuda::activate(stream(), m.out.dtype, m.activation, p.out, out);
 }
 
-// --- pointwise and rows
-// ---------------------------------------------------------------------------------------
+// --- pointwise and rows ------------------------------------------------------------------------------------
 
 void CudaBackend::add(TensorView a, TensorView b, TensorView out) {
   same_shape("add", {a, b, out});
@@ -299,8 +277,7 @@ void CudaBackend::jitter(TensorView in, double amount, std::uint64_t key, std::i
   cuda::jitter(stream(), in.dtype, as_matrix(in), amount, key, first_row, as_matrix(out));
 }
 
-// --- columns by index
-// -----------------------------------------------------------------------------------------
+// --- columns by index --------------------------------------------------------------------------------------
 
 namespace {
 

@@ -92,11 +92,13 @@ class CudaBackend final : public Backend {
  private:
   cudaStream_t stream() const noexcept { return device_.stream(); }
   void to_host(const void* device, void* host, std::int64_t bytes);  // waits
+  std::byte* masked_weight(const SpatialProduct& p, std::int64_t group, std::int64_t length);
   void add_sum(const char* verb, const TensorView& x, bool squares, const TensorView& add_to);
   // Memory for the time of one verb. take() is on top of what was taken since begin().
   void begin() { scratch_.reset(); }
   template <class T>
   T* take(std::int64_t count);
+  Sort take_order(std::int64_t count);      // without keys
   Sort take_sort(std::int64_t count);
   Sort take_wide_sort(std::int64_t count);
 

@@ -1,9 +1,8 @@
 // The products of a model that are more than one: causal token mixing and attention.
 #include <algorithm>
-#include <cmath>
 
-#include "tensor/checks.h"
 #include "tensor/cuda/cuda_backend.h"
+#include "tensor/verb_checks.h"
 
 namespace smlp::cuda {
 
@@ -12,49 +11,46 @@ namespace {
 constexpr std::int64_t block_rows = 128;
 constexpr std::int64_t most_panel_bytes = std::int64_t{64} << 20;
 
-struct SpatialSizes {
-  std::int64_t groups, sequences, length, channels;  // channels: of one group
-};
-
-SpatialSizes spatial_sizes(const char* verb, const SpatialProduct& p) {
-  const Shape &w = p.weight.shape, &v = p.v.shape;
-  require(w.rank() == 3 && v.rank() == 3 && p.out.shape == v, verb,
-          "the weight must be [groups, length, length], v and out [sequences, length, channels] alike");
-  require(w[1] == w[2] && w[1] >= v[1], verb, "the weight is shorter than the sequences");
-  require(w[0] > 0 && v[2] % w[0] == 0, verb, "the groups do not divide the channels");
-  same_type(verb, {p.v, p.out});
-  float_type(verb, p.v);
-  return {w[0], v[0], v[1], v[2] / w[0]};
-}
-
 // Position t and group g of the first sequence.
 void* part(const TensorView& view, const SpatialSizes& s, std::int64_t g, std::int64_t t) {
   return view.at(t * view.stride[1] + g * s.channels);
 }
 
+// body(first position, positions) for each row block of the triangle.
+template <class Body>
+void for_row_blocks(std::int64_t length, Body body) {
+  for (std::int64_t t = 0; t < length; t += block_rows) body(t, std::min(block_rows, length - t));
+}
+
 }  // namespace
 
-// --- causal token mixing, in row blocks of the lower triangle: all sequences at once
-// ----------------------------
+// --- causal token mixing, in row blocks of the lower triangle: all sequences at once -----------------------
+
+// The lower triangle of weight[group] and zeros: [length, length], contiguous.
+std::byte* CudaBackend::masked_weight(const SpatialProduct& p, std::int64_t group, std::int64_t length) {
+  begin();
+  auto* weight = take<std::byte>(length * length * size_of(p.weight.dtype));
+  copy_lower(stream(), p.weight.dtype,
+             {p.weight.at(group * p.weight.stride[0]), length, length, p.weight.stride[1]}, 0,
+             {weight, length, length, length});
+  return weight;
+}
 
 void CudaBackend::spatial(const SpatialProduct& p) {
+  float_type("spatial", p.v);
   const SpatialSizes s = spatial_sizes("spatial", p);
   same_type("spatial", {p.v, p.weight});
   if (p.v.size() == 0) return;
-  begin();
-  const std::int64_t size = size_of(p.v.dtype), length = s.length;
-  auto* weight = take<std::byte>(length * length * size);
+  const std::int64_t size = size_of(p.v.dtype);
   for (std::int64_t g = 0; g < s.groups; ++g) {
-    copy_lower(stream(), p.v.dtype, {p.weight.at(g * p.weight.stride[0]), length, length, p.weight.stride[1]},
-               0, {weight, length, length, length});
-    for (std::int64_t t = 0; t < length; t += block_rows) {
-      const std::int64_t rows = std::min(block_rows, length - t);
+    const auto* weight = masked_weight(p, g, s.length);
+    for_row_blocks(s.length, [&](std::int64_t t, std::int64_t rows) {
       products_.run({.m = rows,
                      .n = s.channels,
                      .k = t + rows,
-                     .a = weight + t * length * size,
+                     .a = weight + t * s.length * size,
                      .b = part(p.v, s, g, 0),
-                     .a_stride = length,
+                     .a_stride = s.length,
                      .b_stride = p.v.stride[1],
                      .out = {part(p.out, s, g, t), rows, s.channels, p.out.stride[1]},
                      .type = p.v.dtype,
@@ -62,28 +58,25 @@ void CudaBackend::spatial(const SpatialProduct& p) {
                      .batch = s.sequences,
                      .b_apart = p.v.stride[0],
                      .out_apart = p.out.stride[0]});
-    }
+    });
   }
 }
 
 void CudaBackend::spatial_backward_input(const SpatialProduct& p) {
+  float_type("spatial_backward_input", p.v);
   const SpatialSizes s = spatial_sizes("spatial_backward_input", p);
   same_type("spatial_backward_input", {p.v, p.weight});
   if (p.v.size() == 0) return;
-  begin();
-  const std::int64_t size = size_of(p.v.dtype), length = s.length;
-  auto* weight = take<std::byte>(length * length * size);
+  const std::int64_t size = size_of(p.v.dtype);
   for (std::int64_t g = 0; g < s.groups; ++g) {
-    copy_lower(stream(), p.v.dtype, {p.weight.at(g * p.weight.stride[0]), length, length, p.weight.stride[1]},
-               0, {weight, length, length, length});
-    for (std::int64_t t = 0; t < length; t += block_rows) {
-      const std::int64_t rows = std::min(block_rows, length - t);
+    const auto* weight = masked_weight(p, g, s.length);
+    for_row_blocks(s.length, [&](std::int64_t t, std::int64_t rows) {
       products_.run({.m = rows,
                      .n = s.channels,
-                     .k = length - t,
-                     .a = weight + (t * length + t) * size,
+                     .k = s.length - t,
+                     .a = weight + (t * s.length + t) * size,
                      .b = part(p.out, s, g, t),
-                     .a_stride = length,
+                     .a_stride = s.length,
                      .b_stride = p.out.stride[1],
                      .transpose_a = true,
                      .out = {part(p.v, s, g, t), rows, s.channels, p.v.stride[1]},
@@ -92,12 +85,13 @@ void CudaBackend::spatial_backward_input(const SpatialProduct& p) {
                      .batch = s.sequences,
                      .b_apart = p.out.stride[0],
                      .out_apart = p.v.stride[0]});
-    }
+    });
   }
 }
 
 // One panel a sequence, as many as fit, then their sum in order: the weight's gradient has one writer.
 void CudaBackend::spatial_backward_weight(const SpatialProduct& p) {
+  float_type("spatial_backward_weight", p.v);
   const SpatialSizes s = spatial_sizes("spatial_backward_weight", p);
   require(p.weight.dtype == DType::f32, "spatial_backward_weight", "the weight's gradient must be f32");
   if (p.v.size() == 0) return;
@@ -106,8 +100,8 @@ void CudaBackend::spatial_backward_weight(const SpatialProduct& p) {
   const std::int64_t panels = std::clamp<std::int64_t>(most_panel_bytes / (apart * 4), 1, s.sequences);
   auto* panel = take<float>(panels * apart);
   for (std::int64_t g = 0; g < s.groups; ++g) {
-    for (std::int64_t t = 0; t < s.length; t += block_rows) {
-      const std::int64_t rows = std::min(block_rows, s.length - t), keys = t + rows;
+    for_row_blocks(s.length, [&](std::int64_t t, std::int64_t rows) {
+      const std::int64_t keys = t + rows;
       const Matrix to{p.weight.at(g * p.weight.stride[0] + t * p.weight.stride[1]), rows, keys,
                       p.weight.stride[1]};
       for (std::int64_t b = 0; b < s.sequences; b += panels) {
@@ -129,33 +123,17 @@ void CudaBackend::spatial_backward_weight(const SpatialProduct& p) {
                        .out_apart = apart});
         add_lower(stream(), {panel, rows, keys, s.length}, count, apart, t, to);
       }
-    }
+    });
   }
 }
 
-// --- attention: the scores of a sequence's heads at once, as many as fit, and the softmax between two
-// products -----
+// --- attention: the scores of a sequence's heads at once, as many as fit; the softmax between two products ---
 
 namespace {
 
-struct AttentionSizes {
-  std::int64_t sequences, length, heads, width;  // width: of one head
-  float scale() const { return static_cast<float>(1 / std::sqrt(static_cast<double>(width))); }
-  std::int64_t square() const { return length * length; }
-  std::int64_t heads_at_once() const {
-    return std::clamp<std::int64_t>(most_panel_bytes / (square() * 4), 1, heads);
-  }
-};
-
-AttentionSizes attention_sizes(const char* verb, const Attention& a) {
-  const Shape& shape = a.query.shape;
-  require(shape.rank() == 3, verb, "query, key, value and out must be [sequences, length, channels]");
-  same_shape(verb, {a.query, a.key, a.value, a.out});
-  same_type(verb, {a.query, a.key, a.value, a.out});
-  float_type(verb, a.query);
-  require(a.heads > 0 && shape[2] % a.heads == 0, verb, "the heads do not divide the channels");
-  vector_of(verb, "log_sum", a.log_sum, shape[0] * a.heads * shape[1], DType::f32);
-  return {shape[0], shape[1], a.heads, shape[2] / a.heads};
+std::int64_t square_of(const AttentionSizes& s) { return s.length * s.length; }
+std::int64_t heads_at_once(const AttentionSizes& s) {
+  return std::clamp<std::int64_t>(most_panel_bytes / (square_of(s) * 4), 1, s.heads);
 }
 
 // Heads [h, h + count) of one sequence, as a batch.
@@ -180,7 +158,7 @@ struct Heads {
             .batch = count,
             .a_apart = s.width,
             .b_apart = s.width,
-            .out_apart = s.square()};
+            .out_apart = square_of(s)};
   }
   // out [T, width] = op(weights [T, T]) · x of each head
   Product weighted(void* weights, bool transpose, const TensorView& x, const TensorView& out) const {
@@ -196,7 +174,7 @@ struct Heads {
             .type = x.dtype,
             .out_type = x.dtype,
             .batch = count,
-            .a_apart = s.square(),
+            .a_apart = square_of(s),
             .b_apart = s.width,
             .out_apart = s.width};
   }
@@ -205,19 +183,20 @@ struct Heads {
 template <class Body>
 void for_heads(const AttentionSizes& s, Body body) {
   for (std::int64_t b = 0; b < s.sequences; ++b) {
-    for (std::int64_t h = 0; h < s.heads; h += s.heads_at_once())
-      body(Heads{s, b, h, std::min(s.heads_at_once(), s.heads - h)});
+    for (std::int64_t h = 0; h < s.heads; h += heads_at_once(s))
+      body(Heads{s, b, h, std::min(heads_at_once(s), s.heads - h)});
   }
 }
 
 }  // namespace
 
 void CudaBackend::attention(const Attention& a) {
+  float_type("attention", a.query);
   const AttentionSizes s = attention_sizes("attention", a);
   if (a.query.size() == 0) return;
   begin();
   const DType type = a.query.dtype;
-  const std::int64_t size = s.heads_at_once() * s.square();
+  const std::int64_t size = heads_at_once(s) * square_of(s);
   auto* scores = take<float>(size);
   void* chances = take<std::byte>(size * size_of(type));
   for_heads(s, [&](const Heads& heads) {
@@ -226,7 +205,7 @@ void CudaBackend::attention(const Attention& a) {
                    {.scores = scores,
                     .heads = heads.count,
                     .length = s.length,
-                    .scale = s.scale(),
+                    .scale = static_cast<float>(s.scale()),
                     .log_sum = a.log_sum.as<float>() + (heads.b * s.heads + heads.h) * s.length,
                     .chances = chances});
     products_.run(heads.weighted(chances, false, a.value, a.out));
@@ -236,13 +215,14 @@ void CudaBackend::attention(const Attention& a) {
 void CudaBackend::attention_backward(const Attention& a, TensorView dout, TensorView dquery, TensorView dkey,
                                      TensorView dvalue) {
   const char* verb = "attention_backward";
+  float_type(verb, a.query);
   const AttentionSizes s = attention_sizes(verb, a);
   same_shape(verb, {a.query, dout, dquery, dkey, dvalue});
   same_type(verb, {a.query, dout, dquery, dkey, dvalue});
   if (a.query.size() == 0) return;
   begin();
   const DType type = a.query.dtype;
-  const std::int64_t size = s.heads_at_once() * s.square();
+  const std::int64_t size = heads_at_once(s) * square_of(s);
   auto *scores = take<float>(size), *dchances = take<float>(size);
   void *chances = take<std::byte>(size * size_of(type)), *dscores = take<std::byte>(size * size_of(type));
   for_heads(s, [&](const Heads& heads) {
@@ -252,7 +232,7 @@ void CudaBackend::attention_backward(const Attention& a, TensorView dout, Tensor
                             {.scores = scores,
                              .heads = heads.count,
                              .length = s.length,
-                             .scale = s.scale(),
+                             .scale = static_cast<float>(s.scale()),
                              .log_sum = a.log_sum.as<float>() + (heads.b * s.heads + heads.h) * s.length,
                              .chances = chances,
                              .dchances = dchances,

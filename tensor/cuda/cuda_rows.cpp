@@ -1,6 +1,6 @@
 // Rows by index, loss and update.
-#include "tensor/checks.h"
 #include "tensor/cuda/cuda_backend.h"
+#include "tensor/verb_checks.h"
 
 namespace smlp::cuda {
 
@@ -19,25 +19,26 @@ Indexed indexed(const char* verb, const TensorView& in, const TensorView& index,
 
 }  // namespace
 
-Sort CudaBackend::take_sort(std::int64_t count) {
+Sort CudaBackend::take_order(std::int64_t count) {
   Sort s{};
   s.count = count;
   s.value = take<std::int32_t>(count);
   s.other_value = take<std::int32_t>(count);
-  s.key = take<std::uint32_t>(count);
-  s.other_key = take<std::uint32_t>(count);
   s.counts = take<std::int32_t>(sort_counts(count));
   return s;
 }
 
+Sort CudaBackend::take_sort(std::int64_t count) {
+  Sort s = take_order(count);
+  s.key = take<std::uint32_t>(count);
+  s.other_key = take<std::uint32_t>(count);
+  return s;
+}
+
 Sort CudaBackend::take_wide_sort(std::int64_t count) {
-  Sort s{};
-  s.count = count;
-  s.value = take<std::int32_t>(count);
-  s.other_value = take<std::int32_t>(count);
+  Sort s = take_order(count);
   s.wide_key = take<std::uint64_t>(count);
   s.other_wide_key = take<std::uint64_t>(count);
-  s.counts = take<std::int32_t>(sort_counts(count));
   return s;
 }
 
@@ -72,13 +73,9 @@ void CudaBackend::row_dots(TensorView a, TensorView b, TensorView index, TensorV
 
 void CudaBackend::cross_entropy(TensorView logits, TensorView targets, TensorView row_loss, TensorView scale,
                                 bool gradient) {
-  const char* verb = "cross_entropy";
-  float_type(verb, logits);
-  const Matrix m = as_matrix(logits);
-  vector_of(verb, "targets", targets, m.rows, DType::i32);
-  vector_of(verb, "row_loss", row_loss, m.rows, DType::f64);
-  if (gradient) vector_of(verb, "scale", scale, 1, DType::f64);
-  cuda::cross_entropy(stream(), logits.dtype, m, targets.as<const std::int32_t>(), row_loss.as<double>(),
+  float_type("cross_entropy", logits);
+  check_cross_entropy(logits, targets, row_loss, scale, gradient);
+  cuda::cross_entropy(stream(), logits.dtype, as_matrix(logits), targets.as<const std::int32_t>(), row_loss.as<double>(),
                       scale.as<const double>(), gradient, device_.fault());
 }
 

@@ -21,8 +21,7 @@ struct Numbers {  // of a type that is known at run time only
   DType type = DType::f32;
 };
 
-// --- element by element (pointwise.cu)
-// ------------------------------------------------------------------------
+// --- element by element (pointwise.cu) ---------------------------------------------------------------------
 constexpr int most_row_blocks = 64;
 struct RowBlocks {
   int count = 0;
@@ -51,8 +50,7 @@ void copy_lower(cudaStream_t stream, DType type, const Matrix& in, std::int64_t 
 void add_lower(cudaStream_t stream, const Matrix& in, std::int64_t panels, std::int64_t apart,
                std::int64_t offset, const Matrix& out);
 
-// --- sequences [B, T, C] (gate.cu, columns.cu)
-// ------------------------------------------------------------------
+// --- sequences [B, T, C] (gate.cu, columns.cu) -------------------------------------------------------------
 struct Sequences {
   void* data;
   std::int64_t sequences, length, channels;
@@ -77,14 +75,12 @@ void gather_columns(cudaStream_t stream, DType type, const Columns& c, int* faul
 void scatter_columns(cudaStream_t stream, DType type, const Columns& c, int* fault);
 void column_dots(cudaStream_t stream, DType type, const Sequences& a, const Sequences& b, float* out);
 
-// --- sums over rows (columns.cu): partial sums in `scratch`, then their sum
-// --------------------------------------
+// --- sums over rows (columns.cu): partial sums in `scratch`, then their sum --------------------------------
 std::int64_t column_sum_floats(std::int64_t rows, std::int64_t width);  // of scratch, for each sum
 void sum_rows(cudaStream_t stream, DType type, const Matrix& x, DType total_type, void* add_to,
               float* scratch);
 
-// --- layer normalisation (norm.cu)
-// --------------------------------------------------------------------------------
+// --- layer normalisation (norm.cu) -------------------------------------------------------------------------
 struct Norm {
   Matrix x;
   const void* weight;  // null: 1
@@ -102,8 +98,7 @@ struct NormBackward {
 };
 void layer_norm_backward(cudaStream_t stream, DType type, const Norm& n, const NormBackward& b);
 
-// --- rows by index (rows.cu, sort.cu)
-// ------------------------------------------------------------------------------
+// --- rows by index (rows.cu, sort.cu) ----------------------------------------------------------------------
 struct Indexed {
   Matrix in;
   const std::int32_t* index;
@@ -139,8 +134,7 @@ void order_by_index(cudaStream_t stream, const std::int32_t* index, std::int64_t
 void scatter_add_rows(cudaStream_t stream, DType type, const Indexed& a, DType total_type,
                       const Sort& sorted);
 
-// --- loss and update (loss.cu)
-// -----------------------------------------------------------------------------------
+// --- loss and update (loss.cu) -----------------------------------------------------------------------------
 void cross_entropy(cudaStream_t stream, DType type, const Matrix& logits, const std::int32_t* targets,
                    double* row_loss, const double* scale, bool gradient, int* fault);
 constexpr int sum_blocks = 256;

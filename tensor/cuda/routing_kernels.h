@@ -40,8 +40,7 @@ void softmax_of_slots_backward(cudaStream_t stream, const SoftmaxGate& g, const 
 void look_up(cudaStream_t stream, const std::int32_t* table, std::int64_t size, const std::int32_t* index,
              std::int64_t count, std::int32_t* out, int* fault);
 
-// --- softmax gates (choice.cu)
-// --------------------------------------------------------------------------------------
+// --- softmax gates (choice.cu) -----------------------------------------------------------------------------
 // shares: of FirstChoice::sinkhorn, else null.
 void choose_experts(cudaStream_t stream, const ChooseExperts& c, const double* shares);
 // tensor/sinkhorn.h, group by group (sinkhorn.cu). shares [groups · tokens, experts]; factors: scratch of
@@ -76,8 +75,7 @@ struct PlaceScratch {
 void place_tokens(cudaStream_t stream, const PlaceTokens& p, const Sort& weights, const Sort& cells,
                   const PlaceScratch& scratch, int* fault);
 
-// --- the balanced assignment (auction.cu): tensor/balanced_assignment.h, all groups at once
-// ----------------------------
+// --- the balanced assignment (auction.cu): tensor/balanced_assignment.h, all groups at once ----------------
 struct Auction {
   Numbers scores;  // [groups · tokens, experts]
   std::int64_t stride, groups, tokens, experts, capacity;
