@@ -14,6 +14,7 @@
 #include "commands/usage.h"
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/tell.h"
 #include "launcher/cluster.h"
 #include "launcher/disk_room.h"
 #include "launcher/mpi_launch.h"
@@ -46,7 +47,7 @@ void make_folder(const std::filesystem::path& folder) {
 void wait_for_room(const RunDirectory& run) {
   const double end = monotonic_seconds() + full_disk_patience_seconds;
   for (std::string said, why; !(why = why_no_room(run.root)).empty() && monotonic_seconds() < end; sleep_seconds(1)) {
-    if (why != std::exchange(said, why)) fmt::print(stderr, "smlp: {}: waiting for room\n", why);
+    if (why != std::exchange(said, why)) tell("{}: waiting for room", why);
   }
 }
 

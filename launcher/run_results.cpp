@@ -9,7 +9,6 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "core/job_file.h"
 #include "core/json_lines.h"
 #include "core/statistics.h"
 #include "launcher/run_status.h"
@@ -17,8 +16,6 @@
 namespace smlp {
 
 namespace {
-
-constexpr std::int64_t largest_job = 1 << 20;
 
 struct Step {
   std::int64_t step = 0;
@@ -87,7 +84,7 @@ Told read_events(const RunDirectory& run) {
 
 void add_job(const RunDirectory& run, RunResults& results) {
   try {
-    const auto job = parse_job(read_plain_file(run.job(), largest_job).value(), run.job()).config;
+    const auto job = job_of(run);
     results.kind = job.model.kind;
     if (job.routing.channels != "deterministic") results.kind += ", " + job.routing.channels;
     results.context = job.model.context;

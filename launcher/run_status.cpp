@@ -207,6 +207,10 @@ bool is_live(const RunDirectory& run) {
   return std::any_of(places.begin(), places.end(), [](const auto& p) { return p.seconds_ago < sign_of_life_seconds; });
 }
 
+JobConfig job_of(const RunDirectory& run) {
+  return parse_job(read_plain_file(run.job(), small_file).value(), run.job()).config;
+}
+
 std::vector<RankPlace> read_places(const RunDirectory& run) {
   std::vector<RankPlace> places;
   for (int rank = 0; rank < most_ranks; ++rank) {
@@ -224,7 +228,7 @@ RunStatus read_status(const RunDirectory& run) {
   status.name = std::filesystem::absolute(run.root).lexically_normal().filename().string();
   const bool live = is_live(run);
   try {
-    const auto job = parse_job(read_plain_file(run.job(), small_file).value(), run.job()).config;
+    const auto job = job_of(run);
     status.name = job.name;
     status.steps = job.train.steps;
   } catch (const std::exception&) {

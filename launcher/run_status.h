@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "core/control_folder.h"
+#include "core/job_config.h"
 #include "core/goodput.h"
 #include "core/run_directory.h"
 
@@ -54,6 +55,7 @@ struct RunStatus {
 
 bool is_run(const RunDirectory& run);   // the folder is one
 bool is_live(const RunDirectory& run);  // a launcher holds it
+JobConfig job_of(const RunDirectory& run);  // as it was resolved; throws, also where a pipe is in its place
 std::vector<RankPlace> read_places(const RunDirectory& run);
 RunStatus read_status(const RunDirectory& run);
 nlohmann::json to_json(const RunStatus& status);

@@ -19,6 +19,7 @@
 #include <thread>
 
 #include "core/error.h"
+#include "core/host_name.h"
 
 // The HTTP server's threads ask for 100 KiB, of which OpenBLAS's thread-local store takes 60: the answer to a path that
 // is not there then ran over into the next thread's, and the rank died of it. No option of the server says otherwise, so
@@ -104,12 +105,6 @@ void try_to_listen(const Place& place, const std::string& listen) {
       ::listen(probe.descriptor(), 1) != 0) {
     refuse(listen, std::strerror(errno));
   }
-}
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  if (gethostname(name.data(), name.size() - 1) != 0) return "localhost";
-  return name.data();
 }
 
 }  // namespace
