@@ -35,6 +35,7 @@ MOST_APART = 0.02                 # of multiply-adds
 # A token passes one expert of the shape of the dense model's block; the plan counts each expert's mixing over all positions.
 EQUAL_BY_SHAPE = {"table7-gmlp-moe-8": "dense-gmlp", "table7-gmlp-moe-16": "dense-gmlp"}
 CALL_AGAIN = 75                   # smlp's code for "saved and left"
+PATIENCE = 900                    # seconds: a run that others leave no processor is not one that hangs
 
 
 def say(text):
@@ -86,7 +87,8 @@ class Driver:
     def overrides(self, seed):
         data = self.work / "data"
         values = {"seed": seed, "data.tokenizer": json.dumps(str(data / "bpe")), "data.train": json.dumps([str(data / "train")]),
-                  "data.valid": json.dumps([str(data / "valid")])}
+                  "data.valid": json.dumps([str(data / "valid")]),
+                  "cluster.hang_floor_seconds": PATIENCE}
         if self.options.steps:
             values["train.steps"] = self.options.steps
         if self.options.eval_every:
@@ -272,6 +274,11 @@ def fingerprint(folder):
     return json.loads((folder / "run.json").read_text()).get("fingerprint", "")
 
 
+def from_project(path):
+    """The same words for the same folder, whoever asks: a run knows its data by them."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
 def numbers(text):
     return [int(part) for part in text.split(",")]
 
@@ -294,7 +301,7 @@ def main():
     for path in ("text", "work", "results", "bin"):
         given = pathlib.Path(getattr(options, path))
         if getattr(options, path) and (given.exists() or path == "text"):
-            setattr(options, path, str(given.resolve()))   # as seen from where this was started; else from the project
+            setattr(options, path, str(from_project(given.resolve())))   # as seen from where this was started
     os.chdir(ROOT)
     unknown = [name for name in options.models if not (JOBS / f"{name}.toml").is_file()]
     if unknown:
