@@ -217,10 +217,13 @@ void AllocatedNodes::tend() {
 
 std::string AllocatedNodes::end_elsewhere(double seconds) {
   std::optional<std::vector<std::string>> steps;
-  for (const double end = monotonic_seconds() + seconds; monotonic_seconds() < end;) {
-    steps = steps_of_job(allocation_.job_id, guard_step_name, ask_seconds);
+  const double end = monotonic_seconds() + seconds;
+  const auto left = [&] { return end - monotonic_seconds(); };
+  while (left() > 0) {
+    const auto listed = steps_of_job(allocation_.job_id, guard_step_name, left());
+    if (listed) steps = listed;
     if (steps && steps->empty()) return "";
-    if (steps) kill_steps(*steps, ask_seconds);
+    if (steps && left() > 0) kill_steps(*steps, left());
     usleep(200000);
   }
   if (!steps) return "SLURM does not say whether steps of the attempt are left";

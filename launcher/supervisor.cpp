@@ -322,7 +322,7 @@ std::set<pid_t> Supervisor::orphans(const Attempt& attempt) const {
 // No process of the attempt outlives it: what its starter left behind has become our child, is known by its heartbeat,
 // or is on another host.
 void Supervisor::clear_processes(Attempt& attempt) {
-  if (const auto left = cluster_->end_elsewhere(options_.end_seconds); !left.empty()) {
+  if (const auto left = cluster_->end_elsewhere(options_.end_elsewhere_seconds); !left.empty()) {
     line_.note(left);
     history_.event("processes_left", attempt.number, {}, left);
   }

@@ -77,6 +77,7 @@ class SupervisedRun : public testing::Test {
   // Live processes of this run, by pid: supervise, mpirun, fake_worker.
   std::vector<std::pair<pid_t, std::string>> processes(const std::string& program = "") const {
     std::vector<std::pair<pid_t, std::string>> found;
+    if (run.empty()) return found;  // a skipped test has none, and the empty name is in every command line
     for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
       const pid_t pid = std::atoi(entry.path().filename().c_str());
       if (pid <= 0 || pid == getpid()) continue;
