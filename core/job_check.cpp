@@ -25,13 +25,13 @@ class Checker {
 
   void run() {
     check_names();
-    check_words();
     check_model();
     check_sizes();
     check_batch();
     check_experts();
     check_shuffle();
     check_schedule();
+    check_loss_scale();
     check_slurm();
     check_rest();
     if (!problems_.empty()) throw Error(code_, fmt::format("{}", fmt::join(problems_, "\n")));
@@ -61,17 +61,6 @@ class Checker {
       wrong("name", "can't name a folder: leave out '/' and control characters");
     } else if (name.size() > 200) {
       wrong("name", "is too long to name a folder: at most 200 bytes");
-    }
-  }
-
-  void check_words() {
-    for (const auto& key : job_key_table()) {
-      if (key.allowed.later.empty()) continue;
-      const auto& word = *std::get<std::string*>(key.field(c_));
-      const auto& later = key.allowed.later;
-      if (std::find(later.begin(), later.end(), word) != later.end()) {
-        wrong(key.info.key, fmt::format("is not in this build yet; choose {}", listed(key.allowed.words)));
-      }
     }
   }
 
@@ -189,6 +178,16 @@ class Checker {
     }
   }
 
+  void check_loss_scale() {
+    const JobConfig::Train& train = c_.train;
+    const JobConfig::Train usual;
+    if (train.precision == "fp16") return;
+    for (const auto& [key, changed] : {std::pair{"train.loss_scale", train.loss_scale != usual.loss_scale},
+                                       {"train.loss_scale_window", train.loss_scale_window != usual.loss_scale_window}}) {
+      if (changed) wrong(key, "is for fp16, whose gradients overflow; leave it out, or take train.precision = \"fp16\"");
+    }
+  }
+
   void check_slurm() {
     for (const auto& [key, sentence] : slurm_problems(c_.slurm)) wrong(key, sentence);
   }
@@ -219,7 +218,7 @@ class Checker {
       wrong("cluster.device", "asks for a GPU, but this build of smlp computes on CPUs alone; choose cpu or auto");
       code_ = ExitCode::unavailable;
     } else if (c_.train.precision == "f64") {
-      wrong("train.precision", "is f64, in which GPUs do not compute; choose f32 or bf16, or cluster.device = \"cpu\"");
+      wrong("train.precision", "is f64, in which GPUs do not compute; choose f32, bf16 or fp16, or cluster.device = \"cpu\"");
     }
   }
 

@@ -65,6 +65,8 @@ struct JobConfig {
   struct Train {
     std::int64_t steps = 400, global_batch = 16, micro_batch = 4;
     std::string precision = "f32";
+    double loss_scale = 65536;  // of fp16, as the window
+    std::int64_t loss_scale_window = 2000;
     std::int64_t eval_every = 100;
     std::int64_t eval_sequences = 0;  // sequences of the held-out data an evaluation reads; 0: all
   } train;

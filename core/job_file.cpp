@@ -153,8 +153,7 @@ std::string value_problem(const JobKey& key, const JobField& field) {
   }
   const auto* word = std::get_if<std::string*>(&field);
   if (!word || allowed.words.empty()) return "";
-  auto known = allowed.words;
-  known.insert(known.end(), allowed.later.begin(), allowed.later.end());
+  const auto& known = allowed.words;
   if (std::find(known.begin(), known.end(), **word) != known.end()) return "";
   const auto near = nearest_name(**word, known);
   return fmt::format("is not known: {}choose {}", near.empty() ? "" : fmt::format("did you mean \"{}\"? ", near),

@@ -59,9 +59,7 @@ class InSection {
 constexpr double largest_size = 1 << 30, largest_world = 1 << 20;
 
 Allowed size(double least = 1, double most = largest_size) { return {.least = least, .most = most}; }
-Allowed words(std::vector<std::string> now, std::vector<std::string> later = {}) {
-  return {.words = std::move(now), .later = std::move(later)};
-}
+Allowed words(std::vector<std::string> known) { return {.words = std::move(known)}; }
 Allowed fraction() { return {.least = 0, .most = 1, .below_most = true}; }
 Allowed positive() { return {.least = 0, .above_least = true}; }
 
@@ -183,8 +181,11 @@ void add_data_and_optimizer_keys(Table& table) {
       .key("steps", &T::steps, "optimiser steps of the run", size(1, 1e15))
       .key("global_batch", &T::global_batch, "sequences a step, over all ranks", size())
       .key("micro_batch", &T::micro_batch, "sequences a rank takes at once", size())
-      .key("precision", &T::precision, "f32, bf16 (f32 master weights) or f64 (for checks)",
-           words({"f32", "bf16", "f64"}, {"fp16"}))
+      .key("precision", &T::precision, "f32, bf16 or fp16 (both with f32 master weights), or f64 (for checks)",
+           words({"f32", "bf16", "fp16", "f64"}))
+      .key("loss_scale", &T::loss_scale, "fp16: the first factor of the loss; gradients are divided by it again", positive())
+      .key("loss_scale_window", &T::loss_scale_window,
+           "fp16: steps without overflow after which it doubles, as an overflow halves it; 0: it stays", size(0))
       .key("eval_every", &T::eval_every, "steps between evaluations on data.valid; 0: off")
       .key("eval_sequences", &T::eval_sequences, "sequences an evaluation reads; 0: all");
 }

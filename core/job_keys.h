@@ -16,12 +16,11 @@ namespace smlp {
 using JobField = std::variant<std::int64_t*, double*, bool*, std::string*, std::vector<std::string>*,
                               std::vector<double>*>;
 
-// Allowed values: an interval for numbers, a list for words. `later` are words of the format that this build
-// knows by name alone.
+// Allowed values: an interval for numbers, a list for words.
 struct Allowed {
   double least = 0, most = 1e15;
   bool above_least = false, below_most = false;  // the ends themselves are not allowed
-  std::vector<std::string> words{}, later{};
+  std::vector<std::string> words{};
 };
 
 struct JobKey {

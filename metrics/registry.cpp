@@ -172,6 +172,7 @@ struct RunMetrics::Families {
   Family<Gauge>& entropy = gauge_family("smlp_routing_entropy", "Entropy of the experts' shares; 1 is even");
   Family<Gauge>& agreement = gauge_family(
       "smlp_routing_agreement", "Share of held-out tokens that evaluation sends to the experts that training would choose");
+  Gauge& loss_scale = gauge("smlp_loss_scale", "What an fp16 loss is multiplied by before the backward pass", 1);
   Gauge& auxiliary_loss =
       gauge("smlp_auxiliary_loss", "What routers add to the training loss, weighted; 0 where they add nothing", 0);
   Gauge& balance_loss = gauge(
@@ -248,6 +249,7 @@ void RunMetrics::publish(const StepReport& report) {
   if (report.auxiliary_loss) f.auxiliary_loss.Set(*report.auxiliary_loss);
   if (report.balance_loss) f.balance_loss.Set(*report.balance_loss);
   if (report.z_loss) f.z_loss.Set(*report.z_loss);
+  if (report.loss_scale) f.loss_scale.Set(*report.loss_scale);
   if (report.validation_loss) validation_loss(*report.validation_loss);
   for (const auto& [block, share] : report.block_agreement) {
     f.agreement.Add(f.labels({{"block", std::to_string(block)}})).Set(share);
@@ -337,6 +339,7 @@ nlohmann::json RunMetrics::to_json(const StepReport& report, double unix_time) c
   if (report.auxiliary_loss) line["auxiliary_loss"] = *report.auxiliary_loss;
   if (report.balance_loss) line["balance_loss"] = *report.balance_loss;
   if (report.z_loss) line["z_loss"] = *report.z_loss;
+  if (report.loss_scale) line["loss_scale"] = *report.loss_scale;
   if (report.validation_loss) line["validation_loss"] = *report.validation_loss;
   if (report.routing_agreement) line["routing_agreement"] = *report.routing_agreement;
   return line;

@@ -45,7 +45,7 @@ struct StepReport {
       phase_seconds;  // mine; names of phase_seconds_total's label, others count as "other"
   std::vector<Block> blocks;
   // What routers add to the loss, weighted; and, of softmax gates, their balance and z-losses themselves, summed over layers.
-  std::optional<double> auxiliary_loss{}, balance_loss{}, z_loss{};
+  std::optional<double> auxiliary_loss{}, balance_loss{}, z_loss{}, loss_scale{};
   std::optional<double> validation_loss;  // when this step ended with an evaluation
   // Share of held-out tokens that evaluation sends to the experts that training would choose: of all blocks, and by block.
   std::optional<double> routing_agreement{};

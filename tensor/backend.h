@@ -2,8 +2,8 @@
 // A Backend owns its stream, library handles and workspace; the Trainer owns the Backend. Calls are ordered;
 // they may run asynchronously until synchronize() or download(). Verbs write their outputs (=) unless the
 // name of an argument says that they add to it. Inputs and outputs of one call must not overlap unless the
-// verb says "may be in place". Values of one call share a type (f64, f32, bf16) unless said otherwise;
-// gradients of parameters are f32 where values are bf16. Sums are taken in f32 or better, in a fixed order:
+// verb says "may be in place". Values of one call share a type (f64, f32, bf16, f16) unless said otherwise;
+// gradients of parameters are f32 where values are bf16 or f16. Sums are taken in f32 or better, in a fixed order:
 // the same call on the same shapes gives the same bits.
 #pragma once
 

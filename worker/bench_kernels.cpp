@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tensor/arena.h"
+#include "tensor/checks.h"
 #include "worker/bench.h"
 #include "worker/engine.h"
 #include "worker/machine_limits.h"
@@ -59,7 +60,7 @@ class KernelBench {
   const JobConfig& job_;
   std::unique_ptr<Backend> backend_;
   Arena arena_;
-  DType type_ = value_type(job_), wide_ = type_ == DType::bf16 ? DType::f32 : type_;
+  DType type_ = value_type(job_), wide_ = wide_type(type_);
   Size length_ = job_.model.context, width_ = job_.model.width, hidden_ = job_.model.hidden, half_ = hidden_ / 2;
   Size sequences_ = job_.train.micro_batch, tokens_ = sequences_ * length_, vocabulary_ = job_.model.vocabulary;
   double blocks_ = static_cast<double>(job_.model.dense_blocks);

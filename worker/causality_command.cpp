@@ -1,9 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
-#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/checkpoint.h"
@@ -58,24 +56,6 @@ std::int64_t randomise_what_is_near_zero(Checked& checked, std::uint64_t seed) {
   return tensors;
 }
 
-template <class From>
-std::vector<double> widened(const std::vector<std::byte>& bytes) {
-  std::vector<From> narrow(bytes.size() / sizeof(From));
-  std::memcpy(narrow.data(), bytes.data(), bytes.size());
-  return {narrow.begin(), narrow.end()};
-}
-
-std::vector<double> as_double(const std::vector<std::byte>& bytes, DType type) {
-  if (type == DType::f64) return widened<double>(bytes);
-  if (type == DType::f32) return widened<float>(bytes);
-  expect(type == DType::bf16, "causality: weights of a type that is not known here");
-  std::vector<double> values;
-  for (const auto upper : widened<std::uint16_t>(bytes)) {
-    values.push_back(std::bit_cast<float>(static_cast<std::uint32_t>(upper) << 16));
-  }
-  return values;
-}
-
 void load_weights(Checked& checked, const std::filesystem::path& checkpoint) {
   const auto stored = list_tensors(checkpoint);
   const auto type_of = [&](const std::string& name, const Shape& shape) {
@@ -89,8 +69,8 @@ void load_weights(Checked& checked, const std::filesystem::path& checkpoint) {
   };
   for (const auto& parameter : checked.store.parameters()) {
     const auto type = type_of(parameter.name, parameter.shape);
-    const auto values = as_double(read_tensor(checkpoint, parameter.name), type);
-    checked.backend->upload(values.data(), parameter.value);
+    auto values = read_tensor(checkpoint, parameter.name);
+    checked.backend->copy(TensorView(values.data(), parameter.shape, type), parameter.value);
   }
   for (const auto& table : checked.store.tables()) {
     expect(type_of(table.name, table.view.shape) == table.view.dtype, "causality: a table of another type");

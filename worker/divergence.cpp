@@ -91,6 +91,13 @@ Divergence::Action Divergence::judge(std::int64_t step, std::int64_t position, d
   return Action::update;
 }
 
+Divergence::Action Divergence::overflow(double loss_scale) {
+  ++nonfinite_;
+  sentence_ = fmt::format("the gradient overflows at a loss scale of {}: the step changes nothing, and the scale is halved",
+                          loss_scale);
+  return Action::nonfinite;
+}
+
 Divergence::Action Divergence::not_finite() {
   ++in_row_;
   ++nonfinite_;

@@ -56,6 +56,7 @@ class Divergence {
 
   // The same on all ranks. After rewind, stop and the last nonfinite: ended() and verdict() hold.
   Action judge(std::int64_t step, std::int64_t position, double loss, double gradient_norm);
+  Action overflow(double loss_scale);  // of an fp16 gradient: what the loss scale is for, no sign that the run goes astray
   const std::string& sentence() const { return sentence_; }  // of the last action but update
   bool ended() const { return ended_; }
   std::int64_t nonfinite_steps() const { return in_row_; }  // in a row, up to the last step

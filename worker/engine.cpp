@@ -38,7 +38,9 @@ ModelConfig model_config(const JobConfig& job) {
   return config;
 }
 
-DType value_type(const JobConfig& job) { return dtype_named(job.train.precision); }
+DType value_type(const JobConfig& job) {
+  return job.train.precision == "fp16" ? DType::f16 : dtype_named(job.train.precision);
+}
 
 struct Engine::Buffers {
   explicit Buffers(Backend& backend) : backend_(backend) {
@@ -51,7 +53,7 @@ struct Engine::Buffers {
     backend_.release(token_scale.data);
     backend_.release(loss_sum.data);
   }
-  TensorView loss_scale, token_scale, loss_sum;  // 1 / predicted tokens of the global batch; 1 / all of them
+  TensorView loss_scale, token_scale, loss_sum;  // loss scale / predicted tokens of the global batch; / all of them
   std::vector<RoutingReport> reports;
   std::vector<double> agreed, per_group;
 
@@ -73,6 +75,7 @@ Engine::Engine(const JobConfig& job, std::unique_ptr<Backend> backend, ProcessGr
                                .eps = job_.optimizer.eps,
                                .weight_decay = job_.optimizer.weight_decay,
                                .clip_norm = job_.optimizer.clip_norm};
+  if (value_type(job_) == DType::f16) loss_scale_ = LossScale(job_.train.loss_scale, job_.train.loss_scale_window);
   optimizer_ = std::make_unique<AdamW>(*backend_, *store_, settings);
   sync_ = std::make_unique<GradientSync>(*backend_, *store_, grid_, model_->blocks());
 }
@@ -94,8 +97,10 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
   const auto reducing = [&] { return world.seconds() + grid_.replicas->seconds(); };
   StepResult result;
   Stopwatch watch;
-  backend_->upload(&scale, buffers_->loss_scale);
-  backend_->upload(&token_scale, buffers_->token_scale);
+  result.loss_scale = loss_scale_.value();
+  const double gradient_scale = scale * result.loss_scale, token_gradient_scale = token_scale * result.loss_scale;
+  backend_->upload(&gradient_scale, buffers_->loss_scale);
+  backend_->upload(&token_gradient_scale, buffers_->token_scale);
   backend_->fill(buffers_->loss_sum, 0);
   store_->zero_grad(*backend_);
   loads_.clear();
@@ -161,14 +166,17 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
   const Schedule schedule{job_.schedule.kind,         job_.optimizer.learning_rate, job_.schedule.warmup_steps,
                           job_.schedule.initial_rate, job_.schedule.minimum_rate,   job_.schedule.decay_steps};
   result.learning_rate = schedule.rate(optimizer_->updates());
-  optimizer_->prepare(result.learning_rate);
+  optimizer_->prepare(result.learning_rate, 1 / result.loss_scale);
   sync_->squared_norm(optimizer_->control());
   const double squared_norm = optimizer_->squared_norm();
-  result.gradient_norm = std::sqrt(squared_norm);
+  const bool finite = std::isfinite(squared_norm);
+  result.gradient_norm = std::sqrt(squared_norm) / result.loss_scale;
   backend_->download(buffers_->loss_sum, &result.loss);
   result.own_finite = {.loss = std::isfinite(result.loss), .gradient = sync_->own_finite()};
   result.phases[Phase::optimizer] += watch.lap();
   agree(result, flags, scale);  // before the update: all ranks may still leave it out alike
+  result.overflowed = !finite && std::isfinite(result.loss) && loss_scale_.can_fall();
+  loss_scale_.step_over(finite);
   result.phases[Phase::other] += watch.lap();
   const bool may = !may_update || may_update(result);
   if (may) optimizer_->apply();

@@ -17,6 +17,7 @@
 #include "layers/model.h"
 #include "optim/adamw.h"
 #include "optim/gradient_sync.h"
+#include "optim/loss_scale.h"
 #include "params/parameter_store.h"
 #include "worker/device.h"
 #include "worker/not_finite.h"
@@ -44,6 +45,8 @@ struct StepResult {
   double loss = 0;  // cross entropy: mean over the predicted tokens of the global batch
   RouterLosses router_losses;
   double gradient_norm = 0, learning_rate = 0;
+  double loss_scale = 1;     // of this step
+  bool overflowed = false;   // the gradient is not finite, and may be with the smaller scale of the next step
   bool updated = true;  // false: every rank left its weights alone
   OwnFinite own_finite;
   std::vector<BlockLoad> blocks;
@@ -84,6 +87,7 @@ class Engine {
   ParameterStore& store() { return *store_; }
   // Where the model is, from any thread: k in block k forward, ~k backward.
   int at_block() const noexcept { return at_block_.load(std::memory_order_relaxed); }
+  LossScale& loss_scale() { return loss_scale_; }
   std::int64_t updates() const;
   void set_updates(std::int64_t updates);
 
@@ -103,6 +107,7 @@ class Engine {
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<GradientSync> sync_;
   std::unique_ptr<Buffers> buffers_;
+  LossScale loss_scale_;
   std::vector<BlockLoad> loads_;
   std::atomic<int> at_block_ = 0;
 };

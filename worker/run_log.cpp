@@ -48,6 +48,7 @@ StepReport report_of(const StepLine& line, double flops_share) {
   for (const auto& load : line.result.blocks) {
     report.blocks.push_back({load.block, load.expert_tokens, load.dropped, load.rounds});
   }
+  if (line.result.loss_scale != 1) report.loss_scale = line.result.loss_scale;
   const auto& losses = line.result.router_losses;
   if (!line.result.blocks.empty()) report.auxiliary_loss = losses.added;
   if (losses.balance != 0) {

@@ -113,7 +113,9 @@ RunState Trainer::run_state() const {
                     {"tokens", {divergence_->trained(sequences_) * job_.model.context}},
                     {"updates", {engine_->updates()}},
                     {"seed", {job_.seed}}};
-  state.numbers = {{"best_validation_loss", {best_validation_}}};
+  const auto scale = engine_->loss_scale().state();
+  state.integers["loss_scale_clean_steps"] = {scale.clean_steps};
+  state.numbers = {{"best_validation_loss", {best_validation_}}, {"loss_scale", {scale.value}}};
   divergence_->put(state);
   if (validated_step_ == step_) state.numbers[RunState::validation_loss] = {validation_loss_};
   state.texts = {{"fingerprint", fingerprint(job_)}, {"job", identity_toml(job_)}};
@@ -176,7 +178,8 @@ void Trainer::leave_verdict(const Verdict& verdict) {
 
 bool Trainer::may_update(const StepResult& result, std::int64_t position) {
   using Action = Divergence::Action;
-  const auto action = divergence_->judge(step_, position, result.loss, result.gradient_norm);
+  const auto action = result.overflowed ? divergence_->overflow(result.loss_scale)
+                                        : divergence_->judge(step_, position, result.loss, result.gradient_norm);
   if (action == Action::update) return true;
   const auto& sentence = divergence_->sentence();
   spdlog::warn("step {}: {}", step_, sentence);

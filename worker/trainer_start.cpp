@@ -67,6 +67,9 @@ void Trainer::take_up(const RunState& state) {
   restored_ = true;
   engine_->set_updates(state.integer("updates"));
   engine_->weights_loaded(true);
+  if (const auto scale = state.numbers.find("loss_scale"); scale != state.numbers.end()) {
+    engine_->loss_scale().restore({scale->second.at(0), state.integer("loss_scale_clean_steps")});
+  }
   best_validation_ = state.numbers.at("best_validation_loss").at(0);
   if (const auto loss = state.numbers.find(RunState::validation_loss); loss != state.numbers.end()) {
     validated_step_ = step_;

@@ -19,15 +19,6 @@ namespace cpu {
 
 namespace {
 
-int place_of(DType type) {
-  switch (type) {
-    case DType::f64: return 0;
-    case DType::f32: return 1;
-    case DType::bf16: return 2;
-    default: return -1;
-  }
-}
-
 Pointwise pointwise(Activation kind) {
   switch (kind) {
     case Activation::gelu_tanh: return Pointwise::gelu_tanh;
@@ -49,10 +40,9 @@ void copy_bytes(const Matrix& from, const Matrix& to, std::int64_t element) {
 }  // namespace
 
 void float_type(const char* verb, const TensorView& view) {
-  if (view.dtype == DType::f64 || view.dtype == DType::f32 || view.dtype == DType::bf16) return;
-  throw Error(ExitCode::fault, fmt::format("{}: the CPU computes in f64, f32 and bf16, not in {}; choose another "
-                                           "precision for CPU ranks",
-                                           verb, name_of(view.dtype)));
+  if (place_of(view.dtype) >= 0) return;
+  throw Error(ExitCode::fault, fmt::format("{}: the CPU computes in f64, f32, bf16 and f16, not in {}", verb,
+                                           name_of(view.dtype)));
 }
 
 CpuBackend::CpuBackend(const CpuOptions& options)
@@ -61,7 +51,7 @@ CpuBackend::CpuBackend(const CpuOptions& options)
 }
 
 const Kernels& CpuBackend::kernels(DType type) const {
-  return type == DType::f64 ? set_.f64 : type == DType::f32 ? set_.f32 : set_.bf16;
+  return set_.values[place_of(type)];
 }
 
 // --- memory ---------------------------------------------------------------------------------------------------
@@ -84,7 +74,6 @@ void CpuBackend::fill(TensorView out, double value) {
     for_each_matrix<1>({out}, [&](const auto& m) { kernels(out.dtype).fill(m[0], value); });
     return;
   }
-  require(out.dtype != DType::f16, "fill", "the CPU computes in f64, f32 and bf16, not in f16");
   const auto filled = static_cast<std::int64_t>(value);
   const std::int64_t size = size_of(out.dtype);
   for_each_matrix<1>({out}, [&](const auto& m) {
@@ -126,8 +115,8 @@ void CpuBackend::copy_rows(TensorView from, TensorView to, std::span<const RowBl
 void CpuBackend::matmul(const Matmul& m) {
   float_type("matmul", m.a);
   check_matmul(m);
-  require(m.out.dtype == m.a.dtype || (m.a.dtype == DType::bf16 && m.out.dtype == DType::f32), "matmul",
-          "out must have the values' type, or f32 for bf16");
+  require(m.out.dtype == m.a.dtype || m.out.dtype == wide_type(m.a.dtype), "matmul",
+          "out must have the values' type, or f32 for bf16 and f16");
   const Matrix a = as_matrix(m.a), b = as_matrix(m.b), out = as_matrix(m.out);
   Product p{.m = out.rows, .n = out.width, .k = m.transpose_a ? a.rows : a.width, .a = a.data, .b = b.data, .a_stride = a.stride, .b_stride = b.stride,
             .transpose_a = m.transpose_a, .transpose_b = m.transpose_b, .accumulate = m.accumulate, .out = out,
@@ -375,7 +364,7 @@ void CpuBackend::adamw(const AdamWSettings& settings, TensorView value, TensorVi
   vector_of(verb, "m", m, count, wide);
   vector_of(verb, "v", v, count, wide);
   if (master) vector_of(verb, "master", master, count, DType::f32);
-  require(!master || value.dtype == DType::bf16, verb, "only bf16 values have a master copy");
+  require(!master || value.dtype != wide, verb, "only bf16 and f16 values have a master copy");
   vector_of(verb, "control", control, StepControl::size, DType::f64);
   const auto* step = control.as<const double>();
   const double squared_norm = step[StepControl::squared_norm];

@@ -88,6 +88,7 @@ class CpuBackend final : public Backend {
  private:
   const Kernels& kernels(DType type) const;
   void convert(const Matrix& from, DType from_type, const Matrix& to, DType to_type) const;
+  double value_of(const TensorView& view, std::int64_t offset) const;
   void load_scores(const TensorView& scores, std::int64_t first, std::int64_t count);
   void share_out(const ChooseExperts& c);
   void order_choices(const PlaceTokens& p, std::int64_t first, std::int64_t count);

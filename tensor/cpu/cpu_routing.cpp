@@ -6,16 +6,11 @@
 
 namespace smlp::cpu {
 
-namespace {
-
-float bf16_value(std::uint16_t bits) {
-  const std::uint32_t wide = std::uint32_t{bits} << 16;
-  float value;
-  __builtin_memcpy(&value, &wide, 4);
+double CpuBackend::value_of(const TensorView& view, std::int64_t offset) const {
+  double value = 0;
+  convert({view.at(offset), 1, 1, 1}, view.dtype, {&value, 1, 1, 1}, DType::f64);
   return value;
 }
-
-}  // namespace
 
 // Rows [first, first + count) of the scores in scores_, as f64.
 void CpuBackend::load_scores(const TensorView& scores, std::int64_t first, std::int64_t count) {
@@ -79,14 +74,6 @@ void for_each_slot(const TensorView& token_of_slot, std::span<const std::int64_t
   }
 }
 
-double value_at(const TensorView& view, std::int64_t offset) {
-  switch (view.dtype) {
-    case DType::f64: return view.as<const double>()[offset];
-    case DType::f32: return static_cast<double>(view.as<const float>()[offset]);
-    default: return static_cast<double>(bf16_value(view.as<const std::uint16_t>()[offset]));
-  }
-}
-
 }  // namespace
 
 void CpuBackend::sigmoid_of_slots(TensorView scores, TensorView token_of_slot,
@@ -96,9 +83,9 @@ void CpuBackend::sigmoid_of_slots(TensorView scores, TensorView token_of_slot,
   scores_.resize(static_cast<std::size_t>(alpha.size()));
   for_each_slot(token_of_slot, rows_of_expert, [&](std::int64_t slot, std::int64_t token, std::int64_t expert) {
     scores_[static_cast<std::size_t>(slot)] =
-        token < 0 ? 0 : value_at(scores, token * scores.stride[0] + expert);
+        token < 0 ? 0 : value_of(scores, token * scores.stride[0] + expert);
   });
-  set_.f64.sigmoid(scores_.data(), scores_.data(), alpha.size());
+  kernels(DType::f64).sigmoid(scores_.data(), scores_.data(), alpha.size());
   for_each_slot(token_of_slot, rows_of_expert, [&](std::int64_t slot, std::int64_t token, std::int64_t) {
     if (token < 0) scores_[static_cast<std::size_t>(slot)] = 0;
   });
@@ -114,9 +101,9 @@ void CpuBackend::sigmoid_of_slots_backward(TensorView alpha, TensorView dalpha, 
   vector_of(verb, "dalpha", dalpha, alpha.size(), dalpha.dtype);
   for_each_slot(token_of_slot, rows_of_expert, [&](std::int64_t slot, std::int64_t token, std::int64_t expert) {
     if (token < 0) return;
-    const double a = value_at(alpha, slot);
+    const double a = value_of(alpha, slot);
     const std::int64_t place = token * dscores.stride[0] + expert;
-    double sum = value_at(dscores, place) + value_at(dalpha, slot) * a * (1 - a);
+    double sum = value_of(dscores, place) + value_of(dalpha, slot) * a * (1 - a);
     convert({&sum, 1, 1, 1}, DType::f64, {dscores.at(place), 1, 1, 1}, dscores.dtype);
   });
 }

@@ -7,6 +7,16 @@
 
 namespace smlp::cpu {
 
+int place_of(DType type) {
+  switch (type) {
+    case DType::f64: return 0;
+    case DType::f32: return 1;
+    case DType::bf16: return 2;
+    case DType::f16: return 3;
+    default: return -1;
+  }
+}
+
 const KernelSet& kernels_named(const char* isa) {
   const bool has_avx512 = __builtin_cpu_supports("x86-64-v4"), has_avx2 = __builtin_cpu_supports("x86-64-v3");
   const std::string_view wanted = isa;

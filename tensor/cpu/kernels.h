@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "tensor/matrix.h"
+#include "tensor/tensor_view.h"
 
 namespace smlp::cpu {
 
@@ -85,7 +86,7 @@ struct SoftmaxArguments {
   Matrix dscores;
 };
 
-// Kernels over values of one type. "wide" is f32 for f32 and bf16, f64 for f64.
+// Kernels over values of one type. "wide" is f64 for f64 and f32 for all others.
 struct Kernels {
   void (*fill)(Matrix out, double value);
   void (*add)(Matrix a, Matrix b, Matrix out);
@@ -120,10 +121,11 @@ struct Kernels {
 
 struct KernelSet {
   const char* name;
-  Kernels f64, f32, bf16;
-  // convert[from][to], in the order f64, f32, bf16
-  void (*convert[3][3])(Matrix from, Matrix to);
+  Kernels values[4];  // by place_of
+  void (*convert[4][4])(Matrix from, Matrix to);  // [from][to]
 };
+
+int place_of(DType type);  // f64, f32, bf16, f16: 0 to 3; -1 for types that are not computed with
 
 const KernelSet& kernels_baseline();
 const KernelSet& kernels_avx2();    // x86-64-v3

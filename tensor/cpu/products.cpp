@@ -54,12 +54,12 @@ Products::Products(int threads, const KernelSet& kernels)
 Products::~Products() = default;
 
 const Kernels& Products::kernels(DType type) const {
-  return type == DType::f64 ? kernels_.f64 : type == DType::f32 ? kernels_.f32 : kernels_.bf16;
+  return kernels_.values[place_of(type)];
 }
 
 void Products::run(const Product& p) {
   if (p.m == 0 || p.n == 0) return;
-  if (p.type == DType::bf16) return run_bf16(p);
+  if (p.type == DType::bf16 || p.type == DType::f16) return run_narrow(p);
   const Matrix sum = p.pre_activation.data ? p.pre_activation : p.out;
   multiply(p, sum);
   finish(p, sum);
@@ -83,32 +83,36 @@ void Products::finish(const Product& p, const Matrix& sum) {
   if (p.accumulate || (in_place && !p.bias && !p.residual.data && p.activation == Pointwise::none)) return;
   const void* bias = p.bias;
   if (bias && p.type != p.out_type) {
-    bias = bias_.take(p.n * size_of(p.out_type));
-    kernels_.convert[2][1]({const_cast<void*>(p.bias), 1, p.n, p.n}, {const_cast<void*>(bias), 1, p.n, p.n});
+    bias = widen(p.type, p.bias, 1, p.n, p.n, bias_);
   }
   kernels(p.out_type).finish({sum, bias, p.residual, p.activation, p.pre_activation, p.out});
 }
 
-void Products::run_bf16(const Product& p) {
+// A contiguous f32 copy.
+void* Products::widen(DType type, const void* data, std::int64_t rows, std::int64_t width, std::int64_t stride,
+                      Workspace& to) {
+  void* copy = to.take(rows * width * size_of(DType::f32));
+  kernels_.convert[place_of(type)][place_of(DType::f32)]({const_cast<void*>(data), rows, width, stride},
+                                                         {copy, rows, width, width});
+  return copy;
+}
+
+void Products::run_narrow(const Product& p) {
   Product whole = p, sum = p;
   const bool plain = !p.bias && !p.residual.data && p.activation == Pointwise::none;
-  if (p.out_type == DType::bf16 && !(native_bf16_ && plain)) {  // an f32 sum first, rounded once at the end
+  const bool native = p.type == DType::bf16 && native_bf16_;
+  if (p.out_type == p.type && !(native && plain)) {  // an f32 sum first, rounded once at the end
     sum.out = {sum_.take(p.m * p.n * 4), p.m, p.n, p.n};
     sum.out_type = DType::f32;
     sum.accumulate = false;
     if (p.accumulate) whole.residual = p.out;
     whole.accumulate = false;
   }
-  if (!native_bf16_) {
-    const auto widen = [this](const void* data, std::int64_t rows, std::int64_t width, std::int64_t stride, Workspace& to) {
-      void* copy = to.take(rows * width * 4);
-      kernels_.convert[2][1]({const_cast<void*>(data), rows, width, stride}, {copy, rows, width, width});
-      return copy;
-    };
+  if (!native) {
     sum.a_stride = p.transpose_a ? p.m : p.k;
     sum.b_stride = p.transpose_b ? p.k : p.n;
-    sum.a = widen(p.a, p.transpose_a ? p.k : p.m, sum.a_stride, p.a_stride, a_);
-    sum.b = widen(p.b, p.transpose_b ? p.n : p.k, sum.b_stride, p.b_stride, b_);
+    sum.a = widen(p.type, p.a, p.transpose_a ? p.k : p.m, sum.a_stride, p.a_stride, a_);
+    sum.b = widen(p.type, p.b, p.transpose_b ? p.n : p.k, sum.b_stride, p.b_stride, b_);
     sum.type = DType::f32;
   }
   multiply(sum, sum.out);

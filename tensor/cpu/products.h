@@ -1,4 +1,4 @@
-// Dense products: oneDNN for f32 and bf16, OpenBLAS for f64. Owned by the CPU backend. oneDNN primitives are made once
+// Dense products: oneDNN for f32 and bf16, by f32 for f16, OpenBLAS for f64. Owned by the CPU backend. oneDNN primitives are made once
 // for each distinct shape, stride and type and kept, as is the workspace, so that a repeated call allocates nothing.
 #pragma once
 
@@ -12,7 +12,7 @@
 namespace smlp::cpu {
 
 // out = act(op(a) · op(b) + bias + residual), or out += op(a) · op(b); op(a) is [m, k] and op(b) [k, n].
-// `type` is that of a, b and bias; the rest has out_type, which is `type` or f32 for bf16.
+// `type` is that of a, b and bias; the rest has out_type, which is `type`, or f32 for bf16 and f16.
 struct Product {
   std::int64_t m, n, k;
   const void *a, *b;
@@ -37,14 +37,15 @@ class Products {
  private:
   class Primitives;
   void multiply(const Product& p, const Matrix& out);  // the product alone, or added
-  void run_bf16(const Product& p);
+  void run_narrow(const Product& p);  // bf16 and f16
   void finish(const Product& p, const Matrix& sum);
+  void* widen(DType type, const void* data, std::int64_t rows, std::int64_t width, std::int64_t stride, Workspace& to);
   const Kernels& kernels(DType type) const;
 
   const KernelSet& kernels_;
   std::unique_ptr<Primitives> primitives_;
   bool native_bf16_ = false;
-  Workspace a_, b_, sum_, bias_;  // f32 copies where bf16 products are not native
+  Workspace a_, b_, sum_, bias_;  // f32 copies where products are not native
 };
 
 }  // namespace smlp::cpu

@@ -107,7 +107,7 @@ TEST(JobFile, ValuesOutOfRangeAreRefused) {
 TEST(JobFile, UnknownWordsGetTheNearestOneAndTheChoices) {
   EXPECT_THAT(refusal("[model]\nkind = \"smpl\"\n"),
               AllOf(HasSubstr("did you mean \"smlp\"?"), HasSubstr("choose smlp, gmlp, transformer, ")));
-  EXPECT_THAT(refusal("[train]\nprecision = \"f16\"\n"), HasSubstr("choose f32, bf16 or f64"));
+  EXPECT_THAT(refusal("[train]\nprecision = \"f16\"\n"), HasSubstr("choose f32, bf16, fp16 or f64"));
 }
 
 TEST(JobFile, AllThatIsWrongIsListedAtOnce) {

@@ -64,7 +64,7 @@ class AgainstCpu : public testing::TestWithParam<DType> {
   std::unique_ptr<Backend> cpu_ = make_cpu_backend(), cuda_ = make_cuda_backend();
 };
 
-INSTANTIATE_TEST_SUITE_P(In, AgainstCpu, testing::Values(DType::f32, DType::bf16),
+INSTANTIATE_TEST_SUITE_P(In, AgainstCpu, testing::Values(DType::f32, DType::bf16, DType::f16),
                          [](const auto& info) { return std::string(name_of(info.param)); });
 
 TEST_P(AgainstCpu, RowsAreNormalisedWhateverTheirWidth) {

@@ -68,7 +68,7 @@ INSTANTIATE_TEST_SUITE_P(Of, Training,
                          [](const auto& info) { return std::string(info.param); });
 
 TEST_P(Training, TakesTheStepsOfTheCpu) {
-  for (const auto& [precision, tolerance] : {std::pair{"f32", 2e-4}, {"bf16", 3e-2}}) {
+  for (const auto& [precision, tolerance] : {std::pair{"f32", 2e-4}, {"bf16", 3e-2}, {"fp16", 4e-3}}) {
     const auto job = small_job(GetParam(), precision);
     const Trained wanted = train(job, make_cpu_backend()), got = train(job, make_cuda_backend());
     EXPECT_LT(wanted.losses.back(), wanted.losses.front() + 1);

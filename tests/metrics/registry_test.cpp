@@ -43,6 +43,7 @@ TEST(Metrics, HaveTheNamesAndTypesThatUsersRelyOn) {
       {"smlp_routing_entropy", "gauge"},
       {"smlp_dropped_tokens_total", "counter"},
       {"smlp_assignment_rounds", "gauge"},
+      {"smlp_loss_scale", "gauge"},
       {"smlp_auxiliary_loss", "gauge"},
       {"smlp_balance_loss", "gauge"},
       {"smlp_z_loss", "gauge"},
@@ -195,6 +196,7 @@ TEST(MetricsLine, HoldsTheSameNumbers) {
   report.auxiliary_loss = 0.03125;
   report.balance_loss = 2.5;
   report.z_loss = 6.75;
+  report.loss_scale = 4096;
   EXPECT_TRUE(std::isnan(value_of(metrics.text(), "smlp_balance_loss{rank=\"0\"}"))) << "before a gate has told any";
   metrics.publish(report);
   EXPECT_EQ(value_of(metrics.text(), "smlp_routing_agreement{block=\"4\",rank=\"0\"}"), 0.75);
@@ -206,6 +208,8 @@ TEST(MetricsLine, HoldsTheSameNumbers) {
   EXPECT_EQ(line["auxiliary_loss"], 0.03125);
   EXPECT_EQ(line["balance_loss"], 2.5);
   EXPECT_EQ(line["z_loss"], 6.75);
+  EXPECT_EQ(value_of(metrics.text(), "smlp_loss_scale{rank=\"0\"}"), 4096);
+  EXPECT_EQ(line["loss_scale"], 4096);
   EXPECT_EQ(line["step"], 11);
   EXPECT_EQ(line["attempt"], 2);
   EXPECT_EQ(line["time"], 1234.5);

@@ -27,6 +27,22 @@ def ten_and_ten_steps_are_twenty(place):
     assert len(place.lines("parts", "attempts.jsonl")) == 2
 
 
+def an_fp16_run_goes_on_with_the_scale_it_had(place):
+    """The scale falls at first, and rises again after each third step without an overflow."""
+    half = ["--set", "train.precision=fp16", "--set", "train.loss_scale=16777216", "--set", "train.loss_scale_window=3"]
+    place.run(place.job(steps=40, every=7), "straight", *half)
+    place.run(place.job(steps=22, every=7), "parts", *half)
+    place.run(place.job(steps=40, every=7), "parts", *half)
+    same(place, final("straight", 40), final("parts", 40))
+    scales = [line["loss_scale"] for line in place.lines("straight", "metrics.jsonl") if "loss" in line]
+    assert scales[0] == 16777216 and min(scales) < scales[0], scales
+    assert any(later > earlier for earlier, later in zip(scales[22:], scales[23:])), scales
+    assert scales == [line["loss_scale"] for line in place.lines("parts", "metrics.jsonl") if "loss" in line]
+    skipped = [line for line in place.lines("straight", "events.jsonl") if line["event"] == "update_skipped"]
+    assert skipped and "the gradient overflows at a loss scale of 16777216" in skipped[0]["detail"], skipped[:1]
+    smlp("eval", place.path / "straight", "--data", "valid", cwd=place.path)
+
+
 def sigterm_saves_and_leaves_and_the_run_goes_on(place):
     job = place.job(steps=400, every=1000)
     process = place.start(job, "stopped")
@@ -150,7 +166,7 @@ def text_comes_out_of_a_trained_model(place):
 
 
 if __name__ == "__main__":
-    harness.main([ten_and_ten_steps_are_twenty, sigterm_saves_and_leaves_and_the_run_goes_on,
+    harness.main([ten_and_ten_steps_are_twenty, an_fp16_run_goes_on_with_the_scale_it_had, sigterm_saves_and_leaves_and_the_run_goes_on,
                   a_flipped_bit_is_found_and_the_run_falls_back, any_number_of_ranks_reads_what_four_wrote,
                   three_ranks_do_the_work_of_four,
                   a_second_run_in_the_same_directory_is_refused, a_changed_job_is_refused_with_the_keys,

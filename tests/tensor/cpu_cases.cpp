@@ -11,8 +11,8 @@ std::vector<VerbCase> verb_cases() {
     } catch (const Error&) {
       continue;  // this processor has it not
     }
-    for (const DType type : {DType::f64, DType::f32, DType::bf16}) {
-      cases.push_back({type, isa, [isa] { return make_cpu_backend({.threads = 1, .isa = isa}); }, DType::f16});
+    for (const DType type : {DType::f64, DType::f32, DType::bf16, DType::f16}) {
+      cases.push_back({type, isa, [isa] { return make_cpu_backend({.threads = 1, .isa = isa}); }, DType::i32});
     }
   }
   return cases;

@@ -19,7 +19,7 @@ struct VerbCase {
   DType type;
   std::string backend;  // "avx2"
   std::function<std::unique_ptr<Backend>()> make;
-  DType refused;  // a floating type that this backend does not compute in
+  DType refused;  // a type that this backend does not compute in
 };
 
 // Of the program: cpu_cases.cpp, or tests/cuda_emulation/cases.cpp.

@@ -127,6 +127,15 @@ TEST(Divergence, NumbersThatAreNotFiniteEndTheAttemptAfterFiveInARow) {
   EXPECT_EQ(divergence.counts().nonfinite, 9);
 }
 
+TEST(Divergence, OverflowsOfFp16EndNoAttempt) {
+  Divergence divergence(job(), {});
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(divergence.overflow(65536), Action::nonfinite);
+  EXPECT_FALSE(divergence.ended());
+  EXPECT_EQ(divergence.nonfinite_steps(), 0);
+  EXPECT_EQ(divergence.counts().nonfinite, 20);
+  EXPECT_NE(divergence.sentence().find("loss scale of 65536"), std::string::npos);
+}
+
 TEST(Divergence, AResumedRunJudgesAsOneThatNeverStopped) {
   Divergence straight(job(), {});
   calm(straight, 1, 30);
