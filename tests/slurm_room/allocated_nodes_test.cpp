@@ -6,6 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/clock.h"
 #include "core/version.h"
 #include "fake_programs.h"
 
@@ -126,6 +127,25 @@ TEST_F(AllocatedNodesTest, MpirunAndItsDaemonsAreDeafToTheSignalAtWhichTheRanksS
   fakes.variables.unset(agent);
   fakes.program("env", "exit 125");  // an old one
   EXPECT_THAT(nodes->start(layout, {"worker"}, {}).environment, Not(Contains(HasSubstr(agent))));
+}
+
+// A node that was cut off never tells that its step has ended, and once cost 15 s: each call to SLURM had 10 s of its own.
+TEST_F(AllocatedNodesTest, AStepThatDoesNotEndIsNotWaitedForBeyondItsTime) {
+  choose();
+  fakes.says("squeue", "17.3 worker\n17.batch batch\n");
+  fakes.program("scancel", "sleep 30");
+  const double began = monotonic_seconds();
+  EXPECT_THAT(nodes->end_elsewhere(2), HasSubstr("steps 17.3 have not ended within 2 s"));
+  EXPECT_LT(monotonic_seconds() - began, 4);
+  EXPECT_THAT(fakes.calls(), Contains("scancel|--signal=KILL|17.3"));
+}
+
+TEST_F(AllocatedNodesTest, AStepThatIsGoneIsNotWaitedFor) {
+  choose();
+  fakes.program("squeue", fmt::format("[ -e {0} ] || echo 17.3 worker; touch {0}", (fakes.place / "ended").string()));
+  const double began = monotonic_seconds();
+  EXPECT_EQ(nodes->end_elsewhere(20), "");
+  EXPECT_LT(monotonic_seconds() - began, 10);
 }
 
 TEST_F(AllocatedNodesTest, AnUnsoundListOfCoresBindsNothing) {
