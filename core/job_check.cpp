@@ -31,7 +31,7 @@ class Checker {
     check_experts();
     check_shuffle();
     check_schedule();
-    check_loss_scale();
+    check_products();
     check_slurm();
     check_rest();
     if (!problems_.empty()) throw Error(code_, fmt::format("{}", fmt::join(problems_, "\n")));
@@ -178,9 +178,12 @@ class Checker {
     }
   }
 
-  void check_loss_scale() {
+  void check_products() {
     const JobConfig::Train& train = c_.train;
     const JobConfig::Train usual;
+    if (train.tf32 && train.precision != "f32") {
+      wrong("train.tf32", fmt::format("is for f32 products, and there are none in {}; leave it out", train.precision));
+    }
     if (train.precision == "fp16") return;
     for (const auto& [key, changed] : {std::pair{"train.loss_scale", train.loss_scale != usual.loss_scale},
                                        {"train.loss_scale_window", train.loss_scale_window != usual.loss_scale_window}}) {

@@ -65,6 +65,7 @@ struct JobConfig {
   struct Train {
     std::int64_t steps = 400, global_batch = 16, micro_batch = 4;
     std::string precision = "f32";
+    bool tf32 = false;
     double loss_scale = 65536;  // of fp16, as the window
     std::int64_t loss_scale_window = 2000;
     std::int64_t eval_every = 100;

@@ -183,6 +183,7 @@ void add_data_and_optimizer_keys(Table& table) {
       .key("micro_batch", &T::micro_batch, "sequences a rank takes at once", size())
       .key("precision", &T::precision, "f32, bf16 or fp16 (both with f32 master weights), or f64 (for checks)",
            words({"f32", "bf16", "fp16", "f64"}))
+      .key("tf32", &T::tf32, "f32 on GPUs: faster products, of factors rounded to 11 significant bits")
       .key("loss_scale", &T::loss_scale, "fp16: the first factor of the loss; gradients are divided by it again", positive())
       .key("loss_scale_window", &T::loss_scale_window,
            "fp16: steps without overflow after which it doubles, as an overflow halves it; 0: it stays", size(0))

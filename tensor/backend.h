@@ -200,6 +200,7 @@ std::string cpu_isa();
 
 struct CudaOptions {
   int device = 0;
+  bool tf32 = false;  // f32 products by TF32: factors rounded to 11 significant bits, sums in f32 (Ampere and later)
 };
 // Throws Error(unavailable) where there is no such GPU, and in a build without CUDA (tensor/no_cuda.cpp).
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options = {});

@@ -19,7 +19,7 @@ std::optional<int> gpu_of(const JobConfig& job) {
 std::string device_name(const std::optional<int>& gpu) { return gpu ? fmt::format("cuda:{}", *gpu) : "cpu"; }
 
 std::unique_ptr<Backend> make_backend(const JobConfig& job) {
-  if (const auto gpu = gpu_of(job)) return make_cuda_backend({.device = *gpu});
+  if (const auto gpu = gpu_of(job)) return make_cuda_backend({.device = *gpu, .tf32 = job.train.tf32});
   return make_cpu_backend({.threads = static_cast<int>(job.cluster.threads)});
 }
 

@@ -27,7 +27,8 @@ void float_type(const char* verb, const TensorView& view) {
                   verb, name_of(view.dtype)));
 }
 
-CudaBackend::CudaBackend(const CudaOptions& options) : device_(options.device), products_(device_.stream()) {}
+CudaBackend::CudaBackend(const CudaOptions& options)
+    : device_(options.device), products_(device_.stream(), options.tf32) {}
 
 CudaBackend::~CudaBackend() = default;
 

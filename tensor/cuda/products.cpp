@@ -117,7 +117,7 @@ std::vector<std::int64_t> key_of(const Product& p) {
 
 class Products::Library {
  public:
-  explicit Library(cudaStream_t stream) : stream_(stream) {
+  Library(cudaStream_t stream, bool tf32) : stream_(stream), tf32_(tf32) {
     check(cublasLtCreate(&handle_), "it could not be started");
     check(cudaMalloc(&workspace_, workspace_bytes), "there is no memory for the workspace of products");
   }
@@ -158,7 +158,8 @@ class Products::Library {
 
   Plan make(const Product& p) {
     Plan plan;
-    check(cublasLtMatmulDescCreate(&plan.description.handle, CUBLAS_COMPUTE_32F, CUDA_R_32F),
+    const auto sums = p.type == DType::f32 && tf32_ ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+    check(cublasLtMatmulDescCreate(&plan.description.handle, sums, CUDA_R_32F),
           "a product was refused");
     set(plan.description, CUBLASLT_MATMUL_DESC_TRANSA, p.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
     set(plan.description, CUBLASLT_MATMUL_DESC_TRANSB, p.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
@@ -218,12 +219,13 @@ class Products::Library {
   }
 
   cudaStream_t stream_;
+  bool tf32_;
   cublasLtHandle_t handle_ = nullptr;
   void* workspace_ = nullptr;
   std::map<std::vector<std::int64_t>, Plan> plans_;
 };
 
-Products::Products(cudaStream_t stream) : library_(std::make_unique<Library>(stream)) {}
+Products::Products(cudaStream_t stream, bool tf32) : library_(std::make_unique<Library>(stream, tf32)) {}
 Products::~Products() = default;
 
 void Products::run(const Product& p) {

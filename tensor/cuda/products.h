@@ -33,7 +33,7 @@ struct Product {
 
 class Products {
  public:
-  explicit Products(cudaStream_t stream);
+  Products(cudaStream_t stream, bool tf32);
   ~Products();
   void run(const Product& p);
 

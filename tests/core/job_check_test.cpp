@@ -49,6 +49,7 @@ TEST(JobCheck, ImpossibleJobsAreRefusedWithReasonAndRemedy) {
       {{"routing.group_sequences=3"}, {"routing.group_sequences = 3", "train.micro_batch = 4", "2 or 4"}},
       {{"cluster.expert_ranks=3"}, {"cluster.ranks = 2", "choose 2"}},
       {{"cluster.expert_ranks=2", "model.experts=1"}, {"model.experts = 1", "choose 1"}},
+      {{"train.precision=bf16", "train.tf32=true"}, {"train.tf32 = true", "none in bf16"}},
       {{"train.loss_scale=1024"}, {"train.loss_scale = 1024", "fp16"}},
       {{"train.precision=bf16", "train.loss_scale_window=10"}, {"train.loss_scale_window = 10", "fp16"}},
       {{"model.kind=transformer", "model.heads=3"}, {"model.heads = 3", "model.width = 128", "2 or 4"}},

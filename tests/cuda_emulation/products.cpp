@@ -10,7 +10,7 @@ namespace smlp::cuda {
 
 class Products::Library {};
 
-Products::Products(cudaStream_t) {}
+Products::Products(cudaStream_t, bool) {}
 Products::~Products() = default;
 
 namespace {
