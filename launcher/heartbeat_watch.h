@@ -33,7 +33,7 @@ std::optional<Beat> parse_beat(const std::string& line);
 
 struct WatchLimits {
   double start_seconds = 300;  // for a rank's first sign of life
-  double grace_seconds = 5;    // over a rank's own limit: its own watchdog comes first
+  double grace_seconds = 3;    // over a rank's own limit: its own watchdog comes first
 };
 
 class HeartbeatWatch {

@@ -50,7 +50,7 @@ struct SupervisorOptions {
   int attempts_without_progress = 3;
   double first_pause_seconds = 0.5, longest_pause_seconds = 30;
   double end_seconds = 10;                         // within which the processes of an ended attempt must be gone
-  double end_elsewhere_seconds = 6;                // on other nodes, of which one may be cut off and never tell
+  double end_elsewhere_seconds = 5;                // on other nodes, of which one may be cut off and never tell
   double full_disk_seconds = full_disk_patience_seconds;
   WatchLimits watch;
   std::FILE* out = stdout;
