@@ -143,7 +143,7 @@ TEST(RealPrometheus, ScrapesTwoRanksFoundThroughAFile) {
   EXPECT_EQ(prometheus.ask("smlp_step_seconds_sum{rank=\"1\"}"), "0.75");
   EXPECT_EQ(prometheus.ask("smlp_expert_tokens_total{rank=\"1\",block=\"4\",expert=\"0\"}"), "1024");
   EXPECT_EQ(prometheus.ask("smlp_validation_loss{rank=\"0\"}"), "NaN");
-  EXPECT_EQ(prometheus.ask("count(count by (__name__) ({__name__=~\"smlp_.*\"}))"), "32");
+  EXPECT_EQ(prometheus.ask("count(count by (__name__) ({__name__=~\"smlp_.*\"}))"), "33");
   report.step = 2;
   report.loss = 4.5;
   second.publish(report);
