@@ -1,4 +1,4 @@
-# CUDA, where asked for (preset cuda-release): the toolkit (12.0 or later), NCCL, and the architectures that the toolkit can
+# CUDA, where asked for (preset cuda-release): the toolkit (12.0 or later), NCCL where it is there, and the architectures that the toolkit can
 # still compile for. Nothing links the driver's library: a build starts on a machine without one.
 if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
   find_program(nvcc nvcc PATHS /usr/local/cuda/bin)
@@ -18,3 +18,6 @@ enable_language(CUDA)
 if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
   set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)  # nvcc knows it; CMake 3.25 does not know that
 endif()
+# Without it, ranks on GPUs talk through the memory of their hosts.
+list(APPEND CMAKE_MODULE_PATH ${CMAKE_CURRENT_LIST_DIR})
+find_package(NCCL 2.13)

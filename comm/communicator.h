@@ -4,7 +4,8 @@
 //   comm.all_reduce(..);
 //   comm.before(backend);    // what `backend` enqueues next waits for my calls
 // MPI and one rank: calls are finished when they return, and the two are empty. A Communicator is used by one thread.
-// Views are contiguous. Sums are taken in the views' type (f64, f32, i64), in a fixed order for a fixed layout.
+// Views are contiguous. Sums are taken in the views' type (f64, f32, i64; with NCCL also bf16 and f16), in a fixed order
+// for a fixed layout.
 // Errors: a failed call throws Error(fault) naming the collective and the rank; peers are ended by abort().
 #pragma once
 
@@ -115,6 +116,10 @@ std::unique_ptr<Communicator> make_mpi_world(std::int64_t largest_message_bytes 
 
 // The ranks of `host`, which moves memory of the host, for memory of `backend`: comm/staged.cpp. The backend outlives it.
 std::unique_ptr<Communicator> make_staged(std::unique_ptr<Communicator> host, Backend& backend);
+// The ranks of `host`, each with a GPU of its own that `backend` computes on: NCCL on a stream of its own, shared with
+// what is split off. comm/nccl; a build without NCCL links comm/no_nccl.cpp, which says so in an Error. An error that
+// NCCL meets later is an Error of the next call, and ends the job where no call comes.
+std::unique_ptr<Communicator> make_nccl(std::unique_ptr<Communicator> host, Backend& backend);
 
 // The three groups a mixture of experts needs, cut once at start-up.
 struct ProcessGrid {

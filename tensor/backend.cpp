@@ -1,10 +1,20 @@
 #include "tensor/backend.h"
 
+#include <cstdlib>
+#include <new>
 #include <numeric>
 
 #include "core/error.h"
 
 namespace smlp {
+
+void* Backend::allocate_host(std::int64_t bytes) {
+  void* memory = std::malloc(static_cast<std::size_t>(bytes > 0 ? bytes : 1));
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+
+void Backend::release_host(void* memory) noexcept { std::free(memory); }
 
 void Backend::matmul_grouped(const Matmul& m, std::span<const std::int64_t> rows) {
   const bool weight_gradient = m.transpose_a;

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "tensor/expert_choice.h"
 #include "tensor/tensor_view.h"
@@ -83,6 +84,12 @@ class Backend {
   virtual void synchronize() = 0;
   // May the host, and MPI, follow the addresses that allocate() gives?
   virtual bool in_host_memory() const noexcept { return true; }
+  // Memory of the host for upload() and download(). A device reads it on its own: what was handed to upload() stays
+  // untouched until the backend is waited for.
+  virtual void* allocate_host(std::int64_t bytes);
+  virtual void release_host(void* memory) noexcept;
+  // What every process of this host calls the device; empty: its processors.
+  virtual std::string device_id() const { return ""; }
 
   // --- products -----------------------------------------------------------------------------------------
   virtual void matmul(const Matmul& m) = 0;

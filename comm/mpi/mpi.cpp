@@ -6,6 +6,7 @@
 #include <exception>
 #include <utility>
 
+#include "comm/collective.h"
 #include "comm/communicator.h"
 #include "comm/mpi/session.h"
 #include "core/error.h"
@@ -39,12 +40,6 @@ void in_pieces(std::int64_t total, std::int64_t most, Piece&& piece) {
   for (std::int64_t first = 0; first < total; first += most) {
     piece(first, static_cast<int>(std::min(most, total - first)));
   }
-}
-
-std::int64_t row_bytes(const TensorView& view) {
-  std::int64_t bytes = size_of(view.dtype);
-  for (int i = 1; i < view.shape.rank(); ++i) bytes *= view.shape[i];
-  return bytes;
 }
 
 // The requests of one message's pieces.
@@ -99,11 +94,6 @@ class MpiCommunicator final : public Communicator {
 
  private:
   void check(int status, const char* call) const { check_mpi(status, call, rank_, size_); }
-  // What one rank passes on when `bytes` are reduced over all: its part of the sums, and everybody's results.
-  std::int64_t reduce_traffic(std::int64_t bytes) const { return 2 * bytes * (size_ - 1) / size_; }
-  std::int64_t broadcast_traffic(std::int64_t bytes, int root) const {
-    return rank_ == root ? bytes * (size_ - 1) : 0;
-  }
   void broadcast_memory(void* memory, std::int64_t bytes, int root, const char* call);
   void start_send(const void* from, std::int64_t bytes, int to, const char* call);
   void start_receive(void* to, std::int64_t bytes, int from, const char* call);
@@ -121,7 +111,7 @@ class MpiCommunicator final : public Communicator {
 void MpiCommunicator::all_reduce(TensorView inout, Reduce op) {
   expect(inout.contiguous(), "all_reduce: the view is not contiguous");
   const MPI_Datatype type = type_of_sum(inout.dtype);
-  const Call call(*this, "all_reduce", reduce_traffic(inout.bytes()));
+  const Call call(*this, "all_reduce", reduce_traffic(inout.bytes(), size_));
   if (size_ == 1) return;
   // Pieces that stay in the caches between the sum and the sharing take half the time of one long call, and
   // the cuts depend on nothing but the layout, so the order of the sums is fixed.
@@ -139,7 +129,7 @@ void MpiCommunicator::broadcast_memory(void* memory, std::int64_t bytes, int roo
 
 void MpiCommunicator::broadcast(TensorView inout, int root) {
   expect(inout.contiguous(), "broadcast: the view is not contiguous");
-  const Call call(*this, "broadcast", broadcast_traffic(inout.bytes(), root));
+  const Call call(*this, "broadcast", broadcast_traffic(inout.bytes(), size_, rank_ == root));
   broadcast_memory(inout.data, inout.bytes(), root, "broadcast");
 }
 
@@ -167,23 +157,15 @@ void MpiCommunicator::finish(const char* call) {
 
 void MpiCommunicator::all_to_all(TensorView in, std::span<const std::int64_t> rows_to, TensorView out,
                                  std::span<const std::int64_t> rows_from) {
+  check_exchange(in, rows_to, out, rows_from, rank_, size_);
   const std::int64_t row = row_bytes(in);
-  expect(in.contiguous() && out.contiguous(), "all_to_all: a view is not contiguous");
-  expect(in.dtype == out.dtype && row == row_bytes(out), "all_to_all: the rows of the two views differ");
-  expect(std::ssize(rows_to) == size_ && std::ssize(rows_from) == size_,
-         "all_to_all: there must be one count of rows for each rank");
+  const auto me = static_cast<std::size_t>(rank_);
   send_at_.assign(1, 0);
   receive_at_.assign(1, 0);
   for (std::size_t p = 0; p < rows_to.size(); ++p) {
-    expect(rows_to[p] >= 0 && rows_from[p] >= 0, "all_to_all: a negative count of rows");
     send_at_.push_back(send_at_[p] + rows_to[p]);
     receive_at_.push_back(receive_at_[p] + rows_from[p]);
   }
-  expect(send_at_.back() <= in.shape[0] && receive_at_.back() <= out.shape[0],
-         "all_to_all: the counts add up to more rows than a view has");
-  const auto me = static_cast<std::size_t>(rank_);
-  expect(rows_to[me] == rows_from[me], "all_to_all: a rank must take from itself what it sends itself");
-
   const Call call(*this, "all_to_all", (send_at_.back() - rows_to[me]) * row);
   const auto source = [&](std::size_t p) { return static_cast<char*>(in.data) + send_at_[p] * row; };
   const auto target = [&](std::size_t p) { return static_cast<char*>(out.data) + receive_at_[p] * row; };
@@ -202,7 +184,7 @@ void MpiCommunicator::all_to_all(TensorView in, std::span<const std::int64_t> ro
 }
 
 void MpiCommunicator::all_reduce_host(std::span<double> inout, Reduce op) {
-  const Call call(*this, "all_reduce_host", reduce_traffic(static_cast<std::int64_t>(inout.size_bytes())));
+  const Call call(*this, "all_reduce_host", reduce_traffic(static_cast<std::int64_t>(inout.size_bytes()), size_));
   check(MPI_Allreduce(MPI_IN_PLACE, inout.data(), static_cast<int>(inout.size()), MPI_DOUBLE, op_of(op),
                       group_),
         "all_reduce_host");
@@ -240,7 +222,7 @@ std::vector<std::vector<std::byte>> MpiCommunicator::gather_bytes(std::span<cons
 
 void MpiCommunicator::broadcast_bytes(std::vector<std::byte>& inout, int root) {
   auto bytes = static_cast<std::int64_t>(inout.size());
-  const Call call(*this, "broadcast_bytes", broadcast_traffic(bytes, root));
+  const Call call(*this, "broadcast_bytes", broadcast_traffic(bytes, size_, rank_ == root));
   broadcast_memory(&bytes, sizeof bytes, root, "broadcast_bytes");
   inout.resize(static_cast<std::size_t>(bytes));
   broadcast_memory(inout.data(), bytes, root, "broadcast_bytes");

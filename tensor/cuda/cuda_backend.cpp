@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "tensor/cuda/check.h"
+#include "tensor/cuda/stream.h"
 #include "tensor/verb_checks.h"
 
 namespace smlp {
@@ -36,7 +37,15 @@ CudaBackend::~CudaBackend() = default;
 
 void* CudaBackend::allocate(std::int64_t bytes) { return device_.allocate(bytes); }
 void CudaBackend::release(void* memory) noexcept { device_.release(memory); }
+void* CudaBackend::allocate_host(std::int64_t bytes) { return device_.allocate_host(bytes); }
+void CudaBackend::release_host(void* memory) noexcept { device_.release_host(memory); }
 void CudaBackend::synchronize() { device_.wait(); }
+
+cudaStream_t stream_of(Backend& backend) {
+  const auto* on_a_device = dynamic_cast<CudaBackend*>(&backend);
+  expect(on_a_device != nullptr, "this backend computes on no CUDA device");
+  return on_a_device->stream();
+}
 
 namespace {
 

@@ -3,6 +3,7 @@
 // reads. Owned by whoever called make_cuda_backend(). Not shared by threads.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "tensor/arena.h"
@@ -27,6 +28,10 @@ class CudaBackend final : public Backend {
   void copy_rows(TensorView from, TensorView to, std::span<const RowBlock> blocks) override;
   void synchronize() override;
   bool in_host_memory() const noexcept override { return false; }
+  void* allocate_host(std::int64_t bytes) override;
+  void release_host(void* memory) noexcept override;
+  std::string device_id() const override { return device_.id(); }
+  cudaStream_t stream() const noexcept { return device_.stream(); }
 
   void matmul(const Matmul& m) override;
   void spatial(const SpatialProduct& p) override;
@@ -90,7 +95,6 @@ class CudaBackend final : public Backend {
              TensorView m, TensorView v, TensorView control) override;
 
  private:
-  cudaStream_t stream() const noexcept { return device_.stream(); }
   void to_host(const void* device, void* host, std::int64_t bytes);  // waits
   std::byte* masked_weight(const SpatialProduct& p, std::int64_t group, std::int64_t length);
   void add_sum(const char* verb, const TensorView& x, bool squares, const TensorView& add_to);

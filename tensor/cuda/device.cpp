@@ -51,7 +51,7 @@ int device_count() {
               fmt::format("the GPUs of this machine could not be counted: {}", cudaGetErrorString(status)));
 }
 
-Device::Device(int ordinal) {
+Device::Device(int ordinal) : ordinal_(ordinal) {
   const int count = device_count();
   if (count == 0) {
     throw Error(ExitCode::unavailable,
@@ -91,6 +91,30 @@ void* Device::allocate(std::int64_t bytes) {
 }
 
 void Device::release(void* memory) noexcept { cudaFree(memory); }
+
+void* Device::allocate_host(std::int64_t bytes) {
+  void* memory = nullptr;
+  const cudaError_t status =
+      cudaHostAlloc(&memory, static_cast<std::size_t>(bytes > 0 ? bytes : 1), cudaHostAllocDefault);
+  if (status == cudaSuccess) return memory;
+  cudaGetLastError();
+  throw Error(ExitCode::unavailable,
+              fmt::format("the host has no {} bytes of memory that a GPU may copy from ({}); `ulimit -l` must be "
+                          "unlimited, or the job needs more memory",
+                          bytes, cudaGetErrorString(status)));
+}
+
+void Device::release_host(void* memory) noexcept {
+  if (memory == nullptr) return;
+  cudaStreamSynchronize(stream_);  // an upload may still read it
+  cudaFreeHost(memory);
+}
+
+std::string Device::id() const {
+  char text[32] = "";
+  check(cudaDeviceGetPCIBusId(text, sizeof text, ordinal_), "the device has no address");
+  return text;
+}
 
 void Device::wait() {
   check(cudaStreamSynchronize(stream_), "the work on the device failed");

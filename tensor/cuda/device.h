@@ -19,13 +19,17 @@ class Device {
 
   cudaStream_t stream() const noexcept { return stream_; }
   int* fault() const noexcept { return fault_; }
+  std::string id() const;  // "0000:65:00.0", alike in every process whatever CUDA_VISIBLE_DEVICES is
   void* allocate(std::int64_t bytes);
   void release(void* memory) noexcept;
+  void* allocate_host(std::int64_t bytes);  // pinned
+  void release_host(void* memory) noexcept;
   // For everything enqueued so far; throws Error(fault) when a kernel failed or met an index that points
   // nowhere.
   void wait();
 
  private:
+  int ordinal_;
   cudaStream_t stream_ = nullptr;
   int* fault_ = nullptr;  // pinned host memory that the device writes to
 };

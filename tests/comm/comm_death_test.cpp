@@ -1,35 +1,13 @@
 // A rank that fails ends the whole job in bounded time, with a status that the supervisor can read.
-#include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
-#include <array>
-#include <chrono>
-#include <cstdio>
-#include <string>
+#include "tests/comm/ending.h"
 
 namespace {
 
-struct Ending {
-  int status;
-  double seconds;
-  std::string said;
-};
+using smlp::test::Ending;
 
-Ending run_ranks(const char* way) {
-  const auto begin = std::chrono::steady_clock::now();
-  const auto command =
-      fmt::format("timeout -s KILL 20 {} --allow-run-as-root --oversubscribe --bind-to none -n 2 {} {} 2>&1",
-                  SMLP_MPIRUN, SMLP_DEATH_RANKS, way);
-  FILE* pipe = popen(command.c_str(), "r");
-  EXPECT_NE(pipe, nullptr);
-  std::string said;
-  std::array<char, 256> line{};
-  while (std::fgets(line.data(), line.size(), pipe) != nullptr) said += line.data();
-  const int status = pclose(pipe);
-  const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - begin;
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, spent.count(), said};
-}
+Ending run_ranks(const char* way) { return smlp::test::run_two_ranks(SMLP_DEATH_RANKS, way); }
 
 constexpr double bound_seconds = 30;
 

@@ -7,65 +7,35 @@
 #include <cstring>
 #include <numeric>
 
-#include "comm/communicator.h"
 #include "core/error.h"
-#include "tests/comm/faraway_backend.h"
+#include "tests/comm/comm_case.h"
+#include "tests/comm/memory.h"
 #include "tests/comm/ranks.h"
 
 namespace smlp {
 namespace {
 
-using test::FarawayBackend;
+using test::CommCase;
+using test::Memory;
 
-// Memory of the host or beyond its reach, as the communicator under test needs it.
-class Memory {
- public:
-  explicit Memory(FarawayBackend* backend) : backend_(backend) {}
-  ~Memory() {
-    for (void* block : blocks_) backend_ ? backend_->release(block) : std::free(block);
-  }
-  template <class T>
-  TensorView view(const std::vector<T>& values, Shape shape, DType type) {
-    const auto bytes = static_cast<std::int64_t>(values.size() * sizeof(T)) + 1;
-    blocks_.push_back(backend_ ? backend_->allocate(bytes) : std::malloc(static_cast<std::size_t>(bytes)));
-    TensorView view(blocks_.back(), shape, type);
-    if (backend_)
-      backend_->upload(values.data(), view);
-    else
-      std::copy(values.begin(), values.end(), view.as<T>());
-    return view;
-  }
-  template <class T>
-  std::vector<T> read(TensorView view) {
-    std::vector<T> values(static_cast<std::size_t>(view.size()));
-    if (backend_)
-      backend_->download(view, values.data());
-    else
-      std::copy_n(view.as<T>(), values.size(), values.begin());
-    return values;
-  }
-
- private:
-  FarawayBackend* backend_;
-  std::vector<void*> blocks_;
-};
-
-class Comm : public testing::TestWithParam<const char*> {
+class Comm : public testing::TestWithParam<CommCase> {
  protected:
   void SetUp() override {
-    const std::string kind = GetParam();
-    if (kind == "solo") comm = make_solo(backend);
-    if (kind == "mpi") comm = make_mpi_world();
-    if (kind == "mpi_in_pieces") comm = make_mpi_world(24);
-    if (kind == "staged") comm = make_staged(make_mpi_world(), backend);
-    memory = std::make_unique<Memory>(kind == "solo" || kind == "staged" ? &backend : nullptr);
+    backend = GetParam().backend();
+    comm = GetParam().make(*backend);
+    memory = std::make_unique<Memory>(GetParam().of_the_backend ? backend.get() : nullptr);
     rank = comm->rank();
     ranks = comm->size();
   }
 
-  // In pieces every few numbers are a message of their own: enough of them is as good as many.
-  std::int64_t limited(std::int64_t n) const {
-    return std::string(GetParam()) == "mpi_in_pieces" ? std::min<std::int64_t>(n, 101) : n;
+  std::int64_t limited(std::int64_t n) const { return std::min(n, GetParam().most); }
+
+  // A collective behind what the backend has got, and before what it gets next.
+  template <class Call>
+  void in_order(Call call) {
+    comm->after(*backend);
+    call();
+    comm->before(*backend);
   }
 
   // Rank p holds rank_value(p, i) in element i; exact in every type that is summed.
@@ -78,7 +48,7 @@ class Comm : public testing::TestWithParam<const char*> {
       mine[static_cast<std::size_t>(i)] = static_cast<T>(rank_value(rank, i));
     for (const auto op : {Reduce::sum, Reduce::max}) {
       const auto view = memory->view(mine, {n}, type);
-      comm->all_reduce(view, op);
+      in_order([&] { comm->all_reduce(view, op); });
       const auto got = memory->read<T>(view);
       const int factor = op == Reduce::sum ? ranks * (ranks + 1) / 2 : ranks;
       for (std::int64_t i = 0; i < n; ++i) {
@@ -107,23 +77,23 @@ class Comm : public testing::TestWithParam<const char*> {
     const auto before = comm->bytes_sent();
     const auto from = memory->view(in, {count(in), width}, type);
     const auto to = memory->view(std::vector<T>(expected.size(), T(-1)), {count(expected), width}, type);
-    comm->all_to_all(from, rows_to, to, rows_from);
+    in_order([&] { comm->all_to_all(from, rows_to, to, rows_from); });
     EXPECT_EQ(memory->read<T>(to), expected);
     const auto leaving = count(in) - rows_to[static_cast<std::size_t>(rank)];
     EXPECT_EQ(comm->bytes_sent() - before, leaving * width * static_cast<std::int64_t>(sizeof(T)));
   }
 
-  FarawayBackend backend;
+  std::unique_ptr<Backend> backend;
   std::unique_ptr<Communicator> comm;
   std::unique_ptr<Memory> memory;
   int rank = 0, ranks = 0;
 };
 
-INSTANTIATE_TEST_SUITE_P(All, Comm, testing::Values("solo", "mpi", "mpi_in_pieces", "staged"),
-                         [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(All, Comm, testing::ValuesIn(test::comm_cases()),
+                         [](const auto& info) { return info.param.name; });
 
 TEST_P(Comm, KnowsItsPlace) {
-  EXPECT_EQ(ranks, std::string(GetParam()) == "solo" ? 1 : test::world().size());
+  EXPECT_EQ(ranks, GetParam().alone ? 1 : test::world().size());
   EXPECT_GE(rank, 0);
   EXPECT_LT(rank, ranks);
 }
@@ -137,7 +107,7 @@ TEST_P(Comm, AllReduceSumsAndTakesTheMaximum) {
 }
 
 TEST_P(Comm, AllReduceOfManyPiecesSumsEveryElement) {
-  if (std::string(GetParam()) == "mpi_in_pieces") GTEST_SKIP() << "as many messages as numbers";
+  if (GetParam().most < 3'000'001) GTEST_SKIP() << "as many messages as numbers";
   check_all_reduce<float>(3'000'001, DType::f32);
 }
 
@@ -150,7 +120,7 @@ TEST_P(Comm, AllReduceGivesTheSameBitsEverywhereAndEveryTime) {
   std::vector<float> first;
   for (int round = 0; round < 3; ++round) {
     const auto view = memory->view(mine, {n}, DType::f32);
-    comm->all_reduce(view, Reduce::sum);
+    in_order([&] { comm->all_reduce(view, Reduce::sum); });
     const auto sum = memory->read<float>(view);
     if (round == 0) first = sum;
     ASSERT_EQ(std::memcmp(first.data(), sum.data(), first.size() * sizeof(float)), 0) << "round " << round;
@@ -162,8 +132,8 @@ TEST_P(Comm, AllReduceGivesTheSameBitsEverywhereAndEveryTime) {
 }
 
 TEST_P(Comm, AllReduceRefusesTypesItCantSum) {
-  if (std::string(GetParam()) == "solo") GTEST_SKIP() << "one rank has nothing to sum";
-  const auto view = memory->view(std::vector<std::uint16_t>(4), {4}, DType::bf16);
+  if (GetParam().alone) GTEST_SKIP() << "one rank has nothing to sum";
+  const auto view = memory->view(std::vector<std::int32_t>(4), {4}, DType::i32);
   EXPECT_THROW(comm->all_reduce(view, Reduce::sum), Error);
 }
 
@@ -176,7 +146,7 @@ TEST_P(Comm, BroadcastReachesEveryRankFromEveryRoot) {
       std::iota(expected.begin(), expected.end(), root * 1000);
       if (rank == root) mine = expected;
       const auto view = memory->view(mine, {n}, DType::i32);
-      comm->broadcast(view, root);
+      in_order([&] { comm->broadcast(view, root); });
       EXPECT_EQ(memory->read<std::int32_t>(view), expected) << "root " << root << ", " << n << " elements";
     }
   }
@@ -200,6 +170,32 @@ TEST_P(Comm, AllToAllMovesEqualUnevenAndEmptyParts) {
   }
 }
 
+// Each call takes what the one before has left, and nobody waits in between.
+TEST_P(Comm, CallsFollowEachOtherWithoutTheBackend) {
+  const std::int64_t n = ranks * 5;
+  std::vector<float> mine(static_cast<std::size_t>(n));
+  for (std::int64_t i = 0; i < n; ++i) mine[static_cast<std::size_t>(i)] = static_cast<float>(rank * 100 + i);
+  const auto summed = memory->view(mine, {n}, DType::f32);
+  const auto passed = memory->view(std::vector<float>(mine.size(), -1), {n}, DType::f32);
+  const auto told = memory->view(std::vector<float>(mine.size(), static_cast<float>(rank)), {n}, DType::f32);
+  const std::vector<std::int64_t> rows(static_cast<std::size_t>(ranks), 5);
+  in_order([&] {
+    comm->all_reduce(summed, Reduce::sum);
+    comm->all_to_all(summed, rows, passed, rows);
+    comm->all_reduce(passed, Reduce::max);
+    comm->broadcast(told, ranks - 1);
+  });
+  const auto got = memory->read<float>(passed);
+  // Of all ranks' sums, which are alike, rank p has the p-th part from each; the last part is the largest.
+  for (std::int64_t i = 0; i < n; ++i) {
+    const auto last = static_cast<double>((ranks - 1) * 5 + i % 5);
+    EXPECT_EQ(static_cast<double>(got[static_cast<std::size_t>(i)]),
+              50.0 * ranks * (ranks - 1) + ranks * last)
+        << "element " << i;
+  }
+  EXPECT_EQ(memory->read<float>(told), std::vector<float>(mine.size(), static_cast<float>(ranks - 1)));
+}
+
 TEST_P(Comm, AllToAllLeavesRowsBehindTheLastAlone) {
   const auto n = static_cast<std::size_t>(ranks);
   const std::int64_t total = ranks * 2 + 3;
@@ -208,7 +204,7 @@ TEST_P(Comm, AllToAllLeavesRowsBehindTheLastAlone) {
   const auto out =
       memory->view(std::vector<float>(static_cast<std::size_t>(total * 4), -1.F), {total, 2, 2}, DType::f32);
   const std::vector<std::int64_t> rows(n, 2);
-  comm->all_to_all(in, rows, out, rows);
+  in_order([&] { comm->all_to_all(in, rows, out, rows); });
   const auto got = memory->read<float>(out);
   for (std::size_t i = 0; i < got.size(); ++i) EXPECT_EQ(got[i], i < n * 8 ? 1.F : -1.F) << "element " << i;
 }
@@ -312,7 +308,7 @@ TEST_P(Comm, CallsTimeAndBytesAreCounted) {
   comm->barrier();
   EXPECT_STREQ(comm->last_call(), "barrier");
   const auto view = memory->view(std::vector<float>(120), {120}, DType::f32);
-  comm->all_reduce(view, Reduce::sum);
+  in_order([&] { comm->all_reduce(view, Reduce::sum); });
   EXPECT_STREQ(comm->last_call(), "all_reduce");
   EXPECT_EQ(comm->calls(), 2);
   EXPECT_EQ(comm->bytes_sent(), 2 * 480 * (ranks - 1) / ranks);
@@ -320,16 +316,26 @@ TEST_P(Comm, CallsTimeAndBytesAreCounted) {
   EXPECT_LT(comm->seconds(), 10);
 }
 
-TEST(Solo, MovesRowsThroughTheBackendThatOwnsThem) {
-  FarawayBackend backend;
-  auto solo = make_solo(backend);
-  Memory memory(&backend);
-  const auto in = memory.view(std::vector<float>{1, 2, 3, 4}, {2, 2}, DType::f32);
-  const auto out = memory.view(std::vector<float>(4), {2, 2}, DType::f32);
-  const std::vector<std::int64_t> rows = {2};
-  solo->all_to_all(in, rows, out, rows);
-  EXPECT_EQ(backend.copies, 1);
-  EXPECT_EQ(memory.read<float>(out), (std::vector<float>{1, 2, 3, 4}));
+TEST_P(Comm, SplitGroupsMoveViewsAmongThemselves) {
+  auto parity = comm->split(rank % 2, -rank);
+  auto all = comm->split(0, rank);
+  const auto view = memory->view(std::vector<double>{1.0 * rank, 1}, {2}, DType::f64);
+  const auto of_all = memory->view(std::vector<double>{1.0 * rank, 1}, {2}, DType::f64);
+  const auto told = memory->view(std::vector<std::int64_t>{rank}, {1}, DType::i64);
+  in_order([&] {
+    parity->all_reduce(view, Reduce::sum);
+    all->all_reduce(of_all, Reduce::sum);
+    parity->broadcast(told, 0);
+  });
+  double count = 0, sum = 0, last = 0;
+  for (int p = rank % 2; p < ranks; p += 2) {
+    count += 1;
+    sum += p;
+    last = p;
+  }
+  EXPECT_EQ(memory->read<double>(view), (std::vector<double>{sum, count}));
+  EXPECT_EQ(memory->read<double>(of_all), (std::vector<double>{ranks * (ranks - 1) / 2.0, 1.0 * ranks}));
+  EXPECT_EQ(memory->read<std::int64_t>(told), std::vector<std::int64_t>{static_cast<std::int64_t>(last)});
 }
 
 }  // namespace

@@ -26,7 +26,16 @@ class FarawayBackend final : public Backend {
     move(here(from.data), here(to.data), from);
     ++copies;
   }
-  int copies = 0, downloads = 0;
+  void* allocate_host(std::int64_t bytes) override {
+    ++host_blocks;
+    ++host_blocks_held;
+    return Backend::allocate_host(bytes);
+  }
+  void release_host(void* memory) noexcept override {
+    host_blocks_held -= memory ? 1 : 0;
+    Backend::release_host(memory);
+  }
+  int copies = 0, downloads = 0, host_blocks = 0, host_blocks_held = 0;
 
   void fill(TensorView, double) override { no(); }
   void copy_rows(TensorView, TensorView, std::span<const RowBlock>) override { no(); }

@@ -1,0 +1,7 @@
+#include "core/features.h"
+
+namespace smlp {
+
+bool built_with_nccl() { return true; }
+
+}  // namespace smlp
