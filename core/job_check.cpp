@@ -213,7 +213,18 @@ class Checker {
     if (!is_address(c_.metrics.listen)) {
       wrong("metrics.listen", "is no IPv4 address or name and port; write it as \"127.0.0.1:0\" or \"0.0.0.0:9100\"");
     }
+    check_communicator();
     if (c_.cluster.device == "cuda" && problems_.empty()) check_gpu();
+  }
+
+  void check_communicator() {
+    if (c_.cluster.communicator == "auto") return;
+    if (c_.cluster.device == "cpu") {
+      wrong("cluster.communicator", "is for ranks on GPUs, and cluster.device = \"cpu\"; choose auto");
+    } else if (c_.cluster.communicator == "nccl" && !built_with_nccl() && problems_.empty()) {
+      wrong("cluster.communicator", "asks for NCCL, which this build of smlp has not; choose auto or staged");
+      code_ = ExitCode::unavailable;
+    }
   }
 
   void check_gpu() {

@@ -215,6 +215,8 @@ void add_operation_keys(Table& table) {
       .key("expert_ranks", &K::expert_ranks, "ranks that share out the experts; 0: gcd(experts, ranks)",
            size(0, largest_world))
       .key("device", &K::device, "auto, cpu or cuda", words({"auto", "cpu", "cuda"}))
+      .key("communicator", &K::communicator, "between GPUs; auto: NCCL where each rank has its own, else copies staged on the hosts",
+           words({"auto", "nccl", "staged"}))
       .key("threads", &K::threads, "threads a rank, on CPU", size(1, 4096))
       .key("bind_cores", &K::bind_cores, "give each rank cores of its own where its node has enough for all")
       .key("launcher", &K::launcher, "what starts the ranks; auto: srun or mpirun in a batch job, else local",

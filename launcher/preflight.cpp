@@ -212,7 +212,8 @@ class Judgement {
 
   void judge_room(const NodeReport& report) {
     const auto ranks = demands_.ranks_per_node, threads = job_.cluster.threads;
-    if (job_.cluster.device == "cuda" && report.devices < ranks) {
+    const auto gpus = job_.cluster.communicator == "staged" ? 1 : ranks;  // those may share one
+    if (job_.cluster.device == "cuda" && report.devices < gpus) {
       reasons_.push_back(fmt::format("it has {} GPUs for {} ranks", report.devices, ranks));
     }
     if (report.cores < ranks * threads) {

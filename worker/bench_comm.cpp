@@ -89,7 +89,7 @@ nlohmann::json measure(Communicator& world, Backend& backend, const Memory& memo
 void bench_comm(const BenchOptions& options, nlohmann::json& result) {
   const auto& job = options.job;
   auto backend = make_backend(job);
-  auto world = join_world(*backend);
+  auto world = join_world(*backend, job.cluster.communicator);
   const std::int64_t ranks = world->size();
   const std::int64_t exchange = job.train.micro_batch * job.model.context * job.model.width *
                                 size_of(value_type(job)) / (ranks * 4) * ranks * 4;

@@ -6,7 +6,7 @@
 namespace smlp {
 
 ProcessGrid grid_for(const JobConfig& job, Backend& backend) {
-  return ProcessGrid::cut(join_world(backend), static_cast<int>(job.cluster.expert_ranks));
+  return ProcessGrid::cut(join_world(backend, job.cluster.communicator), static_cast<int>(job.cluster.expert_ranks));
 }
 
 BenchEngine::BenchEngine(const JobConfig& job, std::unique_ptr<Backend> backend, ProcessGrid grid) : job_(job) {

@@ -19,7 +19,7 @@ LoadedModel load_model(const std::filesystem::path& run_or_checkpoint) {
   }
   auto job = parse_job(found->second, checkpoint / "manifest.json").config;
   auto backend = make_backend(job);
-  auto world = join_world(*backend);
+  auto world = join_world(*backend, job.cluster.communicator);
   const auto expert_ranks = std::gcd(static_cast<int>(job.model.experts), world->size());
   auto grid = ProcessGrid::cut(std::move(world), expert_ranks);
   auto engine = std::make_unique<Engine>(job, std::move(backend), std::move(grid), false);

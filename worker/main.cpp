@@ -90,7 +90,7 @@ ExitCode train(const TrainerOptions& options, const std::string& unbound) {
                         {cluster.hang_floor_seconds, cluster.hang_factor, cluster.hang_ceiling_seconds}, report);
     Control control(options.run, options.attempt, rank, pthread_self(), [&heartbeat] { return place_of(heartbeat); });
     auto backend = make_backend(job.config);
-    auto world = join_world(*backend);
+    auto world = join_world(*backend, job.config.cluster.communicator);
     spread_over(job.config, world->size());
     auto grid = ProcessGrid::cut(std::move(world), static_cast<int>(job.config.cluster.expert_ranks));
     if (!unbound.empty()) spdlog::warn("{}", unbound);

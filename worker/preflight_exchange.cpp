@@ -106,7 +106,7 @@ void preflight_exchange_command() {
   std::signal(SIGALRM, end_late_pairs);
   ::alarm(limit_seconds);
   const auto backend = make_cpu_backend();
-  const auto world = join_world(*backend);
+  const auto world = join_world(*backend, "auto");
   const int ranks = world->size(), all_rounds = ranks + ranks % 2 - 1;
   const int rounds = ranks == 1 ? 0 : std::min(all_rounds, most_rounds);
   std::vector<Meeting> meetings;

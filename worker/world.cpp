@@ -3,6 +3,9 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "core/features.h"
+#include "worker/gpu_ranks.h"
+
 namespace smlp {
 
 namespace {
@@ -19,12 +22,12 @@ bool started_by_mpi() {
   return false;
 }
 
-std::unique_ptr<Communicator> join_world(Backend& backend) {
+std::unique_ptr<Communicator> join_world(Backend& backend, const std::string& communicator) {
   if (!started_by_mpi()) return make_solo(backend);
   auto world = make_mpi_world();
   kept_aside() = world->split(0, world->rank());
-  if (backend.in_host_memory()) return world;
-  return make_staged(std::move(world), backend);
+  if (!built_with_cuda()) return world;
+  return join_gpus(std::move(world), backend, communicator, built_with_nccl());
 }
 
 void leave_world() { kept_aside().reset(); }

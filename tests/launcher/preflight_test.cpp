@@ -204,6 +204,10 @@ TEST_F(Preflight, GpusMustBeAsManyAsTheRanksThatWantThem) {
   EXPECT_THAT(outcome(), IsEmpty());
   job.cluster.device = "cuda";
   EXPECT_THAT(outcome(), ElementsAre("n1 unfit"));
+  job.cluster.communicator = "staged";
+  EXPECT_THAT(outcome(), IsEmpty()) << "they may share one";
+  node({set("/devices", 0)});
+  EXPECT_THAT(outcome(), ElementsAre("n3 unfit"));
 }
 
 TEST_F(Preflight, ClocksAreComparedByWhenTheAnswersCame) {
