@@ -10,7 +10,11 @@
 #include <cstring>
 #include <type_traits>
 
+struct CUstream_st;
+
 namespace smlp::emulation {
+
+void enqueue(CUstream_st* stream);  // before a kernel or a copy: streams.h
 
 struct Size {
   unsigned blocks_x, blocks_y, threads;

@@ -8,9 +8,12 @@
 
 namespace smlp::cuda {
 
-class Products::Library {};
+class Products::Library {
+ public:
+  cudaStream_t stream;
+};
 
-Products::Products(cudaStream_t, bool) {}
+Products::Products(cudaStream_t stream, bool) : library_(new Library{stream}) {}
 Products::~Products() = default;
 
 namespace {
@@ -65,6 +68,7 @@ void run_one(const Product& p) {
 }  // namespace
 
 void Products::run(const Product& p) {
+  emulation::enqueue(library_->stream);
   for (std::int64_t i = 0; i < p.batch; ++i) {
     Product one = p;
     one.a = after(p.a, i * p.a_apart, p.type);
@@ -73,7 +77,7 @@ void Products::run(const Product& p) {
     run_one(one);
   }
   const bool plain = !p.bias && !p.residual.data && !p.gelu;
-  if (!plain) finish(nullptr, p.type, p.bias, p.out_type, p.out, p.residual, p.gelu, p.pre_activation);
+  if (!plain) finish(library_->stream, p.type, p.bias, p.out_type, p.out, p.residual, p.gelu, p.pre_activation);
 }
 
 }  // namespace smlp::cuda

@@ -1,5 +1,5 @@
-// Models of every kind take steps on the emulated GPU as on the CPU, and two ranks, staged, as they do over
-// MPI.
+// Models of every kind take steps on the emulated GPU as on the CPU; two ranks, staged, as they do over MPI, by NCCL
+// as staged, and as one rank.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -26,7 +26,6 @@ JobConfig small_job(const std::string& kind, const std::string& precision) {
   job.train.precision = precision;
   job.train.micro_batch = job.routing.group_sequences = 2;
   job.train.global_batch = 4;
-  job.cluster.ranks = test::world().size();
   return job;
 }
 
@@ -34,11 +33,19 @@ struct Trained {
   std::vector<double> losses, norms;
 };
 
-Trained train(const JobConfig& job, std::unique_ptr<Backend> backend) {
-  auto& world = test::world();
-  auto group = world.split(0, world.rank());
-  if (!backend->in_host_memory()) group = make_staged(std::move(group), *backend);
-  Engine engine(job, std::move(backend), ProcessGrid::cut(std::move(group), world.size() == 2 ? 2 : 1), true);
+enum class Ranks { one, over_mpi, staged, by_nccl };
+
+std::unique_ptr<Communicator> join(Ranks ranks, Backend& backend) {
+  if (ranks == Ranks::one) return make_solo(backend);
+  auto group = test::world().split(0, test::world().rank());
+  if (ranks == Ranks::staged) return make_staged(std::move(group), backend);
+  return ranks == Ranks::by_nccl ? make_nccl(std::move(group), backend) : std::move(group);
+}
+
+Trained train(JobConfig job, Ranks ranks, std::unique_ptr<Backend> backend) {
+  auto group = join(ranks, *backend);
+  job.cluster.ranks = group->size();
+  Engine engine(job, std::move(backend), ProcessGrid::cut(std::move(group), static_cast<int>(job.cluster.ranks)), true);
   std::vector<std::int32_t> tokens, targets;
   const RandomStream random(3, "tokens");
   const ReadBatch read = [&](std::int64_t position, std::int64_t count, std::int64_t, const std::int32_t*& in,
@@ -70,7 +77,8 @@ INSTANTIATE_TEST_SUITE_P(Of, Training,
 TEST_P(Training, TakesTheStepsOfTheCpu) {
   for (const auto& [precision, tolerance] : {std::pair{"f32", 2e-4}, {"bf16", 3e-2}, {"fp16", 4e-3}}) {
     const auto job = small_job(GetParam(), precision);
-    const Trained wanted = train(job, make_cpu_backend()), got = train(job, make_cuda_backend());
+    const Trained wanted = train(job, Ranks::over_mpi, make_cpu_backend());
+    const Trained got = train(job, Ranks::staged, make_cuda_backend());
     EXPECT_LT(wanted.losses.back(), wanted.losses.front() + 1);
     for (std::size_t i = 0; i < wanted.losses.size(); ++i) {
       EXPECT_NEAR(got.losses[i], wanted.losses[i], tolerance * wanted.losses[i])
@@ -79,9 +87,22 @@ TEST_P(Training, TakesTheStepsOfTheCpu) {
           << precision << ", step " << i + 1;
     }
     if (job.train.precision == "f32") continue;
-    const Trained again = train(job, make_cuda_backend());
+    const Trained again = train(job, Ranks::staged, make_cuda_backend());
     EXPECT_EQ(again.losses, got.losses) << "the same bits, in whatever order threads run";
     EXPECT_EQ(again.norms, got.norms);
+  }
+}
+
+TEST_P(Training, OfTwoRanksByNcclIsThatOfOne) {
+  const auto job = small_job(GetParam(), "f32");
+  const Trained got = train(job, Ranks::by_nccl, make_cuda_backend());
+  const Trained staged = train(job, Ranks::staged, make_cuda_backend());
+  EXPECT_EQ(got.losses, staged.losses) << "of two numbers there is one sum";
+  EXPECT_EQ(got.norms, staged.norms);
+  const Trained one = train(job, Ranks::one, make_cuda_backend());
+  for (std::size_t i = 0; i < one.losses.size(); ++i) {
+    EXPECT_NEAR(got.losses[i], one.losses[i], 2e-5 * one.losses[i]) << "step " << i + 1;
+    EXPECT_NEAR(got.norms[i], one.norms[i], 2e-4 * one.norms[i]) << "step " << i + 1;
   }
 }
 

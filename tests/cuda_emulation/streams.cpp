@@ -1,0 +1,238 @@
+#include "tests/cuda_emulation/streams.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <set>
+#include <thread>
+#include <utility>
+
+// Of the address sanitizer, where the program has it.
+extern "C" void __asan_poison_memory_region(const volatile void*, std::size_t) __attribute__((weak));
+extern "C" void __asan_unpoison_memory_region(const volatile void*, std::size_t) __attribute__((weak));
+
+// How much work a stream has got, and up to where of each other stream's it waits.
+struct CUstream_st {
+  std::int64_t work = 0;
+  std::map<cudaStream_t, std::int64_t> seen;
+  bool stuck = false;  // waits for what has no end
+};
+
+struct CUevent_st {
+  cudaStream_t stream = nullptr;
+  std::int64_t work = 0;
+  std::map<cudaStream_t, std::int64_t> seen;
+};
+
+namespace smlp::emulation {
+
+namespace {
+
+struct Underway {
+  cudaStream_t stream;
+  std::int64_t number;
+  std::vector<Range> touched;
+  std::vector<Written> results;
+  bool endless = false;
+};
+
+std::set<cudaStream_t> streams;
+std::map<const char*, std::size_t> pinned_memory;
+std::vector<std::function<void()>> uploads;
+std::vector<Underway> underway;
+std::atomic<bool> given_up = false;
+
+void flush_uploads() {
+  const auto all = std::exchange(uploads, {});
+  for (const auto& upload : all) upload();
+}
+
+bool is_pinned(const void* memory) {
+  const auto* at = static_cast<const char*>(memory);
+  auto next = pinned_memory.upper_bound(at);
+  return next != pinned_memory.begin() && at < std::prev(next)->first + std::prev(next)->second;
+}
+
+bool overlap(const Range& a, const Range& b) {
+  const auto *first = static_cast<const char*>(a.first), *second = static_cast<const char*>(b.first);
+  return first < second + b.bytes && second < first + a.bytes;
+}
+
+void arrive(const Underway& operation) {
+  for (const auto& range : operation.touched) {
+    if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(range.first, range.bytes);
+  }
+  for (const auto& [to, bytes] : operation.results) {
+    if (!bytes.empty()) std::memcpy(to, bytes.data(), bytes.size());
+  }
+}
+
+// What `chosen` says of is done, in its order; what has no end stays.
+void finish(const std::function<bool(const Underway&)>& chosen) {
+  for (auto next = underway.begin(); next != underway.end();) {
+    if (next->endless || !chosen(*next)) {
+      ++next;
+      continue;
+    }
+    const Underway operation = std::move(*next);
+    next = underway.erase(next);
+    arrive(operation);
+  }
+}
+
+void finish_up_to(cudaStream_t stream, std::int64_t work) {
+  finish([&](const Underway& one) { return one.stream == stream && one.number <= work; });
+}
+
+void finish_before(cudaStream_t stream, const std::vector<Range>& touched) {
+  finish([&](const Underway& one) {
+    if (one.stream != stream) return false;
+    return std::any_of(touched.begin(), touched.end(), [&](const Range& range) {
+      return std::any_of(one.touched.begin(), one.touched.end(),
+                         [&](const Range& other) { return overlap(range, other); });
+    });
+  });
+}
+
+bool endless_in(cudaStream_t stream, std::int64_t work) {
+  return std::any_of(underway.begin(), underway.end(), [&](const Underway& one) {
+    return one.endless && one.stream == stream && one.number <= work;
+  });
+}
+
+void copy_rows(char* to, std::size_t to_pitch, const char* from, std::size_t from_pitch, std::size_t width,
+               std::size_t height) {
+  for (std::size_t row = 0; row < height; ++row) std::memcpy(to + row * to_pitch, from + row * from_pitch, width);
+}
+
+}  // namespace
+
+void pinned(void* memory, std::size_t bytes) {
+  flush_uploads();
+  if (bytes > 0) {
+    pinned_memory[static_cast<const char*>(memory)] = bytes;
+  } else {
+    pinned_memory.erase(static_cast<const char*>(memory));
+  }
+}
+
+void enqueue(cudaStream_t stream) {
+  flush_uploads();
+  if (stream) ++stream->work;
+}
+
+void finish_all() {
+  flush_uploads();
+  finish([](const Underway&) { return true; });
+}
+
+std::string out_of_order(cudaStream_t stream, const std::vector<Range>& touched) {
+  for (const auto other : streams) {
+    if (other != stream && other->work > stream->seen[other])
+      return "NCCL's stream does not wait for all that another stream has got: was after() called?";
+  }
+  flush_uploads();
+  finish_before(stream, touched);
+  return "";
+}
+
+void start(cudaStream_t stream, std::vector<Range> touched, std::vector<Written> results) {
+  ++stream->work;
+  for (const auto& [to, bytes] : results) std::memset(to, 0xFF, bytes.size());
+  for (const auto& range : touched) {
+    if (__asan_poison_memory_region) __asan_poison_memory_region(range.first, range.bytes);
+  }
+  underway.push_back({stream, stream->work, std::move(touched), std::move(results)});
+}
+
+void start_without_end(cudaStream_t stream) {
+  underway.push_back({stream, ++stream->work, {}, {}, true});
+  stream->stuck = true;
+}
+
+void give_up() { given_up = true; }
+
+}  // namespace smlp::emulation
+
+using namespace smlp::emulation;
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  *stream = new CUstream_st;
+  streams.insert(*stream);
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  finish_all();
+  std::erase_if(underway, [&](const Underway& one) { return one.stream == stream; });
+  streams.erase(stream);
+  for (const auto other : streams) other->seen.erase(stream);
+  delete stream;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  flush_uploads();
+  if (stream == nullptr) return cudaSuccess;
+  while (stream->stuck && !given_up) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  finish_up_to(stream, stream->work);
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  *event = new CUevent_st;
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  *event = {stream, stream->work, stream->seen};
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  if (event->stream == nullptr) return cudaSuccess;
+  auto seen = event->seen;
+  auto& own = seen[event->stream];
+  own = std::max(own, event->work);
+  for (const auto& [other, work] : seen) {
+    if (other == stream || !streams.contains(other)) continue;
+    stream->seen[other] = std::max(stream->seen[other], work);
+    stream->stuck = stream->stuck || endless_in(other, work);
+    finish_up_to(other, work);
+  }
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch,
+                              std::size_t width, std::size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
+  enqueue(stream);
+  const auto copy = [=] {
+    copy_rows(static_cast<char*>(to), to_pitch, static_cast<const char*>(from), from_pitch, width, height);
+  };
+  if (kind == cudaMemcpyHostToDevice && is_pinned(from)) {
+    uploads.emplace_back(copy);
+    return cudaSuccess;
+  }
+  const auto reach = [&](std::size_t pitch) { return height > 0 ? pitch * (height - 1) + width : 0; };
+  finish_before(stream, {{from, reach(from_pitch)}, {to, reach(to_pitch)}});
+  copy();
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+  return cudaMemcpy2DAsync(to, bytes, from, bytes, bytes, 1, kind, stream);
+}
+
+cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
+  enqueue(stream);
+  std::memset(to, value, bytes);
+  return cudaSuccess;
+}
