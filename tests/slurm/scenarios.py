@@ -117,8 +117,13 @@ class Stage(harness.Place):
         return [node for node in self.nodes_of_workers() if node != self.supervisor_node()][-1]
 
     def nothing_is_left(self):
-        self.cluster.wait(lambda: not self.cluster.processes(r"smlp-worker|smlp run |smlp guard |mpirun|orted", zombies=True), 15,
-                          "no process of the run left on any node")
+        def left():
+            return self.cluster.processes(r"smlp-worker|smlp run |smlp guard |mpirun|orted", zombies=True)
+
+        try:  # a step daemon whose node was cut off reaps its rank once it has told the controller
+            self.cluster.wait(lambda: not left(), 30, "no process of the run left on any node")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {left()}") from None
 
     def is_as_undisturbed(self, run="run", steps=DEFAULTS["steps"]):
         """The last checkpoint is bit for bit that of a run of the same layout which nothing happened to."""
