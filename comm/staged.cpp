@@ -27,6 +27,23 @@ class Staged final : public Communicator {
     });
   }
 
+  void reduce_scatter(TensorView in, TensorView out) override {
+    count("reduce_scatter", [&] {
+      const TensorView copy = downloaded(in), part = own_part(copy, out, "reduce_scatter");
+      host_->reduce_scatter(copy, part);
+      if (out.size() > 0) backend_.upload(part.data, out);
+    });
+  }
+
+  void all_gather(TensorView in, TensorView out) override {
+    count("all_gather", [&] {
+      const TensorView copy = staged(receive_, out.shape, out.dtype), part = own_part(copy, in, "all_gather");
+      if (in.size() > 0) backend_.download(in, part.data);
+      host_->all_gather(part, copy);
+      if (out.size() > 0) backend_.upload(copy.data, out);
+    });
+  }
+
   void broadcast(TensorView inout, int root) override {
     count("broadcast", [&] {
       const TensorView copy = rank() == root ? downloaded(inout) : staged(send_, inout.shape, inout.dtype);

@@ -19,6 +19,8 @@ class CountingCommunicator final : public Communicator {
   int size() const noexcept override { return size_; }
 
   void all_reduce(TensorView, Reduce) override {}
+  void reduce_scatter(TensorView, TensorView) override {}
+  void all_gather(TensorView, TensorView) override {}
   void broadcast(TensorView, int) override {}
   void all_to_all(TensorView in, std::span<const std::int64_t> rows_to, TensorView,
                   std::span<const std::int64_t>) override {
