@@ -85,5 +85,16 @@ TEST_P(Training, TakesTheStepsOfTheCpu) {
   }
 }
 
+// Parts of sums and of values go through the host's memory, and an update begins within a segment.
+TEST(Shards, TrainAsWithoutThem) {
+  auto job = small_job("smlp", "bf16");
+  job.optimizer.clip_norm = 0;  // the order of the norm's sum would show
+  const Trained wanted = train(job, make_cuda_backend());
+  job.optimizer.shard_states = true;
+  const Trained got = train(job, make_cuda_backend());
+  EXPECT_EQ(got.losses, wanted.losses);
+  for (std::size_t i = 0; i < wanted.norms.size(); ++i) EXPECT_NEAR(got.norms[i], wanted.norms[i], 1e-9);
+}
+
 }  // namespace
 }  // namespace smlp
