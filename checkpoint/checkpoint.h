@@ -19,13 +19,15 @@ namespace smlp {
 
 // My share of one logical tensor: elements [offset, offset + local.size()) of its row-major flattening. The same
 // list is handed to save and to load, so they cannot drift. `mine` says who writes: false where another rank
-// writes this range (a replica); every rank reads all of its pieces.
+// writes this range (a replica); every rank reads all of its pieces. `alone`: no other rank holds any of this range, which
+// may be empty.
 struct Piece {
   std::string name;   // "blocks.0.in.weight", "adam.m/blocks.0.in.weight", ...
   TensorView local;   // contiguous
   Shape global_shape;
   std::int64_t offset = 0;
   bool mine = true;
+  bool alone = false;
 };
 
 // Everything else the next step reads: names to numbers. Part of the manifest, and compared by `diff`.

@@ -36,6 +36,11 @@ class Communicator {
   virtual void before(Backend&) {}
 
   virtual void all_reduce(TensorView inout, Reduce op) = 0;
+  // Rank p's `out` is the sum of all ranks' p-th parts of `in`, which has size() equal parts. `out` may be this rank's own
+  // part of `in`; the other parts of `in` are then of no more use.
+  virtual void reduce_scatter(TensorView in, TensorView out) = 0;
+  // The p-th part of `out` is rank p's `in`, which may be that part already.
+  virtual void all_gather(TensorView in, TensorView out) = 0;
   virtual void broadcast(TensorView inout, int root) = 0;
   // Rows of `in` are grouped by destination, rows of `out` by source: rows_to[p] rows go to rank p and
   // rows_from[p] come from it; zero allowed. A row is everything beneath dimension 0.
@@ -96,6 +101,8 @@ class Communicator {
     std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
   };
   void add_bytes_sent(std::int64_t bytes) noexcept { bytes_sent_ += bytes; }  // where a call learns it late
+  // The part of `whole` that is this rank's, shaped as `part`; throws where size() such parts don't make up `whole`.
+  TensorView own_part(const TensorView& whole, const TensorView& part, const char* call) const;
 
  private:
   std::atomic<std::int64_t> calls_ = 0;

@@ -18,6 +18,16 @@ class Solo final : public Communicator {
 
   void all_reduce(TensorView, Reduce) override { const Call call(*this, "all_reduce", 0); }
 
+  void reduce_scatter(TensorView in, TensorView out) override {
+    const Call call(*this, "reduce_scatter", 0);
+    copy(own_part(in, out, "reduce_scatter"), out);
+  }
+
+  void all_gather(TensorView in, TensorView out) override {
+    const Call call(*this, "all_gather", 0);
+    copy(in, own_part(out, in, "all_gather"));
+  }
+
   void broadcast(TensorView, int root) override {
     expect(root == 0, "broadcast: one rank has no other root than 0");
     const Call call(*this, "broadcast", 0);
@@ -64,6 +74,10 @@ class Solo final : public Communicator {
   [[noreturn]] void abort(int status) noexcept override { std::_Exit(status); }
 
  private:
+  void copy(const TensorView& from, const TensorView& to) {
+    if (from.data != to.data && from.size() > 0) backend_.copy(from, to);
+  }
+
   Backend& backend_;
 };
 

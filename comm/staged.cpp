@@ -46,6 +46,23 @@ class Staged final : public OverHost {
     });
   }
 
+  void reduce_scatter(TensorView in, TensorView out) override {
+    count("reduce_scatter", [&] {
+      const TensorView copy = downloaded(in), part = own_part(copy, out, "reduce_scatter");
+      host().reduce_scatter(copy, part);
+      if (out.size() > 0) upload(part, out);
+    });
+  }
+
+  void all_gather(TensorView in, TensorView out) override {
+    count("all_gather", [&] {
+      const TensorView copy = staged(receive_, out.shape, out.dtype), part = own_part(copy, in, "all_gather");
+      if (in.size() > 0) backend_.download(in, part.data);
+      host().all_gather(part, copy);
+      if (out.size() > 0) upload(copy, out);
+    });
+  }
+
   void broadcast(TensorView inout, int root) override {
     count("broadcast", [&] {
       const TensorView copy = rank() == root ? downloaded(inout) : staged(send_, inout.shape, inout.dtype);

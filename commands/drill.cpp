@@ -80,6 +80,7 @@ DrillShape shape_of(const JobConfig& job) {
           .save_every = job.checkpoint.every_steps,
           .compare_every = job.cluster.replica_check_every,
           .ranks = job.cluster.ranks,
+          .shard_states = job.optimizer.shard_states,
           .hang_floor_seconds = job.cluster.hang_floor_seconds};
 }
 

@@ -106,6 +106,9 @@ std::optional<FaultKind> fault_named(const std::string& name) {
 std::string why_not(FaultKind kind, const DrillShape& shape) {
   if (kind != FaultKind::bit_flip) return "";
   if (shape.ranks < 2) return "one rank has nobody to compare its parameters with";
+  if (shape.shard_states) {
+    return "with optimizer.shard_states each update writes every copy of a parameter anew from one rank's: nobody would notice";
+  }
   return shape.compare_every == 0 ? "cluster.replica_check_every is 0: nobody would notice" : "";
 }
 

@@ -63,6 +63,7 @@ struct DrillShape {
   std::int64_t steps = 0, save_every = 0;
   std::int64_t compare_every = 0;  // steps between two comparisons of replicas; 0: never
   std::int64_t ranks = 1;
+  bool shard_states = false;
   double hang_floor_seconds = 15;
 };
 

@@ -53,6 +53,7 @@ struct JobConfig {
     double learning_rate = 1e-3;
     std::vector<double> betas = {0.9, 0.98};
     double eps = 1e-8, weight_decay = 0.1, clip_norm = 1.0;
+    bool shard_states = false;
   } optimizer;
 
   struct Schedule {

@@ -19,7 +19,8 @@ const char* type_name(const JobField& field) {
 }
 
 bool key_may_change(std::string_view key) {
-  return key == "train.steps" || key == "train.micro_batch" || key.starts_with("checkpoint.") ||
+  return key == "train.steps" || key == "train.micro_batch" || key == "optimizer.shard_states" ||
+         key.starts_with("checkpoint.") ||
          key.starts_with("metrics.") || key.starts_with("cluster.") || key.starts_with("slurm.") ||
          key.starts_with("divergence.");
 }
@@ -166,7 +167,8 @@ void add_data_and_optimizer_keys(Table& table) {
       .key("betas", &O::betas, "AdamW's two averages, each in [0, 1)", fraction())
       .key("eps", &O::eps, "AdamW's divisor never falls below it", positive())
       .key("weight_decay", &O::weight_decay, "decoupled, on all but biases and norms")
-      .key("clip_norm", &O::clip_norm, "largest norm of the whole gradient; 0: off");
+      .key("clip_norm", &O::clip_norm, "largest norm of the whole gradient; 0: off")
+      .key("shard_states", &O::shard_states, "averages and masters that several ranks would hold alike are shared out among them");
 
   using S = J::Schedule;
   InSection(table, "schedule", &J::schedule)

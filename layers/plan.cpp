@@ -19,6 +19,8 @@ class CountingCommunicator final : public Communicator {
   int size() const noexcept override { return size_; }
 
   void all_reduce(TensorView, Reduce) override {}
+  void reduce_scatter(TensorView, TensorView) override {}
+  void all_gather(TensorView, TensorView) override {}
   void broadcast(TensorView, int) override {}
   void all_to_all(TensorView in, std::span<const std::int64_t> rows_to, TensorView,
                   std::span<const std::int64_t>) override {
@@ -98,7 +100,7 @@ PlanCounts::Parameters count_parameters(const ModelConfig& config, const Paramet
 }  // namespace
 
 PlanCounts count_model(const ModelConfig& config, std::int64_t ranks, std::int64_t expert_ranks,
-                       std::int64_t micro_batch, DType precision, std::int64_t rounds) {
+                       std::int64_t micro_batch, DType precision, std::int64_t rounds, bool shard_states) {
   expect(ranks > 0 && expert_ranks > 0 && ranks % expert_ranks == 0,
          "plan: the ranks of an expert group must divide the number of ranks");
   PlanCounts plan;
@@ -106,7 +108,7 @@ PlanCounts count_model(const ModelConfig& config, std::int64_t ranks, std::int64
   CountingCommunicator group(expert_ranks);
   ParameterStore store;
   const auto model = make_model(config, store, {group});
-  store.seal(backend, precision, 0, false);
+  store.seal(backend, precision, 0, false, shard_states ? ranks : 1);
 
   plan.parameters = count_parameters(config, store);
   plan.forward_macs = count_forward(config);
@@ -118,8 +120,11 @@ PlanCounts count_model(const ModelConfig& config, std::int64_t ranks, std::int64
     state_bytes_per_element = gradient * (master ? 3 : 2);
     plan.memory.parameters += segment.value.bytes();
     plan.memory.gradients += segment.grad.bytes();
-    plan.memory.optimizer += segment.value.size() * state_bytes_per_element;
     const std::int64_t sharers = segment.placement == Placement::expert ? ranks / expert_ranks : ranks;
+    const std::int64_t states = segment.value.size() * state_bytes_per_element;
+    const std::int64_t held = shard_states ? states / sharers : states;
+    plan.memory.optimizer += held;
+    plan.memory.optimizer_saved += states - held;
     if (sharers > 1) plan.reduce_bytes_per_step += segment.grad.bytes();
   }
   plan.checkpoint_bytes = plan.parameters.total * (size_of(precision) + state_bytes_per_element);

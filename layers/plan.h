@@ -20,6 +20,7 @@ struct PlanCounts {
   } forward_macs;
   struct MemoryBytes {  // of one rank
     std::int64_t parameters = 0, gradients = 0, optimizer = 0, activations = 0, exchange = 0, total = 0;
+    std::int64_t optimizer_saved = 0;  // what the optimiser would take more if its states were not shared out
   } memory;
   std::int64_t exchange_bytes_per_step =
       0;  // a rank sends to others: tokens and channels, forward and backward
@@ -28,8 +29,8 @@ struct PlanCounts {
 };
 
 // `expert_ranks` consecutive ranks share the experts; `micro_batch` sequences a rank at once, `rounds` times
-// a step.
+// a step; `shard_states`: the optimiser's states are shared out among the ranks that would hold them alike.
 PlanCounts count_model(const ModelConfig& config, std::int64_t ranks, std::int64_t expert_ranks,
-                       std::int64_t micro_batch, DType precision, std::int64_t rounds);
+                       std::int64_t micro_batch, DType precision, std::int64_t rounds, bool shard_states = false);
 
 }  // namespace smlp

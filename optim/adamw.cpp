@@ -1,5 +1,6 @@
 #include "optim/adamw.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 
@@ -7,14 +8,14 @@
 
 namespace smlp {
 
-AdamW::AdamW(Backend& backend, ParameterStore& store, const AdamWSettings& settings)
+AdamW::AdamW(Backend& backend, ParameterStore& store, const AdamWSettings& settings, const std::vector<Share>& shares)
     : backend_(backend), store_(store), settings_(settings) {
-  for (const auto& segment : store_.segments()) {
-    const std::int64_t elements = segment.value.size();
+  for (const Share& share : shares) {
+    const Segment& segment = store_.segments().at(share.segment);
     const DType type = segment.grad.dtype;
-    State state{take(elements, type), take(elements, type), {}};
-    if (segment.value.dtype != type) state.master = take(elements, type);
-    states_.push_back(state);
+    State state{take(share.count, type), take(share.count, type), {}};
+    if (segment.value.dtype != type) state.master = take(share.count, type);
+    parts_.push_back({share, state});
   }
   control_ = take(StepControl::size, DType::f64);
   reset_masters();
@@ -33,14 +34,8 @@ TensorView AdamW::take(std::int64_t elements, DType type) {
 }
 
 void AdamW::reset_masters() {
-  for (std::size_t s = 0; s < states_.size(); ++s) {
-    if (states_[s].master) backend_.copy(store_.segments()[s].value, states_[s].master);
-  }
-}
-
-void AdamW::values_from_masters() {
-  for (std::size_t s = 0; s < states_.size(); ++s) {
-    if (states_[s].master) backend_.copy(states_[s].master, store_.segments()[s].value);
+  for (const auto& [share, state] : parts_) {
+    if (state.master) backend_.copy(share.of(store_.segments()[share.segment].value), state.master);
   }
 }
 
@@ -55,12 +50,11 @@ void AdamW::prepare(double learning_rate, double gradient_scale) {
 }
 
 void AdamW::apply() {
-  for (std::size_t s = 0; s < states_.size(); ++s) {
-    const Segment& segment = store_.segments()[s];
+  for (const auto& [share, state] : parts_) {
+    const Segment& segment = store_.segments()[share.segment];
     AdamWSettings settings = settings_;
     if (!segment.decay) settings.weight_decay = 0;
-    backend_.adamw(settings, segment.value, states_[s].master, segment.grad, states_[s].m, states_[s].v,
-                   control_);
+    backend_.adamw(settings, share.of(segment.value), state.master, share.of(segment.grad), state.m, state.v, control_);
   }
 }
 
@@ -77,12 +71,19 @@ bool AdamW::finish(double squared_norm) {
 }
 
 AdamW::State AdamW::state_of(const Parameter& parameter) const {
-  expect(parameter.segment < states_.size(), "state_of: the parameter belongs to another store");
-  const State& flat = states_[parameter.segment];
-  const auto part = [&](const TensorView& view) {
-    return view ? ParameterStore::part_of(view, parameter) : TensorView{};
-  };
-  return {part(flat.m), part(flat.v), part(flat.master)};
+  const std::int64_t begin = parameter.offset, end = begin + parameter.shape.size();
+  State found;
+  for (const auto& [share, state] : parts_) {
+    if (share.segment != parameter.segment) continue;
+    const std::int64_t first = std::max(begin, share.first);
+    const std::int64_t count = std::max<std::int64_t>(0, std::min(end, share.first + share.count) - first);
+    if (found.m && count == 0) continue;
+    const std::int64_t at = count == 0 ? 0 : first - share.first;
+    const auto part = [&](const TensorView& view) { return view ? view.row_range(at, count) : TensorView{}; };
+    found = {part(state.m), part(state.v), part(state.master), count == 0 ? 0 : first - begin};
+  }
+  expect(static_cast<bool>(found.m), "state_of: the parameter belongs to another store");
+  return found;
 }
 
 }  // namespace smlp

@@ -1,22 +1,26 @@
-// AdamW over the segments of a ParameterStore, with the state it owns: moving averages m and v, and where
-// values are 16-bit an f32 master of each. One step of the loop:
+// AdamW over the segments of a ParameterStore, or this rank's share of them, with the state it owns: moving averages m
+// and v, and where values are 16-bit an f32 master of each. One step of the loop:
 //   adamw.prepare(rate, gradient_scale);                      // the step's scalars go to the device
 //   sync.squared_norm(adamw.control());                       // and the norm, computed there
 //   adamw.apply();                                            // leaves all alone when the norm is not finite
+//   sync.gather_values();                                     // where other ranks update the other shares
 //   adamw.finish(adamw.squared_norm());                       // counts the update, if it was one
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include "params/parameter_store.h"
+#include "optim/share.h"
 
 namespace smlp {
 
 class AdamW {
  public:
-  // Over a sealed store, which outlives it. Masters start as the values are: see reset_masters().
-  AdamW(Backend& backend, ParameterStore& store, const AdamWSettings& settings);
+  // Over a sealed store, which outlives it. Masters start as the values are: see reset_masters(). No parameter lies in
+  // two shares, and every segment has one.
+  AdamW(Backend& backend, ParameterStore& store, const AdamWSettings& settings, const std::vector<Share>& shares);
+  AdamW(Backend& backend, ParameterStore& store, const AdamWSettings& settings)
+      : AdamW(backend, store, settings, whole_segments(store)) {}
   ~AdamW();
   AdamW(const AdamW&) = delete;
   AdamW& operator=(const AdamW&) = delete;
@@ -31,23 +35,26 @@ class AdamW {
 
   std::int64_t updates() const { return updates_; }
   void set_updates(std::int64_t updates) { updates_ = updates; }  // a checkpoint was read
-  // After values were read without their masters; the reverse is values_from_masters().
-  void reset_masters();
-  void values_from_masters();
+  void reset_masters();  // after values were read without them
 
   struct State {
-    TensorView m, v, master;  // shaped as the parameter's local slice; master is empty where values are wide
+    TensorView m, v, master;  // flat; master is empty where values are wide
+    std::int64_t first = 0;   // of the parameter's local slice, which element theirs is
   };
-  State state_of(const Parameter& parameter) const;
+  State state_of(const Parameter& parameter) const;  // of no element where the parameter is not in this rank's share
   std::int64_t state_bytes() const { return bytes_; }
 
  private:
+  struct Part {
+    Share share;
+    State state;
+  };
   TensorView take(std::int64_t elements, DType type);
 
   Backend& backend_;
   ParameterStore& store_;
   AdamWSettings settings_;
-  std::vector<State> states_;  // flat, one a segment
+  std::vector<Part> parts_;
   TensorView control_;
   std::vector<void*> blocks_;
   std::int64_t updates_ = 0, bytes_ = 0;

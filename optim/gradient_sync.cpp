@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <charconv>
 #include <cmath>
 
@@ -29,23 +28,16 @@ std::size_t stage_of(const Parameter& parameter, bool stack_begun, int blocks) {
 
 }  // namespace
 
-GradientSync::GradientSync(Backend& backend, ParameterStore& store, ProcessGrid& grid, int blocks)
-    : backend_(backend), store_(store), grid_(grid) {
-  const std::size_t segments = store_.segments().size();
-  runs_of_stage_.assign(static_cast<std::size_t>(blocks) + 2, std::vector<Run>(segments));
-  pending_.resize(segments);
-  summed_.assign(segments, 0);
-  std::vector<std::pair<std::size_t, std::int64_t>> last(segments, {0, 0});  // stage, end of its run
-  bool stack_begun = false;
-  for (const auto& parameter : store_.parameters()) {
-    const std::size_t stage = stage_of(parameter, stack_begun, blocks);
-    stack_begun = stack_begun || stage > 0;
-    auto& [previous, end] = last[parameter.segment];
-    expect(stage >= previous, "parameters were not added in the order of the stack");
-    Run& run = runs_of_stage_[stage][parameter.segment];
-    if (run.first == run.last) run.first = end;  // padding goes with what follows it
-    end = run.last = parameter.offset + parameter.shape.size();
-    previous = stage;
+GradientSync::GradientSync(Backend& backend, ParameterStore& store, ProcessGrid& grid, int blocks, bool sharded)
+    : backend_(backend), store_(store), grid_(grid), sharded_(sharded && grid.world->size() > 1) {
+  cut_buckets(final_with_each_stage(blocks));
+  stages_left_ = buckets_.size();
+  if (sharded_) {
+    for (const auto& buckets : buckets_) {
+      for (const Bucket& bucket : buckets) shares_.push_back(own_part(bucket));
+    }
+  } else {
+    shares_ = whole_segments(store_);
   }
   norms_ = TensorView(backend_.allocate(2 * size_of(DType::f64)), {2}, DType::f64);
   own_norm_ = TensorView(backend_.allocate(size_of(DType::f64)), {1}, DType::f64);
@@ -56,74 +48,124 @@ GradientSync::~GradientSync() {
   backend_.release(own_norm_.data);
 }
 
+// [stage][segment]; of no element where the stage has none. Padding goes with what follows it, and in shares, which
+// must be equal, with what is before it.
+std::vector<std::vector<GradientSync::Bucket>> GradientSync::final_with_each_stage(int blocks) const {
+  const std::size_t segments = store_.segments().size();
+  std::vector<std::vector<Bucket>> runs(static_cast<std::size_t>(blocks) + 2);
+  for (auto& of_stage : runs) {
+    for (std::size_t s = 0; s < segments; ++s) of_stage.push_back({s, 0, 0});
+  }
+  std::vector<std::pair<std::size_t, std::int64_t>> last(segments, {0, 0});  // stage, end of its run
+  bool stack_begun = false;
+  for (const auto& parameter : store_.parameters()) {
+    const std::size_t stage = stage_of(parameter, stack_begun, blocks);
+    stack_begun = stack_begun || stage > 0;
+    auto& [previous, end] = last[parameter.segment];
+    expect(stage >= previous, "parameters were not added in the order of the stack");
+    Bucket& run = runs[stage][parameter.segment];
+    if (run.count == 0) run.first = end;
+    end = parameter.offset + parameter.shape.size();
+    if (sharded_) end = store_.aligned(end);
+    run.count = end - run.first;
+    previous = stage;
+  }
+  return runs;
+}
+
+void GradientSync::cut_buckets(const std::vector<std::vector<Bucket>>& of_stages) {
+  buckets_.resize(of_stages.size());
+  std::vector<Bucket> pending(store_.segments().size());
+  for (std::size_t stage = of_stages.size(); stage-- > 0;) {
+    for (const Bucket& run : of_stages[stage]) {
+      Bucket& bucket = pending[run.segment];
+      if (run.count > 0) bucket = {run.segment, run.first, run.count + bucket.count};
+      const auto bytes = bucket.count * size_of(store_.segments()[run.segment].grad.dtype);
+      if (bytes < bucket_bytes && (stage > 0 || bytes == 0)) continue;
+      buckets_[stage].push_back(bucket);
+      bucket = {};
+    }
+  }
+}
+
 bool GradientSync::own_finite() const {
   double norm = 0;
   if (own_known_) backend_.download(own_norm_, &norm);
   return std::isfinite(norm);
 }
 
-Communicator& GradientSync::sharers(const Segment& segment) {
-  return segment.placement == Placement::replicated ? *grid_.world : *grid_.replicas;
+Communicator& GradientSync::sharers(std::size_t segment) const {
+  return store_.segments()[segment].placement == Placement::replicated ? *grid_.world : *grid_.replicas;
 }
 
-void GradientSync::reduce(std::size_t segment) {
-  Run& run = pending_[segment];
-  const std::int64_t count = run.last - run.first;
-  if (count > 0) {
-    const auto grad = store_.segments()[segment].grad.row_range(run.first, count);
-    if (watched_) {
-      if (!own_known_) backend_.fill(own_norm_, 0);
-      own_known_ = true;
-      backend_.sum_of_squares(grad, own_norm_);
-    }
-    Communicator& ranks = sharers(store_.segments()[segment]);
-    if (ranks.size() > 1) {
-      ranks.after(backend_);
-      ranks.all_reduce(grad, Reduce::sum);
-    }
-    summed_[segment] += count;
+GradientSync::Bucket GradientSync::own_part(const Bucket& bucket) const {
+  const Communicator& ranks = sharers(bucket.segment);
+  expect(bucket.count % ranks.size() == 0, "gradient sync: the parameters were not laid out for so many shares");
+  const std::int64_t count = bucket.count / ranks.size();
+  return {bucket.segment, bucket.first + ranks.rank() * count, count};
+}
+
+void GradientSync::reduce(const Bucket& bucket) {
+  const TensorView flat = store_.segments()[bucket.segment].grad, grad = bucket.of(flat);
+  if (watched_) {
+    if (!own_known_) backend_.fill(own_norm_, 0);
+    own_known_ = true;
+    backend_.sum_of_squares(grad, own_norm_);
   }
-  run = {};
+  Communicator& ranks = sharers(bucket.segment);
+  if (ranks.size() == 1) return;
+  ranks.after(backend_);
+  if (sharded_) {
+    ranks.reduce_scatter(grad, own_part(bucket).of(flat));
+  } else {
+    ranks.all_reduce(grad, Reduce::sum);
+  }
 }
 
 void GradientSync::block_done(int k) {
-  const auto& runs = runs_of_stage_[static_cast<std::size_t>(k) + 1];
-  for (std::size_t s = 0; s < runs.size(); ++s) {
-    if (runs[s].first == runs[s].last) continue;
-    Run& pending = pending_[s];
-    if (pending.first != pending.last && runs[s].last != pending.first) reduce(s);
-    if (pending.first == pending.last) pending.last = runs[s].last;
-    pending.first = runs[s].first;
-    const Segment& segment = store_.segments()[s];
-    if ((pending.last - pending.first) * size_of(segment.grad.dtype) >= bucket_bytes) reduce(s);
-  }
+  const auto stage = static_cast<std::size_t>(k + 1);
+  expect(stage + 1 == stages_left_, "gradient sync: a block was never said to be done, or twice");
+  stages_left_ = stage;
+  for (const Bucket& bucket : buckets_[stage]) reduce(bucket);
 }
 
 void GradientSync::finish() {
-  for (std::size_t s = 0; s < pending_.size(); ++s) {
-    reduce(s);
-    const Segment& segment = store_.segments()[s];
-    sharers(segment).before(backend_);
-    const Parameter& last = *segment.members.back();
-    expect(summed_[s] == last.offset + last.shape.size(),
-           "gradient sync: a block was never said to be done, or twice");
-    summed_[s] = 0;
-  }
+  expect(stages_left_ == 0, "gradient sync: a block was never said to be done, or twice");
+  stages_left_ = buckets_.size();
+  grid_.world->before(backend_);
+  grid_.replicas->before(backend_);
 }
 
 void GradientSync::squared_norm(TensorView control) {
   backend_.fill(norms_, 0);
-  for (const auto& segment : store_.segments()) {
-    backend_.sum_of_squares(segment.grad,
-                            norms_.row_range(segment.placement == Placement::expert ? 1 : 0, 1));
+  for (const Share& share : shares_) {
+    const Segment& segment = store_.segments()[share.segment];
+    const std::int64_t kind = segment.placement == Placement::expert ? 1 : 0;
+    backend_.sum_of_squares(share.of(segment.grad), norms_.row_range(kind, 1));
   }
-  Communicator& experts = *grid_.experts;
-  if (experts.size() > 1) {
-    experts.after(backend_);
-    experts.all_reduce(norms_.row_range(1, 1), Reduce::sum);
-    experts.before(backend_);
+  // What one rank alone has: all of its shares, or its experts.
+  Communicator& ranks = sharded_ ? *grid_.world : *grid_.experts;
+  if (ranks.size() > 1) {
+    ranks.after(backend_);
+    ranks.all_reduce(sharded_ ? norms_ : norms_.row_range(1, 1), Reduce::sum);
+    ranks.before(backend_);
   }
   backend_.sum(norms_, control.row_range(StepControl::squared_norm, 1));
+}
+
+void GradientSync::gather_values() {
+  if (!sharded_) return;
+  grid_.world->after(backend_);
+  grid_.replicas->after(backend_);
+  for (const auto& buckets : buckets_) {
+    for (const Bucket& bucket : buckets) {
+      Communicator& ranks = sharers(bucket.segment);
+      const TensorView values = store_.segments()[bucket.segment].value;
+      if (ranks.size() > 1) ranks.all_gather(own_part(bucket).of(values), bucket.of(values));
+    }
+  }
+  grid_.world->before(backend_);
+  grid_.replicas->before(backend_);
 }
 
 }  // namespace smlp

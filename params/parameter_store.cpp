@@ -12,11 +12,11 @@ namespace smlp {
 
 namespace {
 
-constexpr std::int64_t member_alignment = 64;  // elements
+constexpr std::int64_t member_alignment = 64, part_alignment = 8;  // elements
 constexpr std::int64_t chunk = std::int64_t{1} << 18;
 
-std::int64_t aligned(std::int64_t elements) {
-  return (elements + member_alignment - 1) / member_alignment * member_alignment;
+TensorView part_of(const TensorView& segment, const Parameter& parameter) {
+  return {segment.at(parameter.offset), parameter.shape, segment.dtype};
 }
 
 DType gradient_type(DType value) { return size_of(value) == 2 ? DType::f32 : value; }
@@ -98,9 +98,11 @@ void move_bias(Backend& backend, const Table& bias, std::span<const double> toke
   backend.upload(values.data(), bias.view);
 }
 
-void ParameterStore::seal(Backend& backend, DType value_type, std::uint64_t seed, bool initialise) {
+void ParameterStore::seal(Backend& backend, DType value_type, std::uint64_t seed, bool initialise,
+                          std::int64_t parts) {
   expect(backend_ == nullptr, "the parameter store was sealed twice");
   backend_ = &backend;
+  alignment_ = std::lcm(member_alignment, part_alignment * parts);
   for (const Placement placement : {Placement::replicated, Placement::expert}) {
     for (const bool decay : {true, false}) {
       Segment segment{placement, decay, {}, {}, {}};
@@ -157,10 +159,6 @@ std::int64_t ParameterStore::count_global(Placement placement) const {
     if (parameter.placement == placement) total += parameter.shape.size() * parameter.shards;
   }
   return total;
-}
-
-TensorView ParameterStore::part_of(const TensorView& like_segment, const Parameter& parameter) {
-  return TensorView(like_segment.at(parameter.offset), parameter.shape, like_segment.dtype);
 }
 
 }  // namespace smlp

@@ -81,8 +81,11 @@ class ParameterStore {
   Table& add_table(std::string name, std::int64_t size, std::vector<std::int32_t> values);
 
   // Lays out, allocates, writes first values. Gradients are f32 where values are bf16 or f16, else as values.
-  // Without initialise the values are undefined (a checkpoint follows); with it every table must have some. Members are aligned to 64 elements.
-  void seal(Backend& backend, DType value_type, std::uint64_t seed, bool initialise = true);
+  // Without initialise the values are undefined (a checkpoint follows); with it every table must have some. Members are aligned to
+  // 64 elements, and so that what lies between two can be cut into `parts` of equal size, each aligned to 8.
+  void seal(Backend& backend, DType value_type, std::uint64_t seed, bool initialise = true, std::int64_t parts = 1);
+  // Of elements that end a member: where the next one begins.
+  std::int64_t aligned(std::int64_t elements) const { return (elements + alignment_ - 1) / alignment_ * alignment_; }
   void zero_grad(Backend& backend);
 
   std::vector<Segment>& segments() { return segments_; }
@@ -94,8 +97,6 @@ class ParameterStore {
 
   std::int64_t count_global() const;  // elements of the whole model
   std::int64_t count_global(Placement placement) const;
-  // Optimiser state is laid out like a segment's values: the part of it that belongs to `parameter`.
-  static TensorView part_of(const TensorView& like_segment, const Parameter& parameter);
 
  private:
   std::deque<Parameter> list_;
@@ -103,6 +104,7 @@ class ParameterStore {
   std::vector<Segment> segments_;
   std::vector<void*> blocks_;
   Backend* backend_ = nullptr;
+  std::int64_t alignment_ = 1;
 };
 
 }  // namespace smlp

@@ -67,7 +67,9 @@ Engine::Engine(const JobConfig& job, std::unique_ptr<Backend> backend, ProcessGr
   store_ = std::make_unique<ParameterStore>();
   if (trainable) config_.router.hash_table = make_hash_table(job_, *grid_.world);
   model_ = make_model(config_, *store_, ExpertGroup{*grid_.experts});
-  store_->seal(*backend_, value_type(job_), static_cast<std::uint64_t>(job_.seed), trainable);
+  const bool sharded = trainable && job_.optimizer.shard_states;
+  store_->seal(*backend_, value_type(job_), static_cast<std::uint64_t>(job_.seed), trainable,
+               sharded ? grid_.world->size() : 1);
   buffers_ = std::make_unique<Buffers>(*backend_);
   if (!trainable) return;
   const AdamWSettings settings{.beta1 = job_.optimizer.betas.at(0),
@@ -76,8 +78,8 @@ Engine::Engine(const JobConfig& job, std::unique_ptr<Backend> backend, ProcessGr
                                .weight_decay = job_.optimizer.weight_decay,
                                .clip_norm = job_.optimizer.clip_norm};
   if (value_type(job_) == DType::f16) loss_scale_ = LossScale(job_.train.loss_scale, job_.train.loss_scale_window);
-  optimizer_ = std::make_unique<AdamW>(*backend_, *store_, settings);
-  sync_ = std::make_unique<GradientSync>(*backend_, *store_, grid_, model_->blocks());
+  sync_ = std::make_unique<GradientSync>(*backend_, *store_, grid_, model_->blocks(), sharded);
+  optimizer_ = std::make_unique<AdamW>(*backend_, *store_, settings, sync_->shares());
 }
 
 Engine::~Engine() = default;
@@ -179,7 +181,12 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
   loss_scale_.step_over(finite);
   result.phases[Phase::other] += watch.lap();
   const bool may = !may_update || may_update(result);
-  if (may) optimizer_->apply();
+  if (may) {
+    optimizer_->apply();
+    result.phases[Phase::optimizer] += watch.lap();
+    sync_->gather_values();
+    result.phases[Phase::reduce] += watch.lap();
+  }
   result.updated = may && optimizer_->finish(squared_norm);
   for (const auto& load : result.blocks) {
     if (load.bias != nullptr && result.updated) move_bias(*backend_, *load.bias, load.expert_tokens);
@@ -257,6 +264,7 @@ std::vector<Piece> Engine::pieces(bool with_optimizer) const {
   // Bytes that each holder writes so far: replicated tensors go to the rank with least to do.
   std::vector<std::int64_t> world_bytes(static_cast<std::size_t>(ranks)), copy_bytes(static_cast<std::size_t>(copies));
   std::vector<Piece> pieces;
+  const bool shared_out = job_.optimizer.shard_states && ranks > 1;
   const auto add = [&](const Parameter& parameter, const std::string& prefix, TensorView local) {
     auto& bytes = parameter.placement == Placement::replicated ? world_bytes : copy_bytes;
     const int holder = parameter.placement == Placement::replicated ? me : copy;
@@ -272,9 +280,17 @@ std::vector<Piece> Engine::pieces(bool with_optimizer) const {
     add(parameter, "", parameter.value);
     if (!with_optimizer) continue;
     const auto state = optimizer_->state_of(parameter);
-    add(parameter, "adam.m/", state.m);
-    add(parameter, "adam.v/", state.v);
-    if (state.master) add(parameter, "adam.master/", state.master);
+    const auto add_state = [&](const char* prefix, TensorView local) {
+      if (!shared_out) return add(parameter, prefix, local);
+      pieces.push_back({.name = prefix + parameter.name,
+                        .local = local,
+                        .global_shape = parameter.global_shape(),
+                        .offset = parameter.shard * parameter.shape.size() + state.first,
+                        .alone = true});
+    };
+    add_state("adam.m/", state.m);
+    add_state("adam.v/", state.v);
+    if (state.master) add_state("adam.master/", state.master);
   }
   for (const auto& table : store_->tables()) {
     const auto writer = std::min_element(world_bytes.begin(), world_bytes.end());

@@ -32,7 +32,9 @@ void print(const JobConfig& job, const PlanCounts& counts) {
   line("memory of a rank", binary_size(counts.memory.total));
   line("  parameters", binary_size(counts.memory.parameters));
   line("  gradients", binary_size(counts.memory.gradients));
-  line("  optimiser", binary_size(counts.memory.optimizer));
+  const auto saved = counts.memory.optimizer_saved;
+  const auto shared_out = fmt::format(" ({} saved: shared out among the ranks)", binary_size(saved));
+  line("  optimiser", binary_size(counts.memory.optimizer) + (saved > 0 ? shared_out : ""));
   line("  activations", binary_size(counts.memory.activations));
   line("  exchange", binary_size(counts.memory.exchange));
   line("sent by a rank to experts, a step", binary_size(counts.exchange_bytes_per_step));

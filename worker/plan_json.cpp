@@ -9,7 +9,7 @@ namespace smlp {
 PlanCounts count_job(const JobConfig& job) {
   const auto at_once = job.train.micro_batch * job.cluster.ranks;
   return count_model(model_config(job), job.cluster.ranks, job.cluster.expert_ranks, job.train.micro_batch, value_type(job),
-                     std::max<std::int64_t>(1, job.train.global_batch / at_once));
+                     std::max<std::int64_t>(1, job.train.global_batch / at_once), job.optimizer.shard_states);
 }
 
 PlanCounts count_alone(const JobConfig& job) {
@@ -25,6 +25,7 @@ nlohmann::json to_json(const PlanCounts& counts) {
            {{"parameters", memory.parameters},
             {"gradients", memory.gradients},
             {"optimizer", memory.optimizer},
+            {"optimizer_saved", memory.optimizer_saved},
             {"activations", memory.activations},
             {"exchange", memory.exchange},
             {"total", memory.total}}},

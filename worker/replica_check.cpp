@@ -97,6 +97,7 @@ std::string explain(const std::vector<std::vector<std::byte>>& all, std::span<co
   }
   std::size_t different = 0;
   for (std::size_t p = 0; p < pieces.size(); ++p) {
+    if (pieces[p].alone) continue;
     std::map<std::size_t, Copies> groups;  // by slice: rank r holds that of r % expert_ranks
     for (std::size_t rank = 0; rank < all.size(); ++rank) {
       auto& copies = groups[held_by_all(pieces[p]) ? 0 : rank % static_cast<std::size_t>(expert_ranks)];
@@ -120,7 +121,8 @@ std::string compare_replicas(Backend& backend, ProcessGrid& grid, std::span<cons
   Hasher hasher;
   std::vector<std::uint64_t> hashes, of_all, of_slices;
   for (const auto& piece : pieces) {
-    hashes.push_back(hasher.of(backend, piece.local));
+    hashes.push_back(piece.alone ? 0 : hasher.of(backend, piece.local));
+    if (piece.alone) continue;
     (held_by_all(piece) ? of_all : of_slices).push_back(hashes.back());
   }
   const auto together = [](const std::vector<std::uint64_t>& list) {

@@ -1,6 +1,7 @@
 // Are the copies of a tensor still copies? What several ranks hold alike (replicated parameters over the world, an
 // expert's slice over its replicas, their moments and masters) goes through the same updates everywhere and must stay
-// bit-identical; a flipped bit in one rank's memory, or a device that computes wrongly, shows as a difference.
+// bit-identical; a flipped bit in one rank's memory, or a device that computes wrongly, shows as a difference. Of what a
+// rank holds alone there is nothing to compare.
 #pragma once
 
 #include <span>

@@ -29,7 +29,7 @@ MPI_Datatype type_of_sum(DType type) {
       break;
   }
   throw Error(ExitCode::fault,
-              fmt::format("all_reduce: sums are taken of f64, f32 and i64, not of {}", name_of(type)));
+              fmt::format("sums over ranks are taken of f64, f32 and i64, not of {}", name_of(type)));
 }
 
 MPI_Op op_of(Reduce op) { return op == Reduce::sum ? MPI_SUM : MPI_MAX; }
@@ -79,6 +79,8 @@ class MpiCommunicator final : public Communicator {
   int size() const noexcept override { return size_; }
 
   void all_reduce(TensorView inout, Reduce op) override;
+  void reduce_scatter(TensorView in, TensorView out) override;
+  void all_gather(TensorView in, TensorView out) override;
   void broadcast(TensorView inout, int root) override;
   void all_to_all(TensorView in, std::span<const std::int64_t> rows_to, TensorView out,
                   std::span<const std::int64_t> rows_from) override;
@@ -106,6 +108,7 @@ class MpiCommunicator final : public Communicator {
   // Of the call that runs; kept so that later ones need no memory.
   std::vector<MPI_Request> requests_;
   std::vector<std::int64_t> send_at_, receive_at_;  // first row for and from each rank
+  std::vector<std::byte> terms_;                    // of a piece of a sum, one a rank
 };
 
 void MpiCommunicator::all_reduce(TensorView inout, Reduce op) {
@@ -119,6 +122,47 @@ void MpiCommunicator::all_reduce(TensorView inout, Reduce op) {
   in_pieces(inout.size(), most, [&](std::int64_t first, int count) {
     check(MPI_Allreduce(MPI_IN_PLACE, inout.at(first), count, type, op_of(op), group_), "all_reduce");
   });
+}
+
+// Every rank sends each other one that one's part and sums its own in the order of the ranks, a piece at a time.
+void MpiCommunicator::reduce_scatter(TensorView in, TensorView out) {
+  const auto own = own_part(in, out, "reduce_scatter");
+  const MPI_Datatype type = type_of_sum(in.dtype);
+  const Call call(*this, "reduce_scatter", in.bytes() - out.bytes());
+  const std::int64_t most = std::min(piece_bytes_, reduce_piece_bytes) / size_of(in.dtype);
+  in_pieces(out.size(), most, [&](std::int64_t first, int count) {
+    const std::int64_t bytes = count * size_of(in.dtype);
+    if (std::ssize(terms_) < bytes * size_) terms_.resize(static_cast<std::size_t>(bytes * size_));
+    const auto term = [&](int rank) { return terms_.data() + rank * bytes; };
+    for (int step = 1; step < size_; ++step) {
+      const int from = (rank_ - step + size_) % size_;
+      start_receive(term(from), bytes, from, "reduce_scatter");
+    }
+    for (int step = 1; step < size_; ++step) {
+      const int to = (rank_ + step) % size_;
+      start_send(in.at(to * out.size() + first), bytes, to, "reduce_scatter");
+    }
+    std::memcpy(term(rank_), own.at(first), static_cast<std::size_t>(bytes));
+    finish("reduce_scatter");
+    for (int other = 1; other < size_; ++other) {
+      check(MPI_Reduce_local(term(other), term(0), count, type, MPI_SUM), "reduce_scatter");
+    }
+    std::memcpy(out.at(first), term(0), static_cast<std::size_t>(bytes));
+  });
+}
+
+void MpiCommunicator::all_gather(TensorView in, TensorView out) {
+  const auto own = own_part(out, in, "all_gather");
+  const Call call(*this, "all_gather", in.bytes() * (size_ - 1));
+  for (int step = 1; step < size_; ++step) {
+    const int from = (rank_ - step + size_) % size_;
+    start_receive(out.at(from * in.size()), in.bytes(), from, "all_gather");
+  }
+  for (int step = 1; step < size_; ++step) {
+    start_send(in.data, in.bytes(), (rank_ + step) % size_, "all_gather");
+  }
+  if (own.data != in.data && in.size() > 0) std::memcpy(own.data, in.data, static_cast<std::size_t>(in.bytes()));
+  finish("all_gather");
 }
 
 void MpiCommunicator::broadcast_memory(void* memory, std::int64_t bytes, int root, const char* call) {

@@ -92,9 +92,7 @@ void NcclCommunicator::all_reduce(TensorView inout, Reduce op) {
 }
 
 void NcclCommunicator::reduce_scatter(TensorView in, TensorView out) {
-  expect(in.contiguous() && out.contiguous(), "reduce_scatter: a view is not contiguous");
-  expect(in.dtype == out.dtype && in.size() == out.size() * size(),
-         "reduce_scatter: out must be an equal share of in");
+  own_part(in, out, "reduce_scatter");
   const auto type = type_of_sum("reduce_scatter", in.dtype);
   collective("reduce_scatter", in.bytes() - out.bytes(), [&](ncclComm_t comm) {
     if (size() == 1) return copy(in.data, out.data, in.bytes());
@@ -106,9 +104,7 @@ void NcclCommunicator::reduce_scatter(TensorView in, TensorView out) {
 }
 
 void NcclCommunicator::all_gather(TensorView in, TensorView out) {
-  expect(in.contiguous() && out.contiguous(), "all_gather: a view is not contiguous");
-  expect(in.dtype == out.dtype && out.size() == in.size() * size(),
-         "all_gather: in must be an equal share of out");
+  own_part(out, in, "all_gather");
   collective("all_gather", out.bytes() - in.bytes(), [&](ncclComm_t comm) {
     if (size() == 1) return copy(in.data, out.data, in.bytes());
     if (in.size() == 0) return;

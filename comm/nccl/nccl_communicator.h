@@ -18,9 +18,8 @@ class NcclCommunicator final : public OverHost {
   void before(Backend& backend) override;
 
   void all_reduce(TensorView inout, Reduce op) override;
-  // The sum of all ranks' `in`, of which `out` is this rank's equal share; and the other way.
-  void reduce_scatter(TensorView in, TensorView out);
-  void all_gather(TensorView in, TensorView out);
+  void reduce_scatter(TensorView in, TensorView out) override;
+  void all_gather(TensorView in, TensorView out) override;
   void broadcast(TensorView inout, int root) override;
   void all_to_all(TensorView in, std::span<const std::int64_t> rows_to, TensorView out,
                   std::span<const std::int64_t> rows_from) override;

@@ -58,6 +58,39 @@ class Comm : public testing::TestWithParam<CommCase> {
     }
   }
 
+  // Parts of n elements, apart from the whole or within it.
+  template <class T>
+  void check_reduce_scatter(std::int64_t n, DType type, bool within) {
+    std::vector<T> mine;
+    for (std::int64_t i = 0; i < n * ranks; ++i) mine.push_back(static_cast<T>(rank_value(rank, i)));
+    const auto whole = memory->view(mine, {n * ranks}, type), own = whole.row_range(rank * n, n);
+    const auto part = within ? own : memory->view(std::vector<T>(static_cast<std::size_t>(n), T(-1)), {n}, type);
+    const auto before = comm->bytes_sent();
+    comm->reduce_scatter(whole, part);
+    EXPECT_EQ(comm->bytes_sent() - before, n * (ranks - 1) * static_cast<std::int64_t>(sizeof(T)));
+    const auto got = memory->read<T>(part);
+    for (std::int64_t i = 0; i < n; ++i) {
+      ASSERT_EQ(static_cast<double>(got[static_cast<std::size_t>(i)]),
+                rank_value(0, rank * n + i) * (ranks * (ranks + 1) / 2))
+          << name_of(type) << " element " << i << " of " << n;
+    }
+  }
+  template <class T>
+  void check_all_gather(std::int64_t n, DType type, bool within) {
+    const auto value = [](int p, std::int64_t i) { return static_cast<T>((p * 29 + i) % 117); };
+    std::vector<T> mine, expected, before;
+    for (std::int64_t i = 0; i < n; ++i) mine.push_back(value(rank, i));
+    for (int p = 0; p < ranks; ++p) {
+      for (std::int64_t i = 0; i < n; ++i) {
+        expected.push_back(value(p, i));
+        before.push_back(within && p == rank ? value(p, i) : T(120));
+      }
+    }
+    const auto whole = memory->view(before, {n * ranks}, type);
+    comm->all_gather(within ? whole.row_range(rank * n, n) : memory->view(mine, {n}, type), whole);
+    EXPECT_EQ(memory->read<T>(whole), expected) << name_of(type) << ", " << n << " elements a rank";
+  }
+
   // Sends rows[from][to] rows of `width` elements from every rank to every rank, and checks each element
   // received.
   template <class T>
@@ -135,6 +168,64 @@ TEST_P(Comm, AllReduceRefusesTypesItCantSum) {
   if (GetParam().alone) GTEST_SKIP() << "one rank has nothing to sum";
   const auto view = memory->view(std::vector<std::int32_t>(4), {4}, DType::i32);
   EXPECT_THROW(comm->all_reduce(view, Reduce::sum), Error);
+}
+
+TEST_P(Comm, ReduceScatterGivesEachRankItsPartOfTheSum) {
+  for (const bool within : {false, true}) {
+    for (const std::int64_t n : {0, 1, 7, 1000, 4099}) {
+      check_reduce_scatter<float>(limited(n), DType::f32, within);
+      check_reduce_scatter<double>(limited(n), DType::f64, within);
+      check_reduce_scatter<std::int64_t>(limited(n), DType::i64, within);
+    }
+  }
+}
+
+TEST_P(Comm, ReduceScatterOfManyPiecesSumsEveryElement) {
+  if (std::string(GetParam()) == "mpi_in_pieces") GTEST_SKIP() << "as many messages as numbers";
+  check_reduce_scatter<float>(300'001, DType::f32, true);
+}
+
+// The same call must give the same bits again, and with two ranks, whose sums know no order, those of all_reduce.
+TEST_P(Comm, ReduceScatterGivesTheSameBitsEveryTime) {
+  const std::int64_t n = limited(150'003);
+  std::vector<float> mine(static_cast<std::size_t>(n * ranks));
+  for (std::size_t i = 0; i < mine.size(); ++i)
+    mine[i] = std::sin(static_cast<float>(i * 7 + 1) * (1.F + 0.37F * static_cast<float>(rank)));
+  const auto whole = memory->view(mine, {n * ranks}, DType::f32);
+  comm->all_reduce(whole, Reduce::sum);
+  const auto expected = memory->read<float>(whole.row_range(rank * n, n));
+  std::vector<float> first;
+  for (int round = 0; round < 3; ++round) {
+    const auto view = memory->view(mine, {n * ranks}, DType::f32), part = view.row_range(rank * n, n);
+    comm->reduce_scatter(view, part);
+    const auto sum = memory->read<float>(part);
+    if (round == 0) first = sum;
+    ASSERT_EQ(std::memcmp(first.data(), sum.data(), first.size() * sizeof(float)), 0) << "round " << round;
+  }
+  for (std::size_t i = 0; i < first.size(); ++i) {
+    ASSERT_NEAR(first[i], expected[i], ranks <= 2 ? 0 : 1e-5) << "element " << i;
+  }
+}
+
+TEST_P(Comm, AllGatherBringsEveryPartToEveryRank) {
+  for (const bool within : {false, true}) {
+    for (const std::int64_t n : {0, 1, 13, 4097}) {
+      check_all_gather<float>(limited(n), DType::f32, within);
+      check_all_gather<std::uint16_t>(limited(n), DType::bf16, within);
+      check_all_gather<std::uint8_t>(limited(n), DType::u8, within);
+      check_all_gather<double>(limited(n), DType::f64, within);
+    }
+  }
+}
+
+TEST_P(Comm, PartsThatAreNotTheWholeAreRefused) {
+  const auto whole = memory->view(std::vector<float>(static_cast<std::size_t>(ranks * 3)), {ranks * 3}, DType::f32);
+  const auto part = memory->view(std::vector<float>(2), {2}, DType::f32);
+  const auto wide = memory->view(std::vector<double>(3), {3}, DType::f64);
+  for (const auto& wrong : {part, wide}) {
+    EXPECT_THROW(comm->reduce_scatter(whole, wrong), Error);
+    EXPECT_THROW(comm->all_gather(wrong, whole), Error);
+  }
 }
 
 TEST_P(Comm, BroadcastReachesEveryRankFromEveryRoot) {

@@ -91,6 +91,9 @@ TEST(DrillPlan, RefusesWhatCanNotBe) {
   auto blind = shape;
   blind.compare_every = 0;
   EXPECT_THAT(refusal({FaultKind::bit_flip}, 1, blind), HasSubstr("cluster.replica_check_every"));
+  auto sharded = shape;
+  sharded.shard_states = true;
+  EXPECT_THAT(refusal({FaultKind::bit_flip}, 1, sharded), HasSubstr("optimizer.shard_states"));
   // As few steps as the sentence says are enough, and one less is not.
   auto small = shape;
   const auto sentence = refusal(all_kinds(), 30, shape);

@@ -106,5 +106,18 @@ TEST_P(Training, OfTwoRanksByNcclIsThatOfOne) {
   }
 }
 
+// Staged, parts of sums and of values go through the host's memory; an update begins within a segment.
+TEST(Shards, TrainAsWithoutThem) {
+  for (const auto ranks : {Ranks::staged, Ranks::by_nccl}) {
+    auto job = small_job("smlp", "bf16");
+    job.optimizer.clip_norm = 0;  // the order of the norm's sum would show
+    const Trained wanted = train(job, ranks, make_cuda_backend());
+    job.optimizer.shard_states = true;
+    const Trained got = train(job, ranks, make_cuda_backend());
+    EXPECT_EQ(got.losses, wanted.losses);
+    for (std::size_t i = 0; i < wanted.norms.size(); ++i) EXPECT_NEAR(got.norms[i], wanted.norms[i], 1e-9);
+  }
+}
+
 }  // namespace
 }  // namespace smlp

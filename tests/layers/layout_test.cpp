@@ -6,6 +6,8 @@
 #include <cmath>
 #include <map>
 
+#include "layers/plan.h"
+#include "optim/adamw.h"
 #include "optim/gradient_sync.h"
 #include "tests/comm/ranks.h"
 #include "tests/layers/tiny_model.h"
@@ -215,6 +217,29 @@ TEST(Layout, SyncedGradientsAreThoseOfOneRankAndSoIsTheirNorm) {
       const std::size_t first = static_cast<std::size_t>(parameter.shard) * synced.size();
       for (std::size_t i = 0; i < synced.size(); ++i) {
         ASSERT_NEAR(synced[i], whole[first + i], 1e-12 * (1 + std::abs(whole[first + i]))) << parameter.name;
+      }
+    }
+  }
+}
+
+TEST(Layout, ThePlanCountsTheStatesThatAShareTakes) {
+  Setting setting = sparse(4);
+  auto backend = make_cpu_backend();
+  const int ranks = test::world().size();
+  for (const int size : group_sizes(4)) {
+    for (const auto type : {DType::f32, DType::bf16}) {
+      ProcessGrid grid = ProcessGrid::cut(test::world().split(0, test::world().rank()), size);
+      TinyModel m(setting.config, *backend, *grid.experts, type);
+      for (const bool sharded : {false, true}) {
+        const GradientSync sync(*backend, m.store, grid, m.model->blocks(), sharded);
+        const AdamW adamw(*backend, m.store, {}, sync.shares());
+        const auto plan = count_model(setting.config, ranks, size, 2, type, 1, sharded);
+        const std::int64_t states = adamw.state_bytes() - StepControl::size * size_of(DType::f64);
+        EXPECT_EQ(plan.memory.optimizer, states) << fmt::format("groups of {} ranks, sharded: {}", size, sharded);
+        EXPECT_EQ(plan.memory.optimizer_saved > 0, sharded);
+        const auto whole = count_model(setting.config, ranks, size, 2, type, 1);
+        EXPECT_EQ(plan.memory.optimizer + plan.memory.optimizer_saved, whole.memory.optimizer);
+        EXPECT_EQ(whole.memory.total - plan.memory.total, plan.memory.optimizer_saved);
       }
     }
   }

@@ -64,6 +64,23 @@ TEST(ParameterStore, LaysOutOneSegmentForEachTreatment) {
   EXPECT_THROW(store.find("nobody"), std::exception);
 }
 
+TEST(ParameterStore, CutsWhatLiesBetweenMembersIntoEqualParts) {
+  const auto backend = make_cpu_backend();
+  for (const auto& [parts, alignment] : {std::pair{1, 64}, {2, 64}, {3, 192}, {8, 64}, {16, 128}, {1000, 8000}}) {
+    ParameterStore store;
+    store.add(named("a", {3, 5}));
+    store.add(named("b", {alignment}));
+    store.add(named("c", {alignment + 1}));
+    store.seal(*backend, DType::f32, 1, true, parts);
+    EXPECT_EQ(store.find("b").offset, alignment) << parts;
+    EXPECT_EQ(store.find("c").offset, 2 * alignment);
+    EXPECT_EQ(store.segments()[0].value.size(), 4 * alignment);
+    EXPECT_EQ(store.aligned(alignment), alignment);
+    EXPECT_EQ(store.aligned(alignment + 1), 2 * alignment);
+    EXPECT_EQ(alignment % (8 * parts), 0);
+  }
+}
+
 TEST(ParameterStore, RefusesANameTwice) {
   ParameterStore store;
   store.add(named("a", {1}));
