@@ -20,6 +20,7 @@
 
 #include "core/error.h"
 #include "core/host_name.h"
+#include "metrics/listen.h"
 
 // The HTTP server's threads ask for 100 KiB, of which OpenBLAS's thread-local store takes 60: the answer to a path that
 // is not there then ran over into the next thread's, and the rank died of it. No option of the server says otherwise, so
@@ -43,11 +44,6 @@ constexpr std::size_t threads = 8;  // a scraper or browser that keeps its conne
           "metrics can't be served on '{}': {}. Give metrics.listen as \"host:port\", with port 0 for "
           "any free one",
           listen, why));
-}
-
-bool names_a_port(const std::string& port) {
-  return !port.empty() && port.size() <= 5 && port.find_first_not_of("0123456789") == std::string::npos &&
-         std::stol(port) <= 65535;
 }
 
 // An address with port. The HTTP server knows IPv4 only.
@@ -108,13 +104,6 @@ void try_to_listen(const Place& place, const std::string& listen) {
 }
 
 }  // namespace
-
-std::string listen_of_process(const std::string& listen, std::int64_t number) {
-  const auto colon = listen.rfind(':');
-  if (colon == std::string::npos || !names_a_port(listen.substr(colon + 1))) return listen;  // Exporter says why
-  const auto port = std::stol(listen.substr(colon + 1));
-  return port == 0 ? listen : fmt::format("{}:{}", listen.substr(0, colon), port + number);
-}
 
 struct Exporter::Server {
   Server(const Place& where, std::weak_ptr<prometheus::Registry> registry)

@@ -12,6 +12,7 @@
 #include "core/goodput.h"
 #include "core/version.h"
 #include "metrics/exporter.h"
+#include "metrics/listen.h"
 #include "metrics/registry.h"
 #include "worker/device.h"
 #include "worker/own_cores.h"
@@ -137,11 +138,13 @@ RunLog::RunLog(const RunDirectory& run, int attempt, const JobConfig& job, Commu
   if (world.rank() == 0) impl_->goodput = read_goodput(run).value_or(Goodput(unix_seconds()));
   impl_->show_goodput();
   const auto& address = impl_->exporter.address();
-  spdlog::info("metrics at http://{}/metrics", address);
+  spdlog::info("{}", address.empty() ? "metrics are not served: this smlp was built without prometheus-cpp"
+                                     : fmt::format("metrics at http://{}/metrics", address));
   const auto all = gather_texts(world, address);
   if (world.rank() != 0) return;
   auto groups = nlohmann::json::array();
   for (const auto& target : all) {
+    if (target.empty()) continue;
     groups.push_back({{"targets", {target}}, {"labels", {{"run", job.name}}}});
   }
   write_atomically(impl_->run.targets(), groups.dump(2) + "\n");

@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "core/error.h"
+#include "metrics/listen.h"
 #include "tests/metrics/http.h"
 #include "tests/metrics/reports.h"
 
