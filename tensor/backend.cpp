@@ -1,10 +1,18 @@
 #include "tensor/backend.h"
 
-#include <numeric>
+#include <chrono>
 
 #include "core/error.h"
 
 namespace smlp {
+
+double Backend::timed(const std::function<void()>& work) {
+  synchronize();
+  const auto began = std::chrono::steady_clock::now();
+  work();
+  synchronize();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+}
 
 void Backend::matmul_grouped(const Matmul& m, std::span<const std::int64_t> rows) {
   const bool weight_gradient = m.transpose_a;

@@ -8,8 +8,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "tensor/expert_choice.h"
 #include "tensor/tensor_view.h"
@@ -81,8 +83,12 @@ class Backend {
   virtual void copy(TensorView from, TensorView to) = 0;        // same shape; strides and types may differ
   virtual void copy_rows(TensorView from, TensorView to, std::span<const RowBlock> blocks) = 0;
   virtual void synchronize() = 0;
+  // Seconds that the calls in `work` take, by the clock of whoever computes: events on a device. Waits before and after.
+  virtual double timed(const std::function<void()>& work);
   // May the host, and MPI, follow the addresses that allocate() gives?
   virtual bool in_host_memory() const noexcept { return true; }
+  // What every process of this host calls the device; empty: its processors.
+  virtual std::string device_id() const { return ""; }
 
   // --- products -----------------------------------------------------------------------------------------
   virtual void matmul(const Matmul& m) = 0;

@@ -3,6 +3,7 @@
 // reads. Owned by whoever called make_cuda_backend(). Not shared by threads.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "tensor/arena.h"
@@ -26,7 +27,9 @@ class CudaBackend final : public Backend {
   void copy(TensorView from, TensorView to) override;
   void copy_rows(TensorView from, TensorView to, std::span<const RowBlock> blocks) override;
   void synchronize() override;
+  double timed(const std::function<void()>& work) override { return device_.timed(work); }
   bool in_host_memory() const noexcept override { return false; }
+  std::string device_id() const override { return device_.id(); }
 
   void matmul(const Matmul& m) override;
   void spatial(const SpatialProduct& p) override;

@@ -5,6 +5,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 namespace smlp::cuda {
@@ -19,14 +20,18 @@ class Device {
 
   cudaStream_t stream() const noexcept { return stream_; }
   int* fault() const noexcept { return fault_; }
+  std::string id() const;  // "0000:65:00.0", alike in every process whatever CUDA_VISIBLE_DEVICES is
   void* allocate(std::int64_t bytes);
   void release(void* memory) noexcept;
   // For everything enqueued so far; throws Error(fault) when a kernel failed or met an index that points
   // nowhere.
   void wait();
+  double timed(const std::function<void()>& work);  // seconds on the stream; waits before and after
 
  private:
+  int ordinal_;
   cudaStream_t stream_ = nullptr;
+  cudaEvent_t began_ = nullptr, ended_ = nullptr;  // of timed()
   int* fault_ = nullptr;  // pinned host memory that the device writes to
 };
 
