@@ -20,6 +20,7 @@
 
 #include "core/error.h"
 #include "core/host_name.h"
+#include "metrics/gpu_metrics.h"
 #include "metrics/listen.h"
 
 // The HTTP server's threads ask for 100 KiB, of which OpenBLAS's thread-local store takes 60: the answer to a path that
@@ -106,11 +107,13 @@ void try_to_listen(const Place& place, const std::string& listen) {
 }  // namespace
 
 struct Exporter::Server {
-  Server(const Place& where, std::weak_ptr<prometheus::Registry> registry)
+  Server(const Place& where, const RunMetrics& metrics, std::unique_ptr<GpuMeter> meter)
       : place(where),
+        gpu(meter ? gpu_metrics(std::move(meter), metrics.rank()) : nullptr),
         exposer(std::make_unique<prometheus::Exposer>(
             fmt::format("{}:{}", where.host(), ntohs(where.where.sin_port)), threads)) {
-    exposer->RegisterCollectable(registry);
+    exposer->RegisterCollectable(metrics.registry());
+    if (gpu) exposer->RegisterCollectable(gpu);
     place.where.sin_port = htons(static_cast<std::uint16_t>(exposer->GetListeningPorts().at(0)));
   }
   // The server's listener looks up every two seconds only: knocking makes it see at once that it shall stop.
@@ -126,14 +129,15 @@ struct Exporter::Server {
   }
 
   Place place;  // a wildcard address reaches this host too
+  std::shared_ptr<prometheus::Collectable> gpu;
   std::unique_ptr<prometheus::Exposer> exposer;
 };
 
-Exporter::Exporter(const std::string& listen, const RunMetrics& metrics) {
+Exporter::Exporter(const std::string& listen, const RunMetrics& metrics, std::unique_ptr<GpuMeter> gpu) {
   const auto place = resolve(listen);
   try_to_listen(place, listen);
   try {
-    server_ = std::make_unique<Server>(place, metrics.registry());
+    server_ = std::make_unique<Server>(place, metrics, std::move(gpu));
   } catch (const std::exception& error) {
     refuse(listen, error.what());
   }

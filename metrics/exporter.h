@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "metrics/gpu_meter.h"
 #include "metrics/registry.h"
 
 namespace smlp {
@@ -13,8 +14,8 @@ namespace smlp {
 class Exporter {
  public:
   // `listen` is "host:port"; port 0 is any free one. Throws Error(configuration) when it can't be listened
-  // on.
-  Exporter(const std::string& listen, const RunMetrics& metrics);
+  // on. With a meter, its GPU's readings are among the metrics.
+  Exporter(const std::string& listen, const RunMetrics& metrics, std::unique_ptr<GpuMeter> gpu = nullptr);
   ~Exporter();
   Exporter(const Exporter&) = delete;
   Exporter& operator=(const Exporter&) = delete;

@@ -47,6 +47,7 @@ void RunMetrics::skipped_updates(std::string_view, std::int64_t) {}
 void RunMetrics::spikes(std::string_view, std::int64_t) {}
 void RunMetrics::goodput(std::string_view, double) {}
 std::string RunMetrics::text() const { return ""; }
+int RunMetrics::rank() const { return families_->identity.rank; }
 std::weak_ptr<prometheus::Registry> RunMetrics::registry() const { return {}; }
 
 nlohmann::json RunMetrics::to_json(const StepReport& report, double unix_time) const {
@@ -54,7 +55,7 @@ nlohmann::json RunMetrics::to_json(const StepReport& report, double unix_time) c
 }
 
 struct Exporter::Server {};
-Exporter::Exporter(const std::string&, const RunMetrics&) {}
+Exporter::Exporter(const std::string&, const RunMetrics&, std::unique_ptr<GpuMeter>) {}
 Exporter::~Exporter() = default;
 
 }  // namespace smlp

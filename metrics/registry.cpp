@@ -292,6 +292,8 @@ nlohmann::json RunMetrics::to_json(const StepReport& report, double unix_time) c
                     .checkpoint_failures = shared.failures->Value()});
 }
 
+int RunMetrics::rank() const { return families_->identity.rank; }
+
 std::string RunMetrics::text() const {
   return prometheus::TextSerializer().Serialize(families_->registry->Collect());
 }

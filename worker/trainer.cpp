@@ -79,7 +79,8 @@ Trainer::Trainer(const JobConfig& job, const TrainerOptions& options, std::uniqu
   auto& world = *engine_->grid().world;
   const double peak = product_rate(engine_->backend(), value_type(job_));
   log_ = std::make_unique<RunLog>(options_.run, options_.attempt, job_, world, peak,
-                                  useful_flops_per_token(counts_, job_.model.context));
+                                  useful_flops_per_token(counts_, job_.model.context),
+                                  engine_->backend().device_id());
   stream_ = std::make_unique<TokenStream>(StreamSettings{.prefixes = job_.data.train,
                                                          .weights = job_.data.weights,
                                                          .context = job_.model.context,

@@ -175,5 +175,14 @@ TEST(Exporter, IsReadWhileTheLoopPublishes) {
             std::string::npos);
 }
 
+TEST(Exporter, HasNoGpuWhereThereIsNoMeter) {
+  std::string why_not;
+  EXPECT_FALSE(GpuMeter::open("0000:00:1f.7", &why_not));
+  EXPECT_NE(why_not.find("libnvidia-ml.so.1"), std::string::npos) << why_not;
+  const RunMetrics metrics(test::small_run(0));
+  const Exporter exporter("127.0.0.1:0", metrics);
+  EXPECT_EQ(scrape(exporter).body.find("smlp_gpu"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace smlp
