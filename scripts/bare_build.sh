@@ -3,7 +3,7 @@
 # for one rank, without MPI, HDF5, oneDNN, OpenBLAS and prometheus-cpp (docs/decisions/0013). What is left are five
 # libraries' headers and two static libraries of C: they come out of Debian 12's packages, unpacked without root.
 #   scripts/bare_build.sh           into build-bare/bin; fetches what is not there yet, on Debian 12, with apt-get download
-#   scripts/bare_build.sh --fetch   only fetches: copy build-bare/prefix (3 MB) to the same place on a machine that can't
+#   scripts/bare_build.sh --fetch   only fetches: copy build-bare/prefix (4 MB) to the same place on a machine that can't
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,10 +19,13 @@ fetch() {
     say "there is no $prefix, and no apt-get to fetch it with: run scripts/bare_build.sh --fetch on a Debian 12 and copy it here"
     exit $unavailable
   fi
-  local work
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
-  (cd "$work" && apt-get download -q "${packages[@]}") >"$work/log" 2>&1 || { cat "$work/log" >&2; say "a package could not be fetched"; exit $unavailable; }
+  if ! (cd "$work" && apt-get download -q "${packages[@]}") >"$work/log" 2>&1; then
+    cat "$work/log" >&2
+    say "a package could not be fetched"
+    exit $unavailable
+  fi
   for package in "$work"/*.deb; do dpkg-deb -x "$package" "$work/unpacked"; done
   mkdir -p "$work/prefix/lib" build-bare
   cp -r "$work/unpacked/usr/include" "$work/prefix/include"
