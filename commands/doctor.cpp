@@ -124,7 +124,8 @@ std::vector<Finding> examine() {
   findings.push_back({"instruction sets", instruction_sets(), ""});
   findings.push_back({"memory", memory_text(), ""});
   findings.push_back(shared_memory());
-  findings.push_back(program("mpirun", "install Open MPI (on Debian: apt install openmpi-bin)", true));
+  if (const auto without = left_out(); !without.empty()) findings.push_back({"built without", without, ""});
+  if (built_with_mpi()) findings.push_back(program("mpirun", "install Open MPI (on Debian: apt install openmpi-bin)", true));
   findings.push_back(program("prometheus", "only to watch runs: apt install prometheus", false));
   const bool gpu = std::filesystem::exists("/dev/nvidia0");
   findings.push_back({"GPU", !gpu ? "none" : built_with_cuda() ? "there is one" : "there is one, but this build computes on CPUs alone", ""});

@@ -18,6 +18,7 @@
 #include "commands/usage.h"
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/features.h"
 #include "core/tell.h"
 #include "launcher/drill.h"
 #include "launcher/drill_verdict.h"
@@ -176,6 +177,7 @@ RunDirectory fresh_folder(const fs::path& parent) {
 }
 
 int drill_job(const DrillOptions& options) {
+  need_checkpoints("a drill judges what a run loses by its");
   auto job = load(options.job);
   check_and_resolve(job);
   const auto& config = job.config;

@@ -14,6 +14,7 @@
 #include "commands/usage.h"
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/features.h"
 #include "core/tell.h"
 #include "launcher/cluster.h"
 #include "launcher/disk_room.h"
@@ -57,6 +58,7 @@ int run(RunOptions options) {
   {
     auto alone = job;  // as if it were a new run: its name among others is checked before it names a folder
     check_and_resolve(alone);
+    need_ranks(alone.config.cluster.ranks);
   }
   resolve_vocabulary(job, true);
   check_data(job);
@@ -83,6 +85,9 @@ int run(RunOptions options) {
   }
   if (supervision.init_from) options.settings.init_from = *supervision.init_from;
   prepare_run(directory, job, options.settings);
+  if (!built_with_hdf5()) {
+    tell("this smlp was built without HDF5: the run saves nothing, and what ends before it is done begins again");
+  }
   const auto newest = RunHistory(directory).newest_step();
   fmt::print("{}: {} ranks in {}, {}\n", job.config.name, job.config.cluster.ranks, directory.root.string(),
              newest ? fmt::format("going on from checkpoint {}", *newest) : "from the start");

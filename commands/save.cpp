@@ -2,6 +2,7 @@
 
 #include "commands/commands.h"
 #include "commands/live_run.h"
+#include "core/features.h"
 
 namespace smlp {
 
@@ -12,6 +13,7 @@ void add_save_command(CLI::App& app) {
   command->footer("Ends with 0 when the checkpoint is published, 74 when it could not be written, 75 when nobody answered.\n\n"
                   "Example:\n  smlp save runs/demo");
   command->callback([options] {
+    need_checkpoints("`smlp save` has a run write");
     const auto run = live_run(options->run);
     print_answer(ask_and_wait(run, new_request(RequestKind::save), options->timeout_seconds), options->json);
   });

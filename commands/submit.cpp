@@ -14,6 +14,7 @@
 #include "commands/usage.h"
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/features.h"
 #include "core/files.h"
 #include "core/tell.h"
 #include "launcher/run_history.h"
@@ -77,6 +78,7 @@ Prepared prepare(SubmitOptions& options, const Controller& controller) {
   {
     auto alone = job;
     check_and_resolve(alone);
+    need_ranks(alone.config.cluster.ranks);
   }
   resolve_vocabulary(job, true);
   check_data(job);

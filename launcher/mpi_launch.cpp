@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/features.h"
 #include "launcher/processes.h"
 
 extern char** environ;
@@ -162,6 +163,7 @@ std::vector<std::string> allocation_environment(const LaunchShape& on_a_node, co
 }
 
 int run_worker(const std::vector<std::string>& arguments, const LaunchShape& shape) {
+  need_ranks(shape.ranks);
   const auto cores = count_cores();
   const auto worker = find_worker();
   SessionFolder::sweep();

@@ -87,7 +87,7 @@ Outcome explain_end(const RunDirectory& run, int attempt, int ranks, const std::
   const auto words = read_if_there(run.launch_log(attempt));
   outcome.code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
   outcome.cause = cause_of(outcome.code);
-  if (WIFSIGNALED(status)) {
+  if (WIFSIGNALED(status) && outcome.cause != "hang") {
     outcome.reason = fmt::format("{} was killed by {}", starter, signal_text(WTERMSIG(status)));
     return outcome;
   }

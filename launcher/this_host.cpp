@@ -1,5 +1,7 @@
 #include "launcher/this_host.h"
 
+#include "core/features.h"
+
 namespace smlp {
 
 ThisHost::ThisHost(const JobConfig& job)
@@ -9,6 +11,7 @@ ThisHost::ThisHost(const JobConfig& job)
               .ranks_per_node = job.cluster.ranks,
               .cores = {cores_here()}},
       cores_(count_cores()) {
+  if (!built_with_mpi()) layout_.starter = "smlp-worker";
   layout_.binding = choose_binding(job, layout_.ranks, {{.node = "this host", .cores = layout_.cores[0], .ours_alone = false}});
 }
 
@@ -18,7 +21,7 @@ ProcessStart ThisHost::start(const Layout& layout, const std::vector<std::string
                              const std::filesystem::path& session) {
   const LaunchShape shape{layout.ranks, layout.threads};
   ProcessStart process;
-  process.command = mpirun_command(shape, layout.binding.bound);
+  if (built_with_mpi()) process.command = mpirun_command(shape, layout.binding.bound);
   process.command.insert(process.command.end(), program.begin(), program.end());
   process.environment = launch_environment(shape, cores_, session);
   return process;

@@ -1,4 +1,4 @@
-// Ranks on this host, by mpirun.
+// Ranks on this host, by mpirun; in a build without MPI one rank, started as it is.
 #pragma once
 
 #include "launcher/cluster.h"

@@ -20,6 +20,8 @@
 
 #include "core/error.h"
 #include "core/host_name.h"
+#include "metrics/gpu_metrics.h"
+#include "metrics/listen.h"
 
 // The HTTP server's threads ask for 100 KiB, of which OpenBLAS's thread-local store takes 60: the answer to a path that
 // is not there then ran over into the next thread's, and the rank died of it. No option of the server says otherwise, so
@@ -43,11 +45,6 @@ constexpr std::size_t threads = 8;  // a scraper or browser that keeps its conne
           "metrics can't be served on '{}': {}. Give metrics.listen as \"host:port\", with port 0 for "
           "any free one",
           listen, why));
-}
-
-bool names_a_port(const std::string& port) {
-  return !port.empty() && port.size() <= 5 && port.find_first_not_of("0123456789") == std::string::npos &&
-         std::stol(port) <= 65535;
 }
 
 // An address with port. The HTTP server knows IPv4 only.
@@ -109,19 +106,14 @@ void try_to_listen(const Place& place, const std::string& listen) {
 
 }  // namespace
 
-std::string listen_of_process(const std::string& listen, std::int64_t number) {
-  const auto colon = listen.rfind(':');
-  if (colon == std::string::npos || !names_a_port(listen.substr(colon + 1))) return listen;  // Exporter says why
-  const auto port = std::stol(listen.substr(colon + 1));
-  return port == 0 ? listen : fmt::format("{}:{}", listen.substr(0, colon), port + number);
-}
-
 struct Exporter::Server {
-  Server(const Place& where, std::weak_ptr<prometheus::Registry> registry)
+  Server(const Place& where, const RunMetrics& metrics, std::unique_ptr<GpuMeter> meter)
       : place(where),
+        gpu(meter ? gpu_metrics(std::move(meter), metrics.rank()) : nullptr),
         exposer(std::make_unique<prometheus::Exposer>(
             fmt::format("{}:{}", where.host(), ntohs(where.where.sin_port)), threads)) {
-    exposer->RegisterCollectable(registry);
+    exposer->RegisterCollectable(metrics.registry());
+    if (gpu) exposer->RegisterCollectable(gpu);
     place.where.sin_port = htons(static_cast<std::uint16_t>(exposer->GetListeningPorts().at(0)));
   }
   // The server's listener looks up every two seconds only: knocking makes it see at once that it shall stop.
@@ -137,14 +129,15 @@ struct Exporter::Server {
   }
 
   Place place;  // a wildcard address reaches this host too
+  std::shared_ptr<prometheus::Collectable> gpu;
   std::unique_ptr<prometheus::Exposer> exposer;
 };
 
-Exporter::Exporter(const std::string& listen, const RunMetrics& metrics) {
+Exporter::Exporter(const std::string& listen, const RunMetrics& metrics, std::unique_ptr<GpuMeter> gpu) {
   const auto place = resolve(listen);
   try_to_listen(place, listen);
   try {
-    server_ = std::make_unique<Server>(place, metrics.registry());
+    server_ = std::make_unique<Server>(place, metrics, std::move(gpu));
   } catch (const std::exception& error) {
     refuse(listen, error.what());
   }

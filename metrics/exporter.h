@@ -6,23 +6,22 @@
 #include <memory>
 #include <string>
 
+#include "metrics/gpu_meter.h"
 #include "metrics/registry.h"
 
 namespace smlp {
 
-// Where the n-th process of a host listens: at a port as far above the one given; 0 is any free one for each.
-std::string listen_of_process(const std::string& listen, std::int64_t number);
-
 class Exporter {
  public:
   // `listen` is "host:port"; port 0 is any free one. Throws Error(configuration) when it can't be listened
-  // on.
-  Exporter(const std::string& listen, const RunMetrics& metrics);
+  // on. With a meter, its GPU's readings are among the metrics.
+  Exporter(const std::string& listen, const RunMetrics& metrics, std::unique_ptr<GpuMeter> gpu = nullptr);
   ~Exporter();
   Exporter(const Exporter&) = delete;
   Exporter& operator=(const Exporter&) = delete;
 
-  // Where others find it: "127.0.0.1:43767", with this host's name when it listens on every address.
+  // Where others find it: "127.0.0.1:43767", with this host's name when it listens on every address. Empty in a build
+  // without prometheus-cpp, which serves nothing.
   const std::string& address() const noexcept { return address_; }
 
  private:

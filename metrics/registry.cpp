@@ -9,12 +9,11 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <numeric>
 
 #include "core/error.h"
+#include "metrics/step_line.h"
 
 namespace smlp {
 
@@ -49,23 +48,6 @@ std::size_t place_of(const std::array<const char*, N>& names, std::string_view n
 void raise_to(Counter& counter, double value) { counter.Increment(std::max(0.0, value - counter.Value())); }
 
 }  // namespace
-
-double expert_balance(std::span<const double> tokens) {
-  const double sum = std::accumulate(tokens.begin(), tokens.end(), 0.0);
-  if (!(sum > 0)) return unknown;
-  return *std::max_element(tokens.begin(), tokens.end()) * static_cast<double>(tokens.size()) / sum;
-}
-
-double routing_entropy(std::span<const double> tokens) {
-  const double sum = std::accumulate(tokens.begin(), tokens.end(), 0.0);
-  if (!(sum > 0)) return unknown;
-  if (tokens.size() == 1) return 1;
-  double entropy = 0;
-  for (const double n : tokens) {
-    if (n > 0) entropy -= n / sum * std::log(n / sum);
-  }
-  return entropy / std::log(static_cast<double>(tokens.size()));
-}
 
 // Every family hangs on one registry and lives as long as it.
 struct RunMetrics::Families {
@@ -299,51 +281,18 @@ void RunMetrics::goodput(std::string_view phase, double seconds) {
   raise_to(families_->goodput.Add(families_->labels({{"phase", std::string(phase)}})), seconds);
 }
 
-namespace {
-
-nlohmann::json whole(double value) {
-  return std::isfinite(value) ? nlohmann::json(static_cast<std::int64_t>(value)) : nlohmann::json();
-}
-
-nlohmann::json block_json(const StepReport::Block& block) {
-  return {{"block", block.block},
-          {"expert_tokens", block.expert_tokens},
-          {"expert_balance", expert_balance(block.expert_tokens)},
-          {"routing_entropy", routing_entropy(block.expert_tokens)},
-          {"dropped_tokens", block.dropped},
-          {"assignment_rounds", block.assignment_rounds}};
-}
-
-}  // namespace
-
 nlohmann::json RunMetrics::to_json(const StepReport& report, double unix_time) const {
   const auto& f = *families_;
   const auto& shared = f.of_tiers[place_of(tiers, "shared")];
-  nlohmann::json line = {{"step", report.step},
-                         {"attempt", f.identity.attempt},
-                         {"time", unix_time},
-                         {"loss", report.loss},
-                         {"learning_rate", report.learning_rate},
-                         {"gradient_norm", report.gradient_norm},
-                         {"step_seconds", report.seconds},
-                         {"tokens", report.tokens},
-                         {"steps_total", whole(f.steps.Value())},
-                         {"tokens_total", whole(f.tokens.Value())},
-                         {"tokens_per_second", report.tokens_per_second},
-                         {"flops_share", report.flops_share},
-                         {"phase_seconds", report.phase_seconds},
-                         {"checkpoint_last_step", whole(shared.step->Value())},
-                         {"checkpoint_stall_seconds_total", f.checkpoint_stall.Value()},
-                         {"checkpoint_failures_total", whole(shared.failures->Value())}};
-  for (const auto& block : report.blocks) line["blocks"].push_back(block_json(block));
-  if (report.auxiliary_loss) line["auxiliary_loss"] = *report.auxiliary_loss;
-  if (report.balance_loss) line["balance_loss"] = *report.balance_loss;
-  if (report.z_loss) line["z_loss"] = *report.z_loss;
-  if (report.loss_scale) line["loss_scale"] = *report.loss_scale;
-  if (report.validation_loss) line["validation_loss"] = *report.validation_loss;
-  if (report.routing_agreement) line["routing_agreement"] = *report.routing_agreement;
-  return line;
+  return step_line(report, f.identity.attempt, unix_time,
+                   {.steps = f.steps.Value(),
+                    .tokens = f.tokens.Value(),
+                    .checkpoint_step = shared.step->Value(),
+                    .checkpoint_stall_seconds = f.checkpoint_stall.Value(),
+                    .checkpoint_failures = shared.failures->Value()});
 }
+
+int RunMetrics::rank() const { return families_->identity.rank; }
 
 std::string RunMetrics::text() const {
   return prometheus::TextSerializer().Serialize(families_->registry->Collect());

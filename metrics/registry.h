@@ -93,7 +93,8 @@ class RunMetrics {
   // `time`. A number that is not finite is null.
   nlohmann::json to_json(const StepReport& report, double unix_time) const;
 
-  std::string text() const;  // what a scrape gets
+  std::string text() const;  // what a scrape gets, but for a GPU's readings
+  int rank() const;
   std::weak_ptr<prometheus::Registry> registry() const;
 
  private:

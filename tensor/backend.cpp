@@ -1,8 +1,8 @@
 #include "tensor/backend.h"
 
+#include <chrono>
 #include <cstdlib>
 #include <new>
-#include <numeric>
 
 #include "core/error.h"
 
@@ -15,6 +15,14 @@ void* Backend::allocate_host(std::int64_t bytes) {
 }
 
 void Backend::release_host(void* memory) noexcept { std::free(memory); }
+
+double Backend::timed(const std::function<void()>& work) {
+  synchronize();
+  const auto began = std::chrono::steady_clock::now();
+  work();
+  synchronize();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+}
 
 void Backend::matmul_grouped(const Matmul& m, std::span<const std::int64_t> rows) {
   const bool weight_gradient = m.transpose_a;

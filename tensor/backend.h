@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -82,6 +83,8 @@ class Backend {
   virtual void copy(TensorView from, TensorView to) = 0;        // same shape; strides and types may differ
   virtual void copy_rows(TensorView from, TensorView to, std::span<const RowBlock> blocks) = 0;
   virtual void synchronize() = 0;
+  // Seconds that the calls in `work` take, by the clock of whoever computes: events on a device. Waits before and after.
+  virtual double timed(const std::function<void()>& work);
   // May the host, and MPI, follow the addresses that allocate() gives?
   virtual bool in_host_memory() const noexcept { return true; }
   // Memory of the host for upload() and download(). A device reads it on its own: what was handed to upload() stays

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/features.h"
 #include "worker/bench.h"
 #include "worker/bench_engine.h"
 
@@ -59,6 +60,7 @@ double raw_write_seconds(const std::filesystem::path& file, const std::vector<ch
 }  // namespace
 
 void bench_checkpoint(const BenchOptions& options, nlohmann::json& result) {
+  need_checkpoints("`smlp bench checkpoint` writes");
   auto backend = make_backend(options.job);
   auto grid = ProcessGrid::cut(make_solo(*backend), 1);
   BenchEngine bench(options.job, std::move(backend), std::move(grid));

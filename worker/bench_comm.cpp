@@ -1,5 +1,5 @@
 // `bench comm`: the collectives of a training step at the sizes of this job and around them, beside what the
-// memory gives while every rank copies at once.
+// memory gives while every rank copies at once; on GPUs, beside what the link to the host gives.
 #include <algorithm>
 #include <functional>
 #include <vector>
@@ -7,7 +7,6 @@
 #include "core/statistics.h"
 #include "worker/bench.h"
 #include "worker/engine.h"
-#include "worker/phases.h"
 #include "worker/world.h"
 
 namespace smlp {
@@ -45,10 +44,7 @@ double median_seconds(Communicator& world, Backend& backend, const std::function
   const auto timed = [&] {
     backend.synchronize();
     world.barrier();
-    const Stopwatch watch;
-    call();
-    backend.synchronize();
-    return watch.seconds();
+    return backend.timed(call);
   };
   double first = timed();
   first = std::max(1e-7, std::min(first, timed()));
@@ -57,6 +53,22 @@ double median_seconds(Communicator& world, Backend& backend, const std::function
   for (auto& s : seconds) s = timed();
   world.all_reduce_host(seconds, Reduce::max);
   return upper_median(std::move(seconds));
+}
+
+// Seconds for so many bytes the shortest way that every rank has: a copy in its memory; on a GPU to the host and back.
+double copy_seconds(Communicator& world, Backend& backend, const Memory& memory, std::int64_t bytes, std::int64_t total) {
+  std::vector<char> host(backend.in_host_memory() ? 0 : static_cast<std::size_t>(bytes));
+  return median_seconds(world, backend, [&] {
+    for (std::int64_t left = total; left > 0; left -= bytes) {  // a reduction passes on more than its own size
+      const auto part = std::min(left, bytes);
+      if (host.empty()) {
+        backend.copy(memory.from(part), memory.to(part));
+      } else {
+        backend.download(memory.from(part), host.data());
+        backend.upload(host.data(), memory.to(part));
+      }
+    }
+  });
 }
 
 // One collective on `bytes` of each rank, beside copying as many bytes as a rank passes to the others.
@@ -70,13 +82,7 @@ nlohmann::json measure(Communicator& world, Backend& backend, const Memory& memo
   double most = static_cast<double>(sent);
   world.all_reduce_host({&most, 1}, Reduce::max);
   if (most > 0) {
-    const auto copied = static_cast<std::int64_t>(most);
-    const double copy = median_seconds(world, backend, [&] {
-      for (std::int64_t left = copied; left > 0;
-           left -= bytes) {  // a reduction passes on more than its own size
-        backend.copy(memory.from(std::min(left, bytes)), memory.to(std::min(left, bytes)));
-      }
-    });
+    const double copy = copy_seconds(world, backend, memory, bytes, static_cast<std::int64_t>(most));
     line["bytes_per_second"] = most / seconds;
     line["copy_bytes_per_second"] = most / copy;
     line["share"] = copy / seconds;
@@ -95,11 +101,14 @@ void bench_comm(const BenchOptions& options, nlohmann::json& result) {
                                 size_of(value_type(job)) / (ranks * 4) * ranks * 4;
   std::vector<std::int64_t> reductions = {mebibyte, 16 * mebibyte, 64 * mebibyte};
   std::vector<std::int64_t> exchanges = {mebibyte / 16, mebibyte, 4 * mebibyte, exchange};
-  std::sort(exchanges.begin(), exchanges.end());
-  exchanges.erase(std::unique(exchanges.begin(), exchanges.end()), exchanges.end());
+  for (auto* sizes : {&reductions, &exchanges}) {
+    for (auto& size : *sizes) size = std::min(size, options.most_bytes);
+    std::sort(sizes->begin(), sizes->end());
+    sizes->erase(std::unique(sizes->begin(), sizes->end()), sizes->end());
+  }
   const Memory memory(*backend, std::max(reductions.back(), exchanges.back()));
 
-  nlohmann::json found = {{"ranks", ranks}, {"exchange_bytes_of_this_job", exchange}};
+  nlohmann::json found = {{"ranks", ranks}, {"device", device_name(gpu_of(job))}, {"exchange_bytes_of_this_job", exchange}};
   std::vector<double> flags(8, 0.0);
   found["barrier_seconds"] = median_seconds(*world, *backend, [&] { world->barrier(); });
   found["agreement_seconds"] =

@@ -1,7 +1,11 @@
 // `bench kernels`: every product and row kernel of a training step of the job's dense blocks, gMLP's or a Transformer's, at
-// the job's sizes, beside this machine's limits of the same run: the 1024³ product for products, adding two long vectors
-// for what only moves memory. Attention and the spatial product are there for all jobs, to be compared.
+// the job's sizes, beside its floor: the longer of what its operations take at the rate of a large product and what its bytes
+// take at the rate of adding two long vectors, both of the same run. Attention and the spatial product are there for all
+// jobs, to be compared.
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <limits>
 #include <string>
@@ -23,8 +27,13 @@ struct Kernel {
   double flops;  // of one call; 0: bound by memory
   double bytes;  // read and written by one call
   std::function<void()> run;
+  int repeats = 1;  // in one measurement
   double least = std::numeric_limits<double>::max();
 };
+
+// On a device one call is over before its clock has moved.
+constexpr double device_seconds = 2e-3;
+constexpr double most_repeats = 1000;
 
 class KernelBench {
  public:
@@ -36,7 +45,7 @@ class KernelBench {
     add_update();
   }
 
-  void measure(double seconds, nlohmann::json& result);
+  void measure(const BenchOptions& options, nlohmann::json& result);
 
  private:
   using Size = std::int64_t;
@@ -199,32 +208,40 @@ void KernelBench::add_update() {
   memory("zero gradients", 1, count * unit, [=, this] { backend_->fill(grad, 0); });
 }
 
-void KernelBench::measure(double seconds, nlohmann::json& result) {
-  const Size long_vector = Size{16} << 20;
-  const TensorView a = values({long_vector}), b = values({long_vector}), out = values({long_vector});
+void KernelBench::measure(const BenchOptions& options, nlohmann::json& result) {
+  const Size length = telling_vector(*backend_, type_, options.least_vector);
+  const TensorView a = values({length}), b = values({length}), out = values({length});
   kernels_.push_back({"limit: add", 0, 0, static_cast<double>(3 * a.bytes()), [=, this] { backend_->add(a, b, out); }});
-  const Size n = 1024;
-  product("limit: 1024³", 0, {.a = values({n, n}), .b = values({n, n}), .out = values({n, n})});
+  const Size n = telling_product(*backend_, type_, options.least_product);
+  product(fmt::format("limit: {}³", n), 0, {.a = values({n, n}), .b = values({n, n}), .out = values({n, n})});
+  const bool on_host = backend_->in_host_memory();
   const Stopwatch watch;
-  for (int round = 0; round < 4 || watch.seconds() < seconds; ++round) {  // in turns: all see the same machine
+  for (int round = 0; round < 4 || watch.seconds() < options.seconds; ++round) {  // in turns: all see the same machine
     for (auto& kernel : kernels_) {
-      const Stopwatch one;
-      kernel.run();
-      backend_->synchronize();
-      if (round > 0) kernel.least = std::min(kernel.least, one.seconds());
+      const double seconds = backend_->timed([&] {
+        for (int i = 0; i < kernel.repeats; ++i) kernel.run();
+      }) / kernel.repeats;
+      if (round > 1) {
+        kernel.least = std::min(kernel.least, seconds);
+      } else if (round == 1 && !on_host) {
+        kernel.repeats = static_cast<int>(std::clamp(std::ceil(device_seconds / seconds), 1.0, most_repeats));
+      }
     }
   }
   const double product_limit = kernels_.back().flops / kernels_.back().least;
   const auto& add = kernels_[kernels_.size() - 2];
   const double memory_limit = add.bytes / add.least;
-  double step = 0, products = 0, useful = 0;
+  double step = 0, floor_of_step = 0, products = 0, useful = 0;
   for (const auto& kernel : kernels_) {
     nlohmann::json one = {{"name", kernel.name}, {"calls_per_step", kernel.calls}, {"seconds", kernel.least}};
     const double work = kernel.flops > 0 ? kernel.flops : kernel.bytes;
     one[kernel.flops > 0 ? "flops_per_second" : "bytes_per_second"] = work / kernel.least;
-    one["share"] = work / kernel.least / (kernel.flops > 0 ? product_limit : memory_limit);
+    const double floor = std::max(kernel.flops / product_limit, kernel.bytes / memory_limit);
+    one["floor_seconds"] = floor;
+    one["share"] = floor / kernel.least;
     one["seconds_per_step"] = kernel.calls * kernel.least;
     step += kernel.calls * kernel.least;
+    floor_of_step += kernel.calls * floor;
     products += kernel.flops > 0 ? kernel.calls * kernel.least : 0;
     useful += kernel.calls * kernel.flops;
     result["kernels"].push_back(std::move(one));
@@ -232,9 +249,11 @@ void KernelBench::measure(double seconds, nlohmann::json& result) {
   result["matmul_flops_per_second"] = product_limit;
   result["memory_bytes_per_second"] = memory_limit;
   result["step_seconds_dense"] = step;  // of the dense blocks, one micro-batch
+  result["floor_seconds_dense"] = floor_of_step;
   result["product_seconds_dense"] = products;
   result["share_dense"] = useful / step / product_limit;
   result["dtype"] = job_.train.precision;
+  result["device"] = device_name(gpu_of(job_));
   result["isa"] = cpu_isa();
   result["threads"] = job_.cluster.threads;
 }
@@ -242,7 +261,7 @@ void KernelBench::measure(double seconds, nlohmann::json& result) {
 }  // namespace
 
 void bench_kernels(const BenchOptions& options, nlohmann::json& result) {
-  KernelBench(options.job).measure(options.seconds, result);
+  KernelBench(options.job).measure(options, result);
 }
 
 }  // namespace smlp

@@ -16,7 +16,8 @@ void bench_step(const BenchOptions& options, nlohmann::json& result) {
   auto grid = grid_for(job, *backend);
   BenchEngine bench(job, std::move(backend), std::move(grid));
   bench.warm_up();
-  auto rate = product_rate(bench.engine().backend(), value_type(job));
+  auto& machine = bench.engine().backend();
+  auto rate = product_rate(machine, value_type(job), options.least_product);
   std::vector<double> seconds;
   PhaseSeconds phases;
   auto& world = *bench.engine().grid().world;
@@ -29,7 +30,7 @@ void bench_step(const BenchOptions& options, nlohmann::json& result) {
     more[0] = world.rank() == 0 && (seconds.size() < 5 || watch.seconds() < options.seconds) ? 1 : 0;
     world.all_reduce_host(more, Reduce::sum);
   }
-  rate = std::max(rate, product_rate(bench.engine().backend(), value_type(job)));
+  rate = std::max(rate, product_rate(machine, value_type(job), options.least_product));
   if (world.rank() != 0) return;
   const double median = upper_median(seconds);
   const double ranks = world.size();
@@ -42,9 +43,11 @@ void bench_step(const BenchOptions& options, nlohmann::json& result) {
             {"useful_flops_per_second", useful},
             {"share", useful / rate},
             {"dtype", job.train.precision},
+            {"device", device_name(gpu_of(job))},
             {"isa", cpu_isa()},
             {"ranks", ranks},
             {"threads", job.cluster.threads}};
+  if (!machine.in_host_memory()) return;  // the host's clock tells when it handed work over, not when that was done
   for (std::size_t i = 0; i < phase_count; ++i) {
     result["phases"][phase_names[i]] = phases[static_cast<Phase>(i)] / static_cast<double>(seconds.size());
   }

@@ -1,30 +1,91 @@
 #include "worker/machine_limits.h"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 
-#include "worker/phases.h"
+#include "core/error.h"
 
 namespace smlp {
 
-double product_rate(Backend& backend, DType type) {
-  constexpr std::int64_t n = 1024;
-  constexpr int tries = 8;
-  const std::int64_t bytes = n * n * size_of(type);
-  void* const memory = backend.allocate(3 * bytes);
-  const TensorView a(memory, {n, n}, type);
-  const TensorView b(a.at(n * n), {n, n}, type), out(a.at(2 * n * n), {n, n}, type);
-  backend.fill(a, 0.5);
-  backend.fill(b, 0.25);
-  double least = std::numeric_limits<double>::max();
-  for (int i = 0; i < tries; ++i) {
-    const Stopwatch watch;
-    backend.matmul({.a = a, .b = b, .out = out});
-    backend.synchronize();
-    if (i > 0) least = std::min(least, watch.seconds());
+namespace {
+
+constexpr double telling_seconds = 1e-3, most_seconds = 0.5;
+constexpr std::int64_t most_doublings = 4;
+constexpr int tries = 8;
+
+// Three alike, filled with numbers of no consequence, for as long as it lives.
+class Operands {
+ public:
+  Operands(Backend& backend, Shape shape, DType type) : backend_(backend), first_(nullptr, shape, type) {
+    first_.data = backend.allocate(3 * first_.bytes());
+    for (std::int64_t i = 0; i < 3; ++i) backend.fill((*this)[i], 0.5);
   }
-  backend.release(memory);
-  return 2.0 * n * n * n / least;
+  ~Operands() { backend_.release(first_.data); }
+  Operands(const Operands&) = delete;
+  Operands& operator=(const Operands&) = delete;
+  TensorView operator[](std::int64_t i) const { return {first_.at(i * first_.size()), first_.shape, first_.dtype}; }
+
+ private:
+  Backend& backend_;
+  TensorView first_;
+};
+
+// The first one prepares.
+double least_seconds(Backend& backend, const std::function<void()>& work) {
+  double least = std::numeric_limits<double>::max(), spent = 0;
+  for (int i = 0; i < tries && (i < 2 || spent < most_seconds); ++i) {
+    const double seconds = backend.timed(work);
+    if (i > 0) least = std::min(least, seconds);
+    spent += seconds;
+  }
+  return least;
+}
+
+double product_seconds(Backend& backend, DType type, std::int64_t n) {
+  const Operands m(backend, {n, n}, type);
+  return least_seconds(backend, [&] { backend.matmul({.a = m[0], .b = m[1], .out = m[2]}); });
+}
+
+double addition_seconds(Backend& backend, DType type, std::int64_t n) {
+  const Operands v(backend, {n}, type);
+  return least_seconds(backend, [&] { backend.add(v[0], v[1], v[2]); });
+}
+
+struct Telling {
+  std::int64_t size;
+  double seconds;
+};
+
+using Seconds = double (*)(Backend&, DType, std::int64_t);
+
+Telling telling(Backend& backend, DType type, std::int64_t least, Seconds seconds_of) {
+  Telling found{least, seconds_of(backend, type, least)};
+  while (found.seconds < telling_seconds && found.size < least << most_doublings) {
+    try {
+      const auto next = 2 * found.size;
+      found = {next, seconds_of(backend, type, next)};
+    } catch (const Error& error) {
+      if (error.code() != ExitCode::unavailable) throw;
+      break;  // no memory for more
+    }
+  }
+  return found;
+}
+
+}  // namespace
+
+std::int64_t telling_product(Backend& backend, DType type, std::int64_t least) {
+  return telling(backend, type, least, product_seconds).size;
+}
+
+std::int64_t telling_vector(Backend& backend, DType type, std::int64_t least) {
+  return telling(backend, type, least, addition_seconds).size;
+}
+
+double product_rate(Backend& backend, DType type, std::int64_t least) {
+  const auto [n, seconds] = telling(backend, type, least, product_seconds);
+  return 2.0 * static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n) / seconds;
 }
 
 double useful_flops_per_token(const PlanCounts& counts, std::int64_t context) {

@@ -8,8 +8,14 @@
 
 namespace smlp {
 
-// Floating-point operations a second of the best of several 1024³ products of this type.
-double product_rate(Backend& backend, DType type);
+// Sizes at which a machine shows what it can do: the least, doubled until one call takes a millisecond, as on a GPU, which
+// 1024³ does not fill, or until memory ends.
+inline constexpr std::int64_t least_product = 1024, least_vector = std::int64_t{16} << 20;
+std::int64_t telling_product(Backend& backend, DType type, std::int64_t least = least_product);  // n of an n³ product
+std::int64_t telling_vector(Backend& backend, DType type, std::int64_t least = least_vector);    // of an addition
+
+// Floating-point operations a second of the best of several products of such a size and this type.
+double product_rate(Backend& backend, DType type, std::int64_t least = least_product);
 // 6 × the multiply-adds of one token, forward, the causal half of W_s counted once (the useful work of training).
 double useful_flops_per_token(const PlanCounts& counts, std::int64_t context);
 

@@ -12,6 +12,8 @@
 #include "core/goodput.h"
 #include "core/version.h"
 #include "metrics/exporter.h"
+#include "metrics/gpu_meter.h"
+#include "metrics/listen.h"
 #include "metrics/registry.h"
 #include "worker/device.h"
 #include "worker/own_cores.h"
@@ -75,15 +77,23 @@ std::map<std::string, std::int64_t> restarts_by_cause(const RunDirectory& run) {
   return counts;
 }
 
+std::unique_ptr<GpuMeter> meter_of(const std::string& gpu) {
+  if (gpu.empty()) return nullptr;
+  std::string why_not;
+  auto meter = GpuMeter::open(gpu, &why_not);
+  if (!meter) spdlog::info("the GPU's memory, power and use are not among the metrics: {}", why_not);
+  return meter;
+}
+
 }  // namespace
 
 struct RunLog::Impl {
-  Impl(const RunDirectory& run_directory, int attempt_number, const JobConfig& job, int my_rank)
+  Impl(const RunDirectory& run_directory, int attempt_number, const JobConfig& job, int my_rank, const std::string& gpu)
       : run(run_directory),
         attempt(attempt_number),
         rank(my_rank),
         metrics(identity_of(attempt_number, job, my_rank)),
-        exporter(listen_of_process(job.metrics.listen, local_rank().value_or(my_rank)), metrics) {}
+        exporter(listen_of_process(job.metrics.listen, local_rank().value_or(my_rank)), metrics, meter_of(gpu)) {}
 
   // A line that can't be written is lost; the run is not.
   void append(const std::filesystem::path& file, const std::string& line) {
@@ -128,8 +138,8 @@ struct RunLog::Impl {
 };
 
 RunLog::RunLog(const RunDirectory& run, int attempt, const JobConfig& job, Communicator& world, double peak,
-               double work)
-    : impl_(std::make_unique<Impl>(run, attempt, job, world.rank())) {
+               double work, const std::string& gpu)
+    : impl_(std::make_unique<Impl>(run, attempt, job, world.rank(), gpu)) {
   impl_->ranks = world.size();
   impl_->peak = peak;
   impl_->work = work;
@@ -137,11 +147,13 @@ RunLog::RunLog(const RunDirectory& run, int attempt, const JobConfig& job, Commu
   if (world.rank() == 0) impl_->goodput = read_goodput(run).value_or(Goodput(unix_seconds()));
   impl_->show_goodput();
   const auto& address = impl_->exporter.address();
-  spdlog::info("metrics at http://{}/metrics", address);
+  spdlog::info("{}", address.empty() ? "metrics are not served: this smlp was built without prometheus-cpp"
+                                     : fmt::format("metrics at http://{}/metrics", address));
   const auto all = gather_texts(world, address);
   if (world.rank() != 0) return;
   auto groups = nlohmann::json::array();
   for (const auto& target : all) {
+    if (target.empty()) continue;
     groups.push_back({{"targets", {target}}, {"labels", {{"run", job.name}}}});
   }
   write_atomically(impl_->run.targets(), groups.dump(2) + "\n");

@@ -28,7 +28,8 @@ class RunLog {
  public:
   // Collective: the ranks' addresses are gathered. `peak` and `work`: this rank's product rate and the useful
   // floating-point operations of one token, for the share of peak.
-  RunLog(const RunDirectory& run, int attempt, const JobConfig& job, Communicator& world, double peak, double work);
+  RunLog(const RunDirectory& run, int attempt, const JobConfig& job, Communicator& world, double peak, double work,
+         const std::string& gpu);  // Backend::device_id()
   ~RunLog();
 
   void event(const std::string& kind, std::int64_t step, const std::string& detail,

@@ -8,6 +8,14 @@
 
 namespace smlp {
 
+JobConfig::Checkpoint no_saves(JobConfig::Checkpoint job) {
+  job.every_steps = job.local_every_steps = job.keep_every = 0;
+  job.every_seconds = 0;
+  job.automatic = job.keep_best = false;
+  job.local_dir.clear();
+  return job;
+}
+
 SavePlan::SavePlan(const JobConfig::Checkpoint& job, const RunDirectory& run)
     : job_(job), run_(run), intervals_(job.auto_least_seconds, job.auto_most_seconds) {
   if (!job_.automatic) return;

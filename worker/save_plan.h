@@ -13,6 +13,9 @@
 
 namespace smlp {
 
+// The job as it is in a build that can't write checkpoints: none is ever due, and the nodes keep none.
+JobConfig::Checkpoint no_saves(JobConfig::Checkpoint job);
+
 class SavePlan {
  public:
   SavePlan(const JobConfig::Checkpoint& job, const RunDirectory& run);

@@ -7,6 +7,7 @@
 #include <array>
 #include <cmath>
 
+#include "core/features.h"
 #include "core/files.h"
 #include "core/job_file.h"
 #include "worker/machine_limits.h"
@@ -74,10 +75,12 @@ Trainer::Trainer(const JobConfig& job, const TrainerOptions& options, std::uniqu
       heartbeat_(heartbeat),
       control_(control),
       counts_(count_alone(job)) {
+  if (!built_with_hdf5()) job_.checkpoint = no_saves(job_.checkpoint);
   auto& world = *engine_->grid().world;
   const double peak = product_rate(engine_->backend(), value_type(job_));
   log_ = std::make_unique<RunLog>(options_.run, options_.attempt, job_, world, peak,
-                                  useful_flops_per_token(counts_, job_.model.context));
+                                  useful_flops_per_token(counts_, job_.model.context),
+                                  engine_->backend().device_id());
   stream_ = std::make_unique<TokenStream>(StreamSettings{.prefixes = job_.data.train,
                                                          .weights = job_.data.weights,
                                                          .context = job_.model.context,
@@ -234,7 +237,7 @@ void Trainer::step() {
   ++step_;  // the step being taken; everything below counts it as done
   const bool root = engine_->grid().world->rank() == 0;
   if (root) {
-    const bool asked = plan_->due(Tier::shared, step_) || control_.save_asked();
+    const bool asked = plan_->due(Tier::shared, step_) || (built_with_hdf5() && control_.save_asked());
     flags[save_asked] = saves_->idle(Tier::shared) && asked ? 1 : 0;
     flags[local_asked] = saves_->idle(Tier::local) && plan_->due(Tier::local, step_) ? 1 : 0;
   }
@@ -333,7 +336,8 @@ void Trainer::drain() {
 
 ExitCode Trainer::leave(bool complete) {
   drain();
-  if (plan_->last(Tier::shared) != step_ || saves_->shared().last_failed()) {
+  const bool saved = plan_->last(Tier::shared) == step_ && !saves_->shared().last_failed();
+  if (built_with_hdf5() && !saved) {
     check_replicas(true);
     save({.shared = true});
     drain();
@@ -343,7 +347,7 @@ ExitCode Trainer::leave(bool complete) {
                                                  "the one before it is the newest: see events.jsonl", step_));
   }
   control_.leaving(step_);
-  log_->event(complete ? "complete" : "stopped", step_, complete ? "all steps are done" : "asked to save and leave");
+  log_->event(complete ? "complete" : "stopped", step_, complete ? "all steps are done" : built_with_hdf5() ? "asked to save and leave" : "asked to leave; nothing is saved");
   return complete ? ExitCode::done : ExitCode::call_again;
 }
 

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include "core/features.h"
 #include "worker/plan_json.h"
 #include "worker/restore.h"
 #include "worker/routing_settings.h"
@@ -57,6 +58,11 @@ void Trainer::restore() {
                {"tier", name_of(tier)},
                {"parameters", facts["parameters"]},
                {"forward_macs", facts["forward_macs"]}});
+  if (!built_with_hdf5()) {
+    const auto sentence = "no checkpoints are written: this smlp was built without HDF5";
+    spdlog::warn("{}", sentence);
+    log_->event("saves_nothing", step_, sentence);
+  }
   choose_intervals();
 }
 

@@ -2,6 +2,9 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <string_view>
+
+#include "core/features.h"
 
 #include "core/features.h"
 #include "worker/gpu_ranks.h"
@@ -13,9 +16,18 @@ std::unique_ptr<Communicator>& kept_aside() {
   static std::unique_ptr<Communicator> communicator;
   return communicator;
 }
+
+// One of one, in the words of mpirun and srun.
+bool alone() {
+  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS"}) {
+    if (const char* size = std::getenv(name)) return std::string_view(size) == "1";
+  }
+  return false;
+}
 }  // namespace
 
 bool started_by_mpi() {
+  if (!built_with_mpi() && alone()) return false;
   for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"}) {
     if (std::getenv(name) != nullptr) return true;
   }

@@ -66,6 +66,8 @@ Device::Device(int ordinal) : ordinal_(ordinal) {
   }
   check(cudaSetDevice(ordinal), "the device could not be chosen");
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "no stream could be made");
+  for (auto* event : {&began_, &ended_})
+    check(cudaEventCreateWithFlags(event, cudaEventDefault), "no event could be made");
   void* word = nullptr;
   check(cudaHostAlloc(&word, sizeof(int), cudaHostAllocMapped), "no pinned memory could be had");
   fault_ = static_cast<int*>(word);
@@ -74,6 +76,8 @@ Device::Device(int ordinal) : ordinal_(ordinal) {
 
 Device::~Device() {
   cudaStreamSynchronize(stream_);
+  cudaEventDestroy(began_);
+  cudaEventDestroy(ended_);
   cudaFreeHost(fault_);
   cudaStreamDestroy(stream_);
 }
@@ -122,6 +126,18 @@ void Device::wait() {
   if (kind == FaultKind::none) return;
   *fault_ = 0;
   throw Error(ExitCode::fault, fmt::format("cuda: {}", sentence(kind)));
+}
+
+double Device::timed(const std::function<void()>& work) {
+  constexpr const char* failed = "the time of the work on the device could not be taken";
+  wait();
+  check(cudaEventRecord(began_, stream_), failed);
+  work();
+  check(cudaEventRecord(ended_, stream_), failed);
+  wait();
+  float milliseconds = 0;
+  check(cudaEventElapsedTime(&milliseconds, began_, ended_), failed);
+  return static_cast<double>(milliseconds) * 1e-3;
 }
 
 }  // namespace smlp::cuda

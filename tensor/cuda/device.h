@@ -5,6 +5,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 namespace smlp::cuda {
@@ -27,10 +28,12 @@ class Device {
   // For everything enqueued so far; throws Error(fault) when a kernel failed or met an index that points
   // nowhere.
   void wait();
+  double timed(const std::function<void()>& work);  // seconds on the stream; waits before and after
 
  private:
   int ordinal_;
   cudaStream_t stream_ = nullptr;
+  cudaEvent_t began_ = nullptr, ended_ = nullptr;  // of timed()
   int* fault_ = nullptr;  // pinned host memory that the device writes to
 };
 

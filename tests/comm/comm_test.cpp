@@ -66,7 +66,7 @@ class Comm : public testing::TestWithParam<CommCase> {
     const auto whole = memory->view(mine, {n * ranks}, type), own = whole.row_range(rank * n, n);
     const auto part = within ? own : memory->view(std::vector<T>(static_cast<std::size_t>(n), T(-1)), {n}, type);
     const auto before = comm->bytes_sent();
-    comm->reduce_scatter(whole, part);
+    in_order([&] { comm->reduce_scatter(whole, part); });
     EXPECT_EQ(comm->bytes_sent() - before, n * (ranks - 1) * static_cast<std::int64_t>(sizeof(T)));
     const auto got = memory->read<T>(part);
     for (std::int64_t i = 0; i < n; ++i) {
@@ -87,7 +87,8 @@ class Comm : public testing::TestWithParam<CommCase> {
       }
     }
     const auto whole = memory->view(before, {n * ranks}, type);
-    comm->all_gather(within ? whole.row_range(rank * n, n) : memory->view(mine, {n}, type), whole);
+    const auto own = within ? whole.row_range(rank * n, n) : memory->view(mine, {n}, type);
+    in_order([&] { comm->all_gather(own, whole); });
     EXPECT_EQ(memory->read<T>(whole), expected) << name_of(type) << ", " << n << " elements a rank";
   }
 
@@ -181,7 +182,7 @@ TEST_P(Comm, ReduceScatterGivesEachRankItsPartOfTheSum) {
 }
 
 TEST_P(Comm, ReduceScatterOfManyPiecesSumsEveryElement) {
-  if (std::string(GetParam()) == "mpi_in_pieces") GTEST_SKIP() << "as many messages as numbers";
+  if (GetParam().most < 3'000'001) GTEST_SKIP() << "as many messages as numbers";
   check_reduce_scatter<float>(300'001, DType::f32, true);
 }
 
@@ -192,12 +193,12 @@ TEST_P(Comm, ReduceScatterGivesTheSameBitsEveryTime) {
   for (std::size_t i = 0; i < mine.size(); ++i)
     mine[i] = std::sin(static_cast<float>(i * 7 + 1) * (1.F + 0.37F * static_cast<float>(rank)));
   const auto whole = memory->view(mine, {n * ranks}, DType::f32);
-  comm->all_reduce(whole, Reduce::sum);
+  in_order([&] { comm->all_reduce(whole, Reduce::sum); });
   const auto expected = memory->read<float>(whole.row_range(rank * n, n));
   std::vector<float> first;
   for (int round = 0; round < 3; ++round) {
     const auto view = memory->view(mine, {n * ranks}, DType::f32), part = view.row_range(rank * n, n);
-    comm->reduce_scatter(view, part);
+    in_order([&] { comm->reduce_scatter(view, part); });
     const auto sum = memory->read<float>(part);
     if (round == 0) first = sum;
     ASSERT_EQ(std::memcmp(first.data(), sum.data(), first.size() * sizeof(float)), 0) << "round " << round;

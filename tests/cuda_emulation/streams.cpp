@@ -22,9 +22,12 @@ struct CUstream_st {
 };
 
 struct CUevent_st {
+  bool timed;
+  bool recorded = false;
+  std::chrono::steady_clock::time_point when{};  // of the host's clock, being all there is
   cudaStream_t stream = nullptr;
   std::int64_t work = 0;
-  std::map<cudaStream_t, std::int64_t> seen;
+  std::map<cudaStream_t, std::int64_t> seen{};
 };
 
 namespace smlp::emulation {
@@ -182,8 +185,8 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   return cudaSuccess;
 }
 
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
-  *event = new CUevent_st;
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
+  *event = new CUevent_st{.timed = (flags & cudaEventDisableTiming) == 0};
   return cudaSuccess;
 }
 
@@ -193,7 +196,15 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-  *event = {stream, stream->work, stream->seen};
+  *event = {event->timed, true, std::chrono::steady_clock::now(), stream, stream->work, stream->seen};
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t began, cudaEvent_t ended) {
+  for (const auto event : {began, ended}) {
+    if (!event->timed || !event->recorded) return cudaErrorInvalidValue;
+  }
+  *milliseconds = std::chrono::duration<float, std::milli>(ended->when - began->when).count();
   return cudaSuccess;
 }
 

@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "core/error.h"
+#include "metrics/listen.h"
 #include "tests/metrics/http.h"
 #include "tests/metrics/reports.h"
 
@@ -172,6 +173,15 @@ TEST(Exporter, IsReadWhileTheLoopPublishes) {
   EXPECT_GE(good, 20);
   EXPECT_NE(scrape(exporter).body.find(fmt::format("smlp_steps_total{{rank=\"0\"}} {}\n", step)),
             std::string::npos);
+}
+
+TEST(Exporter, HasNoGpuWhereThereIsNoMeter) {
+  std::string why_not;
+  EXPECT_FALSE(GpuMeter::open("0000:00:1f.7", &why_not));
+  EXPECT_NE(why_not.find("libnvidia-ml.so.1"), std::string::npos) << why_not;
+  const RunMetrics metrics(test::small_run(0));
+  const Exporter exporter("127.0.0.1:0", metrics);
+  EXPECT_EQ(scrape(exporter).body.find("smlp_gpu"), std::string::npos);
 }
 
 }  // namespace

@@ -1,7 +1,0 @@
-#include "core/features.h"
-
-namespace smlp {
-
-bool built_with_cuda() { return true; }
-
-}  // namespace smlp

@@ -1,7 +1,0 @@
-#include "core/features.h"
-
-namespace smlp {
-
-bool built_with_nccl() { return true; }
-
-}  // namespace smlp

@@ -1,0 +1,55 @@
+#!/usr/bin/env python3
+"""The preset cuda-release, built with nvcc and run where there is no GPU, or where none is shown. Skipped without nvcc."""
+import os
+import pathlib
+import shutil
+import sys
+
+import builds
+import harness
+from harness import smlp
+
+SKIPPED = 77
+BUILD_SECONDS = 1500
+
+
+def nvcc():
+    return os.environ.get("CUDACXX") or shutil.which("nvcc", path=os.environ.get("PATH", "") + ":/usr/local/cuda/bin")
+
+
+def both_programs_start_where_there_is_no_driver(place):
+    for name in ("smlp", "smlp-worker"):
+        needed = builds.libraries_of(harness.BIN / name)
+        assert not [library for library in needed if library.startswith(("libcuda.so", "libnvidia-ml"))], needed
+    assert any(library.startswith("libcublasLt") for library in builds.libraries_of(harness.BIN / "smlp-worker"))
+    assert harness.smlp_json("doctor", cwd=place.path)["sound"]
+
+
+def a_gpu_that_is_not_there_is_told_in_a_sentence(place):
+    asked = ("--set", "cluster.device=cuda")
+    job = place.job(steps=3, every=3, ranks=1)
+    for done in (smlp("run", job, "--run-dir", "run", *asked, cwd=place.path, check=False),
+                 smlp("bench", "step", *asked, cwd=place.path, check=False)):
+        assert done.returncode == 69, done
+        assert "there is no GPU here" in done.stderr and 'cluster.device = "cpu"' in done.stderr, done.stderr
+    attempts = place.lines("run", "attempts.jsonl")
+    assert len(attempts) == 1, "trying again can't help"
+    smlp("plan", job, *asked, cwd=place.path)
+
+
+def the_cpu_trains_when_told_to_and_when_nobody_says(place):
+    for device in ("cpu", "auto"):
+        job = place.job(name=device, steps=3, every=3, ranks=1)
+        place.run(job, device, "--set", f"cluster.device={device}")
+    last = "checkpoints/step-00000003"
+    smlp("checkpoint", "diff", place.path / "cpu" / last, place.path / "auto" / last)
+
+
+if __name__ == "__main__":
+    if not nvcc():
+        print("skipped: no nvcc in the path, in /usr/local/cuda/bin or in CUDACXX")
+        sys.exit(SKIPPED)
+    builds.build("cuda-release", pathlib.Path(os.environ["SMLP_BUILDS"]) / "cuda-release", seconds=BUILD_SECONDS)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # where there is a GPU it is not shown: this test is about its absence
+    harness.main([both_programs_start_where_there_is_no_driver, a_gpu_that_is_not_there_is_told_in_a_sentence,
+                  the_cpu_trains_when_told_to_and_when_nobody_says])
