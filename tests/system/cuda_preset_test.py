@@ -38,8 +38,8 @@ def a_gpu_that_is_not_there_is_told_in_a_sentence(place):
 
 
 def the_cpu_trains_when_told_to_and_when_nobody_says(place):
+    job = place.job(steps=3, every=3, ranks=1)
     for device in ("cpu", "auto"):
-        job = place.job(name=device, steps=3, every=3, ranks=1)
         place.run(job, device, "--set", f"cluster.device={device}")
     last = "checkpoints/step-00000003"
     smlp("checkpoint", "diff", place.path / "cpu" / last, place.path / "auto" / last)
