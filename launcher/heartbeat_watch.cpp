@@ -27,7 +27,10 @@ std::optional<Beat> parse_beat(const std::string& line) {
   words >> beat.step >> beat.section >> beat.sequence >> progressed >> beat.pid >> beat.host >> beat.limit_seconds;
   if (!words) return std::nullopt;
   words >> beat.attempt >> beat.pulse >> beat.collectives >> beat.inside >> beat.call >> beat.block;
-  return words ? std::optional(beat) : std::nullopt;
+  if (!words) return std::nullopt;
+  std::string last;
+  beat.gives_up = words >> last && last == "gives_up";
+  return beat;
 }
 
 HeartbeatWatch::HeartbeatWatch(RunDirectory run, int attempt, std::int64_t ranks, WatchLimits limits)
@@ -38,13 +41,24 @@ HeartbeatWatch::HeartbeatWatch(RunDirectory run, int attempt, std::int64_t ranks
       quiet_seconds_(static_cast<std::size_t>(ranks), 0.0),
       silent_seconds_(static_cast<std::size_t>(ranks), 0.0) {}
 
-void HeartbeatWatch::read() {
-  for (std::size_t rank = 0; rank < beats_.size(); ++rank) {
+std::vector<std::optional<Beat>> HeartbeatWatch::newest() const {
+  std::vector<std::optional<Beat>> found(beats_.size());
+  for (std::size_t rank = 0; rank < found.size(); ++rank) {
     std::ifstream file(run_.heartbeat(static_cast<int>(rank)));
     std::string line;
-    if (!file || !std::getline(file, line)) continue;
-    auto beat = parse_beat(line);
-    if (!beat || beat->attempt != attempt_) continue;
+    if (file && std::getline(file, line)) found[rank] = parse_beat(line);
+    if (found[rank] && found[rank]->attempt != attempt_) found[rank].reset();
+  }
+  return found;
+}
+
+void HeartbeatWatch::read() {
+  auto found = newest();
+  given_up_ = std::any_of(found.begin(), found.end(), [](const auto& beat) { return beat && beat->gives_up; });
+  if (given_up_ && all_present()) return;
+  for (std::size_t rank = 0; rank < beats_.size(); ++rank) {
+    auto& beat = found[rank];
+    if (!beat) continue;
     const auto& before = beats_[rank];
     const auto moved = [&](auto member) { return !before || (*before).*member != (*beat).*member; };
     if (moved(&Beat::sequence) || moved(&Beat::collectives)) quiet_seconds_[rank] = 0;
@@ -57,7 +71,9 @@ std::optional<std::string> HeartbeatWatch::look(double now) {
   const double passed = looked_ < 0 ? 0 : std::min(now - looked_, longest_count_seconds);
   looked_ = now;
   for (auto& quiet : quiet_seconds_) quiet += passed;
-  for (auto& silent : silent_seconds_) silent += passed;
+  if (!given_up_) {
+    for (auto& silent : silent_seconds_) silent += passed;
+  }
   read();
   for (std::size_t rank = 0; rank < beats_.size(); ++rank) {
     const auto& beat = beats_[rank];

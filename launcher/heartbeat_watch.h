@@ -1,8 +1,9 @@
 // Watches the small files in which the ranks say where they are (worker/heartbeat.h writes them):
-//   "step section sequence progressed pid host limit attempt pulse collectives inside call block"
+//   step section sequence progressed pid host limit attempt pulse collectives inside call block [gives_up]
 // and tells when one makes no progress within the limit it allows itself, stopped processes included. Time is
 // counted by this watch, so hosts need no common clock, and a pause of the launcher counts against nobody. What a
-// rank of another attempt writes is passed over.
+// rank of another attempt writes is passed over. Once a rank gives up, nothing more is read: the starter then wakes
+// a stopped rank to end it, and what that one still writes would hide who kept the others waiting.
 #pragma once
 
 #include <sys/types.h>
@@ -28,6 +29,7 @@ struct Beat {
   std::int64_t collectives = 0;  // begun
   bool inside = false;           // one is under way
   std::string call, block;       // "world:all_reduce:123", "3:forward"
+  bool gives_up = false;         // its own watchdog ends it
 };
 std::optional<Beat> parse_beat(const std::string& line);
 
@@ -54,13 +56,16 @@ class HeartbeatWatch {
   const std::vector<std::optional<Beat>>& beats() const { return beats_; }
 
  private:
+  std::vector<std::optional<Beat>> newest() const;  // as the files stand, of this attempt
+
   RunDirectory run_;
   int attempt_;
   WatchLimits limits_;
   std::vector<std::optional<Beat>> beats_;
-  std::vector<double> quiet_seconds_;  // since the last progress seen
+  std::vector<double> quiet_seconds_;   // since the last progress seen
   std::vector<double> silent_seconds_;  // since the last line seen
   double looked_ = -1;
+  bool given_up_ = false;  // a rank has: what the watch knew just before stays
 };
 
 }  // namespace smlp

@@ -127,10 +127,11 @@ double Heartbeat::limit_seconds(Section section) const {
 }
 
 // The mutex is held.
-std::string Heartbeat::line() {
-  const auto text = fmt::format("{} {} {} {:.3f} {} {} {:.3f} {} {} {} {} {} {}", step_, name_of(shown()), sequence_,
+std::string Heartbeat::line(bool gives_up) {
+  const auto text = fmt::format("{} {} {} {:.3f} {} {} {:.3f} {} {} {} {} {} {}{}", step_, name_of(shown()), sequence_,
                                 progressed_, getpid(), host_, limits_.seconds(shown()), attempt_, ++pulses_,
-                                seen_.collectives, seen_.inside ? 1 : 0, seen_.call, seen_.block);
+                                seen_.collectives, seen_.inside ? 1 : 0, seen_.call, seen_.block,
+                                gives_up ? " gives_up" : "");
   return fmt::format("{:<{}}\n", text, line_bytes - 1);
 }
 
@@ -167,13 +168,14 @@ void Heartbeat::pulse(std::stop_token stop) {
   std::unique_lock lock(mutex_);
   while (!stop.stop_requested()) {
     look();
-    const auto text = line();
+    const double waited = monotonic_seconds() - progressed_, limit = limits_.seconds(shown());
+    const bool hung = waited > limit;
+    const auto text = line(hung);
     lock.unlock();
     // A failed write is left to the launcher, which then sees an old mark: nothing better can be done here.
     [[maybe_unused]] const auto written = ::pwrite(file_, text.data(), text.size(), 0);
     lock.lock();
-    const double waited = monotonic_seconds() - progressed_, limit = limits_.seconds(shown());
-    if (waited > limit) give_up(lock, waited, limit);
+    if (hung) give_up(lock, waited, limit);
     keep_limits(lock, false);
     wake.wait_for(lock, stop, std::chrono::milliseconds(500), [] { return false; });
   }

@@ -2,7 +2,8 @@
 // block is needed, so a full disk does not stop it), and a watchdog that ends the process when the loop makes no
 // progress within the limit of its section (worker/hang_limits.h). Progress is enter(), beat(), and every collective
 // that begins. The file holds one line of words, read by launcher/heartbeat_watch.cpp:
-//   step section sequence progressed pid host limit attempt pulse collectives inside call block
+//   step section sequence progressed pid host limit attempt pulse collectives inside call block [gives_up]
+// The last word stands in the last line of a rank whose watchdog ends it.
 //
 // enter(), beat(), step_done() and saved() are called by the loop thread; the pulse thread writes the file twice a
 // second and checks the limit.
@@ -58,7 +59,7 @@ class Heartbeat {
  private:
   void pulse(std::stop_token stop);
   void look();
-  std::string line();
+  std::string line(bool gives_up);
   void mark();  // the mutex is held
   Section shown() const;
   void keep_limits(std::unique_lock<std::mutex>& lock, bool last);

@@ -68,6 +68,8 @@ TEST(Beat, IsReadAsTheWorkerWritesIt) {
   EXPECT_TRUE(beat->inside);
   EXPECT_EQ(beat->call, "world:all_reduce:77");
   EXPECT_EQ(beat->block, "3:backward");
+  EXPECT_FALSE(beat->gives_up);
+  EXPECT_TRUE(parse_beat("6 step 31 1.5 47 node3 15.0 2 99 12 1 world:barrier:7 3:backward gives_up   ").value().gives_up);
   EXPECT_FALSE(parse_beat("62 evaluation 311 1234.500 4711 node3 15.000")) << "of an older version";
   EXPECT_FALSE(parse_beat("62 evaluation 311"));
   EXPECT_FALSE(parse_beat(""));
@@ -136,6 +138,28 @@ TEST_F(Launcher, BlamesTheRankThatFellSilentBeforeThoseThatWaitForIt) {
   watch.look(5);
   EXPECT_EQ(watch.last_rank(), 2) << "all write: the one that is not in the collective of the others";
   EXPECT_THAT(watch.describe(2), AllOf(HasSubstr("step 30, block 1:backward, 69 collectives begun"), HasSubstr("node2")));
+}
+
+// mpirun continues the ranks that it ends: the stopped one wrote once more and was blamed no longer.
+TEST_F(Launcher, BlamesTheSilentRankThoughItIsWokenToBeEnded) {
+  HeartbeatWatch watch(run, 1, 2, {});
+  const auto place = [&](int rank, int at_pulse, const char* last = "") {
+    beat(rank, fmt::format("37 step 90 1.0 4242 node{} 3.0 1 {} 70 1 world:all_reduce:77 1:forward{}", rank, at_pulse,
+                           last));
+  };
+  for (int second = 0; second < 4; ++second) {
+    place(0, second);
+    place(1, 1);
+    watch.look(second);
+  }
+  place(0, 4, " gives_up");
+  place(1, 2);
+  for (int second = 4; second < 7; ++second) {
+    watch.look(second);
+    place(1, second);
+  }
+  EXPECT_EQ(watch.last_rank(), 1);
+  EXPECT_THAT(watch.describe(1), HasSubstr("stopped or cut off, silent for"));
 }
 
 TEST_F(Launcher, CollectivesAreProgressToo) {

@@ -121,7 +121,9 @@ TEST_F(HeartbeatTest, TheFileSaysWhereTheLoopIs) {
 TEST_F(HeartbeatTest, AHungLoopEndsTheProcessWithASentence) {
   const auto hang = [this] {
     Heartbeat heartbeat(run, 1, 0, {.floor_seconds = 0.2, .factor = 2, .ceiling_seconds = 60},
-                        [](const std::string& sentence) { fprintf(stderr, "%s\n", sentence.c_str()); });
+                        [this](const std::string& sentence) {
+                          fprintf(stderr, "%s; %s\n", sentence.c_str(), read_text(run.heartbeat(0)).c_str());
+                        });
     heartbeat.look_at([] { return LoopPlace{71, true, "world:all_reduce:55", "2:backward"}; });
     learn(heartbeat);
     heartbeat.enter(Section::step, 7);
@@ -130,7 +132,7 @@ TEST_F(HeartbeatTest, AHungLoopEndsTheProcessWithASentence) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   EXPECT_EXIT(hang(), testing::ExitedWithCode(Heartbeat::hung_status),
               "no progress for .* in section 'exchange' of step 7, block 2:backward, 71 collectives begun, inside "
-              "world:all_reduce:55");
+              "world:all_reduce:55, .*; 7 exchange .* 71 1 world:all_reduce:55 2:backward gives_up");
 }
 
 TEST_F(HeartbeatTest, AReportThatNeverEndsKeepsNoHungRank) {
