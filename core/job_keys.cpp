@@ -219,6 +219,10 @@ void add_operation_keys(Table& table) {
       .key("device", &K::device, "auto, cpu or cuda", words({"auto", "cpu", "cuda"}))
       .key("communicator", &K::communicator, "between GPUs; auto: NCCL where each rank has its own, else copies staged on the hosts",
            words({"auto", "nccl", "staged"}))
+      .key("cuda_graphs", &K::cuda_graphs,
+           "on GPUs; auto: the calls of a micro-batch are recorded and handed over at once where they are the same each time; off: "
+           "one by one",
+           words({"auto", "off"}))
       .key("threads", &K::threads, "threads a rank, on CPU", size(1, 4096))
       .key("bind_cores", &K::bind_cores, "give each rank cores of its own where its node has enough for all")
       .key("launcher", &K::launcher, "what starts the ranks; auto: srun or mpirun in a batch job, else local",

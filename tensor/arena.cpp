@@ -30,12 +30,12 @@ TensorView Arena::take(Shape shape, DType type) {
 }
 
 void Arena::reset() {
-  if (blocks_.size() > 1) {
-    for (const auto& block : blocks_) backend_.release(block.memory);
-    blocks_ = {{backend_.allocate(peak_), peak_}};
-    ++allocations_;
-  }
   mark_ = {};
+  if (blocks_.size() < 2) return;
+  for (const auto& block : blocks_) backend_.release(block.memory);
+  blocks_.clear();  // whatever the next line throws
+  blocks_.push_back({backend_.allocate(peak_), peak_});
+  ++allocations_;
 }
 
 }  // namespace smlp

@@ -24,6 +24,8 @@ double Backend::timed(const std::function<void()>& work) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
 }
 
+void Backend::repeat(Recording&, std::span<const std::int64_t>, const std::function<void()>& work) { work(); }
+
 void Backend::matmul_grouped(const Matmul& m, std::span<const std::int64_t> rows) {
   const bool weight_gradient = m.transpose_a;
   std::int64_t first = 0;

@@ -14,6 +14,7 @@
 #include <string>
 
 #include "tensor/expert_choice.h"
+#include "tensor/recording.h"
 #include "tensor/tensor_view.h"
 
 namespace smlp {
@@ -85,6 +86,9 @@ class Backend {
   virtual void synchronize() = 0;
   // Seconds that the calls in `work` take, by the clock of whoever computes: events on a device. Waits before and after.
   virtual double timed(const std::function<void()>& work);
+  // Does `work`; a backend that can records its calls and hands them all over at once when the same is asked for again
+  // (tensor/recording.h, which says what `work` and `baked_in` must be). The same bits either way.
+  virtual void repeat(Recording& recording, std::span<const std::int64_t> baked_in, const std::function<void()>& work);
   // May the host, and MPI, follow the addresses that allocate() gives?
   virtual bool in_host_memory() const noexcept { return true; }
   // Memory of the host for upload() and download(). A device reads it on its own: what was handed to upload() stays

@@ -1,6 +1,7 @@
 #include "worker/engine.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <array>
@@ -71,6 +72,8 @@ Engine::Engine(const JobConfig& job, std::unique_ptr<Backend> backend, ProcessGr
   store_->seal(*backend_, value_type(job_), static_cast<std::uint64_t>(job_.seed), trainable,
                sharded ? grid_.world->size() : 1);
   buffers_ = std::make_unique<Buffers>(*backend_);
+  // Routers read on the host what the device has decided. Masks of dropout follow from arguments that change each time.
+  repeatable_ = job_.cluster.cuda_graphs == "auto" && !has_experts(config_) && config_.dropout == 0;
   if (!trainable) return;
   const AdamWSettings settings{.beta1 = job_.optimizer.betas.at(0),
                                .beta2 = job_.optimizer.betas.at(1),
@@ -141,25 +144,35 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
     const auto row_loss = arena_->take({rows}, DType::f64);
     result.phases[Phase::data] += watch.lap();
 
-    double exchanged = grid_.experts->seconds();
-    model_->forward_loss(c, row_loss);
-    if (counts) backend_->sum(row_loss, buffers_->loss_sum);
-    if (counts && c.auxiliary) add_router_losses(c, token_scale, result.router_losses);
-    double exchange = grid_.experts->seconds() - exchanged;
-    result.phases[Phase::exchange] += exchange;
-    result.phases[Phase::forward] += watch.lap() - exchange;
-
-    exchanged = grid_.experts->seconds();
-    const double reduced = reducing();
-    model_->backward(c, [&](int block) {
-      if (last) sync_->block_done(block);
-    });
+    double exchanged = grid_.experts->seconds(), reduced = reducing();
+    const auto end_phase = [&](Phase phase) {
+      const double exchange = grid_.experts->seconds() - exchanged, reduce = reducing() - reduced;
+      result.phases[Phase::exchange] += exchange;
+      result.phases[Phase::reduce] += reduce;
+      result.phases[phase] += watch.lap() - exchange - reduce;
+      exchanged += exchange;
+      reduced += reduce;
+    };
+    // Sums among ranks begin while the backward pass goes on; alone there is nothing to wait for, and nothing to share.
+    const bool repeated = repeatable_ && (!last || ranks == 1), sums_beside = last && !repeated;
+    const auto compute = [&] {
+      const Arena::Frame frame(*arena_);
+      model_->forward_loss(c, row_loss);
+      if (counts) backend_->sum(row_loss, buffers_->loss_sum);
+      if (counts && c.auxiliary) add_router_losses(c, token_scale, result.router_losses);
+      end_phase(Phase::forward);
+      model_->backward(c, [&](int block) {
+        if (sums_beside) sync_->block_done(block);
+      });
+    };
+    if (repeated) {
+      repeat(c, row_loss, compute);
+      for (int k = model_->blocks(); last && k >= -1; --k) sync_->block_done(k);
+    } else {
+      compute();
+    }
     if (last) sync_->finish();
-    exchange = grid_.experts->seconds() - exchanged;
-    const double reduce = reducing() - reduced;
-    result.phases[Phase::exchange] += exchange;
-    result.phases[Phase::reduce] += reduce;
-    result.phases[Phase::backward] += watch.lap() - exchange - reduce;
+    end_phase(Phase::backward);
     add_reports(buffers_->reports, counts);
     buffers_->reports.clear();
     between();
@@ -193,6 +206,16 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
   }
   result.phases[Phase::optimizer] += watch.lap();
   return result;
+}
+
+// `row_loss` is the last that the arena gave, so that what the layers take lies behind it.
+void Engine::repeat(const Context& c, const TensorView& row_loss, const std::function<void()>& compute) {
+  const auto place = [](const TensorView& view) { return static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(view.data)); };
+  const std::array baked_in = {c.sequences, c.length, place(c.tokens), place(c.targets), place(row_loss)};
+  const bool known = !recording_.refusal.empty();
+  backend_->repeat(recording_, baked_in, compute);
+  if (known || recording_.refusal.empty()) return;
+  spdlog::warn("micro-batches are handed to the GPU call by call, not as one CUDA graph: {}", recording_.refusal);
 }
 
 // The step's one small all-reduce: flags, loss, and what each block sent to each expert.

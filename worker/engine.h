@@ -88,12 +88,14 @@ class Engine {
   // Where the model is, from any thread: k in block k forward, ~k backward.
   int at_block() const noexcept { return at_block_.load(std::memory_order_relaxed); }
   LossScale& loss_scale() { return loss_scale_; }
+  const Recording& recording() const { return recording_; }  // of forward and backward passes
   std::int64_t updates() const;
   void set_updates(std::int64_t updates);
 
  private:
   struct Buffers;  // small views that live as long as the engine
   void agree(StepResult& result, std::span<double> flags, double scale);
+  void repeat(const Context& c, const TensorView& row_loss, const std::function<void()>& compute);
   void add_router_losses(const Context& c, double token_scale, RouterLosses& to);
   void add_reports(const std::vector<RoutingReport>& reports, bool count);
 
@@ -110,6 +112,8 @@ class Engine {
   LossScale loss_scale_;
   std::vector<BlockLoad> loads_;
   std::atomic<int> at_block_ = 0;
+  Recording recording_;
+  bool repeatable_ = false;  // does a micro-batch make the same calls as the one before?
 };
 
 }  // namespace smlp

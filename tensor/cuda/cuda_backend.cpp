@@ -62,12 +62,14 @@ void move_rows(cudaStream_t stream, const Matrix& from, const Matrix& to, std::i
 }  // namespace
 
 void CudaBackend::upload(const void* host, TensorView to) {
+  device_.not_recorded("memory of the host is read");
   for_each_matrix<2>({TensorView(const_cast<void*>(host), to.shape, to.dtype), to}, [&](const auto& m) {
     move_rows(stream(), m[0], m[1], size_of(to.dtype), cudaMemcpyHostToDevice);
   });
 }
 
 void CudaBackend::download(TensorView from, void* host) {
+  device_.not_recorded("memory of the host is written");
   for_each_matrix<2>({from, TensorView(host, from.shape, from.dtype)}, [&](const auto& m) {
     move_rows(stream(), m[0], m[1], size_of(from.dtype), cudaMemcpyDeviceToHost);
   });
@@ -75,6 +77,7 @@ void CudaBackend::download(TensorView from, void* host) {
 }
 
 void CudaBackend::to_host(const void* device, void* host, std::int64_t bytes) {
+  device_.not_recorded("the host reads what the device has decided");
   check(cudaMemcpyAsync(host, device, static_cast<std::size_t>(bytes), cudaMemcpyDeviceToHost, stream()),
         "a copy to the host failed");
   device_.wait();

@@ -28,6 +28,7 @@ class CudaBackend final : public Backend {
   void copy_rows(TensorView from, TensorView to, std::span<const RowBlock> blocks) override;
   void synchronize() override;
   double timed(const std::function<void()>& work) override { return device_.timed(work); }
+  void repeat(Recording& recording, std::span<const std::int64_t> baked_in, const std::function<void()>& work) override;
   bool in_host_memory() const noexcept override { return false; }
   void* allocate_host(std::int64_t bytes) override;
   void release_host(void* memory) noexcept override;

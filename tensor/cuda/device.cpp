@@ -83,6 +83,8 @@ Device::~Device() {
 }
 
 void* Device::allocate(std::int64_t bytes) {
+  not_recorded("memory is allocated");
+  ++memory_changes_;
   void* memory = nullptr;
   const cudaError_t status = cudaMalloc(&memory, static_cast<std::size_t>(bytes > 0 ? bytes : 1));
   if (status == cudaSuccess) return memory;
@@ -94,9 +96,17 @@ void* Device::allocate(std::int64_t bytes) {
                   bytes, cudaGetErrorString(status)));
 }
 
-void Device::release(void* memory) noexcept { cudaFree(memory); }
+void Device::release(void* memory) noexcept {
+  ++memory_changes_;
+  if (recording_) {
+    released_.push_back(memory);
+  } else {
+    cudaFree(memory);
+  }
+}
 
 void* Device::allocate_host(std::int64_t bytes) {
+  not_recorded("pinned memory is allocated");
   void* memory = nullptr;
   const cudaError_t status =
       cudaHostAlloc(&memory, static_cast<std::size_t>(bytes > 0 ? bytes : 1), cudaHostAllocDefault);
@@ -121,6 +131,7 @@ std::string Device::id() const {
 }
 
 void Device::wait() {
+  not_recorded("the host waits for the device");
   check(cudaStreamSynchronize(stream_), "the work on the device failed");
   const auto kind = static_cast<FaultKind>(*fault_);
   if (kind == FaultKind::none) return;

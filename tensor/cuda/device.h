@@ -6,7 +6,11 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
+#include <vector>
+
+#include "tensor/recording.h"
 
 namespace smlp::cuda {
 
@@ -30,11 +34,25 @@ class Device {
   void wait();
   double timed(const std::function<void()>& work);  // seconds on the stream; waits before and after
 
+  // --- work that is kept, as a CUDA graph; see tensor/recording.h -------------------------------------------
+  bool recording() const noexcept { return recording_; }
+  // Throws Error(fault) while work is recorded: what the caller is about to do can't be part of it.
+  void not_recorded(const char* what) const;
+  // The calls that `work` makes, none of which has run. Throws what `work` threw, or Error(fault), and leaves the stream
+  // as it was.
+  std::unique_ptr<Recording::Kept> record(const std::function<void()>& work);
+  // Hands over what record() gave; throws Error(fault), and then none of it runs.
+  void launch(Recording::Kept& kept);
+  std::int64_t memory_changes() const noexcept { return memory_changes_; }  // allocations and releases so far
+
  private:
   int ordinal_;
   cudaStream_t stream_ = nullptr;
   cudaEvent_t began_ = nullptr, ended_ = nullptr;  // of timed()
   int* fault_ = nullptr;  // pinned host memory that the device writes to
+  bool recording_ = false;
+  std::int64_t memory_changes_ = 0;
+  std::vector<void*> released_;  // while work was recorded, when nothing may be freed
 };
 
 // 0 where there is no device, or no driver; any other failure throws Error(unavailable).

@@ -153,6 +153,12 @@ class Products::Library {
     auto key = key_of(p);
     const auto found = plans_.find(key);
     if (found != plans_.end()) return found->second;
+    // The library may be unable to choose then, and what it says would be remembered.
+    cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+    cuda::check(cudaStreamIsCapturing(stream_, &capture), "the state of the stream is not known");
+    if (capture != cudaStreamCaptureStatusNone) {
+      throw Error(ExitCode::fault, "cuBLASLt: a product is chosen in work that is to be recorded");
+    }
     return plans_.emplace(std::move(key), make(p)).first->second;
   }
 

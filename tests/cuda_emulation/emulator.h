@@ -8,13 +8,16 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <type_traits>
 
 struct CUstream_st;
 
 namespace smlp::emulation {
 
-void enqueue(CUstream_st* stream);  // before a kernel or a copy: streams.h
+// A kernel or a copy, with its arguments as they are now: runs, is kept where the stream is captured, or is refused
+// (false) where its capture has failed. streams.h
+bool enqueue(CUstream_st* stream, const std::function<void()>& work);
 
 struct Size {
   unsigned blocks_x, blocks_y, threads;

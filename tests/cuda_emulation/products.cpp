@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "core/error.h"
 #include "tensor/cuda/numbers.cuh"
 
 namespace smlp::cuda {
@@ -68,14 +69,16 @@ void run_one(const Product& p) {
 }  // namespace
 
 void Products::run(const Product& p) {
-  emulation::enqueue(library_->stream);
-  for (std::int64_t i = 0; i < p.batch; ++i) {
-    Product one = p;
-    one.a = after(p.a, i * p.a_apart, p.type);
-    one.b = after(p.b, i * p.b_apart, p.type);
-    one.out.data = after(p.out.data, i * p.out_apart, p.out_type);
-    run_one(one);
-  }
+  const bool taken = emulation::enqueue(library_->stream, [p] {
+    for (std::int64_t i = 0; i < p.batch; ++i) {
+      Product one = p;
+      one.a = after(p.a, i * p.a_apart, p.type);
+      one.b = after(p.b, i * p.b_apart, p.type);
+      one.out.data = after(p.out.data, i * p.out_apart, p.out_type);
+      run_one(one);
+    }
+  });
+  if (!taken) throw Error(ExitCode::fault, "a product was handed to a stream whose capture has failed");
   const bool plain = !p.bias && !p.residual.data && !p.gelu;
   if (!plain) finish(library_->stream, p.type, p.bias, p.out_type, p.out, p.residual, p.gelu, p.pre_activation);
 }

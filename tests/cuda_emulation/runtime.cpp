@@ -50,6 +50,7 @@ cudaError_t cudaDeviceGetPCIBusId(char* text, int length, int device) {
 
 cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
   *memory = nullptr;
+  if (smlp::emulation::breaks_capture()) return result(cudaErrorStreamCaptureUnsupported);
   if (bytes > (std::size_t{1} << 40) || posix_memalign(memory, 256, bytes) != 0)
     return result(cudaErrorMemoryAllocation);
   std::memset(*memory, 0xFF, bytes);
@@ -57,6 +58,7 @@ cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
 }
 
 cudaError_t cudaFree(void* memory) {
+  if (smlp::emulation::breaks_capture()) return result(cudaErrorStreamCaptureUnsupported);
   smlp::emulation::finish_all();
   std::free(memory);
   return cudaSuccess;

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <functional>
 #include <map>
+#include <memory>
 #include <set>
 #include <thread>
 #include <utility>
@@ -19,7 +20,14 @@ struct CUstream_st {
   std::int64_t work = 0;
   std::map<cudaStream_t, std::int64_t> seen;
   bool stuck = false;  // waits for what has no end
+  CUgraph_st* captured = nullptr;
+  bool capture_failed = false;
 };
+
+struct CUgraph_st {
+  std::vector<std::function<void()>> work;
+};
+struct CUgraphExec_st : CUgraph_st {};
 
 struct CUevent_st {
   bool timed;
@@ -47,6 +55,7 @@ std::map<const char*, std::size_t> pinned_memory;
 std::vector<std::function<void()>> uploads;
 std::vector<Underway> underway;
 std::atomic<bool> given_up = false;
+cudaError_t next_graph = cudaSuccess;
 
 void flush_uploads() {
   const auto all = std::exchange(uploads, {});
@@ -122,10 +131,27 @@ void pinned(void* memory, std::size_t bytes) {
   }
 }
 
-void enqueue(cudaStream_t stream) {
+bool enqueue(cudaStream_t stream, const std::function<void()>& work) {
+  if (stream != nullptr && stream->captured != nullptr) {
+    if (!stream->capture_failed) stream->captured->work.push_back(work);
+    return !stream->capture_failed;
+  }
   flush_uploads();
   if (stream) ++stream->work;
+  work();
+  return true;
 }
+
+bool breaks_capture() {
+  bool any = false;
+  for (const auto stream : streams) {
+    if (stream->captured == nullptr) continue;
+    any = stream->capture_failed = true;
+  }
+  return any;
+}
+
+void refuse_graph(cudaError_t error) { next_graph = error; }
 
 void finish_all() {
   flush_uploads();
@@ -178,6 +204,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (stream != nullptr && stream->captured != nullptr && breaks_capture()) return cudaErrorStreamCaptureUnsupported;
   flush_uploads();
   if (stream == nullptr) return cudaSuccess;
   while (stream->stuck && !given_up) std::this_thread::sleep_for(std::chrono::milliseconds(10));
@@ -195,7 +222,9 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   return cudaSuccess;
 }
 
+// An event within a graph, or a wait for one from outside of it, is more than the emulation knows.
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  if (stream->captured != nullptr && breaks_capture()) return cudaErrorStreamCaptureUnsupported;
   *event = {event->timed, true, std::chrono::steady_clock::now(), stream, stream->work, stream->seen};
   return cudaSuccess;
 }
@@ -209,6 +238,7 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t began, cudaEve
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  if (stream->captured != nullptr && breaks_capture()) return cudaErrorStreamCaptureIsolation;
   if (event->stream == nullptr) return cudaSuccess;
   auto seen = event->seen;
   auto& own = seen[event->stream];
@@ -224,18 +254,21 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 
 cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch,
                               std::size_t width, std::size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
-  enqueue(stream);
   const auto copy = [=] {
     copy_rows(static_cast<char*>(to), to_pitch, static_cast<const char*>(from), from_pitch, width, height);
   };
-  if (kind == cudaMemcpyHostToDevice && is_pinned(from)) {
-    uploads.emplace_back(copy);
-    return cudaSuccess;
+  const bool upload = kind == cudaMemcpyHostToDevice, download = kind == cudaMemcpyDeviceToHost;
+  if (stream != nullptr && stream->captured != nullptr && ((upload && !is_pinned(from)) || (download && !is_pinned(to)))) {
+    breaks_capture();
+    return cudaErrorStreamCaptureUnsupported;
   }
-  const auto reach = [&](std::size_t pitch) { return height > 0 ? pitch * (height - 1) + width : 0; };
-  finish_before(stream, {{from, reach(from_pitch)}, {to, reach(to_pitch)}});
-  copy();
-  return cudaSuccess;
+  const bool taken = enqueue(stream, [=] {
+    if (upload && is_pinned(from)) return void(uploads.emplace_back(copy));
+    const auto reach = [&](std::size_t pitch) { return height > 0 ? pitch * (height - 1) + width : 0; };
+    finish_before(stream, {{from, reach(from_pitch)}, {to, reach(to_pitch)}});
+    copy();
+  });
+  return taken ? cudaSuccess : cudaErrorStreamCaptureInvalidated;
 }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
@@ -243,7 +276,44 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
 }
 
 cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
-  enqueue(stream);
-  std::memset(to, value, bytes);
+  return enqueue(stream, [=] { std::memset(to, value, bytes); }) ? cudaSuccess : cudaErrorStreamCaptureInvalidated;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  if (stream->captured != nullptr) return cudaErrorInvalidValue;
+  stream->captured = new CUgraph_st;
+  stream->capture_failed = false;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  *graph = nullptr;
+  const std::unique_ptr<CUgraph_st> captured(std::exchange(stream->captured, nullptr));
+  if (captured == nullptr) return cudaErrorStreamCaptureUnmatched;
+  if (stream->capture_failed) return cudaErrorStreamCaptureInvalidated;
+  *graph = new CUgraph_st(*captured);
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
+  if (const auto error = std::exchange(next_graph, cudaSuccess); error != cudaSuccess) return error;
+  *executable = new CUgraphExec_st{*graph};
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
+  for (const auto& work : executable->work) {
+    if (!enqueue(stream, work)) return cudaErrorStreamCaptureInvalidated;
+  }
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
+  delete executable;
   return cudaSuccess;
 }

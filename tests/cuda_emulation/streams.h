@@ -13,6 +13,10 @@
 namespace smlp::emulation {
 
 void pinned(void* memory, std::size_t bytes);  // 0 bytes: no longer
+// Is a stream being captured? Its capture has failed then: the caller does what must not be done meanwhile.
+bool breaks_capture();
+// What happens to the next graph that is made ready.
+void refuse_graph(cudaError_t error);
 void finish_all();                             // as calls that wait for the device
 
 struct Range {

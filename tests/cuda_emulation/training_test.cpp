@@ -6,6 +6,7 @@
 
 #include "core/random.h"
 #include "tests/comm/ranks.h"
+#include "tests/cuda_emulation/streams.h"
 #include "worker/engine.h"
 
 namespace smlp {
@@ -30,7 +31,10 @@ JobConfig small_job(const std::string& kind, const std::string& precision) {
 }
 
 struct Trained {
-  std::vector<double> losses, norms;
+  std::vector<double> losses, norms, evaluated;
+  std::vector<std::byte> weights;  // after the last step
+  std::int64_t repeats = 0;        // micro-batches that the device was handed as a graph
+  std::string refusal;
 };
 
 enum class Ranks { one, over_mpi, staged, by_nccl };
@@ -42,7 +46,28 @@ std::unique_ptr<Communicator> join(Ranks ranks, Backend& backend) {
   return ranks == Ranks::by_nccl ? make_nccl(std::move(group), backend) : std::move(group);
 }
 
-Trained train(JobConfig job, Ranks ranks, std::unique_ptr<Backend> backend) {
+// Loss of sequences that are not trained on.
+double evaluate(Engine& engine, const JobConfig& job, std::int64_t sequences) {
+  auto& backend = engine.backend();
+  auto& arena = engine.arena();
+  arena.reset();
+  Context c{.backend = backend, .scratch = arena, .mode = Mode::evaluation, .sequences = sequences, .length = job.model.context};
+  c.tokens = arena.take({c.rows()}, DType::i32);
+  c.targets = arena.take({c.rows()}, DType::i32);
+  std::vector<std::int32_t> tokens(static_cast<std::size_t>(c.rows()));
+  for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<std::int32_t>(i * 7 % 64);
+  backend.upload(tokens.data(), c.tokens);
+  backend.upload(tokens.data(), c.targets);
+  const auto row_loss = arena.take({c.rows()}, DType::f64), total = arena.take({1}, DType::f64);
+  backend.fill(total, 0);
+  engine.model().forward_loss(c, row_loss);
+  backend.sum(row_loss, total);
+  double sum = 0;
+  backend.download(total, &sum);
+  return sum;
+}
+
+Trained train(JobConfig job, Ranks ranks, std::unique_ptr<Backend> backend, std::int64_t steps = 2, bool evaluates = false) {
   auto group = join(ranks, *backend);
   job.cluster.ranks = group->size();
   Engine engine(job, std::move(backend), ProcessGrid::cut(std::move(group), static_cast<int>(job.cluster.ranks)), true);
@@ -60,12 +85,20 @@ Trained train(JobConfig job, Ranks ranks, std::unique_ptr<Backend> backend) {
     wanted = targets.data();
   };
   Trained trained;
-  for (std::int64_t step = 1; step <= 2; ++step) {
+  for (std::int64_t step = 1; step <= steps; ++step) {
     std::vector<double> flags;
     const auto result = engine.train_step(step, (step - 1) * job.train.global_batch, read, flags, [] {});
     trained.losses.push_back(result.loss);
     trained.norms.push_back(result.gradient_norm);
+    if (evaluates && step % 3 == 0) trained.evaluated.push_back(evaluate(engine, job, 4 * step));  // memory grows each time
   }
+  for (const auto& segment : engine.store().segments()) {
+    std::vector<std::byte> values(static_cast<std::size_t>(segment.value.bytes()));
+    engine.backend().download(segment.value, values.data());
+    trained.weights.insert(trained.weights.end(), values.begin(), values.end());
+  }
+  trained.repeats = engine.recording().repeats;
+  trained.refusal = engine.recording().refusal;
   return trained;
 }
 
@@ -104,6 +137,66 @@ TEST_P(Training, OfTwoRanksByNcclIsThatOfOne) {
     EXPECT_NEAR(got.losses[i], one.losses[i], 2e-5 * one.losses[i]) << "step " << i + 1;
     EXPECT_NEAR(got.norms[i], one.norms[i], 2e-4 * one.norms[i]) << "step " << i + 1;
   }
+}
+
+void expect_the_same_bits(const Trained& got, const Trained& wanted) {
+  EXPECT_EQ(got.losses, wanted.losses);
+  EXPECT_EQ(got.norms, wanted.norms);
+  EXPECT_EQ(got.evaluated, wanted.evaluated);
+  EXPECT_EQ(got.weights, wanted.weights);
+}
+
+class Repeated : public testing::TestWithParam<const char*> {
+ protected:
+  // Three micro-batches a step of one rank, two of two; the learning rate and fp16's loss scale change all the time.
+  JobConfig job(const std::string& precision, const char* graphs) const {
+    auto job = small_job(GetParam(), precision);
+    job.train.global_batch = test::world().size() == 1 ? 6 : 8;
+    job.train.loss_scale_window = 2;
+    job.schedule.warmup_steps = 4;
+    job.model.dropout = 0;
+    job.cluster.cuda_graphs = graphs;
+    return job;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Of, Repeated, testing::Values("gmlp", "transformer"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST_P(Repeated, StepsHaveTheBitsOfCallsOneByOne) {
+  for (const char* precision : {"f32", "fp16"}) {
+    SCOPED_TRACE(precision);
+    const Trained wanted = train(job(precision, "off"), Ranks::by_nccl, make_cuda_backend(), 6, true);
+    const Trained got = train(job(precision, "auto"), Ranks::by_nccl, make_cuda_backend(), 6, true);
+    expect_the_same_bits(got, wanted);
+    EXPECT_EQ(wanted.repeats, 0);
+    EXPECT_GT(got.repeats, 0);
+    EXPECT_EQ(got.refusal, "");
+  }
+}
+
+TEST_P(Repeated, MasksOfDropoutAreDrawnAnew) {
+  auto dropping = job("f32", "off");
+  dropping.model.dropout = 0.1;
+  const Trained wanted = train(dropping, Ranks::staged, make_cuda_backend(), 3);
+  dropping.cluster.cuda_graphs = "auto";
+  expect_the_same_bits(train(dropping, Ranks::staged, make_cuda_backend(), 3), wanted);
+}
+
+TEST_P(Repeated, ADeviceThatRefusesGraphsTrainsAllTheSame) {
+  const Trained wanted = train(job("f32", "off"), Ranks::staged, make_cuda_backend());
+  emulation::refuse_graph(cudaErrorMemoryAllocation);
+  const Trained got = train(job("f32", "auto"), Ranks::staged, make_cuda_backend());
+  emulation::refuse_graph(cudaSuccess);
+  expect_the_same_bits(got, wanted);
+  EXPECT_EQ(got.repeats, 0);
+}
+
+TEST(NotRepeated, WorkOfRoutersIsNotEvenTried) {
+  auto job = small_job("smlp", "f32");
+  job.model.dropout = 0;
+  const Trained trained = train(job, Ranks::staged, make_cuda_backend(), 3);
+  EXPECT_EQ(trained.repeats, 0);
+  EXPECT_EQ(trained.refusal, "");
 }
 
 // Staged, parts of sums and of values go through the host's memory; an update begins within a segment.

@@ -98,7 +98,12 @@ enum cudaError_t : int {
   cudaErrorInsufficientDriver = 35,
   cudaErrorNoDevice = 100,
   cudaErrorInvalidDevice = 101,
+  cudaErrorStreamCaptureUnsupported = 900,
+  cudaErrorStreamCaptureInvalidated = 901,
+  cudaErrorStreamCaptureUnmatched = 903,
+  cudaErrorStreamCaptureIsolation = 905,
 };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal, cudaStreamCaptureModeRelaxed };
 enum cudaMemcpyKind {
   cudaMemcpyHostToDevice,
   cudaMemcpyDeviceToHost,
@@ -115,6 +120,8 @@ constexpr unsigned cudaStreamNonBlocking = 1, cudaHostAllocDefault = 0, cudaHost
 
 using cudaStream_t = struct CUstream_st*;
 using cudaEvent_t = struct CUevent_st*;
+using cudaGraph_t = struct CUgraph_st*;
+using cudaGraphExec_t = struct CUgraphExec_st*;
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   std::size_t dynamicSmemBytes = 0;
@@ -130,14 +137,15 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* c, void (*kernel)(Param
       c->blockDim.x > 1024) {
     return cudaErrorInvalidValue;  // as a device would
   }
-  smlp::emulation::enqueue(c->stream);
-  ::blockDim = c->blockDim;
-  ::gridDim = c->gridDim;
-  const auto body = [&] { kernel(Parameters(arguments)...); };
-  smlp::emulation::run(
-      {c->gridDim.x, c->gridDim.y, c->blockDim.x},
-      [](const void* what) { (*static_cast<const decltype(body)*>(what))(); }, &body);
-  return cudaSuccess;
+  const auto body = [=] { kernel(Parameters(arguments)...); };
+  const bool taken = smlp::emulation::enqueue(c->stream, [=, blocks = c->gridDim, threads = c->blockDim] {
+    ::blockDim = threads;
+    ::gridDim = blocks;
+    smlp::emulation::run(
+        {blocks.x, blocks.y, threads.x},
+        [](const void* what) { (*static_cast<const decltype(body)*>(what))(); }, &body);
+  });
+  return taken ? cudaSuccess : cudaErrorStreamCaptureInvalidated;
 }
 
 cudaError_t cudaGetDeviceCount(int* count);
@@ -162,6 +170,12 @@ cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from, 
                               std::size_t width, std::size_t height, cudaMemcpyKind kind,
                               cudaStream_t stream);
 cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream);
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable);
 cudaError_t cudaGetLastError();
 cudaError_t cudaPeekAtLastError();
 const char* cudaGetErrorString(cudaError_t error);

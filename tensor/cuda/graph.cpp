@@ -1,0 +1,88 @@
+// Work that the device keeps: captured from the stream, then launched as one CUDA graph.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <exception>
+#include <utility>
+
+#include "core/error.h"
+#include "tensor/cuda/check.h"
+#include "tensor/cuda/cuda_backend.h"
+
+namespace smlp::cuda {
+
+namespace {
+
+class Graph final : public Recording::Kept {
+ public:
+  explicit Graph(cudaGraph_t captured) {
+    check(cudaGraphInstantiate(&executable, captured, 0), "the recorded work could not be made ready");
+  }
+  ~Graph() override { cudaGraphExecDestroy(executable); }  // one that is under way ends first
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+  cudaGraphExec_t executable = nullptr;
+};
+
+}  // namespace
+
+void Device::not_recorded(const char* what) const {
+  if (recording_) throw Error(ExitCode::fault, fmt::format("cuda: {} in work that is to be recorded", what));
+}
+
+std::unique_ptr<Recording::Kept> Device::record(const std::function<void()>& work) {
+  // Of this thread alone: others, which save a checkpoint or read a meter, may do what they like meanwhile.
+  check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "work could not be recorded");
+  const std::int64_t before = memory_changes_;
+  std::exception_ptr thrown;
+  recording_ = true;
+  try {
+    work();
+  } catch (...) {
+    thrown = std::current_exception();
+  }
+  recording_ = false;
+  cudaGraph_t captured = nullptr;
+  const cudaError_t ended = cudaStreamEndCapture(stream_, &captured);
+  for (void* memory : std::exchange(released_, {})) cudaFree(memory);
+  const std::unique_ptr<CUgraph_st, decltype(&cudaGraphDestroy)> graph(captured, &cudaGraphDestroy);
+  if (thrown) {
+    cudaGetLastError();  // of a call that was refused
+    std::rethrow_exception(thrown);
+  }
+  check(ended, "work could not be recorded");
+  if (before != memory_changes_) throw Error(ExitCode::fault, "cuda: memory is released in work that is to be recorded");
+  return std::make_unique<Graph>(captured);
+}
+
+void Device::launch(Recording::Kept& kept) {
+  check(cudaGraphLaunch(static_cast<Graph&>(kept).executable, stream_), "recorded work could not be started");
+}
+
+// Done plainly until nothing changes any more, at least once: the first time makes plans and loads kernels, and its
+// scratch memory grows.
+void CudaBackend::repeat(Recording& recording, std::span<const std::int64_t> baked_in, const std::function<void()>& work) {
+  if (!recording.refusal.empty() || device_.recording()) return work();
+  const std::int64_t memory = device_.memory_changes();
+  if (recording.memory != memory || !std::equal(baked_in.begin(), baked_in.end(), recording.baked_in.begin(),
+                                                recording.baked_in.end())) {
+    recording.kept.reset();
+    recording.memory = -1;
+    work();
+    recording.baked_in.assign(baked_in.begin(), baked_in.end());
+    if (memory == device_.memory_changes()) recording.memory = memory;
+    return;
+  }
+  try {
+    if (!recording.kept) recording.kept = device_.record(work);
+    device_.launch(*recording.kept);
+    ++recording.repeats;
+    return;
+  } catch (const std::exception& error) {
+    recording.refusal = error.what();
+    recording.kept.reset();
+  }
+  work();  // which says it again if it was no matter of recording
+}
+
+}  // namespace smlp::cuda
