@@ -1,5 +1,6 @@
 // Dropout of a branch before it joins the residual stream. A mask is a function of (seed, step, name, place
-// in the global batch): the same on any layout, and made again, not kept, for the backward pass.
+// in the global batch): the same on any layout, and made again, not kept, for the backward pass. Step and place are read
+// where Context::stand_at() put them.
 #pragma once
 
 #include <string>
@@ -17,9 +18,7 @@ class Dropout {
 
   // May be in place. The same for values and for gradients.
   void apply(Context& c, TensorView in, TensorView out) const {
-    const RandomStream stream(c.seed, name_);
-    c.backend.dropout(in, rate_, stream.bits(static_cast<std::uint64_t>(c.step)), c.first_sequence * c.length,
-                      out);
+    c.backend.dropout(in, rate_, RandomStream(c.seed, name_).key(), c.place, out);
   }
 
   // The gradient of the branch: dy itself where nothing was dropped.

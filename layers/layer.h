@@ -9,6 +9,7 @@
 //  * A layer touches memory through c.backend alone and never asks for its rank.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <vector>
@@ -42,9 +43,10 @@ struct Context {
   std::int64_t sequences = 0,
                length = 0;          // B on this rank, T of this micro-batch (may be shorter than trained)
   TensorView tokens{};              // i32 [B · T]
-  std::int64_t first_sequence = 0;  // place of my first sequence in the global batch: dropout, groups
+  std::int64_t first_sequence = 0;  // place of my first sequence in the global batch: routers
   std::int64_t step = 0;
   std::uint64_t seed = 0;
+  TensorView place{};  // i64 [StreamPlace::size]: the caller's memory for stand_at(); for dropout
   TensorView targets{};     // i32 [B · T], -1: not predicted; for the loss head
   TensorView loss_scale{};  // f64 [1]: what each predicted token's gradient is multiplied by
   // Auxiliary losses of routers (routing/auxiliary_loss.h), in training; both or neither. `auxiliary` f64 [routing
@@ -55,6 +57,13 @@ struct Context {
   bool compare_routing = false;  // evaluation: reports tell how many tokens training would send elsewhere
   std::atomic<int>* block = nullptr;  // which block is at work, for reports of hangs: k forward, ~k backward
 
+  // The step and my first sequence's place in the global batch, for the layers and in `place` for the device. length is set.
+  void stand_at(std::int64_t this_step, std::int64_t first) {
+    step = this_step;
+    first_sequence = first;
+    const std::array<std::int64_t, StreamPlace::size> values = {step, first_sequence * length};
+    backend.upload(values.data(), place);
+  }
   void at_block(int k) const noexcept {
     if (block != nullptr) block->store(k, std::memory_order_relaxed);
   }

@@ -66,6 +66,13 @@ struct StepControl {
   static constexpr std::int64_t size = 4;
 };
 
+// Where a micro-batch stands in the streams of random numbers (i64), with the device for the same reason.
+struct StreamPlace {
+  static constexpr std::int64_t step = 0;
+  static constexpr std::int64_t first_row = 1;  // of its tokens, in the global batch
+  static constexpr std::int64_t size = 2;
+};
+
 // `rows` adjacent rows, from row `from` of the input to row `to` of the output.
 struct RowBlock {
   std::int64_t from, to, rows;
@@ -135,8 +142,9 @@ class Backend {
                                    TensorView dx, TensorView dweight, TensorView dbias) = 0;
   virtual void sum_rows(TensorView x, TensorView add_to) = 0;  // add_to[c] += sum over rows; wider type allowed
   // Inverted dropout, may be in place: keeps element (row, c) when dropout_keeps(key, (first_row + row) · C + c, rate),
-  // scaled by 1 / (1 - rate); see tensor/dropout.h. The same call with dy gives the backward pass.
-  virtual void dropout(TensorView in, double rate, std::uint64_t key, std::int64_t first_row, TensorView out) = 0;
+  // scaled by 1 / (1 - rate); see tensor/dropout.h. key = dropout_key(stream, step); `place` i64 [StreamPlace::size] has the
+  // step and first_row. The same call with dy gives the backward pass.
+  virtual void dropout(TensorView in, double rate, std::uint64_t stream, TensorView place, TensorView out) = 0;
   // out = in · U(1 - amount, 1 + amount), may be in place: each element by word (first_row + row) · C + c of dropout's
   // stream, as a fraction. The same call with dy gives the backward pass.
   virtual void jitter(TensorView in, double amount, std::uint64_t key, std::int64_t first_row, TensorView out) = 0;

@@ -7,6 +7,11 @@
 
 namespace smlp {
 
+// Of a stream named by RandomStream::key(), at one step.
+inline std::uint64_t dropout_key(std::uint64_t stream, std::int64_t step) {
+  return RandomStream(stream).bits(static_cast<std::uint64_t>(step));
+}
+
 // Word element % 4 of Philox's block element / 4, second stream (counter_high 2).
 inline std::uint32_t dropout_word(std::uint64_t key, std::uint64_t element) {
   return philox(key, element / 4, 2)[element % 4];

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -190,7 +191,10 @@ void KernelBench::add_rows() {
   memory("sum of rows, width", blocks_ + 4 * attentions_, rows, [=, this] { backend_->sum_rows(narrow, dnarrow); });
   const TensorView index = take({tokens_}, DType::i32, 1);
   memory("gather", 1, 2 * rows, [=, this] { backend_->gather_rows(x, index, 2, {}, narrow); });
-  memory("dropout", job_.model.dropout > 0 ? blocks_ : 0, 2 * rows, [=, this] { backend_->dropout(x, 0.1, 1, 0, narrow); });
+  const TensorView place = take({StreamPlace::size}, DType::i64);
+  const std::array<std::int64_t, StreamPlace::size> beginning{};
+  backend_->upload(beginning.data(), place);
+  memory("dropout", job_.model.dropout > 0 ? blocks_ : 0, 2 * rows, [=, this] { backend_->dropout(x, 0.1, 1, place, narrow); });
 }
 
 void KernelBench::add_update() {

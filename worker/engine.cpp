@@ -48,13 +48,16 @@ struct Engine::Buffers {
     loss_scale = TensorView(backend.allocate(8), {1}, DType::f64);
     token_scale = TensorView(backend.allocate(8), {1}, DType::f64);
     loss_sum = TensorView(backend.allocate(8), {1}, DType::f64);
+    place = TensorView(backend.allocate(StreamPlace::size * 8), {StreamPlace::size}, DType::i64);
   }
   ~Buffers() {
     backend_.release(loss_scale.data);
     backend_.release(token_scale.data);
     backend_.release(loss_sum.data);
+    backend_.release(place.data);
   }
   TensorView loss_scale, token_scale, loss_sum;  // loss scale / predicted tokens of the global batch; / all of them
+  TensorView place;  // StreamPlace of the micro-batch
   std::vector<RoutingReport> reports;
   std::vector<double> agreed, per_group;
 
@@ -72,8 +75,8 @@ Engine::Engine(const JobConfig& job, std::unique_ptr<Backend> backend, ProcessGr
   store_->seal(*backend_, value_type(job_), static_cast<std::uint64_t>(job_.seed), trainable,
                sharded ? grid_.world->size() : 1);
   buffers_ = std::make_unique<Buffers>(*backend_);
-  // Routers read on the host what the device has decided. Masks of dropout follow from arguments that change each time.
-  repeatable_ = job_.cluster.cuda_graphs == "auto" && !has_experts(config_) && config_.dropout == 0;
+  // Routers read on the host what the device has decided, and draw with arguments that change each time.
+  repeatable_ = job_.cluster.cuda_graphs == "auto" && !has_experts(config_);
   if (!trainable) return;
   const AdamWSettings settings{.beta1 = job_.optimizer.betas.at(0),
                                .beta2 = job_.optimizer.betas.at(1),
@@ -130,8 +133,8 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
     read(position + first, micro, position + next, tokens, targets);
     backend_->upload(tokens, c.tokens);
     backend_->upload(targets, c.targets);
-    c.first_sequence = first;
-    c.step = step;
+    c.place = buffers_->place;
+    c.stand_at(step, first);
     c.seed = static_cast<std::uint64_t>(job_.seed);
     c.loss_scale = buffers_->loss_scale;
     if (has_auxiliary_loss(config_.router) && has_experts(config_)) {

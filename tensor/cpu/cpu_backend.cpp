@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "core/error.h"
+#include "tensor/dropout.h"
 #include "tensor/verb_checks.h"
 
 namespace smlp {
@@ -265,12 +266,15 @@ void CpuBackend::sum_rows(TensorView x, TensorView add_to) {
   convert(total, wide, to, add_to.dtype);
 }
 
-void CpuBackend::dropout(TensorView in, double rate, std::uint64_t key, std::int64_t first_row, TensorView out) {
+void CpuBackend::dropout(TensorView in, double rate, std::uint64_t stream, TensorView place, TensorView out) {
   same_shape("dropout", {in, out});
   same_type("dropout", {in, out});
   float_type("dropout", in);
   require(rate >= 0 && rate < 1, "dropout", "the rate must lie in [0, 1)");
-  kernels(in.dtype).dropout(as_matrix(in), rate, key, first_row, as_matrix(out));
+  vector_of("dropout", "place", place, StreamPlace::size, DType::i64);
+  const auto* at = place.as<const std::int64_t>();
+  kernels(in.dtype).dropout(as_matrix(in), rate, dropout_key(stream, at[StreamPlace::step]), at[StreamPlace::first_row],
+                            as_matrix(out));
 }
 
 void CpuBackend::jitter(TensorView in, double amount, std::uint64_t key, std::int64_t first_row, TensorView out) {

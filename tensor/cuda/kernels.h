@@ -40,8 +40,9 @@ void activate_backward(cudaStream_t stream, DType type, Activation kind, const M
 // applied to. bias is of `type`, all others of out_type; bias, residual.data and before.data may be null.
 void finish(cudaStream_t stream, DType type, const void* bias, DType out_type, const Matrix& out,
             const Matrix& residual, bool gelu, const Matrix& before);
-void dropout(cudaStream_t stream, DType type, const Matrix& in, double rate, std::uint64_t key,
-             std::int64_t first_row, const Matrix& out);
+// `place`: StreamPlace, on the device.
+void dropout(cudaStream_t stream, DType type, const Matrix& in, double rate, std::uint64_t stream_key,
+             const std::int64_t* place, const Matrix& out);
 void jitter(cudaStream_t stream, DType type, const Matrix& in, double amount, std::uint64_t key,
             std::int64_t first_row, const Matrix& out);
 // The columns c <= row + offset: copied, with zeros in the others; or the sum of `panels` f32 matrices,

@@ -61,9 +61,11 @@ inline bool in_packs(const Matrix& m, std::int64_t size, std::int64_t n) {
 template <class T>
 constexpr int pack_of = 16 / static_cast<int>(sizeof(T));
 
-// body.at<n>(r, c) for the elements (r, c) ... (r, c + n - 1), where n adjacent ones can be had at once.
+// body.at<n>(r, c) for the elements (r, c) ... (r, c + n - 1), where n adjacent ones can be had at once; body.prepare()
+// first, where there is one, by all threads of each block.
 template <int n, class Body>
 __global__ void __launch_bounds__(block_threads) elements(std::int64_t rows, std::int64_t width, Body body) {
+  if constexpr (requires { body.prepare(); }) body.prepare();
   const std::int64_t packs = width / n, total = rows * packs;
   const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
   for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < total;

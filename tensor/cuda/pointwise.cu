@@ -183,6 +183,23 @@ struct ByWords {
   }
 };
 
+// The same, where key and first follow from what the device's memory says.
+template <class T, class Change>
+struct ByWordsOfPlace : ByWords<T, Change> {
+  std::uint64_t stream_key;
+  const std::int64_t* place;
+  __device__ void prepare() {
+    SMLP_SHARED(std::uint64_t, found, 1);
+    if (threadIdx.x == 0) {
+      const Words words = philox_words(stream_key, static_cast<std::uint64_t>(place[StreamPlace::step]), 0);
+      found[0] = std::uint64_t{words.word[1]} << 32 | words.word[0];
+    }
+    __syncthreads();
+    this->key = found[0];
+    this->first = place[StreamPlace::first_row] * this->in.width;
+  }
+};
+
 struct Drop {
   std::uint32_t threshold;
   float scale;
@@ -343,13 +360,13 @@ void finish(cudaStream_t stream, DType type, const void* bias, DType out_type, c
   });
 }
 
-void dropout(cudaStream_t stream, DType type, const Matrix& in, double rate, std::uint64_t key,
-             std::int64_t first_row, const Matrix& out) {
+void dropout(cudaStream_t stream, DType type, const Matrix& in, double rate, std::uint64_t stream_key,
+             const std::int64_t* place, const Matrix& out) {
   const Drop change{static_cast<std::uint32_t>(rate * 4294967296.0), static_cast<float>(1 / (1 - rate))};
   with_type(type, [&](auto t) {
     using T = decltype(t);
     for_elements<pack_of<T>>(stream, std::array{in, out}, sizeof(T),
-                             ByWords<T, Drop>{in, out, key, first_row * in.width, change});
+                             ByWordsOfPlace<T, Drop>{{in, out, 0, 0, change}, stream_key, place});
   });
 }
 

@@ -82,7 +82,8 @@ Bench::Bench(std::int64_t sequences, std::int64_t length, DType type) : type(typ
   c.sequences = sequences;
   c.length = length;
   c.seed = 7;
-  c.step = 3;
+  c.place = memory.take({StreamPlace::size}, DType::i64);
+  c.stand_at(3, 0);
 }
 
 ExpertExchange& Bench::make_exchange(std::int64_t experts) {

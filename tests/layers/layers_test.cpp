@@ -322,9 +322,8 @@ TEST(Dropout, MasksFollowThePlaceInTheGlobalBatch) {
   const Dropout dropout("name", 0.5);
   b.seal();
   const auto mask = [&](std::int64_t first_sequence, std::int64_t sequences, std::int64_t step) {
-    b.c.first_sequence = first_sequence;
+    b.c.stand_at(step, first_sequence);
     b.c.sequences = sequences;
-    b.c.step = step;
     const TensorView x = b.memory.take({sequences * 3, 8}, DType::f64);
     b.backend->fill(x, 1);
     dropout.apply(b.c, x, x);

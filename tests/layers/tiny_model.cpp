@@ -69,13 +69,14 @@ TinyModel::TinyModel(const ModelConfig& configuration, Backend& where, Communica
   backend.fill(scratch.take({std::int64_t{1} << 17}, DType::f64), std::nan(""));
   c.seed = 5;
   c.step = 2;
+  c.place = memory.take({StreamPlace::size}, DType::i64);
   c.loss_scale = memory.take({1}, DType::f64);
 }
 
 void TinyModel::load(const Batch& batch, std::int64_t first, std::int64_t count, std::int64_t length) {
   c.sequences = count;
   c.length = length > 0 ? length : config.context;
-  c.first_sequence = first;
+  c.stand_at(c.step, first);
   std::vector<std::int32_t> tokens, targets;
   for (std::int64_t s = first; s < first + count; ++s) {
     const auto at = static_cast<std::ptrdiff_t>(s * config.context);

@@ -27,7 +27,7 @@ double loss_after(DType type, int steps, std::vector<std::string> stack = {"gmlp
   m.loss_scale = 1.0 / 24;
   double loss = 0;
   for (int step = 0; step <= steps; ++step) {
-    m.c.step = step;
+    m.c.stand_at(step, 0);
     m.store.zero_grad(*backend);
     loss = m.forward_loss();
     m.model->backward(m.c, [&](int k) { sync.block_done(k); });

@@ -1,4 +1,5 @@
 // Verbs element by element and row by row, against plain loops in f64.
+#include <array>
 #include <cmath>
 
 #include "tensor/dropout.h"
@@ -210,21 +211,25 @@ TEST_P(PointwiseVerbs, DropsWhatTheKeySays) {
   for (const auto& [rows, width] : sizes) {
     Field x = values({rows, width}, 1, 1, 1), out({rows, width}, type(), 2);
     const double rate = 0.3;
-    const std::uint64_t key = 0x123456789ABCDEF0;
-    const std::int64_t first = 11;
+    const std::uint64_t stream = 0x123456789ABCDEF0;
+    const std::int64_t step = 5, first = 11;
+    const std::uint64_t key = RandomStream(stream).bits(step);
     Values wanted = x.get();
     for (std::size_t i = 0; i < wanted.size(); ++i) {
       const bool keep = dropout_keeps(key, static_cast<std::uint64_t>(first * width) + i, rate);
       wanted[i] = keep ? wanted[i] / (1 - rate) : 0;
     }
-    b_.dropout(x.view(), rate, key, first, out.view());
+    std::array<std::int64_t, StreamPlace::size> where = {step, first};
+    const TensorView place(where.data(), {StreamPlace::size}, DType::i64);
+    b_.dropout(x.view(), rate, stream, place, out.view());
     check("dropout", out, wanted);
-    b_.dropout(x.view(), rate, key, first, x.view());
+    b_.dropout(x.view(), rate, stream, place, x.view());
     check("dropout in place", x, wanted);
   }
   Field ones({200, 200}, type());
   ones.fill(1);
-  b_.dropout(ones.view(), 0.25, 42, 0, ones.view());
+  std::array<std::int64_t, StreamPlace::size> beginning{};
+  b_.dropout(ones.view(), 0.25, 42, {beginning.data(), {StreamPlace::size}, DType::i64}, ones.view());
   const Values got = ones.get();
   const auto dropped = std::count(got.begin(), got.end(), 0.0);
   EXPECT_NEAR(static_cast<double>(dropped), 10000, 4 * std::sqrt(40000 * 0.25 * 0.75));
