@@ -24,6 +24,11 @@ enum class Activation : std::uint8_t { none, gelu_tanh, gelu, relu };
 // a, b, out: matrices, rows may be strided. bias: [columns of out]. residual: as out.
 // out may have a wider type than a and b (weight gradients: bf16 · bf16 -> f32).
 // With an activation, `pre_activation` (shape of out) receives what the activation was applied to.
+// In a backward pass:
+//  * with `activation_backward`, out = act'(pre_activation) · (op(a) · op(b)), element by element: pre_activation is
+//    read, and there is no bias, residual or accumulate.
+//  * bias_gradient [columns of a] += the sums of a's columns, for a weight gradient (transpose_a), where a is the
+//    gradient of what the bias was added to. Its type is that of gradients.
 struct Matmul {
   TensorView a, b, out;
   bool transpose_a = false, transpose_b = false;
@@ -31,6 +36,8 @@ struct Matmul {
   TensorView bias{}, residual{};
   Activation activation = Activation::none;
   TensorView pre_activation{};
+  bool activation_backward = false;
+  TensorView bias_gradient{};
 };
 
 // The causal token-mixing product of the spatial gating unit: for every sequence b and channel c of group g,
@@ -97,7 +104,7 @@ class Backend {
   // --- products -----------------------------------------------------------------------------------------
   virtual void matmul(const Matmul& m) = 0;
   // One product an expert. Rows of `a` (and of out/residual/pre_activation, or of b for a weight gradient) are
-  // grouped by expert: rows[e] adjacent rows each, zero allowed. b [E, ...] and bias [E, n] are stacked.
+  // grouped by expert: rows[e] adjacent rows each, zero allowed. b [E, ...], bias and bias_gradient [E, n] are stacked.
   //   a [R, k], b [E, k, n] or transposed -> out [R, n];      transpose_a: a [R, m], b [R, n] -> out [E, m, n]
   // The default body calls matmul() expert by expert.
   virtual void matmul_grouped(const Matmul& m, std::span<const std::int64_t> rows);

@@ -121,39 +121,6 @@ void CudaBackend::copy_rows(TensorView from, TensorView to, std::span<const RowB
   if (some.count > 0) cuda::copy_rows(stream(), size_of(from.dtype), source, target, some);
 }
 
-// --- products ----------------------------------------------------------------------------------------------
-
-void CudaBackend::matmul(const Matmul& m) {
-  float_type("matmul", m.a);
-  check_matmul(m);
-  require(m.out.dtype == m.a.dtype || m.out.dtype == DType::f32, "matmul",
-          "out must have the values' type, or f32");
-  const Matrix a = as_matrix(m.a), b = as_matrix(m.b), out = as_matrix(m.out);
-  const bool activates = m.activation != Activation::none, fused = m.activation == Activation::gelu_tanh;
-  Product p{.m = out.rows,
-            .n = out.width,
-            .k = m.transpose_a ? a.rows : a.width,
-            .a = a.data,
-            .b = b.data,
-            .a_stride = a.stride,
-            .b_stride = b.stride,
-            .transpose_a = m.transpose_a,
-            .transpose_b = m.transpose_b,
-            .accumulate = m.accumulate,
-            .out = out,
-            .type = m.a.dtype,
-            .out_type = m.out.dtype,
-            .bias = m.bias.data,
-            .gelu = fused};
-  if (m.residual) p.residual = as_matrix(m.residual);
-  if (activates && m.pre_activation) p.pre_activation = as_matrix(m.pre_activation);
-  if (p.m == 0 || p.n == 0) return;
-  if (!activates || fused) return products_.run(p);
-  if (p.pre_activation.data) std::swap(p.out, p.pre_activation);
-  products_.run(p);
-  cuda::activate(stream(), m.out.dtype, m.activation, p.out, out);
-}
-
 // --- pointwise and rows ------------------------------------------------------------------------------------
 
 void CudaBackend::add(TensorView a, TensorView b, TensorView out) {

@@ -35,6 +35,7 @@ class CudaBackend final : public Backend {
   cudaStream_t stream() const noexcept { return device_.stream(); }
 
   void matmul(const Matmul& m) override;
+  void matmul_grouped(const Matmul& m, std::span<const std::int64_t> rows) override;
   void spatial(const SpatialProduct& p) override;
   void spatial_backward_input(const SpatialProduct& p) override;
   void spatial_backward_weight(const SpatialProduct& p) override;
@@ -97,6 +98,8 @@ class CudaBackend final : public Backend {
 
  private:
   void to_host(const void* device, void* host, std::int64_t bytes);  // waits
+  void multiply(Product p);
+  bool multiply_groups(const Matmul& m, const Product& p);
   std::byte* masked_weight(const SpatialProduct& p, std::int64_t group, std::int64_t length);
   void add_sum(const char* verb, const TensorView& x, bool squares, const TensorView& add_to);
   // Memory for the time of one verb. take() is on top of what was taken since begin().
@@ -109,6 +112,8 @@ class CudaBackend final : public Backend {
 
   Device device_;
   Products products_;
+  std::vector<RowGroup> groups_;     // of the call
+  std::vector<std::int64_t> words_;  // of the call, for the device
   Arena scratch_{*this};
 };
 

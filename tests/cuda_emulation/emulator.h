@@ -26,6 +26,14 @@ void set_order(Order order);  // changing (from launch to launch) unless told ot
 std::int64_t launches();      // so far
 void set_devices(int count);  // 0: no driver is there
 
+// The products of libraries (products.cpp): how many were asked for so far, and what is refused from now on that its
+// rules allow, as a library or a card may.
+std::int64_t products();
+struct Refusals {
+  bool ends = false, groups = false;
+};
+void refuse(const Refusals& refusals);
+
 void barrier();
 
 enum class WarpCall : int { none, sync, shuffle, shuffle_xor, shuffle_up, ballot, match_any };
