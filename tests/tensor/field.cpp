@@ -6,6 +6,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <new>
 
 #include "core/random.h"
 
@@ -43,6 +44,17 @@ std::uint16_t to_f16(double wide) {
 }
 }  // namespace
 
+namespace {
+FieldMemory& memory_in_use() {
+  static FieldMemory memory{[](std::size_t bytes) { return ::operator new(bytes); },
+                            [](void* memory) { ::operator delete(memory); }, [] {}};
+  return memory;
+}
+}  // namespace
+
+void keep_fields_in(const FieldMemory& memory) { memory_in_use() = memory; }
+const FieldMemory& field_memory() { return memory_in_use(); }
+
 double round_to(DType type, double value) {
   if (type == DType::f64) return value;
   if (type == DType::bf16) return static_cast<double>(from_bf16(to_bf16(value)));
@@ -74,6 +86,7 @@ TensorView Field::view() {
 
 void Field::set(const std::vector<double>& values) {
   ASSERT_EQ(static_cast<std::int64_t>(values.size()), shape_.size());
+  field_memory().settle();
   for (std::int64_t i = 0; i < shape_.size(); ++i) {
     std::byte* to = bytes_.data() + place(i);
     const double value = values[static_cast<std::size_t>(i)];
@@ -98,6 +111,7 @@ void Field::randomize(std::uint64_t seed, double scale) {
 }
 
 std::vector<double> Field::get() const {
+  field_memory().settle();
   std::vector<double> values(static_cast<std::size_t>(shape_.size()));
   for (std::size_t i = 0; i < values.size(); ++i) {
     const std::byte* from = bytes_.data() + place(static_cast<std::int64_t>(i));
@@ -119,6 +133,7 @@ std::vector<double> Field::get() const {
 }
 
 bool Field::guards_intact() const {
+  field_memory().settle();
   std::vector<bool> element(bytes_.size(), false);
   for (std::int64_t i = 0; i < shape_.size(); ++i) {
     for (std::int64_t b = 0; b < size_of(type_); ++b) element[place(i) + static_cast<std::size_t>(b)] = true;

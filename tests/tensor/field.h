@@ -12,6 +12,27 @@ namespace smlp::test {
 
 double round_to(DType type, double value);
 
+// Where fields keep their bytes: the heap, unless a program says otherwise before it makes one, for a device that can't
+// reach that. settle() is called before the host looks at them.
+struct FieldMemory {
+  void* (*allocate)(std::size_t bytes);
+  void (*release)(void* memory);
+  void (*settle)();
+};
+void keep_fields_in(const FieldMemory& memory);
+const FieldMemory& field_memory();
+
+template <class T>
+struct FieldAllocator {
+  using value_type = T;
+  FieldAllocator() = default;
+  template <class U>
+  explicit FieldAllocator(const FieldAllocator<U>&) {}
+  T* allocate(std::size_t count) { return static_cast<T*>(field_memory().allocate(count * sizeof(T))); }
+  void deallocate(T* memory, std::size_t) { field_memory().release(memory); }
+  bool operator==(const FieldAllocator&) const = default;
+};
+
 class Field {
  public:
   // `gap`: guard elements after each row (of the last dimension); `shift`: elements the start is off alignment.
@@ -31,7 +52,7 @@ class Field {
   Shape shape_;
   DType type_;
   std::int64_t gap_, shift_;
-  std::vector<std::byte> bytes_;
+  std::vector<std::byte, FieldAllocator<std::byte>> bytes_;
 };
 
 // |got - wanted| <= tolerance * (1 + |wanted|) everywhere, NaN where NaN is wanted; says where not.

@@ -1,0 +1,76 @@
+// The CUDA backend on a GPU, where there is one: the same tests of verbs that CPUs and the emulation pass. The fields lie in
+// memory that the driver moves between host and GPU.
+#include <cuda_runtime.h>
+
+#include <cstdio>
+#include <new>
+#include <utility>
+
+#include "tests/tensor/verb_case.h"
+
+namespace smlp::test {
+
+namespace {
+
+void* allocate_managed(std::size_t bytes) {
+  void* memory = nullptr;
+  if (cudaMallocManaged(&memory, bytes) != cudaSuccess) throw std::bad_alloc();
+  return memory;
+}
+void release_managed(void* memory) {
+  cudaDeviceSynchronize();  // a kernel may still use it
+  cudaFree(memory);
+}
+
+}  // namespace
+
+std::vector<VerbCase> verb_cases() {
+  std::vector<VerbCase> cases;
+  if (cuda_devices() == 0) return cases;
+  keep_fields_in({allocate_managed, release_managed, [] { cudaDeviceSynchronize(); }});
+  for (const DType type : {DType::f32, DType::bf16, DType::f16})
+    cases.push_back({type, "gpu", [] { return make_cuda_backend(); }, DType::f64});
+  return cases;
+}
+
+namespace {
+
+TEST(Gpu, ComputesAttentionInTwoWays) {
+  if (cuda_devices() == 0) GTEST_SKIP() << "there is no GPU here: nothing of this program has been tested";
+  const auto backend = make_cuda_backend();
+  for (const auto& [width, flash] : {std::pair{12, false}, {64, true}}) {
+    const Shape shape{2, 64, 2 * width};
+    Field q(shape, DType::bf16, 0, 0), out(shape, DType::bf16, 0, 0), log_sum({2, 2, 64}, DType::f32, 0, 0);
+    q.randomize(1);
+    backend->attention({q.view(), q.view(), q.view(), out.view(), log_sum.view(), 2});
+    backend->synchronize();
+    RecordProperty(flash ? "in_packs" : "not_in_packs", backend->attention_by());
+    std::printf("heads of %d channels: %s\n", width, backend->attention_by().c_str());
+  }
+}
+
+// What a restarted run relies on, atomic sums would break.
+TEST(Gpu, AttentionsGradientsHaveTheSameBitsEachTime) {
+  if (cuda_devices() == 0) GTEST_SKIP() << "there is no GPU here";
+  const auto backend = make_cuda_backend();
+  const Shape shape{2, 1024, 4 * 64};
+  std::vector<Field> f;
+  for (std::uint64_t i = 0; i < 8; ++i) f.emplace_back(shape, DType::bf16, 0, 0).randomize(i);
+  Field log_sum({2, 4, 1024}, DType::f32, 0, 0);
+  const Attention call{f[0].view(), f[1].view(), f[2].view(), f[3].view(), log_sum.view(), 4};
+  std::vector<double> first;
+  for (int run = 0; run < 10; ++run) {
+    backend->attention(call);
+    backend->attention_backward(call, f[4].view(), f[5].view(), f[6].view(), f[7].view());
+    std::vector<double> all;
+    for (const std::size_t i : {3, 5, 6, 7}) {
+      const auto values = f[i].get();
+      all.insert(all.end(), values.begin(), values.end());
+    }
+    if (run == 0) first = all;
+    ASSERT_EQ(all, first) << "run " << run;
+  }
+}
+
+}  // namespace
+}  // namespace smlp::test
