@@ -100,6 +100,8 @@ class Backend {
   virtual void release_host(void* memory) noexcept;
   // What every process of this host calls the device; empty: its processors.
   virtual std::string device_id() const { return ""; }
+  // Who computes attention, and why not another, as a sentence for a log; empty: nobody yet, or there is no choice.
+  virtual std::string attention_by() const { return ""; }
 
   // --- products -----------------------------------------------------------------------------------------
   virtual void matmul(const Matmul& m) = 0;

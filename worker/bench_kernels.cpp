@@ -263,6 +263,7 @@ void KernelBench::measure(const BenchOptions& options, nlohmann::json& result) {
   result["share_dense"] = useful / step / product_limit;
   result["dtype"] = job_.train.precision;
   result["device"] = device_name(gpu_of(job_));
+  if (const auto attention = backend_->attention_by(); !attention.empty()) result["attention"] = attention;
   result["isa"] = cpu_isa();
   result["threads"] = job_.cluster.threads;
 }

@@ -29,7 +29,7 @@ void float_type(const char* verb, const TensorView& view) {
 }
 
 CudaBackend::CudaBackend(const CudaOptions& options)
-    : device_(options.device), products_(device_.stream(), options.tf32) {}
+    : device_(options.device), products_(device_.stream(), options.tf32), flash_(device_.stream()) {}
 
 CudaBackend::~CudaBackend() = default;
 

@@ -9,6 +9,7 @@
 #include "tensor/arena.h"
 #include "tensor/backend.h"
 #include "tensor/cuda/device.h"
+#include "tensor/cuda/flash_attention.h"
 #include "tensor/cuda/kernels.h"
 #include "tensor/cuda/products.h"
 
@@ -32,6 +33,7 @@ class CudaBackend final : public Backend {
   void* allocate_host(std::int64_t bytes) override;
   void release_host(void* memory) noexcept override;
   std::string device_id() const override { return device_.id(); }
+  std::string attention_by() const override { return flash_.sentence(); }
   cudaStream_t stream() const noexcept { return device_.stream(); }
 
   void matmul(const Matmul& m) override;
@@ -114,6 +116,7 @@ class CudaBackend final : public Backend {
   Products products_;
   std::vector<RowGroup> groups_;     // of the call
   std::vector<std::int64_t> words_;  // of the call, for the device
+  FlashAttention flash_;
   Arena scratch_{*this};
 };
 
