@@ -9,8 +9,10 @@
 #include "tensor/arena.h"
 #include "tensor/backend.h"
 #include "tensor/cuda/device.h"
+#include "tensor/cuda/device_clock.h"
 #include "tensor/cuda/kernels.h"
 #include "tensor/cuda/products.h"
+#include "tensor/cuda/side_downloads.h"
 
 namespace smlp::cuda {
 
@@ -23,11 +25,15 @@ class CudaBackend final : public Backend {
   void release(void* memory) noexcept override;
   void upload(const void* host, TensorView to) override;
   void download(TensorView from, void* host) override;
+  void start_downloads(std::span<const Download> downloads) override { downloads_.start(downloads); }
+  void put_behind_downloads() override { downloads_.put_behind(); }
+  void wait_for_downloads() override { downloads_.wait(); }
   void fill(TensorView out, double value) override;
   void copy(TensorView from, TensorView to) override;
   void copy_rows(TensorView from, TensorView to, std::span<const RowBlock> blocks) override;
   void synchronize() override;
   double timed(const std::function<void()>& work) override { return device_.timed(work); }
+  PhaseClock& phase_clock() override { return clock_; }
   bool in_host_memory() const noexcept override { return false; }
   void* allocate_host(std::int64_t bytes) override;
   void release_host(void* memory) noexcept override;
@@ -109,6 +115,8 @@ class CudaBackend final : public Backend {
 
   Device device_;
   Products products_;
+  SideDownloads downloads_;
+  DeviceClock clock_;
   Arena scratch_{*this};
 };
 
