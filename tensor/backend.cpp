@@ -15,6 +15,10 @@ void* Backend::allocate_host(std::int64_t bytes) {
   return memory;
 }
 
+void Backend::start_downloads(std::span<const Download> downloads) {
+  for (const auto& [from, host] : downloads) download(from, host);
+}
+
 void Backend::release_host(void* memory) noexcept { std::free(memory); }
 
 double Backend::timed(const std::function<void()>& work) {

@@ -14,6 +14,7 @@
 #include <string>
 
 #include "tensor/expert_choice.h"
+#include "tensor/phase_clock.h"
 #include "tensor/tensor_view.h"
 
 namespace smlp {
@@ -77,6 +78,12 @@ struct RowBlock {
   std::int64_t from, to, rows;
 };
 
+// `from` is contiguous; `host`: as many bytes.
+struct Download {
+  TensorView from;
+  void* host;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -86,16 +93,24 @@ class Backend {
   virtual void release(void* memory) noexcept = 0;
   virtual void upload(const void* host, TensorView to) = 0;     // host: contiguous elements of to's type
   virtual void download(TensorView from, void* host) = 0;       // waits
+  // Many downloads, of what the calls before leave, beside what is enqueued next: a device makes them one behind the
+  // other on a stream of its own, best into memory of allocate_host(). Until put_behind_downloads() nothing that is
+  // enqueued may write to what they read; until wait_for_downloads() the host's memory stays as it is.
+  virtual void start_downloads(std::span<const Download> downloads);  // without a device: done when it returns
+  virtual void put_behind_downloads() {}  // what is enqueued from now on runs after them; the host does not wait
+  virtual void wait_for_downloads() {}    // the host, in any thread
   virtual void fill(TensorView out, double value) = 0;
   virtual void copy(TensorView from, TensorView to) = 0;        // same shape; strides and types may differ
   virtual void copy_rows(TensorView from, TensorView to, std::span<const RowBlock> blocks) = 0;
   virtual void synchronize() = 0;
   // Seconds that the calls in `work` take, by the clock of whoever computes: events on a device. Waits before and after.
   virtual double timed(const std::function<void()>& work);
+  virtual PhaseClock& phase_clock() { return host_clock_; }  // of a step, by the same clock; waits for nothing
   // May the host, and MPI, follow the addresses that allocate() gives?
   virtual bool in_host_memory() const noexcept { return true; }
   // Memory of the host for upload() and download(). A device reads it on its own: what was handed to upload() stays
-  // untouched until the backend is waited for.
+  // untouched until the backend is waited for. Throws Error(unavailable) or std::bad_alloc; release_host() waits for
+  // what may still use it.
   virtual void* allocate_host(std::int64_t bytes);
   virtual void release_host(void* memory) noexcept;
   // What every process of this host calls the device; empty: its processors.
@@ -207,6 +222,9 @@ class Backend {
   // Changes nothing when squared_norm is not finite. `master` (f32) is p where values are bf16/f16, else empty.
   virtual void adamw(const AdamWSettings& settings, TensorView value, TensorView master, TensorView grad,
                      TensorView m, TensorView v, TensorView control) = 0;
+
+ private:
+  HostClock host_clock_;
 };
 
 struct CpuOptions {

@@ -29,7 +29,11 @@ void float_type(const char* verb, const TensorView& view) {
 }
 
 CudaBackend::CudaBackend(const CudaOptions& options)
-    : device_(options.device), products_(device_.stream(), options.tf32), flash_(device_.stream()) {}
+    : device_(options.device),
+      products_(device_.stream(), options.tf32),
+      flash_(device_.stream()),
+      downloads_(options.device, device_.stream()),
+      clock_(device_.stream()) {}
 
 CudaBackend::~CudaBackend() = default;
 
@@ -38,8 +42,12 @@ CudaBackend::~CudaBackend() = default;
 void* CudaBackend::allocate(std::int64_t bytes) { return device_.allocate(bytes); }
 void CudaBackend::release(void* memory) noexcept { device_.release(memory); }
 void* CudaBackend::allocate_host(std::int64_t bytes) { return device_.allocate_host(bytes); }
-void CudaBackend::release_host(void* memory) noexcept { device_.release_host(memory); }
 void CudaBackend::synchronize() { device_.wait(); }
+
+void CudaBackend::release_host(void* memory) noexcept {
+  if (memory != nullptr) downloads_.drain();
+  device_.release_host(memory);
+}
 
 cudaStream_t stream_of(Backend& backend) {
   const auto* on_a_device = dynamic_cast<CudaBackend*>(&backend);

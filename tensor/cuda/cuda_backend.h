@@ -9,9 +9,11 @@
 #include "tensor/arena.h"
 #include "tensor/backend.h"
 #include "tensor/cuda/device.h"
+#include "tensor/cuda/device_clock.h"
 #include "tensor/cuda/flash_attention.h"
 #include "tensor/cuda/kernels.h"
 #include "tensor/cuda/products.h"
+#include "tensor/cuda/side_downloads.h"
 
 namespace smlp::cuda {
 
@@ -24,11 +26,15 @@ class CudaBackend final : public Backend {
   void release(void* memory) noexcept override;
   void upload(const void* host, TensorView to) override;
   void download(TensorView from, void* host) override;
+  void start_downloads(std::span<const Download> downloads) override { downloads_.start(downloads); }
+  void put_behind_downloads() override { downloads_.put_behind(); }
+  void wait_for_downloads() override { downloads_.wait(); }
   void fill(TensorView out, double value) override;
   void copy(TensorView from, TensorView to) override;
   void copy_rows(TensorView from, TensorView to, std::span<const RowBlock> blocks) override;
   void synchronize() override;
   double timed(const std::function<void()>& work) override { return device_.timed(work); }
+  PhaseClock& phase_clock() override { return clock_; }
   bool in_host_memory() const noexcept override { return false; }
   void* allocate_host(std::int64_t bytes) override;
   void release_host(void* memory) noexcept override;
@@ -117,6 +123,8 @@ class CudaBackend final : public Backend {
   std::vector<RowGroup> groups_;     // of the call
   std::vector<std::int64_t> words_;  // of the call, for the device
   FlashAttention flash_;
+  SideDownloads downloads_;
+  DeviceClock clock_;
   Arena scratch_{*this};
 };
 

@@ -4,65 +4,20 @@
 
 #include <cmath>
 
-#include "core/random.h"
-#include "tests/comm/ranks.h"
-#include "worker/engine.h"
+#include "tests/cuda_emulation/small_model.h"
 
-namespace smlp {
+namespace smlp::test {
 namespace {
-
-JobConfig small_job(const std::string& kind, const std::string& precision) {
-  JobConfig job;
-  job.model.kind = kind;
-  if (kind == "hash" || kind == "switch" || kind == "gshard") job.routing.tokens = kind;
-  job.model.context = 8;
-  job.model.width = job.model.hidden = 16;
-  job.model.heads = 2;
-  job.model.dense_blocks = 1;
-  job.model.sparse_blocks = kind == "gmlp" || kind == "transformer" ? 0 : 1;
-  job.model.experts = 4;
-  job.model.vocabulary = 64;
-  job.model.dropout = 0.1;
-  job.train.precision = precision;
-  job.train.micro_batch = job.routing.group_sequences = 2;
-  job.train.global_batch = 4;
-  return job;
-}
 
 struct Trained {
   std::vector<double> losses, norms;
 };
 
-enum class Ranks { one, over_mpi, staged, by_nccl };
-
-std::unique_ptr<Communicator> join(Ranks ranks, Backend& backend) {
-  if (ranks == Ranks::one) return make_solo(backend);
-  auto group = test::world().split(0, test::world().rank());
-  if (ranks == Ranks::staged) return make_staged(std::move(group), backend);
-  return ranks == Ranks::by_nccl ? make_nccl(std::move(group), backend) : std::move(group);
-}
-
-Trained train(JobConfig job, Ranks ranks, std::unique_ptr<Backend> backend) {
-  auto group = join(ranks, *backend);
-  job.cluster.ranks = group->size();
-  Engine engine(job, std::move(backend), ProcessGrid::cut(std::move(group), static_cast<int>(job.cluster.ranks)), true);
-  std::vector<std::int32_t> tokens, targets;
-  const RandomStream random(3, "tokens");
-  const ReadBatch read = [&](std::int64_t position, std::int64_t count, std::int64_t, const std::int32_t*& in,
-                             const std::int32_t*& wanted) {
-    tokens.clear();
-    for (std::int64_t i = 0; i < count * job.model.context; ++i) {
-      const auto place = static_cast<std::uint64_t>(position * job.model.context + i);
-      tokens.push_back(static_cast<std::int32_t>(random.bits(place) % 64));
-    }
-    targets = tokens;
-    in = tokens.data();
-    wanted = targets.data();
-  };
+Trained train(const JobConfig& job, Ranks ranks, std::unique_ptr<Backend> backend) {
+  SmallRun run(job, ranks, std::move(backend));
   Trained trained;
-  for (std::int64_t step = 1; step <= 2; ++step) {
-    std::vector<double> flags;
-    const auto result = engine.train_step(step, (step - 1) * job.train.global_batch, read, flags, [] {});
+  for (int step = 1; step <= 2; ++step) {
+    const auto result = run.step();
     trained.losses.push_back(result.loss);
     trained.norms.push_back(result.gradient_norm);
   }
@@ -125,4 +80,4 @@ TEST(Shards, TrainAsWithoutThem) {
 }
 
 }  // namespace
-}  // namespace smlp
+}  // namespace smlp::test
