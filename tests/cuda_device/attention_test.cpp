@@ -10,33 +10,7 @@
 namespace smlp::test {
 namespace {
 
-<<<<<<< HEAD:tests/cuda_device/attention_test.cpp
 TEST(DeviceAttention, IsComputedInTwoWays) {
-=======
-void* allocate_managed(std::size_t bytes) {
-  void* memory = nullptr;
-  if (cudaMallocManaged(&memory, bytes) != cudaSuccess) throw std::bad_alloc();
-  return memory;
-}
-void release_managed(void* memory) {
-  cudaDeviceSynchronize();  // a kernel may still use it
-  cudaFree(memory);
-}
-
-}  // namespace
-
-std::vector<VerbCase> verb_cases() {
-  std::vector<VerbCase> cases;
-  keep_fields_in({allocate_managed, release_managed, [] { cudaDeviceSynchronize(); }});
-  for (const DType type : {DType::f32, DType::bf16, DType::f16})
-    cases.push_back({type, "gpu", [] { return make_cuda_backend(); }, DType::f64});
-  return cases;
-}
-
-namespace {
-
-TEST(Gpu, ComputesAttentionInTwoWays) {
->>>>>>> attention:tests/tensor/gpu_cases.cpp
   const auto backend = make_cuda_backend();
   for (const auto& [width, flash] : {std::pair{12, false}, {64, true}}) {
     const Shape shape{2, 64, 2 * width};
@@ -50,11 +24,7 @@ TEST(Gpu, ComputesAttentionInTwoWays) {
 }
 
 // What a restarted run relies on, atomic sums would break.
-<<<<<<< HEAD:tests/cuda_device/attention_test.cpp
 TEST(DeviceAttention, GradientsHaveTheSameBitsEachTime) {
-=======
-TEST(Gpu, AttentionsGradientsHaveTheSameBitsEachTime) {
->>>>>>> attention:tests/tensor/gpu_cases.cpp
   const auto backend = make_cuda_backend();
   const Shape shape{2, 1024, 4 * 64};
   std::vector<Field> f;
@@ -77,13 +47,3 @@ TEST(Gpu, AttentionsGradientsHaveTheSameBitsEachTime) {
 
 }  // namespace
 }  // namespace smlp::test
-
-int main(int argc, char** argv) {
-  constexpr int skipped = 77;
-  if (smlp::cuda_devices() == 0) {
-    std::puts("skipped: there is no GPU here");
-    return skipped;
-  }
-  testing::InitGoogleTest(&argc, argv);
-  return RUN_ALL_TESTS();
-}
