@@ -8,7 +8,7 @@
 #   make clean     remove build/
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
-TEST_JOBS ?= 1
+TEST_JOBS ?= 2
 
 .DEFAULT_GOAL := build
 .PHONY: demo test build tests sanitize install clean setup

@@ -66,8 +66,9 @@ class CheckpointWriter {
 
   enum class State : std::uint8_t { idle, writing, written, publishing, published, failed };
 
-  // Copies the pieces to host memory (kept between saves), starts the writing thread, returns.
-  // Collective in spirit: every rank calls it at the same step.
+  // Copies the pieces to host memory (kept between saves), starts the writing thread, returns. From a device they are
+  // copied beside what it gets to do next: Backend::put_behind_downloads() comes before the first work that writes to
+  // them, and the backend outlives the writer. Collective in spirit: every rank calls it at the same step.
   void begin(Backend& backend, std::span<const Piece> pieces, const RunState& state);
   // Instead of begin(): writes the copy that another writer of this rank took for its last save, which may have failed.
   // Nothing is copied: the two exchange their memory. Writing that the other is still at is given up.

@@ -125,7 +125,6 @@ Hdf5Handle create_file(SparseBytes& bytes, const std::string& name) {
 
 Hdf5Handle link_properties() {
   Hdf5Handle properties(H5Pcreate(H5P_LINK_CREATE), H5Pclose, "making link properties");
-  check_hdf5(H5Pset_create_intermediate_group(properties.id(), 1), "asking for groups on the way");
   check_hdf5(H5Pset_char_encoding(properties.id(), H5T_CSET_UTF8), "asking for UTF-8 names");
   return properties;
 }
@@ -134,6 +133,20 @@ Hdf5Handle dataset_properties() {
   Hdf5Handle properties(H5Pcreate(H5P_DATASET_CREATE), H5Pclose, "making dataset properties");
   check_hdf5(H5Pset_obj_track_times(properties.id(), false), "switching times off");
   return properties;
+}
+
+// Those that `name` lies in. HDF5 would make them on the way, with the time of day in each: the same save at another second
+// would be other bytes.
+void make_groups_of(hid_t file, hid_t links, const std::string& name) {
+  Hdf5Handle properties(H5Pcreate(H5P_GROUP_CREATE), H5Pclose, "making group properties");
+  check_hdf5(H5Pset_obj_track_times(properties.id(), false), "switching times off");
+  for (auto end = name.find('/'); end != std::string::npos; end = name.find('/', end + 1)) {
+    const auto group = name.substr(0, end);
+    const auto there = H5Lexists(file, group.c_str(), H5P_DEFAULT);
+    check_hdf5(there, "looking for the group " + group);
+    if (there > 0) continue;
+    Hdf5Handle(H5Gcreate2(file, group.c_str(), links, properties.id(), H5P_DEFAULT), H5Gclose, "creating the group " + group);
+  }
 }
 
 void select_box(hid_t space, const Box& box) {
@@ -169,6 +182,7 @@ void put_whole_tensor(hid_t file, hid_t links, const LogicalTensor& tensor,
     }
   }
   check_hdf5(H5Sselect_all(space.id()), "selecting all of a dataset");
+  make_groups_of(file, links, tensor.name);
   const Hdf5Handle dataset(
       H5Dcreate2(file, tensor.name.c_str(), type.id(), space.id(), links, properties.id(), H5P_DEFAULT),
       H5Dclose, "creating the dataset " + tensor.name);
@@ -193,6 +207,7 @@ ShardImage make_shard_image(const Sidecar& sidecar, const std::vector<PieceOutli
   for (const auto& piece : pieces) {
     const auto name = dataset_name(piece.tensor->name, piece.offset);
     const auto type = file_type(piece.tensor->dtype);
+    make_groups_of(file.id(), links.id(), name);
     const Hdf5Handle dataset(H5Dcreate2(file.id(), name.c_str(), type.id(), space_of({piece.count}).id(),
                                         links.id(), properties.id(), H5P_DEFAULT),
                              H5Dclose, "creating the dataset " + name);

@@ -74,6 +74,7 @@ std::vector<CheckpointInfo> list_checkpoints(const fs::path& root, bool thorough
 fs::path find_checkpoint(const fs::path& run_or_checkpoint, std::vector<CheckpointInfo>* rejected) {
   auto path = run_or_checkpoint;
   if (!path.has_filename()) path = path.parent_path();  // "runs/demo/"
+  if (path.filename() == "." || path.filename() == "..") path = fs::weakly_canonical(path);  // a name to show
   if (!fs::is_directory(path)) {
     throw Error(ExitCode::configuration,
                 fmt::format("{} is neither a run directory nor a checkpoint", run_or_checkpoint.string()));

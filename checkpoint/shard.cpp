@@ -1,6 +1,7 @@
 #include "checkpoint/shard.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -16,18 +17,29 @@
 
 namespace smlp {
 
-void Staging::Free::operator()(std::byte* memory) const noexcept { std::free(memory); }
+void ReleaseStaging::operator()(std::byte* memory) const noexcept {
+  owner ? owner->release_host(memory) : std::free(memory);
+}
 
-void Staging::reserve(std::int64_t bytes) {
+void Staging::reserve(Backend& backend, std::int64_t bytes) {
   if (bytes <= capacity_) return;
-  constexpr std::size_t huge_page = std::size_t{2} << 20;
   memory_.reset();
   capacity_ = 0;
+  if (!backend.in_host_memory()) {
+    try {
+      memory_ = {static_cast<std::byte*>(backend.allocate_host(bytes)), ReleaseStaging{&backend}};
+      capacity_ = bytes;
+      return;
+    } catch (const Error& none) {
+      spdlog::warn("{}; checkpoints are copied into ordinary memory: training waits longer for them", none.what());
+    }
+  }
+  constexpr std::size_t huge_page = std::size_t{2} << 20;
   const auto rounded = (static_cast<std::size_t>(bytes) + huge_page - 1) / huge_page * huge_page;
   void* memory = std::aligned_alloc(huge_page, rounded);
   if (memory == nullptr) throw std::bad_alloc();
   ::madvise(memory, rounded, MADV_HUGEPAGE);
-  memory_.reset(static_cast<std::byte*>(memory));
+  memory_ = {static_cast<std::byte*>(memory), ReleaseStaging{}};
   capacity_ = static_cast<std::int64_t>(rounded);
 }
 

@@ -13,17 +13,21 @@
 
 namespace smlp {
 
-// Host memory that grows to what a save needs and is kept for the next one: pages are touched once.
+struct ReleaseStaging {
+  Backend* owner = nullptr;  // none: ordinary memory
+  void operator()(std::byte* memory) const noexcept;
+};
+
+// Host memory that grows to what a save needs and is kept for the next one: pages are touched once. For what lies on a
+// device it is the backend's (pinned), and ordinary memory, with a warning, where there is none of that; such a backend
+// outlives it.
 class Staging {
  public:
-  void reserve(std::int64_t bytes);
+  void reserve(Backend& backend, std::int64_t bytes);  // throws std::bad_alloc
   std::span<std::byte> part(std::int64_t position, std::int64_t bytes);
 
  private:
-  struct Free {
-    void operator()(std::byte* memory) const noexcept;
-  };
-  std::unique_ptr<std::byte, Free> memory_;
+  std::unique_ptr<std::byte, ReleaseStaging> memory_;
   std::int64_t capacity_ = 0;
 };
 

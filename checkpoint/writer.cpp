@@ -50,6 +50,7 @@ struct CheckpointWriter::Impl {
     RunState run_state;
     ShardPlan plan;
     Staging staging;
+    Backend* device = nullptr;  // that may still be copying
     bool taken = false;
   };
 
@@ -95,6 +96,7 @@ struct CheckpointWriter::Impl {
     const auto start = std::chrono::steady_clock::now();
     leave_signals_to_the_loop();
     try {
+      if (snapshot.device != nullptr) snapshot.device->wait_for_downloads();
       make_folder(folder);
       write_shard(folder, snapshot.plan, snapshot.staging, std::move(stop));
       written_bytes = snapshot.plan.sidecar.shard.size;
@@ -167,14 +169,18 @@ void CheckpointWriter::begin(Backend& backend, std::span<const Piece> pieces, co
   snapshot.run_state = state;
   snapshot.plan = plan_shard(pieces, my.options, state);
   try {
-    snapshot.staging.reserve(snapshot.plan.bytes);
+    snapshot.staging.reserve(backend, snapshot.plan.bytes);
   } catch (const std::bad_alloc&) {
     my.fail(fmt::format("there are no {} bytes of host memory for its copy", snapshot.plan.bytes));
     return;
   }
+  std::vector<Download> downloads;
+  downloads.reserve(snapshot.plan.parts.size());
   for (const auto& part : snapshot.plan.parts) {
-    backend.download(pieces[part.piece].local, snapshot.staging.part(part.staged, part.bytes).data());
+    downloads.push_back({pieces[part.piece].local, snapshot.staging.part(part.staged, part.bytes).data()});
   }
+  backend.start_downloads(downloads);
+  snapshot.device = backend.in_host_memory() ? nullptr : &backend;
   snapshot.taken = true;
   my.start_writing();
   my.stall_seconds = seconds_since(start);

@@ -1,4 +1,4 @@
-# CUDA, where asked for (preset cuda-release): the toolkit (12.0 or later), NCCL where it is there, and the architectures that the toolkit can
+# CUDA, where asked for (preset cuda-release): the toolkit (12.0 or later), NCCL and cuDNN where they are there, and the architectures that the toolkit can
 # still compile for. Nothing links the driver's library: a build starts on a machine without one.
 if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
   find_program(nvcc nvcc PATHS /usr/local/cuda/bin)
@@ -21,3 +21,5 @@ endif()
 # Without it, ranks on GPUs talk through the memory of their hosts.
 list(APPEND CMAKE_MODULE_PATH ${CMAKE_CURRENT_LIST_DIR})
 find_package(NCCL 2.13)
+# Without it, attention is computed by products alone.
+find_package(CUDNN 9.6)

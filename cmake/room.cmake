@@ -25,12 +25,16 @@ function(smlp_seconds variable seconds)
   set(${variable} ${seconds} PARENT_SCOPE)
 endfunction()
 
-# smlp_test(name FILES ... LINKS ... [LABELS fast|mpi|slow] [RANKS n] [TIMEOUT seconds])
-# A GoogleTest program; with RANKS it runs under mpirun.
+# smlp_test(name FILES ... LINKS ... [LABELS fast|mpi|slow] [RANKS n] [CORES n] [TIMEOUT seconds])
+# A GoogleTest program; with RANKS it runs under mpirun. `make test` has two cores at a time for tests: most want both, for
+# their clocks or their ranks.
 function(smlp_test name)
-  cmake_parse_arguments(TEST "" "RANKS;TIMEOUT" "FILES;LINKS;LABELS" ${ARGN})
+  cmake_parse_arguments(TEST "" "RANKS;CORES;TIMEOUT" "FILES;LINKS;LABELS" ${ARGN})
   if(NOT TEST_TIMEOUT)
     set(TEST_TIMEOUT 120)
+  endif()
+  if(NOT TEST_CORES)
+    set(TEST_CORES 2)
   endif()
   smlp_seconds(limit ${TEST_TIMEOUT})
   if(NOT TARGET ${name})
@@ -45,7 +49,7 @@ function(smlp_test name)
     set(test_name ${name}_${TEST_RANKS}_ranks)
   endif()
   add_test(NAME ${test_name} COMMAND ${command} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-  set_tests_properties(${test_name} PROPERTIES TIMEOUT ${limit} LABELS "${TEST_LABELS}"
+  set_tests_properties(${test_name} PROPERTIES TIMEOUT ${limit} LABELS "${TEST_LABELS}" PROCESSORS ${TEST_CORES}
     ENVIRONMENT "OMP_NUM_THREADS=1;OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_mpi_yield_when_idle=1")
 endfunction()
 

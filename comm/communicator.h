@@ -73,7 +73,6 @@ class Communicator {
   std::int64_t calls() const noexcept { return calls_.load(std::memory_order_relaxed); }
   const char* last_call() const noexcept { return last_call_.load(std::memory_order_relaxed); }
   bool inside() const noexcept { return inside_.load(std::memory_order_relaxed); }  // a call is under way
-  double seconds() const noexcept { return seconds_; }  // spent inside calls so far
   double take_longest() noexcept { return std::exchange(longest_, 0.0); }  // seconds of one call, since it was last asked
   std::int64_t bytes_sent() const noexcept { return bytes_sent_; }  // payload passed to other ranks so far
 
@@ -89,7 +88,6 @@ class Communicator {
     }
     ~Call() {
       const double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
-      owner_.seconds_ += took;
       owner_.longest_ = std::max(owner_.longest_, took);
       owner_.inside_.store(false, std::memory_order_relaxed);
     }
@@ -109,7 +107,7 @@ class Communicator {
   std::atomic<const char*> last_call_ = "none";
   std::int64_t bytes_sent_ = 0;
   std::atomic<bool> inside_ = false;
-  double seconds_ = 0, longest_ = 0;
+  double longest_ = 0;
 };
 
 // One rank: copies, through the backend that owns the memory.

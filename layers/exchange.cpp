@@ -29,6 +29,7 @@ void ExpertExchange::begin(const Context& c) {
       mine[2 * p] = c.sequences;
       mine[2 * p + 1] = c.length;
     }
+    const PhaseScope scope(c.backend.phase_clock(), Phase::exchange);
     ranks_.all_to_all_host(mine, all);
     for (std::size_t p = 0; p < members; ++p) {
       sequences_[p] = all[2 * p];
@@ -46,13 +47,15 @@ void ExpertExchange::begin(const Context& c) {
 
 void ExpertExchange::all_to_all(Context& c, TensorView in, std::span<const std::int64_t> rows_to,
                                 TensorView out, std::span<const std::int64_t> rows_from) {
+  const PhaseScope scope(c.backend.phase_clock(), Phase::exchange);
   ranks_.after(c.backend);
   ranks_.all_to_all(in, rows_to, out, rows_from);
   ranks_.before(c.backend);
 }
 
-std::vector<std::int64_t> ExpertExchange::share_counts(std::span<const std::int64_t> of_experts) {
+std::vector<std::int64_t> ExpertExchange::share_counts(const Context& c, std::span<const std::int64_t> of_experts) {
   std::vector<std::int64_t> from(of_experts.size());
+  const PhaseScope scope(c.backend.phase_clock(), Phase::exchange);
   ranks_.all_to_all_host(of_experts, from);
   return from;
 }
@@ -68,7 +71,7 @@ ParameterSpec ExpertExchange::slice_of(ParameterSpec of_expert) const {
   return of_expert;
 }
 
-void TokenExchange::prepare(std::span<const std::int64_t> rows_of_expert,
+void TokenExchange::prepare(const Context& c, std::span<const std::int64_t> rows_of_expert,
                             std::optional<std::int64_t> slots_of_group, std::int64_t group_sequences) {
   const auto local = static_cast<std::size_t>(exchange_.local_experts());
   const auto members = static_cast<std::size_t>(exchange_.members());
@@ -86,7 +89,7 @@ void TokenExchange::prepare(std::span<const std::int64_t> rows_of_expert,
       from.insert(from.end(), local, sequences / group_sequences * *slots_of_group);
     }
   } else {
-    from = exchange_.share_counts(rows_of_expert);
+    from = exchange_.share_counts(c, rows_of_expert);
   }
   rows_to_.assign(members, 0);
   rows_from_.assign(members, 0);

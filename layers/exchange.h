@@ -31,7 +31,7 @@ class ExpertExchange {
   void all_to_all(Context& c, TensorView in, std::span<const std::int64_t> rows_to, TensorView out,
                   std::span<const std::int64_t> rows_from);
   // One block of local_experts() counts for each member, to and from.
-  std::vector<std::int64_t> share_counts(std::span<const std::int64_t> of_experts);
+  std::vector<std::int64_t> share_counts(const Context& c, std::span<const std::int64_t> of_experts);
 
   // This rank's slice of a parameter that is stacked over experts: `of_expert` is the shape of one.
   ParameterSpec slice_of(ParameterSpec of_expert) const;
@@ -51,8 +51,8 @@ class TokenExchange {
 
   // rows_of_expert: of this rank, all experts. slots_of_group, where it is known: slots an expert gets from a
   // routing group of `group_sequences` sequences; else the counts are exchanged.
-  void prepare(std::span<const std::int64_t> rows_of_expert, std::optional<std::int64_t> slots_of_group,
-               std::int64_t group_sequences);
+  void prepare(const Context& c, std::span<const std::int64_t> rows_of_expert,
+               std::optional<std::int64_t> slots_of_group, std::int64_t group_sequences);
 
   bool direct() const noexcept { return exchange_.alone(); }  // both sides are the same memory
   std::int64_t expert_rows() const noexcept { return expert_rows_; }

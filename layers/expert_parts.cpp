@@ -52,15 +52,24 @@ void ExpertLinear::forward(Context& c, ExpertRows rows, TensorView x, TensorView
 }
 
 void ExpertLinear::add_gradients(Context& c, ExpertRows rows, TensorView x, TensorView dy) const {
-  c.backend.matmul_grouped({.a = dy, .b = x, .out = weight_.grad, .transpose_a = true, .accumulate = true},
+  c.backend.matmul_grouped({.a = dy,
+                            .b = x,
+                            .out = weight_.grad,
+                            .transpose_a = true,
+                            .accumulate = true,
+                            .bias_gradient = bias_.grad},
                            rows);
-  each_expert(rows, [&](std::int64_t e, std::int64_t first, std::int64_t count) {
-    c.backend.sum_rows(dy.row_range(first, count), bias_.grad.slice(e));
-  });
 }
 
-void ExpertLinear::backward_input(Context& c, ExpertRows rows, TensorView dy, TensorView dx) const {
-  c.backend.matmul_grouped({.a = dy, .b = weight_.value, .out = dx}, rows);
+void ExpertLinear::backward_input(Context& c, ExpertRows rows, TensorView dy, TensorView dx,
+                                  const Activated& x) const {
+  c.backend.matmul_grouped({.a = dy,
+                            .b = weight_.value,
+                            .out = dx,
+                            .activation = x.activation,
+                            .pre_activation = x.pre_activation,
+                            .activation_backward = true},
+                           rows);
 }
 
 }  // namespace smlp

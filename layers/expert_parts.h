@@ -41,7 +41,8 @@ class ExpertLinear {
 
   void forward(Context& c, ExpertRows rows, TensorView x, TensorView y, const Epilogue& epilogue = {}) const;
   void add_gradients(Context& c, ExpertRows rows, TensorView x, TensorView dy) const;
-  void backward_input(Context& c, ExpertRows rows, TensorView dy, TensorView dx) const;
+  // dx = act'(pre_activation) · (dy · W): the gradient of what the input was the activation of.
+  void backward_input(Context& c, ExpertRows rows, TensorView dy, TensorView dx, const Activated& x = {}) const;
 
  private:
   Parameter &weight_, &bias_;

@@ -33,8 +33,7 @@ void FeedForward::backward(Context& c, TensorView dy, TensorView dx) {
   const TensorView dbranch = dropout_.gradient(c, dy);
   out_.add_gradients(c, activated_, dbranch);
   const TensorView dhidden = activated_;  // in its place: it was read for the last time
-  out_.backward_input(c, dbranch, dhidden);
-  c.backend.activate_backward(activation_, pre_activation_, dhidden, dhidden);
+  out_.backward_input(c, dbranch, dhidden, {activation_, pre_activation_});
   in_.add_gradients(c, normed_, dhidden);
   const TensorView dnormed = normed_;  // in its place
   in_.backward_input(c, dhidden, dnormed);

@@ -40,8 +40,7 @@ void FeedforwardExperts::backward(Context& c, TensorView dy, TensorView dx) {
   const Arena::Frame frame(c.scratch);
   const TensorView dhidden = c.scratch.take({dy.rows(), hidden_}, dy.dtype);
   out_.add_gradients(c, rows_, activated_, dy);
-  out_.backward_input(c, rows_, dy, dhidden);
-  c.backend.activate_backward(activation_, pre_activation_, dhidden, dhidden);
+  out_.backward_input(c, rows_, dy, dhidden, {activation_, pre_activation_});
   in_.add_gradients(c, rows_, normed_, dhidden);
   if (!norm_) return in_.backward_input(c, rows_, dhidden, dx);
   const TensorView dnormed = normed_;  // in its place: it was read for the last time

@@ -72,17 +72,23 @@ void GmlpBlock::backward(Context& c, TensorView dy, TensorView dx) {
   {
     const Arena::Frame inner(c.scratch);
     const TensorView dbranch = dropout_.gradient(c, dy);
-    c.backend.matmul(
-        {.a = dbranch, .b = gated_, .out = out_weight_.grad, .transpose_a = true, .accumulate = true});
-    c.backend.sum_rows(dbranch, out_bias_.grad);
+    c.backend.matmul({.a = dbranch,
+                      .b = gated_,
+                      .out = out_weight_.grad,
+                      .transpose_a = true,
+                      .accumulate = true,
+                      .bias_gradient = out_bias_.grad});
     const TensorView dgated = gated_;  // in its place: it was read for the last time
     c.backend.matmul({.a = dbranch, .b = out_weight_.value, .out = dgated});
     gate_.backward(c, dgated, dhidden.column_range(0, half_), dhidden.column_range(half_, half_));
   }
   c.backend.activate_backward(activation_, pre_activation_, dhidden, dhidden);
-  c.backend.matmul(
-      {.a = dhidden, .b = normed_, .out = in_weight_.grad, .transpose_a = true, .accumulate = true});
-  c.backend.sum_rows(dhidden, in_bias_.grad);
+  c.backend.matmul({.a = dhidden,
+                    .b = normed_,
+                    .out = in_weight_.grad,
+                    .transpose_a = true,
+                    .accumulate = true,
+                    .bias_gradient = in_bias_.grad});
   const TensorView dnormed = normed_;  // in its place
   c.backend.matmul({.a = dhidden, .b = in_weight_.value, .out = dnormed});
   norm_.backward(c, dnormed, dy, dx);

@@ -19,12 +19,25 @@ void Linear::forward(Context& c, TensorView x, TensorView y, const Epilogue& epi
 }
 
 void Linear::add_gradients(Context& c, TensorView x, TensorView dy) const {
-  c.backend.matmul({.a = dy, .b = x, .out = weight_.grad, .transpose_a = true, .accumulate = true});
-  c.backend.sum_rows(dy, bias_.grad);
+  c.backend.matmul({.a = dy,
+                    .b = x,
+                    .out = weight_.grad,
+                    .transpose_a = true,
+                    .accumulate = true,
+                    .bias_gradient = bias_.grad});
 }
 
 void Linear::backward_input(Context& c, TensorView dy, TensorView dx, bool accumulate) const {
   c.backend.matmul({.a = dy, .b = weight_.value, .out = dx, .accumulate = accumulate});
+}
+
+void Linear::backward_input(Context& c, TensorView dy, TensorView dx, const Activated& x) const {
+  c.backend.matmul({.a = dy,
+                    .b = weight_.value,
+                    .out = dx,
+                    .activation = x.activation,
+                    .pre_activation = x.pre_activation,
+                    .activation_backward = true});
 }
 
 }  // namespace smlp

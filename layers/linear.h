@@ -16,6 +16,12 @@ struct Epilogue {
   TensorView pre_activation{};
 };
 
+// What a backward pass needs of x = act(pre_activation).
+struct Activated {
+  Activation activation = Activation::none;
+  TensorView pre_activation{};
+};
+
 class Linear {
  public:
   Linear(ParameterStore& store, const std::string& name, std::int64_t in, std::int64_t out);
@@ -24,6 +30,8 @@ class Linear {
   void add_gradients(Context& c, TensorView x, TensorView dy) const;
   // dx = dy · W, or dx += it.
   void backward_input(Context& c, TensorView dy, TensorView dx, bool accumulate = false) const;
+  // dx = act'(pre_activation) · (dy · W): the gradient of what the input was the activation of.
+  void backward_input(Context& c, TensorView dy, TensorView dx, const Activated& x) const;
 
  private:
   Parameter &weight_, &bias_;

@@ -36,7 +36,7 @@ void TokenMoe::make_plan(Context& c, TensorView x) {
                      group_sequences_));
   RouteCall route = call(c);
   plan_ = parts_.router->plan(route, x);
-  exchange_.prepare(plan_.rows_of_expert,
+  exchange_.prepare(c, plan_.rows_of_expert,
                     parts_.router->slots_of_group(c.training(), group_sequences_ * group_.length()),
                     group_sequences_);
   if (c.reports == nullptr) return;

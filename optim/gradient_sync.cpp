@@ -114,6 +114,7 @@ void GradientSync::reduce(const Bucket& bucket) {
   }
   Communicator& ranks = sharers(bucket.segment);
   if (ranks.size() == 1) return;
+  const PhaseScope scope(backend_.phase_clock(), Phase::reduce);
   ranks.after(backend_);
   if (sharded_) {
     ranks.reduce_scatter(grad, own_part(bucket).of(flat));
@@ -132,6 +133,7 @@ void GradientSync::block_done(int k) {
 void GradientSync::finish() {
   expect(stages_left_ == 0, "gradient sync: a block was never said to be done, or twice");
   stages_left_ = buckets_.size();
+  const PhaseScope scope(backend_.phase_clock(), Phase::reduce);
   grid_.world->before(backend_);
   grid_.replicas->before(backend_);
 }
@@ -155,6 +157,7 @@ void GradientSync::squared_norm(TensorView control) {
 
 void GradientSync::gather_values() {
   if (!sharded_) return;
+  const PhaseScope scope(backend_.phase_clock(), Phase::reduce);
   grid_.world->after(backend_);
   grid_.replicas->after(backend_);
   for (const auto& buckets : buckets_) {

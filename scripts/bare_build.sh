@@ -3,7 +3,7 @@
 # for one rank, without MPI, HDF5, oneDNN, OpenBLAS and prometheus-cpp (docs/decisions/0013). What is left are five
 # libraries' headers and two static libraries of C: they come out of Debian 12's packages, unpacked without root.
 #   scripts/bare_build.sh           into build-bare/bin; fetches what is not there yet, on Debian 12, with apt-get download
-#   scripts/bare_build.sh --fetch   only fetches: copy build-bare/prefix (4 MB) to the same place on a machine that can't
+#   scripts/bare_build.sh --fetch   only fetches: copy build-bare/prefix (8 MB) to the same place on a machine that can't
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -30,6 +30,7 @@ fetch() {
   mkdir -p "$work/prefix/lib" build-bare
   cp -r "$work/unpacked/usr/include" "$work/prefix/include"
   find "$work/unpacked" \( -name libxxhash.a -o -name libpcre2-8.a \) -exec cp {} "$work/prefix/lib" \;
+  scripts/cudnn_frontend.sh --into "$work/prefix" || true  # without it, attention is computed without cuDNN
   cp -r "$work/prefix" "$prefix.part"
   mv "$prefix.part" "$prefix"
 }

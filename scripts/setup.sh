@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what smlp builds, runs and tests with (scripts/packages.txt): with apt, as root or through sudo, on Debian
-# and Ubuntu. Says nothing and does nothing when all of it is there. Elsewhere it names what to install and ends with 69.
+# and Ubuntu; where there is nvcc, cuDNN's front end too (scripts/cudnn_frontend.sh). Says nothing and does nothing when
+# all of it is there. Elsewhere it names what to install and ends with 69.
 #   SMLP_SKIP_SETUP=1    trust that all of it is there, however it was installed
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -57,6 +58,8 @@ hold_daemons() {
 release_daemons() { as_root rm -f "$policy"; }
 
 if [ "${SMLP_SKIP_SETUP:-0}" = 1 ]; then exit 0; fi
+
+./cudnn_frontend.sh || true  # a build with CUDA does without, and has said so
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
   give_up "this is neither Debian nor Ubuntu; install what these packages hold: $(sed -e 's/#.*//' -e '/^$/d' packages.txt | tr '\n' ' ')"

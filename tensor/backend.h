@@ -14,6 +14,7 @@
 #include <string>
 
 #include "tensor/expert_choice.h"
+#include "tensor/phase_clock.h"
 #include "tensor/recording.h"
 #include "tensor/tensor_view.h"
 
@@ -25,6 +26,11 @@ enum class Activation : std::uint8_t { none, gelu_tanh, gelu, relu };
 // a, b, out: matrices, rows may be strided. bias: [columns of out]. residual: as out.
 // out may have a wider type than a and b (weight gradients: bf16 · bf16 -> f32).
 // With an activation, `pre_activation` (shape of out) receives what the activation was applied to.
+// In a backward pass:
+//  * with `activation_backward`, out = act'(pre_activation) · (op(a) · op(b)), element by element: pre_activation is
+//    read, and there is no bias, residual or accumulate.
+//  * bias_gradient [columns of a] += the sums of a's columns, for a weight gradient (transpose_a), where a is the
+//    gradient of what the bias was added to. Its type is that of gradients.
 struct Matmul {
   TensorView a, b, out;
   bool transpose_a = false, transpose_b = false;
@@ -32,6 +38,8 @@ struct Matmul {
   TensorView bias{}, residual{};
   Activation activation = Activation::none;
   TensorView pre_activation{};
+  bool activation_backward = false;
+  TensorView bias_gradient{};
 };
 
 // The causal token-mixing product of the spatial gating unit: for every sequence b and channel c of group g,
@@ -78,6 +86,12 @@ struct RowBlock {
   std::int64_t from, to, rows;
 };
 
+// `from` is contiguous; `host`: as many bytes.
+struct Download {
+  TensorView from;
+  void* host;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -87,28 +101,38 @@ class Backend {
   virtual void release(void* memory) noexcept = 0;
   virtual void upload(const void* host, TensorView to) = 0;     // host: contiguous elements of to's type
   virtual void download(TensorView from, void* host) = 0;       // waits
+  // Many downloads, of what the calls before leave, beside what is enqueued next: a device makes them one behind the
+  // other on a stream of its own, best into memory of allocate_host(). Until put_behind_downloads() nothing that is
+  // enqueued may write to what they read; until wait_for_downloads() the host's memory stays as it is.
+  virtual void start_downloads(std::span<const Download> downloads);  // without a device: done when it returns
+  virtual void put_behind_downloads() {}  // what is enqueued from now on runs after them; the host does not wait
+  virtual void wait_for_downloads() {}    // the host, in any thread
   virtual void fill(TensorView out, double value) = 0;
   virtual void copy(TensorView from, TensorView to) = 0;        // same shape; strides and types may differ
   virtual void copy_rows(TensorView from, TensorView to, std::span<const RowBlock> blocks) = 0;
   virtual void synchronize() = 0;
   // Seconds that the calls in `work` take, by the clock of whoever computes: events on a device. Waits before and after.
   virtual double timed(const std::function<void()>& work);
-  // Does `work`; a backend that can records its calls and hands them all over at once when the same is asked for again
-  // (tensor/recording.h, which says what `work` and `baked_in` must be). The same bits either way.
-  virtual void repeat(Recording& recording, std::span<const std::int64_t> baked_in, const std::function<void()>& work);
+  // Does the work, part after part; a backend that can records its calls and hands them over at once when the same is
+  // asked for again (tensor/recording.h, which says what work and `baked_in` must be). The same bits either way.
+  virtual void repeat(Recording& recording, std::span<const std::int64_t> baked_in, std::span<const WorkPart> work);
+  virtual PhaseClock& phase_clock() { return host_clock_; }  // of a step, by the same clock; waits for nothing
   // May the host, and MPI, follow the addresses that allocate() gives?
   virtual bool in_host_memory() const noexcept { return true; }
   // Memory of the host for upload() and download(). A device reads it on its own: what was handed to upload() stays
-  // untouched until the backend is waited for.
+  // untouched until the backend is waited for. Throws Error(unavailable) or std::bad_alloc; release_host() waits for
+  // what may still use it.
   virtual void* allocate_host(std::int64_t bytes);
   virtual void release_host(void* memory) noexcept;
   // What every process of this host calls the device; empty: its processors.
   virtual std::string device_id() const { return ""; }
+  // Who computes attention, and why not another, as a sentence for a log; empty: nobody yet, or there is no choice.
+  virtual std::string attention_by() const { return ""; }
 
   // --- products -----------------------------------------------------------------------------------------
   virtual void matmul(const Matmul& m) = 0;
   // One product an expert. Rows of `a` (and of out/residual/pre_activation, or of b for a weight gradient) are
-  // grouped by expert: rows[e] adjacent rows each, zero allowed. b [E, ...] and bias [E, n] are stacked.
+  // grouped by expert: rows[e] adjacent rows each, zero allowed. b [E, ...], bias and bias_gradient [E, n] are stacked.
   //   a [R, k], b [E, k, n] or transposed -> out [R, n];      transpose_a: a [R, m], b [R, n] -> out [E, m, n]
   // The default body calls matmul() expert by expert.
   virtual void matmul_grouped(const Matmul& m, std::span<const std::int64_t> rows);
@@ -210,6 +234,9 @@ class Backend {
   // Changes nothing when squared_norm is not finite. `master` (f32) is p where values are bf16/f16, else empty.
   virtual void adamw(const AdamWSettings& settings, TensorView value, TensorView master, TensorView grad,
                      TensorView m, TensorView v, TensorView control) = 0;
+
+ private:
+  HostClock host_clock_;
 };
 
 struct CpuOptions {

@@ -10,18 +10,28 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 namespace smlp {
 
+struct WorkPart {
+  std::function<void()> first;  // of the host alone, each time, and never recorded: a clock enters its next phase
+  std::function<void()> calls;
+  void operator()() const {
+    first();
+    calls();
+  }
+};
+
 struct Recording {
   class Kept {  // by the device
    public:
     virtual ~Kept() = default;
   };
-  std::unique_ptr<Kept> kept;  // none: the work is done call by call
+  std::vector<std::unique_ptr<Kept>> kept;  // by part; none: the work is done call by call
   std::int64_t repeats = 0;    // how often the device was handed what it kept
   std::string refusal;         // why it could not be kept, and will not be tried again; empty: it can, or nobody has tried
 

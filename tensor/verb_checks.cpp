@@ -46,6 +46,41 @@ void check_matmul(const Matmul& m) {
     same_shape(verb, {m.out, m.pre_activation});
     same_type(verb, {m.out, m.pre_activation});
   }
+  if (m.activation_backward) {
+    require(!m.accumulate && !m.bias && !m.residual && (m.activation == Activation::none || m.pre_activation), verb,
+            "a product through an activation's gradient reads pre_activation, and has no bias, residual or accumulate");
+  }
+  if (m.bias_gradient) {
+    require(m.transpose_a, verb, "a bias_gradient comes with a weight gradient: transpose_a");
+    vector_of(verb, "bias_gradient", m.bias_gradient, out.rows, wide_type(m.a.dtype));
+  }
+}
+
+Matmul expert_product(const Matmul& m, std::int64_t expert, std::int64_t first, std::int64_t rows) {
+  const auto part = [&](const TensorView& view) { return view ? view.row_range(first, rows) : view; };
+  const auto of_expert = [&](const TensorView& view) { return view ? view.slice(expert) : view; };
+  Matmul one = m;
+  one.a = part(m.a);
+  one.b = m.transpose_a ? part(m.b) : of_expert(m.b);
+  one.out = m.transpose_a ? of_expert(m.out) : part(m.out);
+  one.bias = of_expert(m.bias);
+  one.residual = part(m.residual);
+  one.pre_activation = part(m.pre_activation);
+  one.bias_gradient = of_expert(m.bias_gradient);
+  return one;
+}
+
+void check_matmul_grouped(const Matmul& m, std::span<const std::int64_t> rows) {
+  const char* verb = "matmul_grouped";
+  const auto experts = std::ssize(rows);
+  for (const TensorView& stacked : {m.transpose_a ? m.out : m.b, m.bias, m.bias_gradient}) {
+    require(!stacked || stacked.shape[0] == experts, verb, "what is stacked must have a part for every expert");
+  }
+  if (m.transpose_a) {
+    const bool alone = !m.bias && !m.residual && m.activation == Activation::none;
+    require(alone, verb, "a weight gradient has no bias, residual or activation");
+  }
+  if (experts > 0) check_matmul(expert_product(m, 0, 0, std::accumulate(rows.begin(), rows.end(), std::int64_t{0})));
 }
 
 void check_row_blocks(const Matrix& from, const Matrix& to, std::span<const RowBlock> blocks) {

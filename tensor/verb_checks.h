@@ -21,6 +21,9 @@ struct AttentionSizes {
 AttentionSizes attention_sizes(const char* verb, const Attention& a);
 
 void check_matmul(const Matmul& m);
+// One expert's part of a grouped product: `rows` rows from row `first`.
+Matmul expert_product(const Matmul& m, std::int64_t expert, std::int64_t first, std::int64_t rows);
+void check_matmul_grouped(const Matmul& m, std::span<const std::int64_t> rows);
 void check_row_blocks(const Matrix& from, const Matrix& to, std::span<const RowBlock> blocks);  // of copy_rows
 void check_cross_entropy(const TensorView& logits, const TensorView& targets, const TensorView& row_loss,
                          const TensorView& scale, bool gradient);

@@ -12,6 +12,7 @@
 #include "core/features.h"
 #include "worker/bench.h"
 #include "worker/bench_engine.h"
+#include "worker/stopwatch.h"
 
 namespace smlp {
 

@@ -1,6 +1,7 @@
 #include "worker/bench_engine.h"
 
 #include "core/random.h"
+#include "worker/stopwatch.h"
 #include "worker/world.h"
 
 namespace smlp {

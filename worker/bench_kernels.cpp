@@ -17,6 +17,7 @@
 #include "worker/bench.h"
 #include "worker/engine.h"
 #include "worker/machine_limits.h"
+#include "worker/stopwatch.h"
 
 namespace smlp {
 
@@ -83,7 +84,8 @@ class KernelBench {
 void KernelBench::product(const std::string& name, double calls, const Matmul& m) {
   const double inner = static_cast<double>(m.transpose_a ? m.a.shape[0] : m.a.shape[1]);
   const double flops = 2 * inner * static_cast<double>(m.out.size());
-  const double bytes = static_cast<double>(m.a.bytes() + m.b.bytes() + m.out.bytes());
+  const std::int64_t kept = m.pre_activation ? m.pre_activation.bytes() : 0;
+  const double bytes = static_cast<double>(m.a.bytes() + m.b.bytes() + m.out.bytes() + kept);
   kernels_.push_back({name, calls, flops, bytes, [this, m] { backend_->matmul(m); }});
 }
 
@@ -93,22 +95,31 @@ void KernelBench::add_products() {
   const TensorView in = values({hidden_, width_}), in_bias = values({hidden_});
   const TensorView out = values({width_, inner_}), out_bias = values({width_});
   const TensorView din = take({hidden_, width_}, wide_), dout = take({width_, inner_}, wide_);
+  const TensorView din_bias = take({hidden_}, wide_), dout_bias = take({width_}, wide_);
   product("in: x · W^T", blocks_, {.a = x, .b = in, .out = h, .transpose_b = true});
   product("in: + bias, gelu", blocks_, {.a = x, .b = in, .out = h, .transpose_b = true, .bias = in_bias,
                                         .activation = Activation::gelu_tanh, .pre_activation = pre});
   kernels_[kernels_.size() - 2].calls = 0;  // the bare product is there to compare with
   product("out: x · W^T + bias + residual", blocks_,
           {.a = gated, .b = out, .out = y, .transpose_b = true, .bias = out_bias, .residual = x});
-  product("out: dx = dy · W", blocks_, {.a = y, .b = out, .out = gated});
-  product("out: dW += dy^T · x", blocks_, {.a = y, .b = gated, .out = dout, .transpose_a = true, .accumulate = true});
+  product("out: dx = dy · W", gates_, {.a = y, .b = out, .out = gated});
+  if (attends_) {  // what the last product reads comes from an activation
+    product("out: dx = gelu' · (dy · W)", blocks_, {.a = y, .b = out, .out = gated, .activation = Activation::gelu_tanh,
+                                                    .pre_activation = pre, .activation_backward = true});
+  }
+  product("out: dW += dy^T · x, db += dy", blocks_,
+          {.a = y, .b = gated, .out = dout, .transpose_a = true, .accumulate = true, .bias_gradient = dout_bias});
   product("in: dx = dy · W", blocks_, {.a = h, .b = in, .out = x});
-  product("in: dW += dy^T · x", blocks_, {.a = h, .b = x, .out = din, .transpose_a = true, .accumulate = true});
+  product("in: dW += dy^T · x, db += dy", blocks_,
+          {.a = h, .b = x, .out = din, .transpose_a = true, .accumulate = true, .bias_gradient = din_bias});
+  product("in: dW += dy^T · x", 0, {.a = h, .b = x, .out = din, .transpose_a = true, .accumulate = true});  // to compare
 
   if (attends_) {  // query, key, value and what comes of them
     const TensorView square = values({width_, width_}), dsquare = take({width_, width_}, wide_);
     product("attention: x · W^T + bias", 4 * blocks_, {.a = x, .b = square, .out = y, .transpose_b = true, .bias = out_bias});
     product("attention: dx = dy · W", 4 * blocks_, {.a = y, .b = square, .out = x});
-    product("attention: dW += dy^T · x", 4 * blocks_, {.a = y, .b = x, .out = dsquare, .transpose_a = true, .accumulate = true});
+    product("attention: dW += dy^T · x, db += dy", 4 * blocks_,
+            {.a = y, .b = x, .out = dsquare, .transpose_a = true, .accumulate = true, .bias_gradient = dout_bias});
   }
 
   const Size rows = std::min<Size>(512, tokens_);
@@ -184,11 +195,10 @@ void KernelBench::add_rows() {
     backend_->gate_backward(by_sequence(u), by_sequence(gate), by_sequence(out),
                             by_sequence(dwide.column_range(0, half_)), by_sequence(gate), dpositions);
   });
-  memory("gelu, backward", blocks_, 6 * halves, [=, this] {
+  memory("gelu, backward", gates_, 6 * halves, [=, this] {
     backend_->activate_backward(Activation::gelu_tanh, wide_rows, dwide, dwide);
   });
-  memory("sum of rows, hidden", blocks_, 2 * halves, [=, this] { backend_->sum_rows(dwide, sums); });
-  memory("sum of rows, width", blocks_ + 4 * attentions_, rows, [=, this] { backend_->sum_rows(narrow, dnarrow); });
+  memory("sum of rows, hidden", 0, 2 * halves, [=, this] { backend_->sum_rows(dwide, sums); });  // to compare
   const TensorView index = take({tokens_}, DType::i32, 1);
   memory("gather", 1, 2 * rows, [=, this] { backend_->gather_rows(x, index, 2, {}, narrow); });
   const TensorView place = take({StreamPlace::size}, DType::i64);
@@ -258,6 +268,7 @@ void KernelBench::measure(const BenchOptions& options, nlohmann::json& result) {
   result["share_dense"] = useful / step / product_limit;
   result["dtype"] = job_.train.precision;
   result["device"] = device_name(gpu_of(job_));
+  if (const auto attention = backend_->attention_by(); !attention.empty()) result["attention"] = attention;
   result["isa"] = cpu_isa();
   result["threads"] = job_.cluster.threads;
 }

@@ -11,6 +11,7 @@
 #include "worker/bench.h"
 #include "worker/engine.h"
 #include "worker/machine_limits.h"
+#include "worker/stopwatch.h"
 
 namespace smlp {
 

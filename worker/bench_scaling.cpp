@@ -5,6 +5,7 @@
 #include "core/statistics.h"
 #include "worker/bench.h"
 #include "worker/bench_engine.h"
+#include "worker/stopwatch.h"
 
 namespace smlp {
 

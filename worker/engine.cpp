@@ -7,6 +7,7 @@
 #include <array>
 #include <cmath>
 #include <numeric>
+#include <optional>
 
 #include "core/error.h"
 #include "optim/schedule.h"
@@ -102,9 +103,9 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
   const std::int64_t rounds = (global + micro * ranks - 1) / (micro * ranks);
   const double scale = 1.0 / static_cast<double>(global * model_->predicted(job_.model.context)), nothing = 0;
   const double token_scale = 1.0 / static_cast<double>(global * job_.model.context);
-  const auto reducing = [&] { return world.seconds() + grid_.replicas->seconds(); };
   StepResult result;
-  Stopwatch watch;
+  auto& clock = backend_->phase_clock();
+  clock.enter(Phase::other);
   result.loss_scale = loss_scale_.value();
   const double gradient_scale = scale * result.loss_scale, token_gradient_scale = token_scale * result.loss_scale;
   backend_->upload(&gradient_scale, buffers_->loss_scale);
@@ -112,7 +113,7 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
   backend_->fill(buffers_->loss_sum, 0);
   store_->zero_grad(*backend_);
   loads_.clear();
-  result.phases[Phase::other] += watch.lap();
+  clock.enter(Phase::data);
 
   for (std::int64_t round = 0; round < rounds; ++round) {
     const bool last = round + 1 == rounds;
@@ -145,37 +146,33 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
     c.reports = &buffers_->reports;
     c.block = &at_block_;
     const auto row_loss = arena_->take({rows}, DType::f64);
-    result.phases[Phase::data] += watch.lap();
 
-    double exchanged = grid_.experts->seconds(), reduced = reducing();
-    const auto end_phase = [&](Phase phase) {
-      const double exchange = grid_.experts->seconds() - exchanged, reduce = reducing() - reduced;
-      result.phases[Phase::exchange] += exchange;
-      result.phases[Phase::reduce] += reduce;
-      result.phases[phase] += watch.lap() - exchange - reduce;
-      exchanged += exchange;
-      reduced += reduce;
-    };
     // Sums among ranks begin while the backward pass goes on; alone there is nothing to wait for, and nothing to share.
     const bool repeated = repeatable_ && (!last || ranks == 1), sums_beside = last && !repeated;
-    const auto compute = [&] {
-      const Arena::Frame frame(*arena_);
-      model_->forward_loss(c, row_loss);
-      if (counts) backend_->sum(row_loss, buffers_->loss_sum);
-      if (counts && c.auxiliary) add_router_losses(c, token_scale, result.router_losses);
-      end_phase(Phase::forward);
-      model_->backward(c, [&](int block) {
-        if (sums_beside) sync_->block_done(block);
-      });
-    };
+    std::optional<Arena::Frame> frame;  // of both passes, however often they are begun
+    const std::array<WorkPart, 2> passes = {
+        WorkPart{[&] { clock.enter(Phase::forward); },
+                 [&] {
+                   frame.reset();
+                   frame.emplace(*arena_);
+                   model_->forward_loss(c, row_loss);
+                   if (counts) backend_->sum(row_loss, buffers_->loss_sum);
+                   if (counts && c.auxiliary) add_router_losses(c, token_scale, result.router_losses);
+                 }},
+        WorkPart{[&] { clock.enter(Phase::backward); },
+                 [&] {
+                   model_->backward(c, [&](int block) {
+                     if (sums_beside) sync_->block_done(block);
+                   });
+                 }}};
     if (repeated) {
-      repeat(c, row_loss, compute);
+      repeat(c, row_loss, passes);
       for (int k = model_->blocks(); last && k >= -1; --k) sync_->block_done(k);
     } else {
-      compute();
+      for (const auto& pass : passes) pass();
     }
     if (last) sync_->finish();
-    end_phase(Phase::backward);
+    clock.enter(last ? Phase::optimizer : Phase::data);
     add_reports(buffers_->reports, counts);
     buffers_->reports.clear();
     between();
@@ -191,32 +188,32 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
   result.gradient_norm = std::sqrt(squared_norm) / result.loss_scale;
   backend_->download(buffers_->loss_sum, &result.loss);
   result.own_finite = {.loss = std::isfinite(result.loss), .gradient = sync_->own_finite()};
-  result.phases[Phase::optimizer] += watch.lap();
+  clock.enter(Phase::other);
   agree(result, flags, scale);  // before the update: all ranks may still leave it out alike
   result.overflowed = !finite && std::isfinite(result.loss) && loss_scale_.can_fall();
   loss_scale_.step_over(finite);
-  result.phases[Phase::other] += watch.lap();
+  clock.enter(Phase::optimizer);
+  backend_->put_behind_downloads();  // a checkpoint may still be copied: nothing before this writes to what it holds
   const bool may = !may_update || may_update(result);
   if (may) {
     optimizer_->apply();
-    result.phases[Phase::optimizer] += watch.lap();
     sync_->gather_values();
-    result.phases[Phase::reduce] += watch.lap();
   }
   result.updated = may && optimizer_->finish(squared_norm);
   for (const auto& load : result.blocks) {
     if (load.bias != nullptr && result.updated) move_bias(*backend_, *load.bias, load.expert_tokens);
   }
-  result.phases[Phase::optimizer] += watch.lap();
+  clock.enter(Phase::outside);
+  result.phases = clock.take();
   return result;
 }
 
 // `row_loss` is the last that the arena gave, so that what the layers take lies behind it.
-void Engine::repeat(const Context& c, const TensorView& row_loss, const std::function<void()>& compute) {
+void Engine::repeat(const Context& c, const TensorView& row_loss, std::span<const WorkPart> passes) {
   const auto place = [](const TensorView& view) { return static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(view.data)); };
   const std::array baked_in = {c.sequences, c.length, place(c.tokens), place(c.targets), place(row_loss)};
   const bool known = !recording_.refusal.empty();
-  backend_->repeat(recording_, baked_in, compute);
+  backend_->repeat(recording_, baked_in, passes);
   if (known || recording_.refusal.empty()) return;
   spdlog::warn("micro-batches are handed to the GPU call by call, not as one CUDA graph: {}", recording_.refusal);
 }

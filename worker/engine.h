@@ -19,9 +19,9 @@
 #include "optim/gradient_sync.h"
 #include "optim/loss_scale.h"
 #include "params/parameter_store.h"
+#include "tensor/phase_clock.h"
 #include "worker/device.h"
 #include "worker/not_finite.h"
-#include "worker/phases.h"
 
 namespace smlp {
 
@@ -50,7 +50,7 @@ struct StepResult {
   bool updated = true;  // false: every rank left its weights alone
   OwnFinite own_finite;
   std::vector<BlockLoad> blocks;
-  PhaseSeconds phases;
+  PhaseSeconds phases;  // on a device: up to where the gradient's norm was known; the update is in the next step's
 };
 
 // Tokens and targets (host) of sequences [position, position + count) of the run; the next call will be for `next`.
@@ -95,7 +95,7 @@ class Engine {
  private:
   struct Buffers;  // small views that live as long as the engine
   void agree(StepResult& result, std::span<double> flags, double scale);
-  void repeat(const Context& c, const TensorView& row_loss, const std::function<void()>& compute);
+  void repeat(const Context& c, const TensorView& row_loss, std::span<const WorkPart> passes);
   void add_router_losses(const Context& c, double token_scale, RouterLosses& to);
   void add_reports(const std::vector<RoutingReport>& reports, bool count);
 

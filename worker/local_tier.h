@@ -10,7 +10,7 @@
 #include <thread>
 
 #include "worker/checkpointing.h"
-#include "worker/phases.h"
+#include "worker/stopwatch.h"
 #include "worker/shard_exchange.h"
 
 namespace smlp {

@@ -8,7 +8,7 @@
 
 #include "core/job_config.h"
 #include "core/run_directory.h"
-#include "worker/phases.h"
+#include "worker/stopwatch.h"
 #include "worker/save_interval.h"
 
 namespace smlp {

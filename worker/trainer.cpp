@@ -29,6 +29,10 @@ std::vector<TokenFile> open_all(const std::vector<std::string>& prefixes) {
   return files;
 }
 
+void tell_attention(const Backend& backend) {
+  if (const auto sentence = backend.attention_by(); !sentence.empty()) spdlog::info("{}", sentence);
+}
+
 // For a dump: how many collectives each group has begun, and which was the last.
 nlohmann::json place_in(const ProcessGrid& grid) {
   const auto one = [](const Communicator& group) {
@@ -147,8 +151,9 @@ ExitCode Trainer::run() {
   // An evaluation that was cut short is made up for.
   if (step_ == 0 || (evaluation_due() && !evaluated())) evaluate(step_);
   since_save_ = {};
-  while (!complete() && !stop_) {
+  for (bool first = true; !complete() && !stop_; first = false) {
     step();
+    if (first) tell_attention(engine_->backend());
     if (divergence_->ended()) return diverged();
   }
   return leave(complete() && evaluated());

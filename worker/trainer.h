@@ -22,6 +22,7 @@
 #include "worker/run_log.h"
 #include "worker/save_plan.h"
 #include "worker/saves.h"
+#include "worker/stopwatch.h"
 
 namespace smlp {
 

@@ -121,10 +121,16 @@ void CpuBackend::matmul(const Matmul& m) {
   const Matrix a = as_matrix(m.a), b = as_matrix(m.b), out = as_matrix(m.out);
   Product p{.m = out.rows, .n = out.width, .k = m.transpose_a ? a.rows : a.width, .a = a.data, .b = b.data, .a_stride = a.stride, .b_stride = b.stride,
             .transpose_a = m.transpose_a, .transpose_b = m.transpose_b, .accumulate = m.accumulate, .out = out,
-            .type = m.a.dtype, .out_type = m.out.dtype, .bias = m.bias.data, .activation = pointwise(m.activation)};
+            .type = m.a.dtype, .out_type = m.out.dtype, .bias = m.bias.data};
   if (m.residual) p.residual = as_matrix(m.residual);
-  if (m.activation != Activation::none && m.pre_activation) p.pre_activation = as_matrix(m.pre_activation);
+  const bool backward = m.activation_backward && m.activation != Activation::none;
+  if (!backward) {
+    p.activation = pointwise(m.activation);
+    if (m.activation != Activation::none && m.pre_activation) p.pre_activation = as_matrix(m.pre_activation);
+  }
   products_.run(p);
+  if (backward) activate_backward(m.activation, m.pre_activation, m.out, m.out);
+  if (m.bias_gradient) sum_rows(m.a, m.bias_gradient);
 }
 
 // --- pointwise and rows ---------------------------------------------------------------------------------------

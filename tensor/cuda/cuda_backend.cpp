@@ -29,7 +29,11 @@ void float_type(const char* verb, const TensorView& view) {
 }
 
 CudaBackend::CudaBackend(const CudaOptions& options)
-    : device_(options.device), products_(device_.stream(), options.tf32) {}
+    : device_(options.device),
+      products_(device_.stream(), options.tf32),
+      flash_(device_.stream()),
+      downloads_(options.device, device_.stream()),
+      clock_(device_.stream()) {}
 
 CudaBackend::~CudaBackend() = default;
 
@@ -38,8 +42,12 @@ CudaBackend::~CudaBackend() = default;
 void* CudaBackend::allocate(std::int64_t bytes) { return device_.allocate(bytes); }
 void CudaBackend::release(void* memory) noexcept { device_.release(memory); }
 void* CudaBackend::allocate_host(std::int64_t bytes) { return device_.allocate_host(bytes); }
-void CudaBackend::release_host(void* memory) noexcept { device_.release_host(memory); }
 void CudaBackend::synchronize() { device_.wait(); }
+
+void CudaBackend::release_host(void* memory) noexcept {
+  if (memory != nullptr) downloads_.drain();
+  device_.release_host(memory);
+}
 
 cudaStream_t stream_of(Backend& backend) {
   const auto* on_a_device = dynamic_cast<CudaBackend*>(&backend);
@@ -122,39 +130,6 @@ void CudaBackend::copy_rows(TensorView from, TensorView to, std::span<const RowB
     some.count = 0;
   }
   if (some.count > 0) cuda::copy_rows(stream(), size_of(from.dtype), source, target, some);
-}
-
-// --- products ----------------------------------------------------------------------------------------------
-
-void CudaBackend::matmul(const Matmul& m) {
-  float_type("matmul", m.a);
-  check_matmul(m);
-  require(m.out.dtype == m.a.dtype || m.out.dtype == DType::f32, "matmul",
-          "out must have the values' type, or f32");
-  const Matrix a = as_matrix(m.a), b = as_matrix(m.b), out = as_matrix(m.out);
-  const bool activates = m.activation != Activation::none, fused = m.activation == Activation::gelu_tanh;
-  Product p{.m = out.rows,
-            .n = out.width,
-            .k = m.transpose_a ? a.rows : a.width,
-            .a = a.data,
-            .b = b.data,
-            .a_stride = a.stride,
-            .b_stride = b.stride,
-            .transpose_a = m.transpose_a,
-            .transpose_b = m.transpose_b,
-            .accumulate = m.accumulate,
-            .out = out,
-            .type = m.a.dtype,
-            .out_type = m.out.dtype,
-            .bias = m.bias.data,
-            .gelu = fused};
-  if (m.residual) p.residual = as_matrix(m.residual);
-  if (activates && m.pre_activation) p.pre_activation = as_matrix(m.pre_activation);
-  if (p.m == 0 || p.n == 0) return;
-  if (!activates || fused) return products_.run(p);
-  if (p.pre_activation.data) std::swap(p.out, p.pre_activation);
-  products_.run(p);
-  cuda::activate(stream(), m.out.dtype, m.activation, p.out, out);
 }
 
 // --- pointwise and rows ------------------------------------------------------------------------------------

@@ -9,8 +9,11 @@
 #include "tensor/arena.h"
 #include "tensor/backend.h"
 #include "tensor/cuda/device.h"
+#include "tensor/cuda/device_clock.h"
+#include "tensor/cuda/flash_attention.h"
 #include "tensor/cuda/kernels.h"
 #include "tensor/cuda/products.h"
+#include "tensor/cuda/side_downloads.h"
 
 namespace smlp::cuda {
 
@@ -23,19 +26,25 @@ class CudaBackend final : public Backend {
   void release(void* memory) noexcept override;
   void upload(const void* host, TensorView to) override;
   void download(TensorView from, void* host) override;
+  void start_downloads(std::span<const Download> downloads) override { downloads_.start(downloads); }
+  void put_behind_downloads() override { downloads_.put_behind(); }
+  void wait_for_downloads() override { downloads_.wait(); }
   void fill(TensorView out, double value) override;
   void copy(TensorView from, TensorView to) override;
   void copy_rows(TensorView from, TensorView to, std::span<const RowBlock> blocks) override;
   void synchronize() override;
   double timed(const std::function<void()>& work) override { return device_.timed(work); }
-  void repeat(Recording& recording, std::span<const std::int64_t> baked_in, const std::function<void()>& work) override;
+  void repeat(Recording& recording, std::span<const std::int64_t> baked_in, std::span<const WorkPart> work) override;
+  PhaseClock& phase_clock() override { return clock_; }
   bool in_host_memory() const noexcept override { return false; }
   void* allocate_host(std::int64_t bytes) override;
   void release_host(void* memory) noexcept override;
   std::string device_id() const override { return device_.id(); }
+  std::string attention_by() const override { return flash_.sentence(); }
   cudaStream_t stream() const noexcept { return device_.stream(); }
 
   void matmul(const Matmul& m) override;
+  void matmul_grouped(const Matmul& m, std::span<const std::int64_t> rows) override;
   void spatial(const SpatialProduct& p) override;
   void spatial_backward_input(const SpatialProduct& p) override;
   void spatial_backward_weight(const SpatialProduct& p) override;
@@ -97,6 +106,8 @@ class CudaBackend final : public Backend {
 
  private:
   void to_host(const void* device, void* host, std::int64_t bytes);  // waits
+  void multiply(Product p);
+  bool multiply_groups(const Matmul& m, const Product& p);
   std::byte* masked_weight(const SpatialProduct& p, std::int64_t group, std::int64_t length);
   void add_sum(const char* verb, const TensorView& x, bool squares, const TensorView& add_to);
   // Memory for the time of one verb. take() is on top of what was taken since begin().
@@ -109,6 +120,11 @@ class CudaBackend final : public Backend {
 
   Device device_;
   Products products_;
+  std::vector<RowGroup> groups_;     // of the call
+  std::vector<std::int64_t> words_;  // of the call, for the device
+  FlashAttention flash_;
+  SideDownloads downloads_;
+  DeviceClock clock_;
   Arena scratch_{*this};
 };
 

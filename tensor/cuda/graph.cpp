@@ -26,6 +26,13 @@ class Graph final : public Recording::Kept {
 
 }  // namespace
 
+void expect_not_recorded(cudaStream_t stream, const char* what) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check(cudaStreamIsCapturing(stream, &status), "the state of the stream is not known");
+  if (status == cudaStreamCaptureStatusNone) return;
+  throw Error(ExitCode::fault, fmt::format("cuda: {} in work that is to be recorded", what));
+}
+
 void Device::not_recorded(const char* what) const {
   if (recording_) throw Error(ExitCode::fault, fmt::format("cuda: {} in work that is to be recorded", what));
 }
@@ -61,28 +68,35 @@ void Device::launch(Recording::Kept& kept) {
 
 // Done plainly until nothing changes any more, at least once: the first time makes plans and loads kernels, and its
 // scratch memory grows.
-void CudaBackend::repeat(Recording& recording, std::span<const std::int64_t> baked_in, const std::function<void()>& work) {
-  if (!recording.refusal.empty() || device_.recording()) return work();
+void CudaBackend::repeat(Recording& recording, std::span<const std::int64_t> baked_in, std::span<const WorkPart> work) {
+  if (!recording.refusal.empty() || device_.recording()) return Backend::repeat(recording, baked_in, work);
   const std::int64_t memory = device_.memory_changes();
   if (recording.memory != memory || !std::equal(baked_in.begin(), baked_in.end(), recording.baked_in.begin(),
                                                 recording.baked_in.end())) {
-    recording.kept.reset();
+    recording.kept.clear();
     recording.memory = -1;
-    work();
+    Backend::repeat(recording, baked_in, work);
     recording.baked_in.assign(baked_in.begin(), baked_in.end());
     if (memory == device_.memory_changes()) recording.memory = memory;
     return;
   }
+  std::size_t started = 0;
   try {
-    if (!recording.kept) recording.kept = device_.record(work);
-    device_.launch(*recording.kept);
+    if (recording.kept.empty()) {
+      for (const auto& part : work) recording.kept.push_back(device_.record(part.calls));
+    }
+    for (; started < work.size(); ++started) {
+      work[started].first();
+      device_.launch(*recording.kept[started]);
+    }
     ++recording.repeats;
     return;
   } catch (const std::exception& error) {
+    if (started > 0) throw;  // a part has run, and can't be taken back
     recording.refusal = error.what();
-    recording.kept.reset();
+    recording.kept.clear();
   }
-  work();  // which says it again if it was no matter of recording
+  Backend::repeat(recording, baked_in, work);  // which says it again if it was no matter of recording
 }
 
 }  // namespace smlp::cuda

@@ -36,10 +36,19 @@ void add(cudaStream_t stream, DType type, const Matrix& a, const Matrix& b, cons
 void activate(cudaStream_t stream, DType type, Activation kind, const Matrix& in, const Matrix& out);
 void activate_backward(cudaStream_t stream, DType type, Activation kind, const Matrix& in, const Matrix& dout,
                        const Matrix& din);
+// The bias of a row: the same for all; or, with `rows`, the next one after so many rows; or, with `groups`, that of the
+// expert of the last group that does not begin after the row (first and expert: the device's, ascending from 0).
+struct RowBias {
+  const void* data = nullptr;  // null: none
+  std::int64_t apart = 0, rows = 0, groups = 0;
+  const std::int64_t *first = nullptr, *expert = nullptr;
+};
 // out = [gelu of] out + bias + residual, where a product could not do it itself; `before` keeps what gelu is
-// applied to. bias is of `type`, all others of out_type; bias, residual.data and before.data may be null.
-void finish(cudaStream_t stream, DType type, const void* bias, DType out_type, const Matrix& out,
+// applied to. bias is of `type`, all others of out_type; bias.data, residual.data and before.data may be null.
+void finish(cudaStream_t stream, DType type, const RowBias& bias, DType out_type, const Matrix& out,
             const Matrix& residual, bool gelu, const Matrix& before);
+// A few words of the host as they are when it is called: they travel as arguments.
+void put_words(cudaStream_t stream, std::span<const std::int64_t> words, std::int64_t* to);
 // `place`: StreamPlace, on the device.
 void dropout(cudaStream_t stream, DType type, const Matrix& in, double rate, std::uint64_t stream_key,
              const std::int64_t* place, const Matrix& out);

@@ -1,4 +1,5 @@
 // Element by element: moves, conversions, activations, dropout.
+#include "tensor/cuda/activation.cuh"
 #include "tensor/cuda/kernels.h"
 #include "tensor/cuda/launch.cuh"
 
@@ -60,38 +61,6 @@ struct Add {
   }
 };
 
-__device__ inline float sigmoid(float x) { return 1 / (1 + expf(-x)); }
-__device__ inline float normal(float x) { return 0.5f * erfcf(-0.70710678f * x); }
-
-constexpr float tanh_a = 1.5957691216f, tanh_b = tanh_a * 0.044715f;  // (1 + tanh u) / 2 = sigmoid(2u)
-
-template <Activation kind>
-__device__ inline float activated(float x) {
-  if constexpr (kind == Activation::gelu_tanh) {
-    return x * sigmoid(x * (tanh_a + tanh_b * x * x));
-  } else if constexpr (kind == Activation::gelu) {
-    return x * normal(x);
-  } else if constexpr (kind == Activation::relu) {
-    return x > 0 ? x : 0;
-  } else {
-    return x;
-  }
-}
-
-template <Activation kind>
-__device__ inline float slope(float x) {
-  if constexpr (kind == Activation::gelu_tanh) {
-    const float square = x * x, s = sigmoid(x * (tanh_a + tanh_b * square));
-    return s + x * s * (1 - s) * (tanh_a + 3 * tanh_b * square);
-  } else if constexpr (kind == Activation::gelu) {
-    return normal(x) + x * 0.39894228f * expf(-0.5f * x * x);
-  } else if constexpr (kind == Activation::relu) {
-    return x > 0 ? 1 : 0;
-  } else {
-    return 1;
-  }
-}
-
 template <Activation kind, class T>
 struct Activate {
   Matrix in, out;
@@ -116,28 +85,6 @@ struct ActivateBackward {
 #pragma unroll
     for (int i = 0; i < n; ++i) d[i] *= slope<kind>(x[i]);
     store(d, row<T>(din, r) + c);
-  }
-};
-
-template <class T, class To>
-struct Finish {
-  const T* bias;
-  Matrix out, residual, before;
-  bool gelu;
-  template <int n>
-  __device__ void at(std::int64_t r, std::int64_t c) const {
-    float x[n], more[n];
-    load(row<To>(out, r) + c, x);
-    if (bias) load(bias + c, more);
-#pragma unroll
-    for (int i = 0; i < n; ++i) x[i] += bias ? more[i] : 0;
-    if (residual.data) load(row<To>(residual, r) + c, more);
-#pragma unroll
-    for (int i = 0; i < n; ++i) x[i] += residual.data ? more[i] : 0;
-    if (before.data) store(x, row<To>(before, r) + c);
-#pragma unroll
-    for (int i = 0; i < n; ++i) x[i] = gelu ? activated<Activation::gelu_tanh>(x[i]) : x[i];
-    store(x, row<To>(out, r) + c);
   }
 };
 
@@ -335,27 +282,6 @@ void activate_backward(cudaStream_t stream, DType type, Activation kind, const M
       using T = decltype(t);
       for_elements<pack_of<T>>(stream, std::array{in, dout, din}, sizeof(T),
                                ActivateBackward<decltype(k)::kind, T>{in, dout, din});
-    });
-  });
-}
-
-void finish(cudaStream_t stream, DType type, const void* bias, DType out_type, const Matrix& out,
-            const Matrix& residual, bool gelu, const Matrix& before) {
-  with_type(type, [&](auto t) {
-    with_type(out_type, [&](auto w) {
-      using T = decltype(t);
-      using To = decltype(w);
-      if constexpr (std::is_same_v<T, To> || std::is_same_v<To, float>) {
-        const Finish<T, To> body{static_cast<const T*>(bias), out, residual, before, gelu};
-        const Matrix shift{const_cast<void*>(bias), 1, out.width, out.width};
-        const auto or_out = [&](const Matrix& m) { return m.data ? m : out; };
-        const bool packed = in_packs(shift, sizeof(T), 4);
-        const std::array all{out, or_out(residual), or_out(before)};
-        packed ? for_elements<4>(stream, all, sizeof(To), body, false)
-               : for_elements<1>(stream, all, sizeof(To), body, false);
-      } else {
-        throw Error(ExitCode::fault, "a product has its values' type or f32");
-      }
     });
   });
 }

@@ -5,18 +5,20 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "core/error.h"
 #include "tensor/cuda/check.h"
-#include "tensor/cuda/kernels.h"
+#include "tensor/cuda/grouped_products.h"
+#include "tensor/cuda/product_end.h"
 
 namespace smlp::cuda {
 
 namespace {
 
-constexpr std::size_t workspace_bytes = std::size_t{64} << 20;
+constexpr std::size_t workspace_bytes = std::size_t{64} << 20, most_plans = 4096;
 
 void check(cublasStatus_t status, const char* what) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
@@ -52,6 +54,11 @@ void set(const Description& to, cublasLtMatmulDescAttributes_t what, const Value
   check(cublasLtMatmulDescSetAttribute(to, what, &value, sizeof value),
         "an attribute of a product was refused");
 }
+// Where the library may not know what is asked.
+template <class Value>
+bool taken(const Description& by, cublasLtMatmulDescAttributes_t what, const Value& value) {
+  return cublasLtMatmulDescSetAttribute(by, what, &value, sizeof value) == CUBLAS_STATUS_SUCCESS;
+}
 template <class Value>
 void set(const Layout& to, cublasLtMatrixLayoutAttribute_t what, const Value& value) {
   check(cublasLtMatrixLayoutSetAttribute(to, what, &value, sizeof value),
@@ -62,9 +69,10 @@ void set(const Preference& to, cublasLtMatmulPreferenceAttributes_t what, const 
   check(cublasLtMatmulPreferenceSetAttribute(to, what, &value, sizeof value), "a preference was refused");
 }
 
-std::uint32_t alignment_of(const void* memory) {
-  const auto address = reinterpret_cast<std::uintptr_t>(memory);
-  return static_cast<std::uint32_t>(std::min<std::uintptr_t>(256, address & (~address + 1)));
+// Of every matrix of a batch, `apart_bytes` from one to the next.
+std::uint32_t alignment_of(const void* memory, std::int64_t apart_bytes = 0) {
+  const auto bits = reinterpret_cast<std::uintptr_t>(memory) | static_cast<std::uintptr_t>(apart_bytes);
+  return static_cast<std::uint32_t>(bits == 0 ? 256 : std::min<std::uintptr_t>(256, bits & (~bits + 1)));
 }
 
 // The library sees columns where this house sees rows: outᵀ = op(b)ᵀ · op(a)ᵀ.
@@ -81,6 +89,8 @@ Layout layout(DType type, std::int64_t rows, std::int64_t width, std::int64_t st
 }
 
 cublasLtEpilogue_t epilogue(const Product& p) {
+  if (p.bias_gradient) return CUBLASLT_EPILOGUE_BGRADB;  // the library's B is a
+  if (p.gelu_gradient) return CUBLASLT_EPILOGUE_DGELU;
   if (!p.gelu) return p.bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
   if (p.pre_activation.data) return p.bias ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_AUX;
   return p.bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
@@ -88,10 +98,10 @@ cublasLtEpilogue_t epilogue(const Product& p) {
 
 // Everything that the choice of an algorithm hangs on.
 std::vector<std::int64_t> key_of(const Product& p) {
-  const std::int64_t kind = p.transpose_a | p.transpose_b << 1 | p.accumulate << 2 | p.gelu << 3 |
-                            (p.bias != nullptr) << 4 | (p.pre_activation.data != nullptr) << 5 |
-                            (p.residual.data != nullptr) << 6 | static_cast<int>(p.type) << 8 |
-                            static_cast<int>(p.out_type) << 12;
+  const std::int64_t kind =
+      p.transpose_a | p.transpose_b << 1 | p.accumulate << 2 | p.gelu << 3 | (p.bias != nullptr) << 4 |
+      (p.pre_activation.data != nullptr) << 5 | (p.residual.data != nullptr) << 6 | p.gelu_gradient << 7 |
+      static_cast<int>(p.type) << 8 | static_cast<int>(p.out_type) << 12 | (p.bias_gradient != nullptr) << 16;
   return {kind,
           p.m,
           p.n,
@@ -105,12 +115,14 @@ std::vector<std::int64_t> key_of(const Product& p) {
           p.a_apart,
           p.b_apart,
           p.out_apart,
+          p.bias_apart,
           alignment_of(p.a),
           alignment_of(p.b),
           alignment_of(p.out.data),
           alignment_of(p.residual.data),
           alignment_of(p.pre_activation.data),
-          alignment_of(p.bias)};
+          alignment_of(p.bias),
+          alignment_of(p.scratch)};
 }
 
 }  // namespace
@@ -120,8 +132,10 @@ class Products::Library {
   Library(cudaStream_t stream, bool tf32) : stream_(stream), tf32_(tf32) {
     check(cublasLtCreate(&handle_), "it could not be started");
     check(cudaMalloc(&workspace_, workspace_bytes), "there is no memory for the workspace of products");
+    grouped_.emplace(stream, tf32, workspace_, workspace_bytes);
   }
   ~Library() {
+    grouped_.reset();
     cudaFree(workspace_);
     plans_.clear();
     cublasLtDestroy(handle_);
@@ -129,16 +143,19 @@ class Products::Library {
   Library(const Library&) = delete;
   Library& operator=(const Library&) = delete;
 
+  // What the library can't do in the same pass is done in one more; a batch that it can't do at once, one by
+  // one.
   void run(const Product& p) {
-    Plan& plan = plan_of(p);
-    if (plan.whole) return start(plan, p);
-    // What the library can't do in the same pass is done in one more.
-    Product alone = p;
-    alone.bias = nullptr;
-    alone.residual = alone.pre_activation = {};
-    alone.gelu = false;
-    start(plan_of(alone), alone);
-    finish(stream_, p.type, p.bias, p.out_type, p.out, p.residual, p.gelu, p.pre_activation);
+    if (plain(p)) return run_plain(p);
+    if (library_may_end(p) && started(p)) return p.bias_gradient ? add_bias_gradient(stream_, p) : void();
+    run_plain(alone(p));
+    end(stream_, p);
+  }
+
+  bool run_grouped(const Product& p, std::span<const RowGroup> groups, const GroupTable& table) {
+    if (!library_may_group(p, groups) || !grouped_->run(alone(p), groups, table)) return false;
+    end(stream_, p, static_cast<std::int64_t>(groups.size()), table);
+    return true;
   }
 
  private:
@@ -146,82 +163,120 @@ class Products::Library {
     Description description;
     Layout a, b, c, out;
     cublasLtMatmulAlgo_t algorithm{};
-    bool whole = false;  // an algorithm was found
+    bool usable = false;  // an algorithm was found, and has not been refused since
   };
+
+  void run_plain(const Product& p) {
+    if (started(p)) return;
+    if (p.batch == 1) {
+      throw Error(ExitCode::fault,
+                  fmt::format("cuBLASLt has no way to multiply {} x {} x {} in {} to {} here ({})", p.m, p.n,
+                              p.k, name_of(p.type), name_of(p.out_type), cublasLtGetStatusString(refusal_)));
+    }
+    for (std::int64_t i = 0; i < p.batch; ++i) run_plain(one_of(p, i));
+  }
 
   Plan& plan_of(const Product& p) {
     auto key = key_of(p);
     const auto found = plans_.find(key);
     if (found != plans_.end()) return found->second;
-    // The library may be unable to choose then, and what it says would be remembered.
-    cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
-    cuda::check(cudaStreamIsCapturing(stream_, &capture), "the state of the stream is not known");
-    if (capture != cudaStreamCaptureStatusNone) {
-      throw Error(ExitCode::fault, "cuBLASLt: a product is chosen in work that is to be recorded");
-    }
+    expect_not_recorded(stream_, "an algorithm for a product is chosen");
+    if (plans_.size() == most_plans) plans_.clear();  // rows of experts that differ from step to step
     return plans_.emplace(std::move(key), make(p)).first->second;
   }
 
+  // Without an algorithm where the library has none, or knows not what is asked.
   Plan make(const Product& p) {
     Plan plan;
+    refusal_ = described(plan, p) ? algorithm_of(plan, p) : CUBLAS_STATUS_NOT_SUPPORTED;
+    plan.usable = refusal_ == CUBLAS_STATUS_SUCCESS;
+    return plan;
+  }
+
+  bool described(Plan& plan, const Product& p) {
     const auto sums = p.type == DType::f32 && tf32_ ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
-    check(cublasLtMatmulDescCreate(&plan.description.handle, sums, CUDA_R_32F),
-          "a product was refused");
+    check(cublasLtMatmulDescCreate(&plan.description.handle, sums, CUDA_R_32F), "a product was refused");
     set(plan.description, CUBLASLT_MATMUL_DESC_TRANSA, p.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
     set(plan.description, CUBLASLT_MATMUL_DESC_TRANSB, p.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
-    set(plan.description, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue(p));
     plan.a =
         layout(p.type, p.transpose_b ? p.n : p.k, p.transpose_b ? p.k : p.n, p.b_stride, p.batch, p.b_apart);
     plan.b =
         layout(p.type, p.transpose_a ? p.k : p.m, p.transpose_a ? p.m : p.k, p.a_stride, p.batch, p.a_apart);
     plan.out = layout(p.out_type, p.m, p.n, p.out.stride, p.batch, p.out_apart);
-    plan.c = layout(p.out_type, p.m, p.n, p.residual.data ? p.residual.stride : p.out.stride, p.batch,
-                    p.out_apart);
-    point_at(plan, p);
+    const Matrix& added = added_to(p);
+    plan.c = layout(p.out_type, p.m, p.n, added.stride, p.batch,
+                    p.residual.data ? p.m * added.stride : p.out_apart);
+    return ended(plan, p) && pointed(plan, p);
+  }
+
+  static const Matrix& added_to(const Product& p) { return p.residual.data ? p.residual : p.out; }
+
+  // What it ends with: an older library may not know it.
+  static bool ended(const Plan& plan, const Product& p) {
+    const auto type = static_cast<std::int32_t>(data_type(p.bias_gradient ? DType::f32 : p.type));
+    const auto kept_type = static_cast<std::int32_t>(data_type(p.out_type));
+    bool known = taken(plan.description, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue(p));
+    if (p.bias || p.bias_gradient) {
+      known = known && taken(plan.description, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type);
+      if (p.batch > 1) {
+        const std::int64_t apart = p.bias ? p.bias_apart : p.m;
+        known = known && taken(plan.description, CUBLASLT_MATMUL_DESC_BIAS_BATCH_STRIDE, apart);
+      }
+    }
+    if (p.pre_activation.data) {
+      const std::int64_t stride = p.pre_activation.stride;
+      known = known && taken(plan.description, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, stride) &&
+              taken(plan.description, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE, kept_type);
+      if (p.batch > 1)
+        known =
+            known && taken(plan.description, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_BATCH_STRIDE, p.m * stride);
+    }
+    return known;
+  }
+
+  static bool pointed(const Plan& plan, const Product& p) {
+    const void* vector = p.bias_gradient ? p.scratch : p.bias;
+    return (!vector || taken(plan.description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, vector)) &&
+           (!p.pre_activation.data ||
+            taken(plan.description, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, p.pre_activation.data));
+  }
+
+  cublasStatus_t algorithm_of(Plan& plan, const Product& p) {
+    const auto apart = [&](std::int64_t elements, DType type) {
+      return p.batch > 1 ? elements * size_of(type) : 0;
+    };
     Preference preference;
     check(cublasLtMatmulPreferenceCreate(&preference.handle), "no preferences can be stated");
     set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace_bytes);
-    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(p.b));
-    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(p.a));
+    if (p.out_type != DType::f32)  // or parts of a long sum would be rounded to that before they are added
+      set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+          static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(p.b, apart(p.b_apart, p.type)));
+    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(p.a, apart(p.a_apart, p.type)));
+    const Matrix& added = added_to(p);
+    const std::int64_t added_apart = p.residual.data ? p.m * added.stride : p.out_apart;
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
-        alignment_of(p.residual.data ? p.residual.data : p.out.data));
-    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(p.out.data));
+        alignment_of(added.data, apart(added_apart, p.out_type)));
+    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
+        alignment_of(p.out.data, apart(p.out_apart, p.out_type)));
     cublasLtMatmulHeuristicResult_t best{};
     int found = 0;
     const auto status = cublasLtMatmulAlgoGetHeuristic(handle_, plan.description, plan.a, plan.b, plan.c,
                                                        plan.out, preference, 1, &best, &found);
-    plan.whole = status == CUBLAS_STATUS_SUCCESS && found > 0 && best.state == CUBLAS_STATUS_SUCCESS;
     plan.algorithm = best.algo;
-    const bool plain = !p.bias && !p.residual.data && !p.gelu;
-    if (!plan.whole && plain) {
-      throw Error(ExitCode::fault,
-                  fmt::format("cuBLASLt has no way to multiply {} x {} x {} in {} to {} here (batch of {})",
-                              p.m, p.n, p.k, name_of(p.type), name_of(p.out_type), p.batch));
-    }
-    return plan;
+    return status != CUBLAS_STATUS_SUCCESS ? status : found == 0 ? CUBLAS_STATUS_NOT_SUPPORTED : best.state;
   }
 
-  void point_at(const Plan& plan, const Product& p) {
-    if (p.bias) {
-      set(plan.description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias);
-      set(plan.description, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE,
-          static_cast<std::int32_t>(data_type(p.type)));
-    }
-    if (p.gelu && p.pre_activation.data) {
-      set(plan.description, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, p.pre_activation.data);
-      set(plan.description, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, p.pre_activation.stride);
-      set(plan.description, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE,
-          static_cast<std::int32_t>(data_type(p.out_type)));
-    }
-  }
-
-  void start(const Plan& plan, const Product& p) {
-    point_at(plan, p);
+  // False, and nothing happened, where the library can't.
+  bool started(const Product& p) {
+    Plan& plan = plan_of(p);
+    if (!plan.usable || !pointed(plan, p)) return false;
     const float one = 1, beta = p.accumulate || p.residual.data ? 1.0f : 0.0f;
-    const void* c = p.residual.data ? p.residual.data : p.out.data;
-    check(cublasLtMatmul(handle_, plan.description, &one, p.b, plan.a, p.a, plan.b, &beta, c, plan.c,
-                         p.out.data, plan.out, &plan.algorithm, workspace_, workspace_bytes, stream_),
-          "a product failed");
+    refusal_ =
+        cublasLtMatmul(handle_, plan.description, &one, p.b, plan.a, p.a, plan.b, &beta, added_to(p).data,
+                       plan.c, p.out.data, plan.out, &plan.algorithm, workspace_, workspace_bytes, stream_);
+    plan.usable = refusal_ == CUBLAS_STATUS_SUCCESS;
+    return plan.usable;
   }
 
   cudaStream_t stream_;
@@ -229,6 +284,8 @@ class Products::Library {
   cublasLtHandle_t handle_ = nullptr;
   void* workspace_ = nullptr;
   std::map<std::vector<std::int64_t>, Plan> plans_;
+  cublasStatus_t refusal_ = CUBLAS_STATUS_SUCCESS;  // the last
+  std::optional<GroupedProducts> grouped_;
 };
 
 Products::Products(cudaStream_t stream, bool tf32) : library_(std::make_unique<Library>(stream, tf32)) {}
@@ -237,6 +294,10 @@ Products::~Products() = default;
 void Products::run(const Product& p) {
   if (p.m == 0 || p.n == 0 || p.batch == 0) return;
   library_->run(p);
+}
+
+bool Products::run_grouped(const Product& p, std::span<const RowGroup> groups, const GroupTable& table) {
+  return library_->run_grouped(p, groups, table);
 }
 
 }  // namespace smlp::cuda

@@ -198,6 +198,7 @@ TEST(Find, TakesARunItsFolderOrOneCheckpoint) {
   EXPECT_EQ(find_checkpoint(root), newest);
   EXPECT_EQ(find_checkpoint(older), older);
   EXPECT_EQ(find_checkpoint(older.string() + "/"), older);
+  EXPECT_EQ(find_checkpoint(older / ".").filename(), older.filename()) << "what eval prints";
   const auto code_for = [](const fs::path& path) {
     try {
       find_checkpoint(path);

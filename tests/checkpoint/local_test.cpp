@@ -87,8 +87,8 @@ TEST(TakeOver, WritesTheSameCopyElsewhereWithoutAnother) {
     ASSERT_EQ(second.state(), State::published) << second.failure();
     second.release();
     EXPECT_EQ(load_fault(step_path(shared, step), 3, step), "");
-    EXPECT_EQ(read_text(step_path(shared, step) / "rank-0000.h5"),
-              read_text(local_files(local, {step, 1}, 0, false).shard));
+    EXPECT_TRUE(read_text(step_path(shared, step) / "rank-0000.h5") ==
+                read_text(local_files(local, {step, 1}, 0, false).shard));
   }
 }
 

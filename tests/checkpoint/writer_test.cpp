@@ -381,4 +381,16 @@ TEST(Writer, SizesAroundTheBlockAndTheAlignment) {
   EXPECT_LT(on_disk, data + data / 20);
 }
 
+// Groups had the time of day in them, so that what two ranks call the same bytes was not, from one second to the next.
+TEST(Writer, TheSameStateIsTheSameBytesAtAnyTime) {
+  const Scratch scratch;
+  const auto now = scratch.path() / "now", later = scratch.path() / "later";
+  ASSERT_TRUE(save(options_for(now, 1), 10).published);
+  std::this_thread::sleep_for(std::chrono::milliseconds(1100));
+  ASSERT_TRUE(save(options_for(later, 1), 10).published);
+  for (const char* file : {"rank-0000.h5", "whole.h5"}) {
+    EXPECT_TRUE(read_text(step_path(now, 10) / file) == read_text(step_path(later, 10) / file)) << file;
+  }
+}
+
 }  // namespace smlp::test

@@ -18,6 +18,7 @@ namespace smlp::emulation {
 // A kernel or a copy, with its arguments as they are now: runs, is kept where the stream is captured, or is refused
 // (false) where its capture has failed. streams.h
 bool enqueue(CUstream_st* stream, const std::function<void()>& work);
+void hand_over(CUstream_st* stream, const std::function<void()>& work);  // the same; throws where it is refused
 
 struct Size {
   unsigned blocks_x, blocks_y, threads;
@@ -28,6 +29,14 @@ enum class Order : int { forwards, backwards, shuffled, changing };
 void set_order(Order order);  // changing (from launch to launch) unless told otherwise
 std::int64_t launches();      // so far
 void set_devices(int count);  // 0: no driver is there
+
+// The products of libraries (products.cpp): how many were asked for so far, and what is refused from now on that its
+// rules allow, as a library or a card may.
+std::int64_t products();
+struct Refusals {
+  bool ends = false, groups = false;
+};
+void refuse(const Refusals& refusals);
 
 void barrier();
 

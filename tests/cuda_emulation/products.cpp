@@ -1,11 +1,21 @@
-// In place of cuBLASLt: plain loops with f32 sums; what may come in the same pass is left to the own kernel
-// for that.
-#include "tensor/cuda/products.h"
-
+// In place of cuBLASLt and cuBLAS: plain loops with f32 sums. What a product ends with is done here where the library
+// would be asked, and left to the own kernels where it would not.
+#include <cmath>
 #include <vector>
 
-#include "core/error.h"
 #include "tensor/cuda/numbers.cuh"
+#include "tensor/cuda/product_end.h"
+#include "tests/cuda_emulation/emulator.h"
+
+namespace smlp::emulation {
+namespace {
+std::int64_t multiplied = 0;
+Refusals refused;
+}  // namespace
+
+std::int64_t products() { return multiplied; }
+void refuse(const Refusals& refusals) { refused = refusals; }
+}  // namespace smlp::emulation
 
 namespace smlp::cuda {
 
@@ -44,6 +54,24 @@ void* after(const void* data, std::int64_t elements, DType type) {
   return static_cast<char*>(const_cast<void*>(data)) + elements * size_of(type);
 }
 
+double gelu(double x) { return x / (1 + std::exp(-1.5957691216057308 * (x + 0.044715 * x * x * x))); }
+double gelu_slope(double x) {
+  const double s = 1 / (1 + std::exp(-1.5957691216057308 * (x + 0.044715 * x * x * x)));
+  return s + x * s * (1 - s) * 1.5957691216057308 * (1 + 3 * 0.044715 * x * x);
+}
+
+// Element (r, c) of all rows, from the sum of its products.
+double ended(const Product& p, std::int64_t r, std::int64_t c, double x) {
+  const auto at = [&](const Matrix& m) { return Numbers{m.data, p.out_type}; };
+  if (p.accumulate) x += number_at(at(p.out), r * p.out.stride + c);
+  if (p.bias) x += number_at({const_cast<void*>(p.bias), p.type}, c);
+  if (p.residual.data) x += number_at(at(p.residual), r * p.residual.stride + c);
+  const std::int64_t kept = r * p.pre_activation.stride + c;
+  if (p.gelu_gradient) return x * gelu_slope(number_at(at(p.pre_activation), kept));
+  if (p.gelu && p.pre_activation.data) put_number(at(p.pre_activation), kept, x);
+  return p.gelu ? gelu(x) : x;
+}
+
 void run_one(const Product& p) {
   auto a = p.transpose_a ? transposed(widened(p.a, p.type, p.k, p.m, p.a_stride), p.k, p.m)
                          : widened(p.a, p.type, p.m, p.k, p.a_stride);
@@ -53,34 +81,62 @@ void run_one(const Product& p) {
   std::vector<float> sums(static_cast<std::size_t>(p.n));
   for (std::int64_t i = 0; i < p.m; ++i) {
     std::fill(sums.begin(), sums.end(), 0.0f);
+    float of_a = 0;
     for (std::int64_t k = 0; k < p.k; ++k) {
       const float factor = a[static_cast<std::size_t>(i * p.k + k)];
+      of_a += factor;
       const float* from = b.data() + k * p.n;
       for (std::int64_t j = 0; j < p.n; ++j) sums[static_cast<std::size_t>(j)] += factor * from[j];
     }
+    if (p.bias_gradient) p.scratch[i] = of_a;
     for (std::int64_t j = 0; j < p.n; ++j) {
-      float x = sums[static_cast<std::size_t>(j)];
-      if (p.accumulate) x += static_cast<float>(number_at(out, i * p.out.stride + j));
-      put_number(out, i * p.out.stride + j, static_cast<double>(x));
+      const double x = static_cast<double>(sums[static_cast<std::size_t>(j)]);
+      put_number(out, i * p.out.stride + j, ended(p, i, j, x));
     }
   }
+}
+
+// The i-th of a batch, with what it ends with.
+Product part(const Product& p, std::int64_t i) {
+  Product one = one_of(p, i);
+  const auto rows = [&](Matrix& m) {
+    if (m.data) m.data = after(m.data, i * p.m * m.stride, p.out_type);
+  };
+  rows(one.residual);
+  rows(one.pre_activation);
+  if (p.bias) one.bias = after(p.bias, i * p.bias_apart, p.type);
+  if (p.scratch) one.scratch = p.scratch + i * p.m;
+  return one;
 }
 
 }  // namespace
 
 void Products::run(const Product& p) {
-  const bool taken = emulation::enqueue(library_->stream, [p] {
-    for (std::int64_t i = 0; i < p.batch; ++i) {
-      Product one = p;
-      one.a = after(p.a, i * p.a_apart, p.type);
-      one.b = after(p.b, i * p.b_apart, p.type);
-      one.out.data = after(p.out.data, i * p.out_apart, p.out_type);
+  ++emulation::multiplied;
+  const bool whole = plain(p) || (library_may_end(p) && !emulation::refused.ends);
+  const Product product = whole ? p : alone(p);
+  emulation::hand_over(library_->stream, [product] {
+    for (std::int64_t i = 0; i < product.batch; ++i) run_one(part(product, i));
+  });
+  if (!whole) return end(library_->stream, p);
+  if (p.bias_gradient) add_bias_gradient(library_->stream, p);
+}
+
+bool Products::run_grouped(const Product& p, std::span<const RowGroup> groups, const GroupTable& table) {
+  if (!library_may_group(p, groups) || emulation::refused.groups) return false;
+  ++emulation::multiplied;
+  emulation::hand_over(library_->stream, [p, table, all = std::vector(groups.begin(), groups.end())] {
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      Product one = alone(p);
+      (p.transpose_a ? one.k : one.m) = all[i].rows;
+      one.a = table.a[i];
+      one.b = table.b[i];
+      one.out.data = table.out[i];
       run_one(one);
     }
   });
-  if (!taken) throw Error(ExitCode::fault, "a product was handed to a stream whose capture has failed");
-  const bool plain = !p.bias && !p.residual.data && !p.gelu;
-  if (!plain) finish(library_->stream, p.type, p.bias, p.out_type, p.out, p.residual, p.gelu, p.pre_activation);
+  end(library_->stream, p, static_cast<std::int64_t>(groups.size()), table);
+  return true;
 }
 
 }  // namespace smlp::cuda

@@ -39,10 +39,14 @@ class Recordings : public testing::Test {
     const std::vector<float> rows = {x, 1, x, 1};
     backend_->upload(rows.data(), in_);
     backend_->fill(out_, -1);
-    backend_->repeat(recording_, baked_in_, work);
+    repeat(work);
     std::array<float, 4> got{};
     backend_->download(out_, got.data());
     for (const float value : got) EXPECT_EQ(value, 2 * (x * x + 1));
+  }
+  void repeat(const std::function<void()>& work) {
+    const std::array<WorkPart, 1> parts = {WorkPart{[this] { ++begun_; }, work}};
+    backend_->repeat(recording_, baked_in_, parts);
   }
   void repeat_with(float x) {
     repeat_with(x, [this] { double_square(); });
@@ -53,14 +57,33 @@ class Recordings : public testing::Test {
   TensorView in_ = take({2, 2}), out_ = take({2, 2});
   std::vector<std::int64_t> baked_in_ = {2};
   Recording recording_;
-  int calls_ = 0;
+  int calls_ = 0, begun_ = 0;
 };
 
 TEST_F(Recordings, ReadTheMemoryOfTheMomentAndCallNothing) {
   for (int i = 0; i < 5; ++i) repeat_with(static_cast<float>(i));
   EXPECT_EQ(calls_, 2) << "one plain, one recorded";
+  EXPECT_EQ(begun_, 5) << "the host's part of it, each time";
   EXPECT_EQ(recording_.repeats, 4);
   EXPECT_EQ(recording_.refusal, "");
+}
+
+TEST_F(Recordings, PartsComeInTurnWithTheHostsBetweenThem) {
+  std::string told;
+  const std::array<WorkPart, 2> parts = {
+      WorkPart{[&] { told += "a"; }, [&] { told += "A", backend_->activate(Activation::none, in_, out_); }},
+      WorkPart{[&] { told += "b"; }, [&] { told += "B", backend_->add(out_, in_, out_); }}};
+  const std::vector<float> rows = {1, 2, 3, 4};
+  backend_->upload(rows.data(), in_);
+  for (int i = 0; i < 4; ++i) {
+    backend_->fill(out_, -1);
+    backend_->repeat(recording_, baked_in_, parts);
+    std::array<float, 4> got{};
+    backend_->download(out_, got.data());
+    EXPECT_THAT(got, testing::ElementsAre(2, 4, 6, 8));
+  }
+  EXPECT_EQ(told, "aAbB" "ABab" "ab" "ab") << "plainly, recorded, and twice as it was";
+  EXPECT_EQ(recording_.repeats, 3);
 }
 
 TEST_F(Recordings, AreMadeAgainWhenWhatTheyHoldHasChanged) {
@@ -158,8 +181,8 @@ TEST_F(Recordings, ADeviceThatRefusesAGraphGetsTheCalls) {
 TEST_F(Recordings, WorkThatIsWrongEndsAsItWouldPlainly) {
   repeat_with(1);
   const auto wrong = [&] { backend_->add(in_, out_.row_range(0, 1), out_); };
-  EXPECT_THROW(backend_->repeat(recording_, baked_in_, wrong), Error);
-  EXPECT_THROW(backend_->repeat(recording_, baked_in_, wrong), Error);
+  EXPECT_THROW(repeat(wrong), Error);
+  EXPECT_THROW(repeat(wrong), Error);
   backend_->synchronize();
 }
 
@@ -167,7 +190,8 @@ TEST(RecordingsOfTheCpu, AreTheWorkItself) {
   const auto backend = make_cpu_backend();
   Recording recording;
   int calls = 0;
-  for (int i = 0; i < 3; ++i) backend->repeat(recording, {}, [&] { ++calls; });
+  const std::array<WorkPart, 1> work = {WorkPart{[] {}, [&] { ++calls; }}};
+  for (int i = 0; i < 3; ++i) backend->repeat(recording, {}, work);
   EXPECT_EQ(calls, 3);
   EXPECT_EQ(recording.repeats, 0);
 }

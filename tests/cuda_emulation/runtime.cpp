@@ -10,7 +10,7 @@
 namespace smlp::emulation {
 namespace {
 int devices = 1;
-cudaError_t last_error = cudaSuccess;
+thread_local cudaError_t last_error = cudaSuccess;
 
 cudaError_t result(cudaError_t error) {
   if (error != cudaSuccess) last_error = error;
@@ -65,7 +65,7 @@ cudaError_t cudaFree(void* memory) {
 }
 
 cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned) {
-  const cudaError_t status = cudaMalloc(memory, bytes);
+  const cudaError_t status = smlp::emulation::can_pin(bytes) ? cudaMalloc(memory, bytes) : result(cudaErrorMemoryAllocation);
   if (status == cudaSuccess) smlp::emulation::pinned(*memory, bytes);
   return status;
 }
@@ -86,6 +86,8 @@ const char* cudaGetErrorString(cudaError_t error) {
   switch (error) {
     case cudaSuccess:
       return "no error";
+    case cudaErrorNotReady:
+      return "device not ready";
     case cudaErrorMemoryAllocation:
       return "out of memory";
     case cudaErrorInsufficientDriver:

@@ -3,13 +3,19 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <thread>
 #include <utility>
+
+#include "core/error.h"
 
 // Of the address sanitizer, where the program has it.
 extern "C" void __asan_poison_memory_region(const volatile void*, std::size_t) __attribute__((weak));
@@ -18,7 +24,10 @@ extern "C" void __asan_unpoison_memory_region(const volatile void*, std::size_t)
 // How much work a stream has got, and up to where of each other stream's it waits.
 struct CUstream_st {
   std::int64_t work = 0;
-  std::map<cudaStream_t, std::int64_t> seen;
+  std::int64_t launched = 0;  // the last of it that is no download, and no call of NCCL
+  std::int64_t waited = 0;    // the host has, for so much
+  double clock = 0;           // of set_clock(): when it is done with all
+  std::map<cudaStream_t, std::int64_t> seen{};
   bool stuck = false;  // waits for what has no end
   CUgraph_st* captured = nullptr;
   bool capture_failed = false;
@@ -36,6 +45,7 @@ struct CUevent_st {
   cudaStream_t stream = nullptr;
   std::int64_t work = 0;
   std::map<cudaStream_t, std::int64_t> seen{};
+  double clock = 0;
 };
 
 namespace smlp::emulation {
@@ -47,6 +57,7 @@ struct Underway {
   std::int64_t number;
   std::vector<Range> touched;
   std::vector<Written> results;
+  std::function<void()> download{};
   bool endless = false;
 };
 
@@ -55,6 +66,15 @@ std::map<const char*, std::size_t> pinned_memory;
 std::vector<std::function<void()>> uploads;
 std::vector<Underway> underway;
 std::atomic<bool> given_up = false;
+std::size_t pinned_limit = std::size_t{1} << 40;
+bool slow_downloads = false;
+bool own_clock = false;
+double work_seconds = 0, collective_seconds = 0;
+
+// Of all of this: a thread that writes a checkpoint waits for events beside the loop.
+std::recursive_mutex mutex;
+std::condition_variable_any arrived;
+using Lock = std::unique_lock<std::recursive_mutex>;
 cudaError_t next_graph = cudaSuccess;
 
 void flush_uploads() {
@@ -80,6 +100,7 @@ void arrive(const Underway& operation) {
   for (const auto& [to, bytes] : operation.results) {
     if (!bytes.empty()) std::memcpy(to, bytes.data(), bytes.size());
   }
+  if (operation.download) operation.download();
 }
 
 // What `chosen` says of is done, in its order; what has no end stays.
@@ -93,6 +114,7 @@ void finish(const std::function<bool(const Underway&)>& chosen) {
     next = underway.erase(next);
     arrive(operation);
   }
+  arrived.notify_all();
 }
 
 void finish_up_to(cudaStream_t stream, std::int64_t work) {
@@ -115,31 +137,111 @@ bool endless_in(cudaStream_t stream, std::int64_t work) {
   });
 }
 
+bool downloading(cudaStream_t stream, std::int64_t work) {
+  return std::any_of(underway.begin(), underway.end(), [&](const Underway& one) {
+    return one.download && one.stream == stream && one.number <= work;
+  });
+}
+
+// The host has waited for this much of a stream, and so for what that had waited for.
+void waited_for(cudaStream_t stream, std::int64_t work, const std::map<cudaStream_t, std::int64_t>& seen) {
+  stream->waited = std::max(stream->waited, work);
+  for (const auto& [other, of_other] : seen) {
+    if (streams.contains(other)) other->waited = std::max(other->waited, of_other);
+  }
+}
+
+bool passed(cudaEvent_t event) {
+  return event->recorded && (!streams.contains(event->stream) || event->stream->waited >= event->work);
+}
+
+bool behind_all_launches(cudaStream_t stream) {
+  return std::all_of(streams.begin(), streams.end(), [&](const cudaStream_t other) {
+    return other == stream || other->launched <= stream->seen[other];
+  });
+}
+
 void copy_rows(char* to, std::size_t to_pitch, const char* from, std::size_t from_pitch, std::size_t width,
                std::size_t height) {
   for (std::size_t row = 0; row < height; ++row) std::memcpy(to + row * to_pitch, from + row * from_pitch, width);
 }
 
+cudaError_t download(cudaStream_t stream, const Range& source, const Range& target, const std::function<void()>& copy) {
+  flush_uploads();
+  finish_before(stream, {source, target});
+  ++stream->work;
+  stream->clock += work_seconds;
+  void* const host = const_cast<void*>(target.first);
+  if (target.bytes == 0) return cudaSuccess;
+  if (!behind_all_launches(stream)) {
+    std::memset(host, 0xFF, target.bytes);
+  } else if (is_pinned(host)) {
+    std::memset(host, 0xFF, target.bytes);
+    if (__asan_poison_memory_region) __asan_poison_memory_region(host, target.bytes);
+    underway.push_back({stream, stream->work, {target}, {}, copy, false});
+  } else {
+    copy();
+  }
+  return cudaSuccess;
+}
+
 }  // namespace
 
 void pinned(void* memory, std::size_t bytes) {
+  const Lock lock(mutex);
   flush_uploads();
   if (bytes > 0) {
     pinned_memory[static_cast<const char*>(memory)] = bytes;
-  } else {
-    pinned_memory.erase(static_cast<const char*>(memory));
+    return;
   }
+  const auto block = pinned_memory.find(static_cast<const char*>(memory));
+  if (block == pinned_memory.end()) return;
+  for (const auto& one : underway) {
+    for (const auto& range : one.touched) {
+      if (!overlap(range, {block->first, block->second})) continue;
+      std::fputs("pinned memory is freed while the device may still copy to it\n", stderr);
+      std::abort();
+    }
+  }
+  pinned_memory.erase(block);
+}
+
+bool can_pin(std::size_t bytes) { return bytes <= pinned_limit; }
+void set_pinned_limit(std::size_t bytes) { pinned_limit = bytes; }
+
+void set_slow_downloads(bool on) {
+  const Lock lock(mutex);
+  slow_downloads = on;
+  arrived.notify_all();
+}
+
+void set_clock(double seconds_of_work, double seconds_of_collective) {
+  const Lock lock(mutex);
+  own_clock = seconds_of_work > 0 || seconds_of_collective > 0;
+  work_seconds = seconds_of_work;
+  collective_seconds = seconds_of_collective;
 }
 
 bool enqueue(cudaStream_t stream, const std::function<void()>& work) {
-  if (stream != nullptr && stream->captured != nullptr) {
-    if (!stream->capture_failed) stream->captured->work.push_back(work);
-    return !stream->capture_failed;
+  {
+    const Lock lock(mutex);
+    if (stream != nullptr && stream->captured != nullptr) {
+      if (!stream->capture_failed) stream->captured->work.push_back(work);
+      return !stream->capture_failed;
+    }
+    flush_uploads();
+    if (stream) {
+      finish([&](const Underway& one) { return one.stream == stream && one.download; });
+      stream->launched = ++stream->work;
+      stream->clock += work_seconds;
+    }
   }
-  flush_uploads();
-  if (stream) ++stream->work;
   work();
   return true;
+}
+
+void hand_over(cudaStream_t stream, const std::function<void()>& work) {
+  if (!enqueue(stream, work)) throw Error(ExitCode::fault, "a call was handed to a stream whose capture has failed");
 }
 
 bool breaks_capture() {
@@ -154,31 +256,35 @@ bool breaks_capture() {
 void refuse_graph(cudaError_t error) { next_graph = error; }
 
 void finish_all() {
+  const Lock lock(mutex);
   flush_uploads();
   finish([](const Underway&) { return true; });
+  for (const auto stream : streams) stream->waited = stream->work;
 }
 
 std::string out_of_order(cudaStream_t stream, const std::vector<Range>& touched) {
-  for (const auto other : streams) {
-    if (other != stream && other->work > stream->seen[other])
-      return "NCCL's stream does not wait for all that another stream has got: was after() called?";
-  }
+  const Lock lock(mutex);
+  if (!behind_all_launches(stream))
+    return "NCCL's stream does not wait for all that another stream has got: was after() called?";
   flush_uploads();
   finish_before(stream, touched);
   return "";
 }
 
 void start(cudaStream_t stream, std::vector<Range> touched, std::vector<Written> results) {
+  const Lock lock(mutex);
   ++stream->work;
+  stream->clock += collective_seconds;
   for (const auto& [to, bytes] : results) std::memset(to, 0xFF, bytes.size());
   for (const auto& range : touched) {
     if (__asan_poison_memory_region) __asan_poison_memory_region(range.first, range.bytes);
   }
-  underway.push_back({stream, stream->work, std::move(touched), std::move(results)});
+  underway.push_back({stream, stream->work, std::move(touched), std::move(results), {}, false});
 }
 
 void start_without_end(cudaStream_t stream) {
-  underway.push_back({stream, ++stream->work, {}, {}, true});
+  const Lock lock(mutex);
+  underway.push_back({stream, ++stream->work, {}, {}, {}, true});
   stream->stuck = true;
 }
 
@@ -189,12 +295,14 @@ void give_up() { given_up = true; }
 using namespace smlp::emulation;
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  const Lock lock(mutex);
   *stream = new CUstream_st;
   streams.insert(*stream);
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  const Lock lock(mutex);
   finish_all();
   std::erase_if(underway, [&](const Underway& one) { return one.stream == stream; });
   streams.erase(stream);
@@ -204,11 +312,13 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  Lock lock(mutex);
   if (stream != nullptr && stream->captured != nullptr && breaks_capture()) return cudaErrorStreamCaptureUnsupported;
   flush_uploads();
   if (stream == nullptr) return cudaSuccess;
-  while (stream->stuck && !given_up) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  while (stream->stuck && !given_up) arrived.wait_for(lock, std::chrono::milliseconds(10));
   finish_up_to(stream, stream->work);
+  waited_for(stream, stream->work, stream->seen);
   return cudaSuccess;
 }
 
@@ -224,22 +334,49 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 
 // An event within a graph, or a wait for one from outside of it, is more than the emulation knows.
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  const Lock lock(mutex);
   if (stream->captured != nullptr && breaks_capture()) return cudaErrorStreamCaptureUnsupported;
-  *event = {event->timed, true, std::chrono::steady_clock::now(), stream, stream->work, stream->seen};
+  *event = {event->timed, true, std::chrono::steady_clock::now(), stream, stream->work, stream->seen, stream->clock};
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  const Lock lock(mutex);
+  return !event->recorded || passed(event) ? cudaSuccess : cudaErrorNotReady;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  Lock lock(mutex);
+  flush_uploads();
+  if (!event->recorded || !streams.contains(event->stream)) return cudaSuccess;
+  const cudaStream_t stream = event->stream;
+  const std::int64_t work = event->work;
+  const auto seen = event->seen;
+  arrived.wait(lock, [&] { return !slow_downloads || !downloading(stream, work); });
+  finish_up_to(stream, work);
+  waited_for(stream, work, seen);
   return cudaSuccess;
 }
 
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t began, cudaEvent_t ended) {
+  const Lock lock(mutex);
   for (const auto event : {began, ended}) {
     if (!event->timed || !event->recorded) return cudaErrorInvalidValue;
+    if (!passed(event)) return cudaErrorNotReady;
+  }
+  if (own_clock) {
+    *milliseconds = static_cast<float>(1e3 * (ended->clock - began->clock));
+    return cudaSuccess;
   }
   *milliseconds = std::chrono::duration<float, std::milli>(ended->when - began->when).count();
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  const Lock lock(mutex);
   if (stream->captured != nullptr && breaks_capture()) return cudaErrorStreamCaptureIsolation;
   if (event->stream == nullptr) return cudaSuccess;
+  stream->clock = std::max(stream->clock, event->clock);
   auto seen = event->seen;
   auto& own = seen[event->stream];
   own = std::max(own, event->work);
@@ -254,18 +391,20 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 
 cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch,
                               std::size_t width, std::size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
+  const Lock lock(mutex);
   const auto copy = [=] {
     copy_rows(static_cast<char*>(to), to_pitch, static_cast<const char*>(from), from_pitch, width, height);
   };
-  const bool upload = kind == cudaMemcpyHostToDevice, download = kind == cudaMemcpyDeviceToHost;
-  if (stream != nullptr && stream->captured != nullptr && ((upload && !is_pinned(from)) || (download && !is_pinned(to)))) {
-    breaks_capture();
+  const auto reach = [&](std::size_t pitch) { return height > 0 ? pitch * (height - 1) + width : 0; };
+  const Range source{from, reach(from_pitch)}, target{to, reach(to_pitch)};
+  const bool is_upload = kind == cudaMemcpyHostToDevice, is_download = kind == cudaMemcpyDeviceToHost;
+  // More than the emulation knows.
+  if (stream != nullptr && stream->captured != nullptr && (is_upload || is_download) && breaks_capture())
     return cudaErrorStreamCaptureUnsupported;
-  }
+  if (is_download && stream) return download(stream, source, target, copy);
   const bool taken = enqueue(stream, [=] {
-    if (upload && is_pinned(from)) return void(uploads.emplace_back(copy));
-    const auto reach = [&](std::size_t pitch) { return height > 0 ? pitch * (height - 1) + width : 0; };
-    finish_before(stream, {{from, reach(from_pitch)}, {to, reach(to_pitch)}});
+    if (is_upload && is_pinned(from)) return void(uploads.emplace_back(copy));
+    finish_before(stream, {source, target});
     copy();
   });
   return taken ? cudaSuccess : cudaErrorStreamCaptureInvalidated;

@@ -1,7 +1,9 @@
 // Streams and events of the emulation. Kernels and copies run when they are enqueued, which is one of the orders that
 // a device may take. What it could still be at is kept back, so that code which does not wait for it fails: uploads
-// from pinned memory read it when the next work comes, and what NCCL touches is poisoned until a stream, or the host,
-// waits for it.
+// from pinned memory read it when the next work comes; downloads into pinned memory read the device's, and poison the
+// host's, until other work follows on their stream or somebody waits for them; what NCCL touches is poisoned until a
+// stream, or the host, waits for it. A copy to the host that some kernel of another stream is not known to be done for
+// brings 0xFF. Pinned memory that is freed while a copy may use it ends the program.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -12,12 +14,21 @@
 
 namespace smlp::emulation {
 
+bool can_pin(std::size_t bytes);
 void pinned(void* memory, std::size_t bytes);  // 0 bytes: no longer
 // Is a stream being captured? Its capture has failed then: the caller does what must not be done meanwhile.
 bool breaks_capture();
 // What happens to the next graph that is made ready.
 void refuse_graph(cudaError_t error);
 void finish_all();                             // as calls that wait for the device
+void set_pinned_limit(std::size_t bytes);      // the largest block that there is
+
+// A device that is slow to copy: the host, where it waits for an event, gets none of the downloads before another stream
+// waits for them, or this ends.
+void set_slow_downloads(bool on);
+// Events tell the device's own time from now on: so many seconds for a kernel or a copy, so many for a call of NCCL, each
+// after what its stream waits for. 0 and 0: the host's clock.
+void set_clock(double seconds_of_work, double seconds_of_collective);
 
 struct Range {
   const void* first;

@@ -174,7 +174,7 @@ class FaultingBackend final : public Backend {
     return {real(a.query), real(a.key), real(a.value), real(a.out), real(a.log_sum), a.heads};
   }
   static Matmul real(Matmul m) {
-    make_real({&m.a, &m.b, &m.out, &m.bias, &m.residual, &m.pre_activation});
+    make_real({&m.a, &m.b, &m.out, &m.bias, &m.residual, &m.pre_activation, &m.bias_gradient});
     return m;
   }
   static void make_real(std::initializer_list<TensorView*> views) {

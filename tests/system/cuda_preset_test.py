@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shutil
+import subprocess
 import sys
 
 import builds
@@ -21,8 +22,17 @@ def both_programs_start_where_there_is_no_driver(place):
     for name in ("smlp", "smlp-worker"):
         needed = builds.libraries_of(harness.BIN / name)
         assert not [library for library in needed if library.startswith(("libcuda.so", "libnvidia-ml"))], needed
+        assert not [library for library in needed if library.startswith("libcudnn")], "it is opened when attention comes"
     assert any(library.startswith("libcublasLt") for library in builds.libraries_of(harness.BIN / "smlp-worker"))
     assert harness.smlp_json("doctor", cwd=place.path)["sound"]
+
+
+def cudnn_is_built_in_where_its_headers_are(place):
+    """Found by CMake: scripts/cudnn_frontend.sh has fetched the front end, if there was a network."""
+    cache = (harness.BIN.parent / "CMakeCache.txt").read_text()
+    there = all(f"{name}:PATH={name}-NOTFOUND" not in cache for name in ("CUDNN_INCLUDE_DIR", "CUDNN_FRONTEND_INCLUDE_DIR"))
+    words = b"LD_LIBRARY_PATH may name its folder" if there else b"this smlp was built without it"
+    assert words in (harness.BIN / "smlp-worker").read_bytes()
 
 
 def a_gpu_that_is_not_there_is_told_in_a_sentence(place):
@@ -49,7 +59,8 @@ if __name__ == "__main__":
     if not nvcc():
         print("skipped: no nvcc in the path, in /usr/local/cuda/bin or in CUDACXX")
         sys.exit(SKIPPED)
+    subprocess.run([harness.ROOT / "scripts/cudnn_frontend.sh"], check=False)
     builds.build("cuda-release", pathlib.Path(os.environ["SMLP_BUILDS"]) / "cuda-release", seconds=BUILD_SECONDS)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # where there is a GPU it is not shown: this test is about its absence
-    harness.main([both_programs_start_where_there_is_no_driver, a_gpu_that_is_not_there_is_told_in_a_sentence,
-                  the_cpu_trains_when_told_to_and_when_nobody_says])
+    harness.main([both_programs_start_where_there_is_no_driver, cudnn_is_built_in_where_its_headers_are,
+                  a_gpu_that_is_not_there_is_told_in_a_sentence, the_cpu_trains_when_told_to_and_when_nobody_says])

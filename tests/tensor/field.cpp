@@ -50,6 +50,8 @@ double round_to(DType type, double value) {
   return static_cast<double>(static_cast<float>(value));
 }
 
+void (*settle_fields)() = [] {};
+
 Field::Field(Shape shape, DType type, std::int64_t gap, std::int64_t shift)
     : shape_(shape), type_(type), gap_(gap), shift_(shift) {
   const std::int64_t rows = shape.last() == 0 ? 0 : shape.size() / shape.last();
@@ -74,6 +76,7 @@ TensorView Field::view() {
 
 void Field::set(const std::vector<double>& values) {
   ASSERT_EQ(static_cast<std::int64_t>(values.size()), shape_.size());
+  settle_fields();
   for (std::int64_t i = 0; i < shape_.size(); ++i) {
     std::byte* to = bytes_.data() + place(i);
     const double value = values[static_cast<std::size_t>(i)];
@@ -98,6 +101,7 @@ void Field::randomize(std::uint64_t seed, double scale) {
 }
 
 std::vector<double> Field::get() const {
+  settle_fields();
   std::vector<double> values(static_cast<std::size_t>(shape_.size()));
   for (std::size_t i = 0; i < values.size(); ++i) {
     const std::byte* from = bytes_.data() + place(static_cast<std::int64_t>(i));
@@ -119,6 +123,7 @@ std::vector<double> Field::get() const {
 }
 
 bool Field::guards_intact() const {
+  settle_fields();
   std::vector<bool> element(bytes_.size(), false);
   for (std::int64_t i = 0; i < shape_.size(); ++i) {
     for (std::int64_t b = 0; b < size_of(type_); ++b) element[place(i) + static_cast<std::size_t>(b)] = true;

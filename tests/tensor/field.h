@@ -1,9 +1,11 @@
-// A tensor in host memory for tests of a backend: its rows may be strided and its start unaligned, the bytes around
-// and between the rows are guards, and its values are seen as doubles.
+// A tensor for tests of a backend: its rows may be strided and its start unaligned, the bytes around and between the
+// rows are guards, and its values are seen as doubles. It lies in the default memory resource, which a program may have
+// replaced by one that a device reaches too.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <memory_resource>
 #include <vector>
 
 #include "tensor/tensor_view.h"
@@ -11,6 +13,9 @@
 namespace smlp::test {
 
 double round_to(DType type, double value);
+
+// Called before the host reads or writes a field: a device may still be at it.
+extern void (*settle_fields)();
 
 class Field {
  public:
@@ -31,7 +36,7 @@ class Field {
   Shape shape_;
   DType type_;
   std::int64_t gap_, shift_;
-  std::vector<std::byte> bytes_;
+  std::pmr::vector<std::byte> bytes_;
 };
 
 // |got - wanted| <= tolerance * (1 + |wanted|) everywhere, NaN where NaN is wanted; says where not.

@@ -34,7 +34,7 @@ struct Sizes {
 };
 const std::vector<Sizes> product_sizes = {{1, 1, 1, 0},   {1, 5, 3, 0},    {7, 1, 9, 2},     {13, 17, 19, 0},  {64, 64, 64, 0},
                                           {65, 70, 33, 5}, {100, 31, 260, 1}, {31, 515, 20, 0}, {0, 4, 3, 0},     {3, 4, 0, 0},
-                                          {129, 96, 400, 3}};
+                                          {129, 96, 400, 3}, {24, 40, 16, 8}, {16, 12, 30, 0}};
 
 TEST_P(ProductsVerbs, MultipliesInEveryOrientation) {
   for (const auto& [m, n, k, gap] : product_sizes) {
@@ -111,36 +111,169 @@ TEST_P(ProductsVerbs, GivesTheSameBitsAgainAndAtAnyAlignment) {
   }
 }
 
-TEST_P(ProductsVerbs, MultipliesExpertByExpert) {
-  const std::vector<std::int64_t> rows = {3, 0, 5, 1};
-  const std::int64_t experts = 4, total = 9, n = 6, k = 10;
-  Field a = values({total, k}, 1, 1, 2), b = values({experts, n, k}, 2), bias = values({experts, n}, 3), out({total, n}, type(), 1);
-  Field before({total, n}, type()), residual = values({total, n}, 5);
-  b_.matmul_grouped({.a = a.view(), .b = b.view(), .out = out.view(), .transpose_b = true, .bias = bias.view(), .residual = residual.view(),
-                     .activation = Activation::gelu_tanh, .pre_activation = before.view()}, rows);
-  Field gradient({experts, k, n}, wide());
-  gradient.fill(3);
-  b_.matmul_grouped({.a = a.view(), .b = out.view(), .out = gradient.view(), .transpose_a = true, .accumulate = true}, rows);
-  const Values x = a.get(), w = b.get(), offsets = bias.get(), y = out.get(), rest = residual.get();
-  Values wanted_before, wanted_gradient(static_cast<std::size_t>(experts * k * n), 3);
-  std::size_t row = 0;
-  for (std::size_t e = 0; e < rows.size(); ++e) {
-    for (std::int64_t i = 0; i < rows[e]; ++i, ++row) {
-      for (std::size_t j = 0; j < 6; ++j) {
-        double sum = offsets[e * 6 + j] + rest[row * 6 + j];
-        for (std::size_t p = 0; p < 10; ++p) {
-          sum += x[row * 10 + p] * w[(e * 6 + j) * 10 + p];
-          wanted_gradient[(e * 10 + p) * 6 + j] += x[row * 10 + p] * y[row * 6 + j];
-        }
-        wanted_before.push_back(sum);
-      }
+double slope(Activation kind, double x) {
+  const double u = std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x), t = std::tanh(u);
+  switch (kind) {
+    case Activation::gelu_tanh:
+      return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * std::sqrt(2 / M_PI) * (1 + 3 * 0.044715 * x * x);
+    case Activation::gelu:
+      return 0.5 * std::erfc(-x / std::sqrt(2.0)) + x * std::exp(-0.5 * x * x) / std::sqrt(2 * M_PI);
+    case Activation::relu: return x > 0 ? 1 : 0;
+    case Activation::none: break;
+  }
+  return 1;
+}
+
+double activated(Activation kind, double x) {
+  switch (kind) {
+    case Activation::gelu_tanh: return gelu_tanh(x);
+    case Activation::gelu: return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
+    case Activation::relu: return x > 0 ? x : 0;
+    case Activation::none: break;
+  }
+  return x;
+}
+
+constexpr Activation activations[] = {Activation::none, Activation::gelu_tanh, Activation::gelu, Activation::relu};
+
+TEST_P(ProductsVerbs, PassesGradientsBackThroughActivations) {
+  for (const auto& [m, n, k, gap] : product_sizes) {
+    const double scale = 1 / std::sqrt(static_cast<double>(std::max<std::int64_t>(k, 1)));
+    Field a = values({m, k}, 1, 1, gap), b = values({k, n}, 2, scale, gap), before = values({m, n}, 3, 3, gap);
+    const Values sum = product(a.get(), false, b.get(), false, m, n, k), x = before.get();
+    for (const Activation kind : activations) {
+      Field out = values({m, n}, 5, 1, gap + 1);
+      b_.matmul({.a = a.view(), .b = b.view(), .out = out.view(), .activation = kind, .pre_activation = before.view(),
+                 .activation_backward = true});
+      Values wanted = sum;
+      for (std::size_t i = 0; i < wanted.size(); ++i) wanted[i] *= slope(kind, x[i]);
+      check("matmul through an activation", out, wanted);
+      check("pre-activation", before, x);
     }
   }
-  Values wanted = wanted_before;
-  for (auto& value : wanted) value = gelu_tanh(value);
-  check("grouped pre-activation", before, wanted_before);
-  check("grouped product", out, wanted);
-  check("grouped weight gradient", gradient, wanted_gradient, true);
+}
+
+TEST_P(ProductsVerbs, AddsTheBiasGradientOfAWeightGradient) {
+  for (const auto& [m, n, k, gap] : product_sizes) {
+    const double scale = 1 / std::sqrt(static_cast<double>(std::max<std::int64_t>(k, 1)));
+    Field dy = values({k, m}, 1, scale, gap), x = values({k, n}, 2, 1, gap), dw({m, n}, wide(), gap), db({m}, wide());
+    dw.randomize(3);
+    db.randomize(4);
+    const Values before = dw.get(), d = dy.get(), added = product(d, true, x.get(), false, m, n, k);
+    Values wanted = before, wanted_db = db.get();
+    for (std::size_t i = 0; i < wanted.size(); ++i) wanted[i] += added[i];
+    for (std::size_t i = 0; i < d.size(); ++i) wanted_db[i % static_cast<std::size_t>(m)] += d[i];
+    b_.matmul({.a = dy.view(), .b = x.view(), .out = dw.view(), .transpose_a = true, .accumulate = true,
+               .bias_gradient = db.view()});
+    check("weight gradient", dw, wanted, true);
+    check("bias gradient", db, wanted_db, true);
+    for (std::size_t i = 0; i < d.size(); ++i) wanted_db[i % static_cast<std::size_t>(m)] += d[i];
+    b_.matmul({.a = dy.view(), .b = x.view(), .out = dw.view(), .transpose_a = true, .bias_gradient = db.view()});
+    check("weight gradient, written", dw, added, true);
+    check("bias gradient, added again", db, wanted_db, true);
+  }
+}
+
+// Rows of every expert: alike and not, none at all, more experts than fit into one kernel's arguments.
+const std::vector<std::vector<std::int64_t>> rows_of_experts = {
+    {3, 0, 5, 1}, {4, 4, 4}, {7}, {0, 6, 0}, {0, 0}, {8, 8, 8, 8}, {0, 16, 8}, std::vector<std::int64_t>(90, 2), [] {
+      std::vector<std::int64_t> many(70, 1);
+      many[3] = 0;
+      many[69] = 5;
+      return many;
+    }()};
+
+struct Experts {
+  std::vector<std::int64_t> rows;
+  std::int64_t in, out, gap;  // widths; the gap goes with rows of tokens
+  std::int64_t count() const { return std::ssize(rows); }
+  std::int64_t all() const { return std::accumulate(rows.begin(), rows.end(), std::int64_t{0}); }
+  // body(expert, row)
+  template <class Body>
+  void each(Body body) const {
+    std::size_t row = 0;
+    for (std::size_t e = 0; e < rows.size(); ++e) {
+      for (std::int64_t i = 0; i < rows[e]; ++i) body(e, row++);
+    }
+  }
+};
+
+template <class Body>
+void for_experts(Body body) {
+  for (const auto& rows : rows_of_experts) {
+    for (const auto& [in, out, gap] : {std::tuple<std::int64_t, std::int64_t, std::int64_t>{10, 6, 2}, {16, 24, 8}, {24, 12, 0}}) {
+      SCOPED_TRACE(testing::Message() << rows.size() << " experts, " << in << " to " << out << ", first rows " << rows[0]);
+      body(Experts{rows, in, out, gap});
+    }
+  }
+}
+
+TEST_P(ProductsVerbs, MultipliesExpertByExpert) {
+  for_experts([&](const Experts& s) {
+    for (const Activation kind : activations) {
+      for (int parts = 0; parts < 8; ++parts) {
+        const auto in = static_cast<std::size_t>(s.in), width = static_cast<std::size_t>(s.out);
+        Field a = values({s.all(), s.in}, 3, 1, s.gap), b = values({s.count(), s.out, s.in}, 6, 0.3), bias = values({s.count(), s.out}, 9);
+        Field residual = values({s.all(), s.out}, 12, 1, s.gap), out = values({s.all(), s.out}, 0, 1, s.gap);
+        Field before = values({s.all(), s.out}, 3, 1, s.gap);
+        Matmul call{.a = a.view(), .b = b.view(), .out = out.view(), .transpose_b = true, .activation = kind};
+        if (parts & 1) call.bias = bias.view();
+        if (parts & 2) call.residual = residual.view();
+        if (parts & 4) call.pre_activation = before.view();
+        b_.matmul_grouped(call, s.rows);
+        const Values x = a.get(), w = b.get(), offsets = bias.get(), rest = residual.get();
+        Values wanted, kept = before.get();
+        s.each([&](std::size_t e, std::size_t row) {
+          for (std::size_t j = 0; j < width; ++j) {
+            double sum = (parts & 1 ? offsets[e * width + j] : 0) + (parts & 2 ? rest[row * width + j] : 0);
+            for (std::size_t p = 0; p < in; ++p) sum += x[row * in + p] * w[(e * width + j) * in + p];
+            wanted.push_back(sum);
+          }
+        });
+        if (parts & 4 && kind != Activation::none) check("grouped pre-activation", before, wanted);
+        for (auto& value : wanted) value = activated(kind, value);
+        check("grouped product", out, wanted);
+      }
+    }
+  });
+}
+
+TEST_P(ProductsVerbs, PassesGradientsBackExpertByExpert) {
+  for_experts([&](const Experts& s) {
+    const auto in = static_cast<std::size_t>(s.in), width = static_cast<std::size_t>(s.out);
+    Field dy = values({s.all(), s.out}, 3, 1, s.gap), w = values({s.count(), s.out, s.in}, 6, 0.3), x = values({s.all(), s.in}, 9, 2, s.gap);
+    const Values d = dy.get(), weight = w.get(), z = x.get();
+    for (const Activation kind : activations) {
+      Field dx = values({s.all(), s.in}, 12, 1, s.gap);
+      b_.matmul_grouped({.a = dy.view(), .b = w.view(), .out = dx.view(), .activation = kind, .pre_activation = x.view(),
+                         .activation_backward = true}, s.rows);
+      Values wanted;
+      s.each([&](std::size_t e, std::size_t row) {
+        for (std::size_t j = 0; j < in; ++j) {
+          double sum = 0;
+          for (std::size_t p = 0; p < width; ++p) sum += d[row * width + p] * weight[(e * width + p) * in + j];
+          wanted.push_back(sum * slope(kind, z[row * in + j]));
+        }
+      });
+      check("grouped input gradient", dx, wanted);
+    }
+    for (const bool accumulate : {false, true}) {
+      Field dw({s.count(), s.out, s.in}, wide(), 0, 0), db({s.count(), s.out}, wide(), 0, 0);
+      dw.randomize(3);
+      db.randomize(4);
+      Values wanted = accumulate ? dw.get() : Values(static_cast<std::size_t>(dw.shape().size()), 0), wanted_db = db.get();
+      s.each([&](std::size_t e, std::size_t row) {
+        for (std::size_t p = 0; p < width; ++p) {
+          wanted_db[e * width + p] += d[row * width + p];
+          for (std::size_t j = 0; j < in; ++j) wanted[(e * width + p) * in + j] += d[row * width + p] * z[row * in + j];
+        }
+      });
+      b_.matmul_grouped({.a = dy.view(), .b = x.view(), .out = dw.view(), .transpose_a = true, .accumulate = accumulate,
+                         .bias_gradient = db.view()}, s.rows);
+      check("grouped weight gradient", dw, wanted, true);
+      check("grouped bias gradient", db, wanted_db, true);
+    }
+  });
 }
 
 // weight [groups, room, room], of which the first `length` rows and columns count.
@@ -227,6 +360,18 @@ TEST_P(ProductsVerbs, RefusesShapesAndTypesThatDoNotFit) {
   TensorView other = a.view();
   other.dtype = GetParam().refused;
   EXPECT_THROW(b_.matmul({.a = other, .b = other, .out = other, .transpose_b = true}), Error);
+  Field square = values({4, 4}, 4), sums({3}, wide()), stacked = values({2, 4, 4}, 5), rows = values({3, 4}, 6);
+  const Matmul fits{.a = a.view(), .b = square.view(), .out = rows.view()};
+  Matmul call = fits;
+  call.bias_gradient = sums.view();
+  EXPECT_THROW(b_.matmul(call), Error) << "sums of a belong to a weight gradient";
+  call = fits;
+  call.activation = Activation::relu;
+  call.activation_backward = true;
+  EXPECT_THROW(b_.matmul(call), Error) << "there is no pre-activation";
+  const Matmul grouped{.a = a.view(), .b = stacked.view(), .out = rows.view()};
+  EXPECT_THROW(b_.matmul_grouped(grouped, std::vector<std::int64_t>{1, 1, 1}), Error);
+  EXPECT_THROW(b_.matmul_grouped(grouped, std::vector<std::int64_t>{2, 2}), Error);
   EXPECT_THROW(b_.add(other, other, other), Error);
   EXPECT_THROW(b_.add(a.view(), b.view(), out.view()), Error);
 }

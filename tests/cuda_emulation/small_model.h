@@ -1,0 +1,34 @@
+// Small models of every kind, trained by one rank or by those of the test program, on random tokens.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tests/comm/ranks.h"
+#include "worker/engine.h"
+
+namespace smlp::test {
+
+JobConfig small_job(const std::string& kind, const std::string& precision);
+
+enum class Ranks { one, over_mpi, staged, by_nccl };
+std::unique_ptr<Communicator> join(Ranks ranks, Backend& backend);
+
+class SmallRun {
+ public:
+  SmallRun(JobConfig job, Ranks ranks, std::unique_ptr<Backend> backend);
+
+  StepResult step();  // the next one
+  std::int64_t steps() const { return steps_; }
+  Engine& engine() { return *engine_; }
+  std::function<void()> while_reading = [] {};
+
+ private:
+  JobConfig job_;
+  std::unique_ptr<Engine> engine_;
+  std::vector<std::int32_t> tokens_;
+  std::int64_t steps_ = 0;
+};
+
+}  // namespace smlp::test
