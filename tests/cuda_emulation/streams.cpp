@@ -418,6 +418,13 @@ cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t
   return enqueue(stream, [=] { std::memset(to, value, bytes); }) ? cudaSuccess : cudaErrorStreamCaptureInvalidated;
 }
 
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+  *status = stream->captured == nullptr ? cudaStreamCaptureStatusNone
+            : stream->capture_failed    ? cudaStreamCaptureStatusInvalidated
+                                        : cudaStreamCaptureStatusActive;
+  return cudaSuccess;
+}
+
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   if (stream->captured != nullptr) return cudaErrorInvalidValue;
   stream->captured = new CUgraph_st;
