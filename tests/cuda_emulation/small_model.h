@@ -15,6 +15,10 @@ JobConfig small_job(const std::string& kind, const std::string& precision);
 enum class Ranks { one, over_mpi, staged, by_nccl };
 std::unique_ptr<Communicator> join(Ranks ranks, Backend& backend);
 
+// Of this rank: its own, if there are enough. The emulation's NCCL takes ranks that share one, a real one does not.
+std::unique_ptr<Backend> gpu();
+bool nccl_takes_all_ranks();
+
 class SmallRun {
  public:
   SmallRun(JobConfig job, Ranks ranks, std::unique_ptr<Backend> backend);

@@ -57,9 +57,6 @@ Trained train(const JobConfig& job, Ranks ranks, std::unique_ptr<Backend> backen
   return trained;
 }
 
-std::unique_ptr<Backend> gpu() { return make_cuda_backend({.device = test::world().rank() % cuda_devices()}); }
-bool each_has_a_gpu() { return test::world().size() <= cuda_devices(); }
-
 class Training : public testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(Of, Training,
                          testing::Values("gmlp", "smlp", "transformer", "gshard", "switch", "base", "hash"),
@@ -85,7 +82,7 @@ TEST_P(Training, TakesTheStepsOfTheCpu) {
 }
 
 TEST_P(Training, OfTwoRanksByNcclIsThatOfOne) {
-  if (!each_has_a_gpu()) GTEST_SKIP() << "NCCL wants a GPU for each rank";
+  if (!nccl_takes_all_ranks()) GTEST_SKIP() << "NCCL wants a GPU for each rank";
   const auto job = small_job(GetParam(), "f32");
   const Trained got = train(job, Ranks::by_nccl, gpu());
   const Trained staged = train(job, Ranks::staged, gpu());
@@ -122,7 +119,7 @@ INSTANTIATE_TEST_SUITE_P(Of, Repeated, testing::Values("gmlp", "transformer"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST_P(Repeated, StepsHaveTheBitsOfCallsOneByOne) {
-  const Ranks ranks = each_has_a_gpu() ? Ranks::by_nccl : Ranks::staged;
+  const Ranks ranks = nccl_takes_all_ranks() ? Ranks::by_nccl : Ranks::staged;
   for (const char* precision : {"f32", "fp16"}) {
     SCOPED_TRACE(precision);
     const Trained wanted = train(job(precision, "off"), ranks, gpu(), 6, true);
@@ -155,7 +152,7 @@ TEST(NotRepeated, WorkOfRoutersIsNotEvenTried) {
 // Staged, parts of sums and of values go through the host's memory; an update begins within a segment.
 TEST(Shards, TrainAsWithoutThem) {
   for (const auto ranks : {Ranks::staged, Ranks::by_nccl}) {
-    if (ranks == Ranks::by_nccl && !each_has_a_gpu()) continue;
+    if (ranks == Ranks::by_nccl && !nccl_takes_all_ranks()) continue;
     auto job = small_job("smlp", "bf16");
     job.optimizer.clip_norm = 0;  // the order of the norm's sum would show
     const Trained wanted = train(job, ranks, gpu());

@@ -127,8 +127,8 @@ def a_cut_off_node_works_on_and_comes_back(cluster):
 
 
 def a_job_outlives_its_controller(cluster):
-    job = submit(cluster, "say start\nsrun sleep 4\nsay end", "--nodes=4")
-    wait_for_log(cluster, "start", 10)
+    job = submit(cluster, "say start\nsrun bash -c 'exec -a outliving sleep 5'\nsay end", "--nodes=4")
+    cluster.wait(lambda: len(cluster.processes("^outliving")) == 4, 10, "four tasks")  # srun waits long for a controller
     cluster.stop_controller()
     assert cluster.run("scontrol", "ping", check=False, timeout=60).returncode != 0
     cluster.restart_controller()
