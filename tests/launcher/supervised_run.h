@@ -46,7 +46,13 @@ class SupervisedRun : public testing::Test {
     run = mkdtemp(pattern.data());
   }
   void TearDown() override {
-    for (const auto& [pid, command] : processes()) kill(pid, SIGKILL);
+    // Until none is left that could still write to the folder.
+    const bool ended = test::eventually([&] {
+      const auto left = processes();
+      for (const auto& [pid, command] : left) kill(pid, SIGKILL);
+      return left.empty();
+    });
+    EXPECT_TRUE(ended) << "processes of the run don't end";
     if (supervisor_ > 0) waitpid(supervisor_, nullptr, 0);
     if (HasFailure()) std::cerr << output();
     if (!run.empty()) std::filesystem::remove_all(run);
