@@ -131,7 +131,7 @@ class Check:
 
     def bench(self, job, *settings):
         small = ("model.dense_blocks=2", "model.width=64", "model.hidden=128", "model.context=32", "model.vocabulary=256",
-                 "model.experts=4", "train.global_batch=4", "train.micro_batch=2") if self.rehearsal else ()
+                 "model.experts=4", "train.global_batch=8", "train.micro_batch=4") if self.rehearsal else ()
         words = [word for setting in (f"cluster.device={self.device}", "cluster.ranks=1", "cluster.expert_ranks=1", "train.precision=bf16",
                                       "model.dropout=0", *settings, *small) for word in ("--set", setting)]
         return json.loads(self.smlp("bench", "step", "--job", job, *words, "--json"))
