@@ -11,7 +11,7 @@ namespace smlp {
 
 namespace {
 
-[[noreturn]] void refuse(const std::string& sentence) { throw Error(ExitCode::bad_data, sentence); }
+[[noreturn]] void refuse_shard(const std::string& sentence) { throw Error(ExitCode::bad_data, sentence); }
 
 }  // namespace
 
@@ -45,13 +45,13 @@ void check_places(const Manifest& manifest) {
     for (const auto& piece : shard.pieces) {
       const auto* tensor = manifest.find(piece.tensor);
       if (tensor == nullptr)
-        refuse(fmt::format("{} holds a piece of {}, which is not listed", shard.file, piece.tensor));
+        refuse_shard(fmt::format("{} holds a piece of {}, which is not listed", shard.file, piece.tensor));
       if (piece.position < end || piece.count < 0) {
-        refuse(fmt::format("pieces overlap in {} at byte {}", shard.file, piece.position));
+        refuse_shard(fmt::format("pieces overlap in {} at byte {}", shard.file, piece.position));
       }
       end = piece.position + piece.count * size_of(tensor->dtype);
     }
-    if (end > shard.size) refuse(fmt::format("the pieces of {} go beyond its end", shard.file));
+    if (end > shard.size) refuse_shard(fmt::format("the pieces of {} go beyond its end", shard.file));
   }
 }
 
@@ -60,7 +60,7 @@ const LogicalTensor& tensor_named(const Manifest& manifest, const std::string& w
   std::vector<std::string> names;
   for (const auto& tensor : manifest.tensors) names.push_back(tensor.name);
   const auto nearest = nearest_name(name, names);
-  refuse(fmt::format("{} holds no tensor {}{}", where, name,
+  refuse_shard(fmt::format("{} holds no tensor {}{}", where, name,
                      nearest.empty() ? "" : fmt::format("; the nearest name is {}", nearest)));
 }
 

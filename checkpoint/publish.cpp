@@ -21,7 +21,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-[[noreturn]] void refuse(const std::string& sentence) { throw Error(ExitCode::fault, sentence); }
+[[noreturn]] void refuse_save(const std::string& sentence) { throw Error(ExitCode::fault, sentence); }
 
 // Another machine's file may show up late on a network disk.
 void await_file(const fs::path& path, double patience_seconds) {
@@ -45,13 +45,13 @@ Sidecar read_sidecar(const WriterOptions& options, const fs::path& folder, std::
     auto sidecar = parse_sidecar(read_text(path));
     if (sidecar.step != step || sidecar.attempt != options.attempt || sidecar.rank != rank ||
         sidecar.ranks != options.ranks || sidecar.shard.file != shard_name(rank)) {
-      refuse(fmt::format("it belongs to rank {} of {}, step {}, attempt {}", sidecar.rank, sidecar.ranks,
+      refuse_save(fmt::format("it belongs to rank {} of {}, step {}, attempt {}", sidecar.rank, sidecar.ranks,
                          sidecar.step, sidecar.attempt));
     }
     const auto shard = folder / sidecar.shard.file;
     await_file(shard, options.patience_seconds);
     if (const auto size = static_cast<std::int64_t>(fs::file_size(shard)); size != sidecar.shard.size) {
-      refuse(fmt::format("{} has {} bytes instead of {}", shard.string(), size, sidecar.shard.size));
+      refuse_save(fmt::format("{} has {} bytes instead of {}", shard.string(), size, sidecar.shard.size));
     }
     return sidecar;
   } catch (const Error& error) {
@@ -66,7 +66,7 @@ Manifest gather_manifest(const WriterOptions& options, const fs::path& folder, s
   auto manifest = manifest_of(std::move(sidecars));
   manifest.state = state;
   const auto fault = coverage_fault(manifest.tensors, manifest.shards);
-  if (!fault.empty()) refuse(fmt::format("the checkpoint of step {} is not published: {}", step, fault));
+  if (!fault.empty()) refuse_save(fmt::format("the checkpoint of step {} is not published: {}", step, fault));
   return manifest;
 }
 
