@@ -5,15 +5,10 @@
 #include <map>
 
 #include "checkpoint/manifest.h"
+#include "checkpoint/refuse.h"
 #include "core/error.h"
 
 namespace smlp {
-
-namespace {
-
-[[noreturn]] void refuse_shard(const std::string& sentence) { throw Error(ExitCode::bad_data, sentence); }
-
-}  // namespace
 
 Manifest manifest_of(std::vector<Sidecar> sidecars) {
   Manifest manifest;
@@ -45,13 +40,13 @@ void check_places(const Manifest& manifest) {
     for (const auto& piece : shard.pieces) {
       const auto* tensor = manifest.find(piece.tensor);
       if (tensor == nullptr)
-        refuse_shard(fmt::format("{} holds a piece of {}, which is not listed", shard.file, piece.tensor));
+        refuse_data(fmt::format("{} holds a piece of {}, which is not listed", shard.file, piece.tensor));
       if (piece.position < end || piece.count < 0) {
-        refuse_shard(fmt::format("pieces overlap in {} at byte {}", shard.file, piece.position));
+        refuse_data(fmt::format("pieces overlap in {} at byte {}", shard.file, piece.position));
       }
       end = piece.position + piece.count * size_of(tensor->dtype);
     }
-    if (end > shard.size) refuse_shard(fmt::format("the pieces of {} go beyond its end", shard.file));
+    if (end > shard.size) refuse_data(fmt::format("the pieces of {} go beyond its end", shard.file));
   }
 }
 
@@ -60,8 +55,8 @@ const LogicalTensor& tensor_named(const Manifest& manifest, const std::string& w
   std::vector<std::string> names;
   for (const auto& tensor : manifest.tensors) names.push_back(tensor.name);
   const auto nearest = nearest_name(name, names);
-  refuse_shard(fmt::format("{} holds no tensor {}{}", where, name,
-                     nearest.empty() ? "" : fmt::format("; the nearest name is {}", nearest)));
+  refuse_data(fmt::format("{} holds no tensor {}{}", where, name,
+                          nearest.empty() ? "" : fmt::format("; the nearest name is {}", nearest)));
 }
 
 std::string coverage_fault(const std::vector<LogicalTensor>& tensors,

@@ -116,10 +116,16 @@ void put_text(hid_t where, const std::string& name, const std::string& text) {
   put_attribute(where, name, type.id(), space_of({}).id(), type.id(), text.c_str());
 }
 
+// HDF5 would note the time of day: the same save at another second would be other bytes.
+Hdf5Handle undated(hid_t kind) {
+  Hdf5Handle properties(H5Pcreate(kind), H5Pclose, "making properties");
+  check_hdf5(H5Pset_obj_track_times(properties.id(), false), "switching times off");
+  return properties;
+}
+
 Hdf5Handle create_file(SparseBytes& bytes, const std::string& name) {
   const auto access = memory_access(bytes, aligned_from, alignment);
-  Hdf5Handle creation(H5Pcreate(H5P_FILE_CREATE), H5Pclose, "making file properties");
-  check_hdf5(H5Pset_obj_track_times(creation.id(), false), "switching times off");
+  const auto creation = undated(H5P_FILE_CREATE);
   return {H5Fcreate(name.c_str(), H5F_ACC_TRUNC, creation.id(), access.id()), H5Fclose, "creating " + name};
 }
 
@@ -129,17 +135,9 @@ Hdf5Handle link_properties() {
   return properties;
 }
 
-Hdf5Handle dataset_properties() {
-  Hdf5Handle properties(H5Pcreate(H5P_DATASET_CREATE), H5Pclose, "making dataset properties");
-  check_hdf5(H5Pset_obj_track_times(properties.id(), false), "switching times off");
-  return properties;
-}
-
-// Those that `name` lies in. HDF5 would make them on the way, with the time of day in each: the same save at another second
-// would be other bytes.
+// Those that `name` lies in, which HDF5 would make on the way, but with their times.
 void make_groups_of(hid_t file, hid_t links, const std::string& name) {
-  Hdf5Handle properties(H5Pcreate(H5P_GROUP_CREATE), H5Pclose, "making group properties");
-  check_hdf5(H5Pset_obj_track_times(properties.id(), false), "switching times off");
+  const auto properties = undated(H5P_GROUP_CREATE);
   for (auto end = name.find('/'); end != std::string::npos; end = name.find('/', end + 1)) {
     const auto group = name.substr(0, end);
     const auto there = H5Lexists(file, group.c_str(), H5P_DEFAULT);
@@ -167,7 +165,7 @@ void put_whole_tensor(hid_t file, hid_t links, const LogicalTensor& tensor,
   if (dims.empty()) dims = {1};  // HDF5 has no virtual scalars
   const auto type = file_type(tensor.dtype);
   const auto space = space_of(dims);
-  const auto properties = dataset_properties();
+  const auto properties = undated(H5P_DATASET_CREATE);
   set_fill(properties.id(), type.id(), tensor.dtype);
   for (const auto& [shard, piece] : sources) {
     const auto source = space_of({piece->count});
@@ -196,7 +194,7 @@ ShardImage make_shard_image(const Sidecar& sidecar, const std::vector<PieceOutli
   ShardImage image;
   auto file = create_file(image.frame, sidecar.shard.file);
   const auto links = link_properties();
-  const auto properties = dataset_properties();
+  const auto properties = undated(H5P_DATASET_CREATE);
   check_hdf5(H5Pset_alloc_time(properties.id(), H5D_ALLOC_TIME_EARLY), "asking for space");
   check_hdf5(H5Pset_fill_time(properties.id(), H5D_FILL_TIME_NEVER), "switching filling off");
   put_text(file.id(), "format", "smlp shard");

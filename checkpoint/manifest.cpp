@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "checkpoint/digest.h"
+#include "checkpoint/refuse.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/json_lines.h"
@@ -19,8 +20,6 @@ namespace {
 constexpr std::size_t digest_digits = 32;
 const std::string seal_prefix = "{\"digest\":\"", seal_suffix = "\",\n";
 
-[[noreturn]] void refuse_manifest(const std::string& sentence) { throw Error(ExitCode::bad_data, sentence); }
-
 // An object as text whose first line carries the digest of the rest.
 std::string sealed(const json& object) {
   const std::string rest = object.dump().substr(1) + "\n";
@@ -29,10 +28,10 @@ std::string sealed(const json& object) {
 
 json opened(const std::string& text) {
   const auto head = seal_prefix.size() + digest_digits + seal_suffix.size();
-  if (text.size() < head) refuse_manifest("it is too short to be a manifest");
+  if (text.size() < head) refuse_data("it is too short to be a manifest");
   const std::string rest = text.substr(head);
   if (text.substr(0, head) != seal_prefix + digest_of(rest) + seal_suffix) {
-    refuse_manifest("its digest is not the one in its first line: it was changed or cut off");
+    refuse_data("its digest is not the one in its first line: it was changed or cut off");
   }
   return json::parse("{" + rest);
 }
@@ -109,11 +108,11 @@ StoredShard shard_from(const json& object) {
 }
 
 void check_kind(const json& object, const char* kind) {
-  if (object.at("format") != kind) refuse_manifest(fmt::format("it is not a {}", kind));
+  if (object.at("format") != kind) refuse_data(fmt::format("it is not a {}", kind));
   const int version = object.at("version");
   if (version < 1 || version > checkpoint_format_version) {
-    refuse_manifest(fmt::format("it is of format version {}; this program reads versions up to {}", version,
-                       checkpoint_format_version));
+    refuse_data(fmt::format("it is of format version {}; this program reads versions up to {}", version,
+                            checkpoint_format_version));
   }
 }
 
@@ -122,7 +121,7 @@ auto parsed(const char* what, const Parse& parse) {
   try {
     return parse();
   } catch (const json::exception& error) {
-    refuse_manifest(fmt::format("it is no {}: {}", what, json_fault(error)));
+    refuse_data(fmt::format("it is no {}: {}", what, json_fault(error)));
   }
 }
 
@@ -141,7 +140,7 @@ Shape shape_of(const std::vector<std::int64_t>& dims) {
     case 4:
       return {dims[0], dims[1], dims[2], dims[3]};
     default:
-      refuse_manifest(fmt::format("it names a tensor of {} dimensions; four are the most", dims.size()));
+      refuse_data(fmt::format("it names a tensor of {} dimensions; four are the most", dims.size()));
   }
 }
 
@@ -208,7 +207,7 @@ Manifest parse_manifest(const std::string& text) {
   });
   check_places(manifest);
   const auto fault = coverage_fault(manifest.tensors, manifest.shards);
-  if (!fault.empty()) refuse_manifest(fault);
+  if (!fault.empty()) refuse_data(fault);
   return manifest;
 }
 
@@ -228,12 +227,12 @@ Sidecar parse_sidecar(const std::string& text) {
 
 Manifest read_manifest_of_list(const std::filesystem::path& checkpoint) {
   const auto path = checkpoint / manifest_name;
-  if (!std::filesystem::is_regular_file(path)) refuse_manifest(fmt::format("{} is missing", manifest_name));
+  if (!std::filesystem::is_regular_file(path)) refuse_data(fmt::format("{} is missing", manifest_name));
   const std::string text = read_text(path);
   try {
     return parse_manifest(text);
   } catch (const Error& error) {
-    refuse_manifest(fmt::format("{} does not hold: {}", manifest_name, error.what()));
+    refuse_data(fmt::format("{} does not hold: {}", manifest_name, error.what()));
   }
 }
 

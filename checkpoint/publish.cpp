@@ -11,6 +11,7 @@
 #include "checkpoint/hdf5_image.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/names.h"
+#include "checkpoint/refuse.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/run_directory.h"
@@ -20,8 +21,6 @@ namespace smlp {
 namespace fs = std::filesystem;
 
 namespace {
-
-[[noreturn]] void refuse_save(const std::string& sentence) { throw Error(ExitCode::fault, sentence); }
 
 // Another machine's file may show up late on a network disk.
 void await_file(const fs::path& path, double patience_seconds) {
@@ -46,7 +45,7 @@ Sidecar read_sidecar(const WriterOptions& options, const fs::path& folder, std::
     if (sidecar.step != step || sidecar.attempt != options.attempt || sidecar.rank != rank ||
         sidecar.ranks != options.ranks || sidecar.shard.file != shard_name(rank)) {
       refuse_save(fmt::format("it belongs to rank {} of {}, step {}, attempt {}", sidecar.rank, sidecar.ranks,
-                         sidecar.step, sidecar.attempt));
+                              sidecar.step, sidecar.attempt));
     }
     const auto shard = folder / sidecar.shard.file;
     await_file(shard, options.patience_seconds);

@@ -13,6 +13,7 @@
 #include "checkpoint/disk.h"
 #include "checkpoint/hdf5_image.h"
 #include "checkpoint/names.h"
+#include "checkpoint/refuse.h"
 #include "core/error.h"
 
 namespace smlp {
@@ -49,26 +50,24 @@ std::span<std::byte> Staging::part(std::int64_t position, std::int64_t bytes) {
 
 namespace {
 
-[[noreturn]] void refuse_pieces(const std::string& sentence) { throw Error(ExitCode::fault, sentence); }
-
 // Names become paths in HDF5.
 void check_name(const std::string& name) {
   const std::string padded = "/" + name + "/";
   if (name.empty() || padded.find("//") != std::string::npos || padded.find("/./") != std::string::npos ||
       name.find('\0') != std::string::npos) {
-    refuse_pieces(fmt::format("'{}' can't be the name of a tensor in a checkpoint", name));
+    refuse_save(fmt::format("'{}' can't be the name of a tensor in a checkpoint", name));
   }
 }
 
 void check_piece(const Piece& piece) {
   check_name(piece.name);
   if (piece.local.size() > 0 && !piece.local.contiguous()) {
-    refuse_pieces(fmt::format("checkpoint: the piece of {} is strided", piece.name));
+    refuse_save(fmt::format("checkpoint: the piece of {} is strided", piece.name));
   }
   if (piece.offset < 0 || piece.offset + piece.local.size() > piece.global_shape.size()) {
-    refuse_pieces(fmt::format("checkpoint: the piece of {} covers elements [{}, {}) of a tensor of shape {}",
-                       piece.name, piece.offset, piece.offset + piece.local.size(),
-                       piece.global_shape.text()));
+    refuse_save(fmt::format("checkpoint: the piece of {} covers elements [{}, {}) of a tensor of shape {}",
+                            piece.name, piece.offset, piece.offset + piece.local.size(),
+                            piece.global_shape.text()));
   }
 }
 
@@ -77,7 +76,7 @@ void check_groups(const std::map<std::string, LogicalTensor>& tensors) {
   for (const auto& [name, tensor] : tensors) {
     for (auto slash = name.find('/'); slash != std::string::npos; slash = name.find('/', slash + 1)) {
       if (tensors.contains(name.substr(0, slash))) {
-        refuse_pieces(
+        refuse_save(
             fmt::format("checkpoint: tensor {} is named like the group of {}", name.substr(0, slash), name));
       }
     }
@@ -91,7 +90,7 @@ std::vector<LogicalTensor> collect_tensors(std::span<const Piece> pieces) {
     const auto [place, fresh] =
         tensors.try_emplace(piece.name, LogicalTensor{piece.name, piece.global_shape, piece.local.dtype});
     if (!fresh && (place->second.shape != piece.global_shape || place->second.dtype != piece.local.dtype)) {
-      refuse_pieces(fmt::format("checkpoint: two pieces of {} disagree about its shape or type", piece.name));
+      refuse_save(fmt::format("checkpoint: two pieces of {} disagree about its shape or type", piece.name));
     }
   }
   check_groups(tensors);

@@ -24,17 +24,20 @@ class Graph final : public Recording::Kept {
   cudaGraphExec_t executable = nullptr;
 };
 
+[[noreturn]] void refuse_in_recording(const char* what) {
+  throw Error(ExitCode::fault, fmt::format("cuda: {} in work that is to be recorded", what));
+}
+
 }  // namespace
 
 void expect_not_recorded(cudaStream_t stream, const char* what) {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   check(cudaStreamIsCapturing(stream, &status), "the state of the stream is not known");
-  if (status == cudaStreamCaptureStatusNone) return;
-  throw Error(ExitCode::fault, fmt::format("cuda: {} in work that is to be recorded", what));
+  if (status != cudaStreamCaptureStatusNone) refuse_in_recording(what);
 }
 
 void Device::not_recorded(const char* what) const {
-  if (recording_) throw Error(ExitCode::fault, fmt::format("cuda: {} in work that is to be recorded", what));
+  if (recording_) refuse_in_recording(what);
 }
 
 std::unique_ptr<Recording::Kept> Device::record(const std::function<void()>& work) {
@@ -58,7 +61,7 @@ std::unique_ptr<Recording::Kept> Device::record(const std::function<void()>& wor
     std::rethrow_exception(thrown);
   }
   check(ended, "work could not be recorded");
-  if (before != memory_changes_) throw Error(ExitCode::fault, "cuda: memory is released in work that is to be recorded");
+  if (before != memory_changes_) refuse_in_recording("memory is released");
   return std::make_unique<Graph>(captured);
 }
 

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "tensor/cuda/blas_types.h"
 #include "tensor/cuda/product_end.h"
 
 namespace smlp::cuda {
@@ -11,10 +12,6 @@ namespace smlp::cuda {
 #if CUBLAS_VERSION >= 120500
 
 namespace {
-
-cudaDataType_t data_type(DType type) {
-  return type == DType::f32 ? CUDA_R_32F : type == DType::bf16 ? CUDA_R_16BF : CUDA_R_16F;
-}
 
 int leading(std::int64_t stride, std::int64_t width) { return static_cast<int>(std::max(stride, width)); }
 
@@ -68,12 +65,11 @@ class GroupedProducts::Library {
     all(beta_, p.accumulate ? 1.0f : 0.0f);
     all(size_, 1);
     const cudaDataType_t type = data_type(p.type);
-    const auto sums = p.type == DType::f32 && tf32_ ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
     return cublasGemmGroupedBatchedEx(handle_, a_operation_.data(), b_operation_.data(), m_.data(), n_.data(),
                                       k_.data(), alpha_.data(), table.b, type, a_leading_.data(), table.a,
                                       type, b_leading_.data(), beta_.data(), table.out, type,
                                       c_leading_.data(), static_cast<int>(count), size_.data(),
-                                      sums) == CUBLAS_STATUS_SUCCESS;
+                                      sum_type(p.type, tf32_)) == CUBLAS_STATUS_SUCCESS;
   }
 
   cudaStream_t stream_;

@@ -11,6 +11,7 @@
 
 #include "core/error.h"
 #include "tensor/cuda/check.h"
+#include "tensor/cuda/blas_types.h"
 #include "tensor/cuda/grouped_products.h"
 #include "tensor/cuda/product_end.h"
 
@@ -23,10 +24,6 @@ constexpr std::size_t workspace_bytes = std::size_t{64} << 20, most_plans = 4096
 void check(cublasStatus_t status, const char* what) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
   throw Error(ExitCode::fault, fmt::format("cuBLASLt: {}: {}", what, cublasLtGetStatusString(status)));
-}
-
-cudaDataType_t data_type(DType type) {
-  return type == DType::f32 ? CUDA_R_32F : type == DType::bf16 ? CUDA_R_16BF : CUDA_R_16F;
 }
 
 // The library's objects: made by `create`, freed by `destroy`.
@@ -194,8 +191,7 @@ class Products::Library {
   }
 
   bool described(Plan& plan, const Product& p) {
-    const auto sums = p.type == DType::f32 && tf32_ ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
-    check(cublasLtMatmulDescCreate(&plan.description.handle, sums, CUDA_R_32F), "a product was refused");
+    check(cublasLtMatmulDescCreate(&plan.description.handle, sum_type(p.type, tf32_), CUDA_R_32F), "a product was refused");
     set(plan.description, CUBLASLT_MATMUL_DESC_TRANSA, p.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
     set(plan.description, CUBLASLT_MATMUL_DESC_TRANSB, p.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
     plan.a =

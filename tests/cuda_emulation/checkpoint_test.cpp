@@ -90,11 +90,19 @@ void publish(CheckpointWriter& writer) {
   writer.release();
 }
 
-// Every tensor's bytes, and the run state. (HDF5 notes the time in its files.)
+// Every tensor's bytes, and the run state.
 void expect_same(const fs::path& got, const fs::path& wanted) {
   EXPECT_EQ(verify_checkpoint(got).reason, "");
   EXPECT_EQ(digest_tensors(got), digest_tensors(wanted));
   for (const auto& difference : diff_checkpoints(got, wanted)) ADD_FAILURE() << difference.name << ": " << difference.what;
+}
+
+// The checkpoint that is there from the device is what a CPU writes of the same values.
+void expect_the_cpus(const fs::path& root, std::int64_t step, OnTheCpu& values) {
+  CheckpointWriter from_cpu(options_in(root / "cpu"));
+  from_cpu.begin(values.backend(), values.pieces(), state_of(step));
+  publish(from_cpu);
+  expect_same(folder_of(root / "device", step), folder_of(root / "cpu", step));
 }
 
 class DeviceCheckpoint : public testing::TestWithParam<const char*> {
@@ -122,7 +130,7 @@ TEST_P(DeviceCheckpoint, WrittenBesideTheNextStepIsThatOfTheCpu) {
   SmallRun run(job(GetParam()), Ranks::by_nccl, make_cuda_backend());
   auto& backend = run.engine().backend();
   const auto pieces = run.engine().pieces(true);
-  CheckpointWriter from_device(options_in(scratch.path() / "device")), from_cpu(options_in(scratch.path() / "cpu"));
+  CheckpointWriter from_device(options_in(scratch.path() / "device"));
   run.step();
   for (int save = 0; save < 2; ++save) {  // the second into the memory of the first
     const auto step = run.steps();
@@ -139,9 +147,7 @@ TEST_P(DeviceCheckpoint, WrittenBesideTheNextStepIsThatOfTheCpu) {
     }
     EXPECT_TRUE(moved) << "the step changed nothing, and shows nothing";
     publish(from_device);
-    from_cpu.begin(then.backend(), then.pieces(), state_of(step));
-    publish(from_cpu);
-    expect_same(folder_of(scratch.path() / "device", step), folder_of(scratch.path() / "cpu", step));
+    expect_the_cpus(scratch.path(), step, then);
   }
 }
 
@@ -153,7 +159,7 @@ TEST_P(DeviceCheckpoint, ACopyThatIsTakenOverIsTheSame) {
   auto local = options_in(scratch.path() / "local");
   local.local = true;
   fs::create_directories(local.root);
-  CheckpointWriter first(local), second(options_in(scratch.path() / "device")), from_cpu(options_in(scratch.path() / "cpu"));
+  CheckpointWriter first(local), second(options_in(scratch.path() / "device"));
   run.step();
   OnTheCpu then(backend, pieces);
   emulation::set_slow_downloads(true);
@@ -163,9 +169,7 @@ TEST_P(DeviceCheckpoint, ACopyThatIsTakenOverIsTheSame) {
   emulation::set_slow_downloads(false);
   publish(second);
   first.release();
-  from_cpu.begin(then.backend(), then.pieces(), state_of(1));
-  publish(from_cpu);
-  expect_same(folder_of(scratch.path() / "device", 1), folder_of(scratch.path() / "cpu", 1));
+  expect_the_cpus(scratch.path(), 1, then);
 }
 
 TEST_P(DeviceCheckpoint, IsWrittenWithoutPinnedMemoryToo) {
@@ -173,7 +177,7 @@ TEST_P(DeviceCheckpoint, IsWrittenWithoutPinnedMemoryToo) {
   SmallRun run(job(GetParam()), Ranks::by_nccl, make_cuda_backend());
   auto& backend = run.engine().backend();
   const auto pieces = run.engine().pieces(true);
-  CheckpointWriter from_device(options_in(scratch.path() / "device")), from_cpu(options_in(scratch.path() / "cpu"));
+  CheckpointWriter from_device(options_in(scratch.path() / "device"));
   run.step();
   OnTheCpu then(backend, pieces);
   std::ostringstream log;
@@ -185,9 +189,7 @@ TEST_P(DeviceCheckpoint, IsWrittenWithoutPinnedMemoryToo) {
   EXPECT_NE(log.str().find("checkpoints are copied into ordinary memory"), std::string::npos) << log.str();
   run.step();
   publish(from_device);
-  from_cpu.begin(then.backend(), then.pieces(), state_of(1));
-  publish(from_cpu);
-  expect_same(folder_of(scratch.path() / "device", 1), folder_of(scratch.path() / "cpu", 1));
+  expect_the_cpus(scratch.path(), 1, then);
 }
 
 TEST_P(DeviceCheckpoint, AWriterThatEndsWaitsForItsCopy) {

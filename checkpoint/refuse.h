@@ -1,0 +1,15 @@
+// The two ways in which this room says no, each with a sentence.
+#pragma once
+
+#include <string>
+
+#include "core/error.h"
+
+namespace smlp {
+
+// What lies on the disk does not hold.
+[[noreturn]] inline void refuse_data(const std::string& sentence) { throw Error(ExitCode::bad_data, sentence); }
+// What is to be saved, or published, contradicts itself.
+[[noreturn]] inline void refuse_save(const std::string& sentence) { throw Error(ExitCode::fault, sentence); }
+
+}  // namespace smlp
