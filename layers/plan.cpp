@@ -53,13 +53,13 @@ class CountingCommunicator final : public Communicator {
   int size_;
 };
 
-struct Rehearsal {
+struct Rehearsed {
   std::int64_t activation_bytes = 0, exchange_bytes = 0;
   MultiplyAdds multiply_adds;
 };
 
 // One micro-batch in a group of `members` ranks.
-Rehearsal rehearse(const ModelConfig& config, std::int64_t members, std::int64_t sequences, DType precision,
+Rehearsed rehearse(const ModelConfig& config, std::int64_t members, std::int64_t sequences, DType precision,
                    Mode mode) {
   CountingBackend backend;
   CountingCommunicator ranks(members);
@@ -129,8 +129,8 @@ PlanCounts count_model(const ModelConfig& config, std::int64_t ranks, std::int64
   }
   plan.checkpoint_bytes = plan.parameters.total * (size_of(precision) + state_bytes_per_element);
 
-  const Rehearsal spread = rehearse(config, expert_ranks, micro_batch, precision, Mode::training);
-  const Rehearsal alone = rehearse(config, 1, micro_batch, precision, Mode::training);
+  const Rehearsed spread = rehearse(config, expert_ranks, micro_batch, precision, Mode::training);
+  const Rehearsed alone = rehearse(config, 1, micro_batch, precision, Mode::training);
   plan.memory.activations = std::min(alone.activation_bytes, spread.activation_bytes);
   plan.memory.exchange = spread.activation_bytes - plan.memory.activations;
   plan.memory.total = plan.memory.parameters + plan.memory.gradients + plan.memory.optimizer +

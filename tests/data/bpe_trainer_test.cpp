@@ -152,7 +152,8 @@ TEST(TrainTokenizer, EndsWhereTheTextHasNothingMore) {
 
 TEST(TrainTokenizer, TakesLongWordsInItsStride) {
   const Scratch scratch;
-  write_file(scratch / "in.txt", std::string(3 << 20, '-') + " text " + std::string(3 << 20, 'x'));
+  const std::string dashes(3 << 20, '-'), crosses(3 << 20, 'x');
+  write_file(scratch / "in.txt", dashes + " text " + crosses);
   const auto result =
       train_tokenizer({.inputs = {scratch / "in.txt"}, .vocabulary = 500, .output = scratch / "t"});
   EXPECT_GT(result.merges, 10);

@@ -60,7 +60,8 @@ def a_flipped_bit_costs_no_more_than_an_interval_though_no_kept_checkpoint_is_as
                 check=False, timeout=120)
     assert done.returncode == 0, done.stdout
     told, = json.loads(done.stdout)["faults"]
-    assert told["first_step"] > 1 and told["steps_lost"] <= told["steps_that_may_be_lost"] < 20, told
+    # What may be lost grows where the disk is slow and a save takes many steps, but not to an interval of comparisons.
+    assert told["first_step"] > 1 and told["steps_lost"] <= told["steps_that_may_be_lost"] < 50, told
 
 
 def a_live_run_is_struck_on_request(place):
