@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <csignal>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -104,11 +105,11 @@ int Supervisor::run() {
       return give_up(outcome, fmt::format("no more than {} restarts were allowed", options_.max_restarts), false);
     }
     bound_restart(outcome.cause);
-    const double wait = std::min(options_.longest_pause_seconds,
-                                 options_.first_pause_seconds * static_cast<double>(1 << std::min(without_progress, 20)));
-    const auto sentence = fmt::format("attempt {} ended: {}. {}; attempt {} starts from {} in {:.1f} s",
+    const double wait = pause_after(without_progress);
+    const auto sentence = fmt::format("attempt {} ended: {}. {}; attempt {} starts from {} {}",
                                       attempt_number_, outcome.reason, cost_text(outcome), attempt_number_ + 1,
-                                      step_text(not_after_ ? not_after_ : newest), wait);
+                                      step_text(not_after_ ? not_after_ : newest),
+                                      wait > 0 ? fmt::format("in {:.1f} s", wait) : "at once");
     line_.note(sentence);
     history_.event("restart", attempt_number_, not_after_ ? not_after_ : newest, sentence);
     if (!pause(wait)) return asked_to_stop("between two attempts");
@@ -433,6 +434,12 @@ std::optional<std::int64_t> Supervisor::step_after_divergence() {
   if (!bound) return std::nullopt;
   diverged_from_ = history_.newest_step_before(*bound).value_or(again ? 0 : *bound);
   return diverged_from_;
+}
+
+// Where the attempt brought a checkpoint, the next can be expected to: it starts at once.
+double Supervisor::pause_after(int without_progress) const {
+  if (without_progress == 0) return 0;
+  return std::min(options_.longest_pause_seconds, std::ldexp(options_.first_pause_seconds, without_progress - 1));
 }
 
 bool Supervisor::pause(double seconds) {

@@ -48,7 +48,7 @@ struct SupervisorOptions {
   std::optional<std::filesystem::path> init_from;  // weights for a run without a checkpoint
   std::int64_t max_restarts = -1;                  // -1: as long as there is progress
   int attempts_without_progress = 3;
-  double first_pause_seconds = 0.5, longest_pause_seconds = 30;
+  double first_pause_seconds = 1, longest_pause_seconds = 30;
   double end_seconds = 10;                         // within which the processes of an ended attempt must be gone
   double end_elsewhere_seconds = 5;                // on other nodes, of which one may be cut off and never tell
   double full_disk_seconds = full_disk_patience_seconds;
@@ -93,6 +93,7 @@ class Supervisor {
   std::optional<std::int64_t> step_after_divergence();
   void recall_bound();
   void bound_restart(const std::string& cause);
+  double pause_after(int without_progress) const;
   bool pause(double seconds);  // false: asked to stop meanwhile
   enum class Room { there, came, never, asked_to_stop };
   Room wait_for_room(std::int64_t bytes);

@@ -44,7 +44,7 @@ TEST_F(SupervisorRestarts, FromTheNewestCheckpointAfterADeathBySignalAndTellsThe
   EXPECT_EQ(attempts()[1]["from_checkpoint"], 4);
   EXPECT_EQ(attempts()[1]["first_step"], 5);
   EXPECT_THAT(output(), AllOf(HasSubstr("rank 1 was killed by signal 9 (SIGKILL)"),
-                              HasSubstr("3 steps are done again (5 to 7"), HasSubstr("attempt 2 starts from checkpoint 4"),
+                              HasSubstr("3 steps are done again (5 to 7"), HasSubstr("attempt 2 starts from checkpoint 4 at once"),
                               HasSubstr("training again at step 5")));
   EXPECT_EQ(events("restart"), 1);
   EXPECT_EQ(events("recovered"), 1);
@@ -314,6 +314,7 @@ TEST_F(SupervisorStops, WhileItWaitsBetweenTwoAttempts) {
   script("* 0 exit 70\n* 1 wait\n");
   const pid_t pid = start({"pause=30"});
   ASSERT_TRUE(test::eventually([&] { return events("restart") == 1; }));
+  EXPECT_THAT(output(), HasSubstr("attempt 2 starts from the start in 30.0 s"));
   kill(pid, SIGTERM);
   EXPECT_EQ(wait(2), 75);
   EXPECT_EQ(attempts().size(), 1u);
