@@ -102,7 +102,7 @@ def write_table(rows):
     failed = [row for row in rows if not row["passed"]]
     words = [f"{len(rows)} drills, {faults} faults; {len(rows) - len(failed)} drills passed"
              + (f", those of seed {', '.join(str(row['seed']) for row in failed)} did not" if failed else "") + ".",
-             f"Machine: {processor()}, {os.cpu_count()} cores, shared with other work meanwhile: load average "
+             f"Machine: {processor()}, {os.cpu_count()} cores; load average meanwhile: "
              f"{min(loads)} to {max(loads)}, median {statistics.median(loads):.1f}.", "", *table(rows), ""]
     text = DOCUMENT.read_text()
     head, rest = text.split(BEGIN)
