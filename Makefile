@@ -1,5 +1,5 @@
 # The doors of the house: each installs what is missing first, then leaves the work to CMake (CMakePresets.json).
-#   make demo      train, kill, resume, look: about five minutes          make demo TEXT="path…" on other text
+#   make demo      train, kill, resume, look: about four minutes          make demo TEXT="path…" on other text
 #   make test      build everything, run every test
 #   make build     build/bin/smlp and build/bin/smlp-worker
 #   make tests     build the test programs too, run nothing
