@@ -68,10 +68,10 @@ def train_on(count, run, attempt, cwd):
 
 
 class Place:
-    """A temporary folder with prepared data; `with Place() as place`."""
+    """A temporary folder, in `parent` if given, with prepared data; `with Place() as place`."""
 
-    def __init__(self):
-        self.folder = tempfile.TemporaryDirectory(prefix="smlp-test-")
+    def __init__(self, parent=None):
+        self.folder = tempfile.TemporaryDirectory(prefix="smlp-test-", dir=parent)
         self.path = pathlib.Path(self.folder.name)
 
     def __enter__(self):
