@@ -21,7 +21,6 @@ namespace smlp {
 
 namespace {
 
-constexpr std::size_t most_frames = 12;
 constexpr double stuck_seconds = 2;
 
 // Of a process of this host: "" when it runs or sleeps as usual.
@@ -91,7 +90,7 @@ std::string line_of(const nlohmann::json& rank) {
   std::vector<std::string> frames;
   if (rank.contains("backtrace") && rank["backtrace"].is_array()) {
     for (const auto& frame : rank["backtrace"]) {
-      if (frame.is_string() && frames.size() < most_frames) frames.push_back(frame.get<std::string>());
+      if (frame.is_string()) frames.push_back(frame.get<std::string>());
     }
   }
   if (!frames.empty()) text += fmt::format("\n    in {}", fmt::join(frames, "\n       "));

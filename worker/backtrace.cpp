@@ -5,6 +5,7 @@
 #include <execinfo.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
@@ -45,6 +46,16 @@ std::string name_of(void* address) {
   return name.substr(0, arguments);
 }
 
+using Clock = std::chrono::steady_clock;
+
+// How many frames the thread has answered with before `end`; 0: it did not answer.
+int ask(pthread_t thread, Clock::time_point end) {
+  frame_count = -1;
+  if (pthread_kill(thread, SIGUSR2) != 0) return 0;
+  while (frame_count < 0 && Clock::now() < end) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  return std::max(frame_count.load(), 0);
+}
+
 }  // namespace
 
 void prepare_backtraces() {
@@ -53,14 +64,11 @@ void prepare_backtraces() {
 }
 
 std::vector<std::string> backtrace_of(pthread_t thread, double seconds) {
-  using namespace std::chrono;
+  const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+  // Generated code (a product of oneDNN) can't be unwound: the thread is asked again until it is out of it.
+  int count = ask(thread, end);
+  while (count == frames_of_handler + 1 && Clock::now() < end) count = ask(thread, end);
   std::vector<std::string> names;
-  frame_count = -1;
-  if (pthread_kill(thread, SIGUSR2) != 0) return names;
-  for (const auto end = steady_clock::now() + duration<double>(seconds); frame_count < 0 && steady_clock::now() < end;) {
-    std::this_thread::sleep_for(milliseconds(5));
-  }
-  const int count = frame_count;
   for (int i = frames_of_handler; i < count; ++i) names.push_back(name_of(frames[static_cast<std::size_t>(i)]));
   return names;
 }

@@ -134,6 +134,20 @@ def a_live_run_saves_shows_itself_and_stops_exactly_after_a_step(place):
     assert "done" in refused(place, "stop", "short")
 
 
+def a_dump_tells_the_whole_way_from_a_message_to_the_step(place):
+    process = started(place, "run")
+    inside = 0
+    for _ in range(12):
+        ranks = re.split(r"^(?=rank \d)", smlp("dump", "run", cwd=place.path).stdout, flags=re.MULTILINE)[1:]
+        assert len(ranks) == 2, ranks
+        for text in ranks:
+            inside += "smlp::LanguageModel::" in text
+            assert "smlp::LanguageModel::" not in text or "smlp::Engine::train_step" in text, text
+    assert inside > 0, "a rank was never seen inside the model"
+    smlp("stop", "run", "--now", cwd=place.path)
+    assert process.wait(timeout=30) == 75
+
+
 def a_rank_that_is_stopped_is_named_and_stop_now_works_all_the_same(place):
     process = started(place, "run")
     victim = next(rank for rank in status(place, "run")["ranks"] if rank["rank"] == 1)["pid"]
@@ -263,6 +277,7 @@ def events_in_text(place, kind):
 
 if __name__ == "__main__":
     harness.main([a_live_run_saves_shows_itself_and_stops_exactly_after_a_step,
+                  a_dump_tells_the_whole_way_from_a_message_to_the_step,
                   a_rank_that_is_stopped_is_named_and_stop_now_works_all_the_same,
                   a_signal_in_the_middle_of_a_product_hurts_nothing,
                   a_run_stops_during_its_start_and_during_an_evaluation,
