@@ -148,12 +148,12 @@ def kill(pid, number=signal.SIGKILL):
         return False
 
 
-def main(tests):
-    """Runs the given functions, each in a Place, and closes with one line that CI reads."""
+def main(tests, parent=None):
+    """Runs the given functions, each in a Place (in `parent` if given), and closes with one line that CI reads."""
     failed = 0
     for test in tests:
         try:
-            with Place() as place:
+            with Place(parent) as place:
                 started = time.monotonic()
                 test(place)
                 print(f"ok    {test.__name__} ({time.monotonic() - started:.1f} s)", flush=True)

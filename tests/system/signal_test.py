@@ -141,7 +141,7 @@ def a_second_signal_leaves_at_once(place):
 
 def at_the_start_nothing_is_there_to_lose(place):
     steps = 2000  # not done when the last signal comes, however quick the machine
-    job = place.job(steps=steps, every=100000)
+    job = place.job(steps=steps, every=100000, micro_batch=4)
     for wait in (0.0, 0.1, 0.3, 0.6):
         process = place.start(job, "early")
         harness.wait_until((place.path / "early" / "run.json").exists, 30, "the launcher")
