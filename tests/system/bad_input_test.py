@@ -119,7 +119,7 @@ def read_only_folders_are_told_in_a_sentence_and_can_be_read(place):
 
 def a_run_whose_folder_becomes_read_only_loses_nothing_that_was_saved(place):
     """The disk turns read-only while it trains, as after an error of its own; when it is mended the run goes on."""
-    job = place.job(steps=120, every=10, keep_last=100)
+    job = place.job(steps=120, every=10)
     script = f"""
 mkdir shut
 {program("run", job, "--run-dir", "shut/run", "--max-restarts", 1)} > first 2>&1 &

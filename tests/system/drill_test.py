@@ -53,16 +53,14 @@ def what_a_drill_would_not_forgive_is_said(place):
     refused(place, "drill", job, "--faults", "kill", "--run-dir", "drill", code=78, words="is there already")
 
 
-def a_flipped_bit_costs_no_more_than_an_interval_though_no_kept_checkpoint_is_as_old_as_the_last_comparison(_):
+def a_flipped_bit_costs_no_more_than_an_interval_though_no_kept_checkpoint_is_as_old_as_the_last_comparison(place):
     """Two checkpoints stay, five steps apart, and replicas are compared every fifty: the run once began anew."""
-    # In memory: what may be lost grows with the steps that a save takes, and a slow disk made them fifteen.
-    with harness.Place("/dev/shm") as place:
-        job = place.job(steps=160, every=5, keep_last=2, micro_batch=4)
-        done = smlp("drill", job, "--faults", "bit-flip", "--set", "cluster.replica_check_every=50", "--json", cwd=place.path,
-                    check=False, timeout=120)
-        assert done.returncode == 0, done.stdout
-        told, = json.loads(done.stdout)["faults"]
-        assert told["first_step"] > 1 and told["steps_lost"] <= told["steps_that_may_be_lost"] < 20, told
+    job = place.job(steps=160, every=5, keep_last=2, micro_batch=4)
+    done = smlp("drill", job, "--faults", "bit-flip", "--set", "cluster.replica_check_every=50", "--json", cwd=place.path,
+                check=False, timeout=120)
+    assert done.returncode == 0, done.stdout
+    told, = json.loads(done.stdout)["faults"]
+    assert told["first_step"] > 1 and told["steps_lost"] <= told["steps_that_may_be_lost"] < 20, told
 
 
 def a_live_run_is_struck_on_request(place):
@@ -97,6 +95,7 @@ def what_can_not_be_is_refused(place):
 
 
 if __name__ == "__main__":
+    # In memory: what may be lost grows with the steps that a save takes, and a slow disk made them fifteen.
     harness.main([a_run_comes_back_from_a_fault_of_every_kind, what_a_drill_would_not_forgive_is_said,
                   a_flipped_bit_costs_no_more_than_an_interval_though_no_kept_checkpoint_is_as_old_as_the_last_comparison,
-                  a_live_run_is_struck_on_request, what_can_not_be_is_refused])
+                  a_live_run_is_struck_on_request, what_can_not_be_is_refused], parent="/dev/shm")

@@ -25,7 +25,7 @@ exec $OWN_HOST_NAME sh -c 'hostname "$1"; shift; exec "$@"' sh \
 """
 
 
-def on_two_nodes(place, shift=0):
+def on_two_nodes(shift=0):
     wrapper = pathlib.Path(SCRIPTS.name) / "worker"
     wrapper.write_text(WORKER)
     wrapper.chmod(0o755)
@@ -88,7 +88,7 @@ def expect_same_end(place, run, steps=20):
 def saved_up_to_14(place):
     """The steps of the two local saves that stay. Which they are depends on the machine: a step that comes due while the
     last save is under way is made up for at a later one."""
-    on_two_nodes(place)
+    on_two_nodes()
     for _ in range(5):  # on a busy machine the first save may last until the end
         place.run(job(place, 14, every=1000), "run", *local_keys(place, every=1))
         steps = [[int(path.name[5:13]) for path in sorted(node(place, number).iterdir())] for number in (0, 1)]
@@ -131,7 +131,7 @@ def a_lost_node_is_made_up_for_by_its_partner_also_where_ranks_sit_elsewhere(pla
     try:
         for shift in (0, 1):
             shutil.rmtree(node(place, 1))
-            on_two_nodes(place, shift)
+            on_two_nodes(shift)
             place.run(job(place, 20), "run", *local_keys(place))
             assert started_from(place, "run") == ("local", newest), shift
             expect_same_end(place, "run")
@@ -184,7 +184,7 @@ def a_save_that_a_stale_rank_finishes_later_does_not_count(place):
 
 
 def a_killed_rank_costs_the_steps_since_the_last_local_save(place):
-    on_two_nodes(place)
+    on_two_nodes()
     settings = dict(steps=300, every=250)
     process = place.start(job(place, **settings), "run", *local_keys(place, every=5))
     lines = lambda: place.lines("run", "metrics.jsonl")
@@ -206,7 +206,7 @@ def a_full_local_disk_does_not_stop_training(place):
         print("      (no tmpfs can be mounted here: skipped)")
         return
     try:
-        on_two_nodes(place)
+        on_two_nodes()
         process = place.start(job(place, 100000, every=10), "run", *local_keys(place))
         harness.wait_until(lambda: events(place, "run", "checkpoint_published"), 60, "a shared save")
         targets = json.loads((place.path / "run" / "targets.json").read_text())
@@ -224,7 +224,7 @@ def a_full_local_disk_does_not_stop_training(place):
 
 
 def intervals_are_chosen_and_kept(place):
-    on_two_nodes(place)
+    on_two_nodes()
     automatic = ["--set", "checkpoint.auto=true", "--set", "checkpoint.auto_least_seconds=0.2", "--set",
                  "checkpoint.auto_most_seconds=0.6", "--set", f"checkpoint.local_dir={place.path / 'local'}"]
     process = place.start(job(place, 100000, every=1), "run", *automatic)
