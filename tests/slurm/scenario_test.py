@@ -326,8 +326,7 @@ def node_cut_off(stage, cluster):
 
 
 def attempts_ended(stage, count):
-    path = pathlib.Path(stage.path / "run" / "attempts.jsonl")
-    return path.exists() and len(path.read_text().splitlines()) >= count
+    return len(stage.whole_lines("run", "attempts.jsonl")) >= count
 
 
 if __name__ == "__main__":

@@ -60,17 +60,11 @@ class Stage(harness.Place):
         return str(answer["job_id"])
 
     def steps(self, run="run"):
-        """metrics.jsonl; a line that is just being written is left out."""
-        return [json.loads(line) for line in self.whole_lines(run)]
+        return self.lines(run, "metrics.jsonl")
 
     def newest_step(self, run="run"):
-        lines = self.whole_lines(run)
+        lines = self.whole_lines(run, "metrics.jsonl")
         return json.loads(lines[-1]) if lines else None
-
-    def whole_lines(self, run):
-        path = self.path / run / "metrics.jsonl"
-        text = path.read_text() if path.exists() else ""
-        return text[:text.rfind("\n") + 1].splitlines()
 
     def wait_for_step(self, step, timeout=60, run="run", attempt=1):
         """Waits until the run has done this step, in this attempt or a later one."""
@@ -94,8 +88,7 @@ class Stage(harness.Place):
                          for file in files if file.exists())
 
     def events(self, kind, run="run"):
-        path = self.path / run / "events.jsonl"
-        return [line for line in map(json.loads, path.read_text().splitlines()) if line["event"] == kind]
+        return [line for line in self.lines(run, "events.jsonl") if line["event"] == kind]
 
     def restart_of(self, attempt, run="run"):
         """The steps around a restart: the last of the attempt before, the first of this one."""

@@ -112,8 +112,13 @@ class Place:
         return done
 
     def lines(self, run, name):
+        return [json.loads(line) for line in self.whole_lines(run, name)]
+
+    def whole_lines(self, run, name):
+        """Lines of a .jsonl file of a run, but the one being written: a reader sees an append page by page."""
         path = self.path / run / name
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        text = path.read_text() if path.exists() else ""
+        return [line for line in text[:text.rfind("\n") + 1].splitlines() if line]
 
 
 def processes_of(folder):
