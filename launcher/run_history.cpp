@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
-#include <fstream>
 #include <set>
 
 #include "core/clock.h"
@@ -33,14 +32,10 @@ std::optional<std::int64_t> numbered(const std::string& name, const std::string&
 }  // namespace
 
 std::optional<nlohmann::json> RunHistory::last_attempt() const {
-  std::ifstream file(run_.attempts());
   std::optional<nlohmann::json> last;
-  for (std::string line; std::getline(file, line);) {
-    auto parsed = nlohmann::json::parse(line, nullptr, false);
-    if (parsed.is_object() && parsed.contains("attempt") && parsed["attempt"].is_number_integer()) {
-      last = std::move(parsed);
-    }
-  }
+  read_json_lines(run_.attempts(), [&](const nlohmann::json& line) {
+    if (integer_in(line, "attempt")) last = line;
+  });
   return last;
 }
 
@@ -101,12 +96,7 @@ void RunHistory::append(const AttemptRecord& r) {
 
 std::int64_t RunHistory::count_events(const std::string& name) const {
   std::int64_t count = 0;
-  std::ifstream file(run_.events());
-  for (std::string line; std::getline(file, line);) {
-    if (line.find(name) == std::string::npos) continue;
-    const auto parsed = nlohmann::json::parse(line, nullptr, false);
-    if (parsed.is_object() && parsed.value("event", "") == name) ++count;
-  }
+  read_json_lines(run_.events(), [&](const nlohmann::json& line) { count += text_in(line, "event") == name; });
   return count;
 }
 

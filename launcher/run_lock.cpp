@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/host_name.h"
+#include "core/json_lines.h"
 #include "launcher/processes.h"
 #include "slurm/allocation.h"
 
@@ -26,9 +27,10 @@ void pause_briefly() { std::this_thread::sleep_for(std::chrono::milliseconds(20)
 std::string describe_holder(const RunDirectory& run) {
   for (const double end = monotonic_seconds() + 1;; pause_briefly()) {
     const auto words = nlohmann::json::parse(run_holder(run), nullptr, false);
-    const bool whole = words.is_object() && words.contains("host") && words.contains("pid");
-    if (whole && (words["host"] != host_name() || is_alive(words["pid"].get<pid_t>()))) {
-      return fmt::format("process {} on {}", words["pid"].get<pid_t>(), words["host"].get<std::string>());
+    const auto host = text_in(words, "host");
+    const auto pid = integer_in(words, "pid");
+    if (!host.empty() && pid && (host != host_name() || is_alive(static_cast<pid_t>(*pid)))) {
+      return fmt::format("process {} on {}", *pid, host);
     }
     if (monotonic_seconds() > end) return "another process";
   }

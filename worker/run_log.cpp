@@ -4,12 +4,12 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <fstream>
 #include <map>
 
 #include "core/clock.h"
 #include "core/files.h"
 #include "core/goodput.h"
+#include "core/json_lines.h"
 #include "core/version.h"
 #include "metrics/exporter.h"
 #include "metrics/gpu_meter.h"
@@ -69,11 +69,11 @@ StepReport report_of(const StepLine& line, double flops_share) {
 // How often the run was started anew so far, by why the attempt before had ended.
 std::map<std::string, std::int64_t> restarts_by_cause(const RunDirectory& run) {
   std::map<std::string, std::int64_t> counts;
-  std::ifstream file(run.attempts());
-  for (std::string line; std::getline(file, line);) {
-    const auto attempt = nlohmann::json::parse(line, nullptr, false);
-    if (attempt.is_object() && attempt.value("exit_code", 0) != 0) ++counts[attempt.value("cause", "other")];
-  }
+  read_json_lines(run.attempts(), [&](const nlohmann::json& attempt) {
+    if (integer_in(attempt, "exit_code").value_or(0) == 0) return;
+    const auto cause = text_in(attempt, "cause");
+    ++counts[cause.empty() ? "other" : cause];
+  });
   return counts;
 }
 

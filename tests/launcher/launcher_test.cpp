@@ -295,6 +295,16 @@ TEST_F(Launcher, NumbersAttemptsOnAndTellsOfOneWhoseLauncherDied) {
   EXPECT_TRUE((*history.last_attempt())["first_step"].is_null());
 }
 
+TEST_F(Launcher, PassesOverLinesWhoseValuesHaveAnotherType) {
+  RunHistory history(run);
+  history.append({.attempt = 2, .ranks = 4, .exit_code = 137, .cause = "signal", .reason = "r"});
+  append_line(run.attempts(), R"({"attempt":"x","cause":3})");
+  EXPECT_EQ((*history.last_attempt())["attempt"], 2);
+  history.event("recovered", 2, 7, "");
+  append_line(run.events(), R"({"event":3,"detail":"recovered"})");
+  EXPECT_EQ(history.count_events("recovered"), 1);
+}
+
 TEST_F(Launcher, NumbersAttemptsAboveTheFenceOfCopiedCheckpoints) {
   std::filesystem::create_directories(run.checkpoints());
   std::filesystem::remove_all(run.root / "logs");

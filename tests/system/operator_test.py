@@ -246,7 +246,8 @@ def a_run_that_dies_says_so_and_discards_what_it_was_asked(place):
     stale.write_text(json.dumps({"id": "1-1-1", "kind": "stop", "who": "nobody", "time": "long ago", "step": 0}))
     for name in ("metrics.jsonl", "events.jsonl", "attempts.jsonl", "ledger.jsonl"):
         with open(place.path / "run" / name, "ab") as out:
-            out.write(b'\x00\xff{"step": [}\n[1]\n{"step": "x", "event": 3, "time": {}, "attempt": null}\n{"half": "a li')
+            out.write(b'\x00\xff{"step": [}\n[1]\n{"step": "x", "event": 3, "time": {}, "attempt": null}\n'
+                      b'{"exit_code": "x", "cause": 1, "reason": [], "loss": "y", "goodput_seconds_total": 1}\n{"half": "a li')
     assert status(place, "run")["state"] == "dead"
     before, paused = status(place, "run")["goodput"], time.time()
     shutil.rmtree(place.path / "run" / "heartbeats")

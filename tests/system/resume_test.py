@@ -124,6 +124,9 @@ def a_second_run_in_the_same_directory_is_refused(place):
     harness.wait_until(lambda: len(place.lines("busy", "metrics.jsonl")) > 2, 60, "two steps")
     second = place.run(job, "busy", expect=75)
     assert str(process.pid) in second.stderr, second.stderr
+    for damaged in ('{"host": 3, "pid": "x"}', '{"host": "half', ""):
+        (place.path / "busy" / "lock").write_text(damaged)
+        assert "is in use by another process" in place.run(job, "busy", expect=75).stderr, damaged
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 75
 
