@@ -118,7 +118,7 @@ class Place:
         """Lines of a .jsonl file of a run, but the one being written: a reader sees an append page by page."""
         path = self.path / run / name
         text = path.read_text() if path.exists() else ""
-        return [line for line in text[:text.rfind("\n") + 1].splitlines() if line]
+        return text[:text.rfind("\n") + 1].splitlines()
 
 
 def processes_of(folder):
