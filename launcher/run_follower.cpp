@@ -8,9 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/files.h"
-#include "core/host_name.h"
 #include "core/json_lines.h"
-#include "launcher/processes.h"
 #include "launcher/run_history.h"
 #include "launcher/run_lock.h"
 
@@ -66,10 +64,8 @@ std::optional<Beat> RunFollower::beat(int rank) const {
 }
 
 std::optional<pid_t> RunFollower::launcher() const {
-  const auto words = nlohmann::json::parse(run_holder(run_), nullptr, false);
-  const auto pid = words.is_object() ? integer_in(words, "pid") : std::nullopt;
-  if (!pid || text_in(words, "host") != host_name() || !is_alive(static_cast<pid_t>(*pid))) return std::nullopt;
-  return static_cast<pid_t>(*pid);
+  const auto holder = run_holder(run_);
+  return holder && holder->here() && holder->alive() ? std::optional(holder->pid) : std::nullopt;
 }
 
 std::vector<std::int64_t> RunFollower::checkpoints() const { return RunHistory(run_).published_steps(); }

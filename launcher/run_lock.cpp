@@ -26,20 +26,23 @@ void pause_briefly() { std::this_thread::sleep_for(std::chrono::milliseconds(20)
 // its predecessor's.
 std::string describe_holder(const RunDirectory& run) {
   for (const double end = monotonic_seconds() + 1;; pause_briefly()) {
-    const auto words = nlohmann::json::parse(run_holder(run), nullptr, false);
-    const auto host = text_in(words, "host");
-    const auto pid = integer_in(words, "pid");
-    if (!host.empty() && pid && (host != host_name() || is_alive(static_cast<pid_t>(*pid)))) {
-      return fmt::format("process {} on {}", *pid, host);
-    }
+    const auto holder = run_holder(run);
+    if (holder && !holder->host.empty() && (!holder->here() || holder->alive())) return holder->words();
     if (monotonic_seconds() > end) return "another process";
   }
 }
 
 }  // namespace
 
-std::string run_holder(const RunDirectory& run) {
-  return read_if_there(run.launcher_lock());
+bool RunHolder::here() const { return host == host_name(); }
+bool RunHolder::alive() const { return is_alive(pid); }
+std::string RunHolder::words() const { return fmt::format("process {} on {}", pid, host); }
+
+std::optional<RunHolder> run_holder(const RunDirectory& run) {
+  const auto words = nlohmann::json::parse(read_plain_file(run.launcher_lock(), 4096).value_or(""), nullptr, false);
+  const auto pid = integer_in(words, "pid");
+  if (!pid) return std::nullopt;
+  return RunHolder{text_in(words, "host"), static_cast<pid_t>(*pid)};
 }
 
 Patience patience_here() {

@@ -12,12 +12,11 @@
 #include <nlohmann/json.hpp>
 
 #include "core/clock.h"
-#include "core/host_name.h"
 #include "core/job_file.h"
 #include "core/json_lines.h"
 #include "launcher/heartbeat_watch.h"
-#include "launcher/processes.h"
 #include "launcher/run_history.h"
+#include "launcher/run_lock.h"
 
 namespace smlp {
 
@@ -197,10 +196,9 @@ bool is_run(const RunDirectory& run) {
 }
 
 bool is_live(const RunDirectory& run) {
-  const auto holder = json_file(run.launcher_lock());
-  const auto pid = holder.is_object() ? integer_in(holder, "pid") : std::nullopt;
-  if (!pid) return false;
-  if (text_in(holder, "host") == host_name()) return is_alive(static_cast<pid_t>(*pid)) && is_locked(run.launcher_lock());
+  const auto holder = run_holder(run);
+  if (!holder) return false;
+  if (holder->here()) return holder->alive() && is_locked(run.launcher_lock());
   if (is_locked(run.launcher_lock())) return true;
   // Some shared file systems keep locks to the host that took them: there the ranks' pulse tells.
   const auto places = read_places(run);
@@ -245,10 +243,7 @@ RunStatus read_status(const RunDirectory& run) {
   read_attempts(run, course, status);
   read_checkpoint(run, status);
   add_goodput(run, live, status);
-  const auto holder = json_file(run.launcher_lock());
-  if (holder.is_object() && integer_in(holder, "pid")) {
-    status.holder = fmt::format("process {} on {}", *integer_in(holder, "pid"), text_in(holder, "host"));
-  }
+  if (const auto holder = run_holder(run)) status.holder = holder->words();
   if (live) status.metrics_address = metrics_address(run);
   status.logs = run.root / "logs";
   for (int attempt = 1; std::filesystem::is_directory(run.log_folder(attempt)); ++attempt) {
