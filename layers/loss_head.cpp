@@ -6,10 +6,6 @@
 
 namespace smlp {
 
-namespace {
-constexpr std::int64_t rows_at_once = 512;
-}
-
 LossHead::LossHead(ParameterStore& store, const std::string& name, Parameter& table)
     : norm_(store, name, table.shape[1]), table_(table) {}
 
@@ -23,7 +19,7 @@ void LossHead::forward_loss(Context& c, TensorView x, TensorView row_loss) {
   // Rounded logits are good enough to train by; a loss that is reported comes from unrounded ones.
   const DType logit_type = c.training() ? x.dtype : wide_type(x.dtype);
   const Arena::Frame frame(c.scratch);
-  const std::int64_t vocabulary = table_.shape[0];
+  const std::int64_t vocabulary = table_.shape[0], rows_at_once = c.backend.rows_at_once();
   const TensorView all = c.scratch.take({std::min(rows_at_once, x.rows()), vocabulary}, logit_type);
   for (std::int64_t first = 0; first < x.rows(); first += rows_at_once) {
     const std::int64_t count = std::min(rows_at_once, x.rows() - first);

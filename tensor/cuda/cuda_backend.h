@@ -15,6 +15,10 @@
 #include "tensor/cuda/products.h"
 #include "tensor/cuda/side_downloads.h"
 
+namespace smlp {
+struct SpatialSizes;
+}
+
 namespace smlp::cuda {
 
 class CudaBackend final : public Backend {
@@ -40,6 +44,7 @@ class CudaBackend final : public Backend {
   void* allocate_host(std::int64_t bytes) override;
   void release_host(void* memory) noexcept override;
   std::string device_id() const override { return device_.id(); }
+  std::int64_t rows_at_once() const noexcept override { return 4096; }
   std::string attention_by() const override { return flash_.sentence(); }
   cudaStream_t stream() const noexcept { return device_.stream(); }
 
@@ -108,7 +113,8 @@ class CudaBackend final : public Backend {
   void to_host(const void* device, void* host, std::int64_t bytes);  // waits
   void multiply(Product p);
   bool multiply_groups(const Matmul& m, const Product& p);
-  std::byte* masked_weight(const SpatialProduct& p, std::int64_t group, std::int64_t length);
+  void mask(TensorView weight, std::int64_t first, std::int64_t count, std::int64_t length, void* masked);
+  void mix_tokens(const SpatialSizes& s, TensorView weight, TensorView in, TensorView out, bool transposed);
   void add_sum(const char* verb, const TensorView& x, bool squares, const TensorView& add_to);
   // Memory for the time of one verb. take() is on top of what was taken since begin().
   void begin() { scratch_.reset(); }

@@ -13,8 +13,9 @@ struct Open {
   Sequences u, z, out;
   template <int n>
   __device__ void at(std::int64_t r, std::int64_t c) const {
-    const std::int64_t b = r / u.length, t = r - b * u.length;
-    const float bias = widen(static_cast<const T*>(gate.bias)[c / group_channels * gate.bias_stride + t]);
+    const std::int64_t b = quotient(r, u.length), t = r - b * u.length;
+    const std::int64_t group = quotient(c, group_channels);
+    const float bias = widen(static_cast<const T*>(gate.bias)[group * gate.bias_stride + t]);
     float x[n], g[n];
     load(row<T>(u, b, t) + c, x);
     load(row<T>(z, b, t) + c, g);
@@ -34,10 +35,10 @@ __global__ void __launch_bounds__(block_threads)
     open_backward(Gate gate, Sequences u, Sequences opened, Sequences dout, Sequences du, Sequences dz) {
   const std::int64_t channels = u.channels / gate.groups, packs = channels / n;
   for (std::int64_t place = blockIdx.x; place < u.length * gate.groups; place += gridDim.x) {
-    const std::int64_t g = place / u.length, t = place - g * u.length;
+    const std::int64_t t = quotient(place, gate.groups), g = place - t * gate.groups;  // neighbours share lines of memory
     float sum = 0;
     for (std::int64_t i = threadIdx.x; i < u.sequences * packs; i += block_threads) {
-      const std::int64_t b = i / packs, c = g * channels + (i - b * packs) * n;
+      const std::int64_t b = quotient(i, packs), c = g * channels + (i - b * packs) * n;
       float x[n], open[n], d[n];
       load(row<T>(u, b, t) + c, x);
       load(row<T>(opened, b, t) + c, open);

@@ -54,11 +54,23 @@ void dropout(cudaStream_t stream, DType type, const Matrix& in, double rate, std
              const std::int64_t* place, const Matrix& out);
 void jitter(cudaStream_t stream, DType type, const Matrix& in, double amount, std::uint64_t key,
             std::int64_t first_row, const Matrix& out);
-// The columns c <= row + offset: copied, with zeros in the others; or the sum of `panels` f32 matrices,
-// `apart` elements from one to the next, added to those of `out`, the others untouched.
-void copy_lower(cudaStream_t stream, DType type, const Matrix& in, std::int64_t offset, const Matrix& out);
-void add_lower(cudaStream_t stream, const Matrix& in, std::int64_t panels, std::int64_t apart,
-               std::int64_t offset, const Matrix& out);
+// Square matrices, `apart` elements from one to the next. Copied one behind the other without gaps: the lower triangle,
+// zeros in the upper one.
+struct Squares {
+  void* data;
+  std::int64_t count, length, stride, apart;
+};
+void copy_lower(cudaStream_t stream, DType type, const Squares& in, void* out);
+// To each of `count` square matrices, in its rows `first` and following up to the diagonal: the sum of `panels` matrices
+// of as many rows, in order. All panels lie panel_apart elements from one to the next, those of a matrix together.
+struct LowerSums {
+  const float* panel;
+  std::int64_t panels, panel_stride, panel_apart;
+  float* out;  // row `first` of the first matrix
+  std::int64_t count, out_apart, out_stride;
+  std::int64_t first, rows;
+};
+void add_lower(cudaStream_t stream, const LowerSums& s);
 
 // --- sequences [B, T, C] (gate.cu, columns.cu) -------------------------------------------------------------
 struct Sequences {
@@ -75,6 +87,10 @@ void gate(cudaStream_t stream, DType type, const Gate& gate, const Sequences& u,
           const Sequences& out);
 void gate_backward(cudaStream_t stream, DType type, const Gate& gate, const Sequences& u,
                    const Sequences& opened, const Sequences& dout, const Sequences& du, const Sequences& dz);
+
+// [B, T, groups · c], and [groups, T, B · c] without gaps: what every group has of a position lies together.
+void pack_groups(cudaStream_t stream, DType type, std::int64_t groups, const Sequences& from, void* packed);
+void unpack_groups(cudaStream_t stream, DType type, std::int64_t groups, const void* packed, const Sequences& to);
 
 struct Columns {
   Sequences in, out;

@@ -70,10 +70,7 @@ __global__ void __launch_bounds__(block_threads) elements(std::int64_t rows, std
   const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
   for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < total;
        i += step) {
-    const std::int64_t r = rows == 1 ? 0
-                           : total <= 0xFFFFFFFFll
-                               ? static_cast<std::uint32_t>(i) / static_cast<std::uint32_t>(packs)
-                               : i / packs;
+    const std::int64_t r = rows == 1 ? 0 : quotient(i, packs);
     body.template at<n>(r, (i - r * packs) * n);
   }
 }

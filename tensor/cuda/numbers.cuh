@@ -65,6 +65,12 @@ __device__ inline void store(const float (&from)[n], T* to) {
   *reinterpret_cast<Pack<T, n>*>(to) = pack;
 }
 
+// a / b, neither negative: a division of 64 bits takes as long as several loads.
+__device__ inline std::int64_t quotient(std::int64_t a, std::int64_t b) {
+  if ((a | b) >> 32 != 0) return a / b;
+  return static_cast<std::uint32_t>(a) / static_cast<std::uint32_t>(b);
+}
+
 template <class T>
 __device__ inline T* row(const Matrix& m, std::int64_t r) {
   return static_cast<T*>(m.data) + r * m.stride;

@@ -162,29 +162,32 @@ struct Jitter {
 
 template <class T>
 struct CopyLower {
-  Matrix in, out;
-  std::int64_t offset;
+  Squares in;
+  T* out;
   template <int n>
   __device__ void at(std::int64_t r, std::int64_t c) const {
+    const std::int64_t i = quotient(r, in.length), t = r - i * in.length;
     float x[n];
-    load(row<T>(in, r) + c, x);
+    load(static_cast<const T*>(in.data) + i * in.apart + t * in.stride + c, x);
 #pragma unroll
-    for (int i = 0; i < n; ++i) x[i] = c + i <= r + offset ? x[i] : 0;
-    store(x, row<T>(out, r) + c);
+    for (int k = 0; k < n; ++k) x[k] = c + k <= t ? x[k] : 0;
+    store(x, out + r * in.length + c);
   }
 };
 
 struct AddLower {
-  Matrix in, out;
-  std::int64_t panels, apart, offset;
+  LowerSums s;
   template <int n>
   __device__ void at(std::int64_t r, std::int64_t c) const {
+    const std::int64_t i = quotient(r, s.rows), t = r - i * s.rows;
+    const float* from = s.panel + i * s.panels * s.panel_apart + t * s.panel_stride + c;
+    float* to = s.out + i * s.out_apart + t * s.out_stride + c;
 #pragma unroll
-    for (int i = 0; i < n; ++i) {
-      if (c + i > r + offset) return;
+    for (int k = 0; k < n; ++k) {
+      if (c + k > t + s.first) return;
       float sum = 0;
-      for (std::int64_t p = 0; p < panels; ++p) sum += row<float>(in, r)[p * apart + c + i];
-      row<float>(out, r)[c + i] += sum;
+      for (std::int64_t p = 0; p < s.panels; ++p) sum += from[p * s.panel_apart + k];
+      to[k] += sum;
     }
   }
 };
@@ -306,17 +309,21 @@ void jitter(cudaStream_t stream, DType type, const Matrix& in, double amount, st
   });
 }
 
-void copy_lower(cudaStream_t stream, DType type, const Matrix& in, std::int64_t offset, const Matrix& out) {
+void copy_lower(cudaStream_t stream, DType type, const Squares& in, void* out) {
+  const std::int64_t rows = in.count * in.length;
   with_type(type, [&](auto t) {
     using T = decltype(t);
-    for_elements<pack_of<T>>(stream, std::array{in, out}, sizeof(T), CopyLower<T>{in, out, offset}, false);
+    const auto with_stride = [&](std::int64_t stride) { return Matrix{in.data, rows, in.length, stride}; };
+    for_elements<pack_of<T>>(stream,
+                             std::array{with_stride(in.stride), with_stride(in.count > 1 ? in.apart : in.stride),
+                                        Matrix{out, rows, in.length, in.length}},
+                             sizeof(T), CopyLower<T>{in, static_cast<T*>(out)}, false);
   });
 }
 
-void add_lower(cudaStream_t stream, const Matrix& in, std::int64_t panels, std::int64_t apart,
-               std::int64_t offset, const Matrix& out) {
-  for_elements<1>(stream, std::array{in, out}, sizeof(float), AddLower{in, out, panels, apart, offset},
-                  false);
+void add_lower(cudaStream_t stream, const LowerSums& s) {
+  const Matrix all{s.out, s.count * s.rows, s.first + s.rows, s.out_stride};
+  for_elements<1>(stream, std::array{all}, sizeof(float), AddLower{s}, false);
 }
 
 }  // namespace smlp::cuda
