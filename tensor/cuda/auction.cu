@@ -14,33 +14,51 @@ __device__ double raw_score(const Auction& a, std::int64_t group, std::int64_t t
   return number_at(a.scores, (group * a.tokens + token) * a.stride + e);
 }
 
-__global__ void __launch_bounds__(block_threads) find_range(Auction a) {
-  const std::int64_t group = blockIdx.x;
+// Its part of the least and the greatest score of a group, and what is zero at first.
+__global__ void __launch_bounds__(block_threads) find_extremes(Auction a) {
+  const std::int64_t group = blockIdx.y, part = blockIdx.x * block_threads + threadIdx.x;
+  constexpr std::int64_t step = Auction::range_parts * block_threads;
   double least = INFINITY, most = -INFINITY;
-  for (std::int64_t i = threadIdx.x; i < a.tokens * a.experts; i += block_threads) {
-    const double score = raw_score(a, group, i / a.experts, i % a.experts);
+  for (std::int64_t i = part; i < a.tokens * a.experts; i += step) {
+    const std::int64_t token = quotient(i, a.experts);
+    const double score = raw_score(a, group, token, i - token * a.experts);
     if (!isfinite(score)) continue;
     least = score < least ? score : least;
     most = score > most ? score : most;
   }
   least = -across_block(-least, Most{});
   most = across_block(most, Most{});
-  if (least > most) least = most = 0;
-  for (std::int64_t i = threadIdx.x; i < a.tokens * a.experts; i += block_threads) {
-    const std::int64_t token = i / a.experts, e = i % a.experts;
-    const double score = raw_score(a, group, token, e);
-    a.score[(group * a.experts + e) * a.tokens + token] = isfinite(score) ? score : least;
+  if (threadIdx.x == 0) {
+    double* extremes = a.extremes + 2 * (group * Auction::range_parts + blockIdx.x);
+    extremes[0] = least;
+    extremes[1] = most;
   }
-  for (std::int64_t t = threadIdx.x; t < a.tokens; t += block_threads) {
+  for (std::int64_t t = part; t < a.tokens; t += step) {
     a.cost[group * a.tokens + t] = 0;
     a.holder[group * a.tokens + t] = a.owner[group * a.tokens + t] = nobody;
   }
-  for (std::int64_t e = threadIdx.x; e < a.experts; e += block_threads) a.room[group * a.experts + e] = 0;
-  for (int round = static_cast<int>(threadIdx.x); round < a.limit; round += block_threads)
-    a.unsettled[group * a.limit + round] = 0;
-  if (threadIdx.x > 0) return;
-  const double step = (most - least) / 50;
-  a.range[2 * group] = step > 1e-4 ? step : 1e-4;
+  for (std::int64_t e = part; e < a.experts; e += step) a.room[group * a.experts + e] = 0;
+  for (std::int64_t round = part; round < a.limit; round += step) a.unsettled[group * a.limit + round] = 0;
+}
+
+// Scores expert by expert; what is not finite is the least. Epsilon and the greatest score.
+__global__ void __launch_bounds__(block_threads) load_scores(Auction a) {
+  static_assert(Auction::range_parts <= block_threads);
+  const std::int64_t group = blockIdx.y, step = static_cast<std::int64_t>(gridDim.x) * block_threads;
+  const double* extremes = a.extremes + 2 * group * Auction::range_parts;
+  const bool reads = threadIdx.x < Auction::range_parts;
+  double least = -across_block(reads ? -extremes[2 * threadIdx.x] : -INFINITY, Most{});
+  double most = across_block(reads ? extremes[2 * threadIdx.x + 1] : -INFINITY, Most{});
+  if (least > most) least = most = 0;
+  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * block_threads + threadIdx.x;
+       i < a.tokens * a.experts; i += step) {
+    const std::int64_t e = quotient(i, a.tokens);
+    const double score = raw_score(a, group, i - e * a.tokens, e);
+    a.score[group * a.experts * a.tokens + i] = isfinite(score) ? score : least;
+  }
+  if (blockIdx.x > 0 || threadIdx.x > 0) return;
+  const double epsilon = (most - least) / 50;
+  a.range[2 * group] = epsilon > 1e-4 ? epsilon : 1e-4;
   a.range[2 * group + 1] = most;
 }
 
@@ -81,8 +99,9 @@ __device__ double number_of(std::uint64_t key) {
 // One block for each expert: its best tokens, as many as it has room for, and what it bids for each.
 __global__ void __launch_bounds__(block_threads) list_and_bid(Auction a, int round) {
   SMLP_SHARED(int, of_digit, digits);
-  SMLP_SHARED(std::uint64_t, found, 1);
+  SMLP_SHARED(std::uint64_t, found, 2);  // digits so far; the one value that has them
   SMLP_SHARED(int, still, 1);
+  SMLP_SHARED(int, alike, 1);
   const std::int64_t e = blockIdx.x, group = blockIdx.y;
   if (settled_before(a, group, round)) return;
   const bool eager = round > 0 && round < eager_rounds;
@@ -96,27 +115,49 @@ __global__ void __launch_bounds__(block_threads) list_and_bid(Auction a, int rou
     return holder[t] == e ? (round <= eager_rounds ? highest : score[t]) : score[t] - cost[t];
   };
   const bool limited = room < a.tokens;
-  // The greatest value that is left out, digit by digit: `still` is its rank among those that share the
-  // digits so far.
+  // The greatest value that is left out, digit by digit, until one value alone has the digits so far: `still` is its rank
+  // among those that share them.
   std::uint64_t prefix = 0;
-  if (threadIdx.x == 0) still[0] = room;
-  for (int shift = 56; limited && shift >= 0; shift -= 8) {
+  int shift = 64;
+  if (threadIdx.x == 0) {
+    still[0] = room;
+    alike[0] = static_cast<int>(a.tokens);
+  }
+  __syncthreads();
+  const auto shares = [&](std::uint64_t key) { return shift == 64 || key >> shift == prefix >> shift; };
+  while (limited && shift > 0 && alike[0] > 1) {
     of_digit[threadIdx.x] = 0;
     __syncthreads();
-    for (std::int64_t t = threadIdx.x; t < a.tokens; t += block_threads) {
-      const std::uint64_t key = ordered(value_of(t));
-      if (shift == 56 || key >> (shift + 8) == prefix >> (shift + 8))
-        atomicAdd(of_digit + (key >> shift & 255), 1);
+    const int next = shift - 8;
+    for (std::int64_t base = 0; base < a.tokens; base += block_threads) {
+      const std::int64_t t = base + threadIdx.x;
+      const std::uint64_t key = t < a.tokens ? ordered(value_of(t)) : 0;
+      const bool counts = t < a.tokens && shares(key);
+      // First digits are few: one lane counts for all that have its own.
+      const auto digit = counts ? static_cast<unsigned>(key >> next & 255) : digits;
+      const unsigned same = __match_any_sync(all_lanes, digit);
+      if (counts && (same & ((1u << threadIdx.x % 32) - 1)) == 0) atomicAdd(of_digit + digit, __popc(same));
     }
     __syncthreads();
-    if (threadIdx.x == 0) {
-      int rank = still[0], d = digits - 1;
-      for (; d > 0 && rank >= of_digit[d]; --d) rank -= of_digit[d];
-      still[0] = rank;
-      found[0] = prefix | static_cast<std::uint64_t>(d) << shift;
+    const int digit = digits - 1 - static_cast<int>(threadIdx.x), here = of_digit[digit], rank = still[0];
+    int all = 0;
+    const int greater = sum_before(here, &all);
+    if (greater <= rank && rank < greater + here) {
+      still[0] = rank - greater;
+      alike[0] = here;
+      found[0] = prefix | static_cast<std::uint64_t>(digit) << next;
     }
     __syncthreads();
     prefix = found[0];
+    shift = next;
+  }
+  if (limited && shift > 0) {
+    for (std::int64_t t = threadIdx.x; t < a.tokens; t += block_threads) {
+      const std::uint64_t key = ordered(value_of(t));
+      if (shares(key)) found[1] = key;
+    }
+    __syncthreads();
+    prefix = found[1];
   }
   const double threshold = limited ? number_of(prefix) : 0;
   // `still` of the values that equal the threshold are listed, those of the lowest tokens.
@@ -221,7 +262,8 @@ __global__ void __launch_bounds__(block_threads) write_slots(Auction a, std::int
 }  // namespace
 
 void begin_auction(cudaStream_t stream, const Auction& a) {
-  launch(stream, grid(a.groups), find_range, a);
+  launch(stream, grid(Auction::range_parts, a.groups), find_extremes, a);
+  launch(stream, grid(blocks_for(a.tokens * a.experts, std::int64_t{4} * block_threads), a.groups), load_scores, a);
   launch(stream, grid(a.groups), set_rooms, a);
 }
 

@@ -9,7 +9,7 @@ namespace smlp::cuda {
 
 namespace {
 
-constexpr int rounds_at_once = 32;
+constexpr int rounds_at_once = 16;  // most assignments take 10 to 30
 
 Numbers numbers(const TensorView& view) { return {view.data, view.dtype}; }
 
@@ -51,6 +51,7 @@ void CudaBackend::assign_balanced(TensorView scores, std::int64_t groups, Tensor
             take<std::int32_t>(places),
             take<std::int32_t>(groups * experts),
             take<double>(2 * groups),
+            take<double>(2 * groups * Auction::range_parts),
             take<std::int32_t>(groups * limit),
             limit};
   auto* finished = take<std::int32_t>(1);

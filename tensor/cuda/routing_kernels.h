@@ -77,6 +77,7 @@ void place_tokens(cudaStream_t stream, const PlaceTokens& p, const Sort& weights
 
 // --- the balanced assignment (auction.cu): tensor/balanced_assignment.h, all groups at once ----------------
 struct Auction {
+  static constexpr int range_parts = 32;
   Numbers scores;  // [groups · tokens, experts]
   std::int64_t stride, groups, tokens, experts, capacity;
   double* score;            // [groups, experts, tokens]
@@ -86,6 +87,7 @@ struct Auction {
   std::int32_t* owner;      // [groups, tokens]
   std::int32_t* room;       // [groups, experts]
   double* range;            // [groups, 2]: epsilon, greatest score
+  double* extremes;         // [groups, range_parts, 2]: the least and the greatest score of a part
   std::int32_t* unsettled;  // [groups, limit]
   int limit;
 };
