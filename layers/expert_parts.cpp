@@ -16,19 +16,23 @@ void ExpertNorm::forward(Context& c, ExpertRows rows, TensorView x, TensorView y
   mean_ = c.scratch.take({x.rows(), 1}, wide_type(x.dtype));
   inverse_deviation_ = c.scratch.take({x.rows(), 1}, wide_type(x.dtype));
   each_expert(rows, [&](std::int64_t e, std::int64_t first, std::int64_t count) {
-    c.backend.layer_norm(x.row_range(first, count), weight_.value.slice(e), bias_.value.slice(e), 1,
-                         y.row_range(first, count), mean_.row_range(first, count),
-                         inverse_deviation_.row_range(first, count));
+    c.backend.layer_norm(of_expert(e, first, count), y.row_range(first, count));
   });
 }
 
 void ExpertNorm::backward(Context& c, ExpertRows rows, TensorView dy, TensorView dx) {
   each_expert(rows, [&](std::int64_t e, std::int64_t first, std::int64_t count) {
-    c.backend.layer_norm_backward(x_.row_range(first, count), weight_.value.slice(e), 1,
-                                  mean_.row_range(first, count), inverse_deviation_.row_range(first, count),
-                                  dy.row_range(first, count), {}, dx.row_range(first, count),
+    c.backend.layer_norm_backward(of_expert(e, first, count), dy.row_range(first, count), {}, dx.row_range(first, count),
                                   weight_.grad.slice(e), bias_.grad.slice(e));
   });
+}
+
+Normalisation ExpertNorm::of_expert(std::int64_t expert, std::int64_t first, std::int64_t count) const {
+  return {.x = x_.row_range(first, count),
+          .weight = weight_.value.slice(expert),
+          .bias = bias_.value.slice(expert),
+          .mean = mean_.row_range(first, count),
+          .inverse_deviation = inverse_deviation_.row_range(first, count)};
 }
 
 ExpertLinear::ExpertLinear(ParameterStore& store, const std::string& name, std::int64_t in, std::int64_t out,

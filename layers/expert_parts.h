@@ -30,6 +30,8 @@ class ExpertNorm {
   void backward(Context& c, ExpertRows rows, TensorView dy, TensorView dx);  // dx may be dy
 
  private:
+  Normalisation of_expert(std::int64_t expert, std::int64_t first, std::int64_t count) const;
+
   Parameter &weight_, &bias_;
   TensorView x_, mean_, inverse_deviation_;
 };

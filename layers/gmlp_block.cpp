@@ -4,14 +4,15 @@ namespace smlp {
 
 namespace {
 
-SpatialGate make_gate(ParameterStore& store, const std::string& name, const GmlpSizes& sizes) {
+SpatialGate make_gate(ParameterStore& store, const std::string& name, const GmlpSizes& sizes,
+                      Activation activation) {
   const LayerNorm norm(store, name + ".gate_norm", sizes.hidden / 2);
   ParameterSpec weight = spatial_weight_spec(name + ".spatial", sizes.context);
   weight.shape = {sizes.heads, sizes.context, sizes.context};
   ParameterSpec bias = spatial_bias_spec(name + ".spatial", sizes.context);
   bias.shape = {sizes.heads, sizes.context};
   Parameter& stored_weight = store.add(std::move(weight));
-  return SpatialGate(norm, stored_weight, store.add(std::move(bias)));
+  return SpatialGate(norm, stored_weight, store.add(std::move(bias)), activation);
 }
 
 }  // namespace
@@ -19,14 +20,13 @@ SpatialGate make_gate(ParameterStore& store, const std::string& name, const Gmlp
 GmlpBlock::GmlpBlock(ParameterStore& store, const std::string& name, GmlpSizes sizes, Activation activation,
                      double dropout)
     : half_(sizes.hidden / 2),
-      activation_(activation),
       norm_(store, name + ".norm", sizes.width),
       in_weight_(store.add({.name = name + ".in.weight",
                             .shape = {sizes.hidden, sizes.width},
                             .initial = Initial::xavier(sizes.width, sizes.hidden)})),
       in_bias_(
           store.add({.name = name + ".in.bias", .shape = {sizes.hidden}, .initial = {}, .decay = false})),
-      gate_(make_gate(store, name, sizes)),
+      gate_(make_gate(store, name, sizes, activation)),
       out_weight_(store.add({.name = name + ".out.weight",
                              .shape = {sizes.width, half_},
                              .initial = Initial::xavier(half_, sizes.width)})),
@@ -39,18 +39,12 @@ void GmlpBlock::forward(Context& c, TensorView x, TensorView y) {
   if (rows == 0) return;
   normed_ = c.scratch.take({rows, x.width()}, x.dtype);
   norm_.forward(c, x, normed_);
-  pre_activation_ = c.training() ? c.scratch.take({rows, hidden}, x.dtype) : TensorView{};
-  const TensorView activated = c.scratch.take({rows, hidden}, x.dtype);
-  c.backend.matmul({.a = normed_,
-                    .b = in_weight_.value,
-                    .out = activated,
-                    .transpose_b = true,
-                    .bias = in_bias_.value,
-                    .activation = activation_,
-                    .pre_activation = pre_activation_});
+  const TensorView before = c.scratch.take({rows, hidden}, x.dtype);  // the activation, which the gate applies
+  c.backend.matmul(
+      {.a = normed_, .b = in_weight_.value, .out = before, .transpose_b = true, .bias = in_bias_.value});
   gated_ = c.scratch.take({rows, half_}, x.dtype);
-  gate_.forward(c, c.sequences, c.length, activated.column_range(0, half_),
-                activated.column_range(half_, half_), gated_);
+  gate_.forward(c, c.sequences, c.length, before.column_range(0, half_),
+                before.column_range(half_, half_), gated_);
   const bool dropping = dropout_.active(c);
   c.backend.matmul({.a = gated_,
                     .b = out_weight_.value,
@@ -82,7 +76,6 @@ void GmlpBlock::backward(Context& c, TensorView dy, TensorView dx) {
     c.backend.matmul({.a = dbranch, .b = out_weight_.value, .out = dgated});
     gate_.backward(c, dgated, dhidden.column_range(0, half_), dhidden.column_range(half_, half_));
   }
-  c.backend.activate_backward(activation_, pre_activation_, dhidden, dhidden);
   c.backend.matmul({.a = dhidden,
                     .b = normed_,
                     .out = in_weight_.grad,

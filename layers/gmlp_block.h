@@ -20,13 +20,12 @@ class GmlpBlock final : public Layer {
 
  private:
   std::int64_t half_;
-  Activation activation_;
   LayerNorm norm_;
   Parameter &in_weight_, &in_bias_;
   SpatialGate gate_;
   Parameter &out_weight_, &out_bias_;
   Dropout dropout_;
-  TensorView normed_, pre_activation_, gated_;
+  TensorView normed_, gated_;
 };
 
 }  // namespace smlp

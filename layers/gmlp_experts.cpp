@@ -80,7 +80,7 @@ void GmlpExperts::forward(Context& c, ExpertRows rows, std::span<const std::int3
     const TensorView gate_all = c.scratch.take(v_all.shape, x.dtype);
     c.backend.spatial({.weight = spatial_weight_.value.slice(e), .v = v_all, .out = gate_all});
     const TensorView gated_all = v_all;  // in its place
-    c.backend.gate(u_all, gate_all, spatial_bias_.value.slice(e).column_range(0, length), gated_all);
+    c.backend.gate({u_all, gate_all, spatial_bias_.value.slice(e).column_range(0, length), gated_all});
     gather(c, first, of_expert, gate_all, gate_);
     gather(c, first, of_expert, gated_all, gated_);
   });
@@ -105,8 +105,8 @@ void GmlpExperts::backward(Context& c, TensorView dy, TensorView dx) {
     const TensorView v_all = spread(c, e, gate_normed_.row_range(first, of_expert));
     const TensorView du_all = c.scratch.take(u_all.shape, dy.dtype);
     const TensorView dgate_all = gate_all;  // in its place
-    c.backend.gate_backward(u_all, gate_all, dgated_all, du_all, dgate_all,
-                            spatial_bias_.grad.slice(e).column_range(0, length));
+    c.backend.gate_backward({u_all, gate_all, spatial_bias_.value.slice(e).column_range(0, length)}, dgated_all,
+                            du_all, dgate_all, spatial_bias_.grad.slice(e).column_range(0, length));
     c.backend.spatial_backward_weight({.weight = spatial_weight_.grad.slice(e), .v = v_all, .out = dgate_all});
     const TensorView dv_all = dgated_all;  // in its place
     c.backend.spatial_backward_input({.weight = spatial_weight_.value.slice(e), .v = dv_all, .out = dgate_all});

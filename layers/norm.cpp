@@ -13,21 +13,22 @@ TensorView flat(const TensorView& view) { return view.reshaped({view.size()}); }
 }  // namespace
 
 void LayerNorm::forward(Context& c, TensorView x, TensorView y) {
-  x_ = x;
+  call_.x = x;
   if (x.rows() == 0) return;
-  const Shape parts{x.rows(), parts_};
-  mean_ = c.scratch.take(parts, wide_type(x.dtype));
-  inverse_deviation_ = c.scratch.take(parts, wide_type(x.dtype));
-  const bool learned = weight_ != nullptr;
-  c.backend.layer_norm(x, learned ? flat(weight_->value) : TensorView{},
-                       learned ? flat(bias_->value) : TensorView{}, parts_, y, mean_, inverse_deviation_);
+  const Shape parts{x.rows(), call_.groups};
+  call_.mean = c.scratch.take(parts, wide_type(x.dtype));
+  call_.inverse_deviation = c.scratch.take(parts, wide_type(x.dtype));
+  if (weight_ != nullptr) {
+    call_.weight = flat(weight_->value);
+    call_.bias = flat(bias_->value);
+  }
+  c.backend.layer_norm(call_, y);
 }
 
 void LayerNorm::backward(Context& c, TensorView dy, TensorView residual, TensorView dx) {
   if (dy.rows() == 0) return;
   const bool learned = weight_ != nullptr;
-  c.backend.layer_norm_backward(x_, learned ? flat(weight_->value) : TensorView{}, parts_, mean_, inverse_deviation_,
-                                dy, residual, dx, learned ? flat(weight_->grad) : TensorView{},
+  c.backend.layer_norm_backward(call_, dy, residual, dx, learned ? flat(weight_->grad) : TensorView{},
                                 learned ? flat(bias_->grad) : TensorView{});
 }
 

@@ -12,9 +12,17 @@ class LayerNorm final : public Layer {
  public:
   LayerNorm(ParameterStore& store, const std::string& name, std::int64_t width);
   // One norm an expert: `weight` and `bias` [experts, width] belong to parts of the row, in their order.
-  LayerNorm(Parameter& weight, Parameter& bias) : weight_(&weight), bias_(&bias), parts_(weight.shape[0]) {}
+  LayerNorm(Parameter& weight, Parameter& bias) : weight_(&weight), bias_(&bias) {
+    call_.groups = weight.shape[0];
+  }
   // Nothing to learn: each of `parts` equal parts of the row is normalised.
-  explicit LayerNorm(std::int64_t parts) : parts_(parts) {}
+  explicit LayerNorm(std::int64_t parts) { call_.groups = parts; }
+  // The norm of a(x): rows are what the activation is yet to be applied to, dx is the gradient of that.
+  LayerNorm after(Activation a) const {
+    LayerNorm norm = *this;
+    norm.call_.activation = a;
+    return norm;
+  }
 
   void forward(Context& c, TensorView x, TensorView y) override;
   void backward(Context& c, TensorView dy, TensorView dx) override { backward(c, dy, {}, dx); }
@@ -23,8 +31,7 @@ class LayerNorm final : public Layer {
 
  private:
   Parameter *weight_ = nullptr, *bias_ = nullptr;
-  std::int64_t parts_ = 1;
-  TensorView x_, mean_, inverse_deviation_;
+  Normalisation call_;  // of the last forward
 };
 
 // The type of means, deviations and other numbers that carry a row: f32, f64 for f64.

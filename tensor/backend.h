@@ -59,6 +59,22 @@ struct Attention {
   std::int64_t heads = 1;
 };
 
+// The gate of the spatial gating unit: out = act(u) · (z + bias[g, t]). u, z and out [B, T, C], may be strided; bias
+// [groups, T], the channels are cut into `groups` contiguous parts.
+struct Gating {
+  TensorView u{}, z{}, bias{}, out{};
+  Activation activation = Activation::none;
+};
+
+// Each row of act(x) is cut into `groups` contiguous parts, normalised apart (eps 1e-5): x [R, C], weight and bias [C]
+// (or empty: 1 and 0), mean and inverse_deviation [R, groups] in f32 (f64 for f64).
+struct Normalisation {
+  TensorView x{}, weight{}, bias{};
+  std::int64_t groups = 1;
+  TensorView mean{}, inverse_deviation{};
+  Activation activation = Activation::none;
+};
+
 struct AdamWSettings {
   double beta1 = 0.9, beta2 = 0.98, eps = 1e-8;
   double weight_decay = 0.0;
@@ -152,20 +168,15 @@ class Backend {
   virtual void add(TensorView a, TensorView b, TensorView out) = 0;  // may be in place
   virtual void activate(Activation kind, TensorView in, TensorView out) = 0;
   virtual void activate_backward(Activation kind, TensorView in, TensorView dout, TensorView din) = 0;  // may be in place on dout
-  // gated: out = u * (z + bias[g, t]); z [B, T, C] becomes z + bias, which gate_backward reads as `gate`.
-  virtual void gate(TensorView u, TensorView z, TensorView bias, TensorView out) = 0;
-  // du = dout * gate, dz = dout * u, dbias[g, t] += sum over b and c of dz. gate and dz may be the same view.
-  virtual void gate_backward(TensorView u, TensorView gate, TensorView dout, TensorView du, TensorView dz,
-                             TensorView dbias) = 0;
-  // Each row is cut into `groups` contiguous parts, normalised apart (eps 1e-5): x [R, C], weight and bias [C]
-  // (or empty: 1 and 0), mean and inverse_deviation [R, groups] in f32 (f64 for f64).
-  virtual void layer_norm(TensorView x, TensorView weight, TensorView bias, std::int64_t groups, TensorView out,
-                          TensorView mean, TensorView inverse_deviation) = 0;
-  // dx = backward(dy) + residual (residual may be empty; dx may be residual or dy itself);
-  // dweight, dbias += (empty when weight is).
-  virtual void layer_norm_backward(TensorView x, TensorView weight, std::int64_t groups, TensorView mean,
-                                   TensorView inverse_deviation, TensorView dy, TensorView residual,
-                                   TensorView dx, TensorView dweight, TensorView dbias) = 0;
+  virtual void gate(const Gating& g) = 0;
+  // du = act'(u) · dout · (z + bias), dz = act(u) · dout, dbias[g, t] += sum over b and c of dz. g.out is not looked at;
+  // z and dz may be the same view.
+  virtual void gate_backward(const Gating& g, TensorView dout, TensorView du, TensorView dz, TensorView dbias) = 0;
+  virtual void layer_norm(const Normalisation& n, TensorView out) = 0;  // writes mean and inverse_deviation too
+  // `n` as layer_norm() left it, but for its bias, which is not looked at. dx = act'(x) · backward(dy) + residual
+  // (residual may be empty; dx may be residual or dy itself); dweight, dbias += (empty when weight is).
+  virtual void layer_norm_backward(const Normalisation& n, TensorView dy, TensorView residual, TensorView dx,
+                                   TensorView dweight, TensorView dbias) = 0;
   virtual void sum_rows(TensorView x, TensorView add_to) = 0;  // add_to[c] += sum over rows; wider type allowed
   // Inverted dropout, may be in place: keeps element (row, c) when dropout_keeps(key, (first_row + row) · C + c, rate),
   // scaled by 1 / (1 - rate); see tensor/dropout.h. key = dropout_key(stream, step); `place` i64 [StreamPlace::size] has the

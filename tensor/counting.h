@@ -43,12 +43,10 @@ class CountingBackend : public Backend {
   void add(TensorView, TensorView, TensorView) override {}
   void activate(Activation, TensorView, TensorView) override {}
   void activate_backward(Activation, TensorView, TensorView, TensorView) override {}
-  void gate(TensorView, TensorView, TensorView, TensorView) override {}
-  void gate_backward(TensorView, TensorView, TensorView, TensorView, TensorView, TensorView) override {}
-  void layer_norm(TensorView, TensorView, TensorView, std::int64_t, TensorView, TensorView,
-                  TensorView) override {}
-  void layer_norm_backward(TensorView, TensorView, std::int64_t, TensorView, TensorView, TensorView,
-                           TensorView, TensorView, TensorView, TensorView) override {}
+  void gate(const Gating&) override {}
+  void gate_backward(const Gating&, TensorView, TensorView, TensorView, TensorView) override {}
+  void layer_norm(const Normalisation&, TensorView) override {}
+  void layer_norm_backward(const Normalisation&, TensorView, TensorView, TensorView, TensorView, TensorView) override {}
   void sum_rows(TensorView, TensorView) override {}
   void dropout(TensorView, double, std::uint64_t, TensorView, TensorView) override {}
   void jitter(TensorView, double, std::uint64_t, std::int64_t, TensorView) override {}

@@ -15,6 +15,38 @@ SpatialSizes spatial_sizes(const char* verb, const SpatialProduct& p) {
   return {w[0], v[0], v[1], v[2] / w[0]};
 }
 
+void check_gate(const char* verb, const Gating& g, std::initializer_list<TensorView> others) {
+  const Shape &shape = g.u.shape, &bias = g.bias.shape;
+  same_type(verb, {g.u, g.z, g.bias});
+  same_shape(verb, {g.u, g.z});
+  for (const TensorView& other : others) {
+    same_type(verb, {g.u, other});
+    same_shape(verb, {g.u, other});
+  }
+  require(shape.rank() == 3 && bias.rank() == 2 && bias[1] == shape[1], verb,
+          "views must be [sequences, length, channels] and the bias [groups, length]");
+  require(bias[0] > 0 && shape[2] % bias[0] == 0, verb, "the groups do not divide the channels");
+}
+
+void check_norm(const char* verb, const Normalisation& n) {
+  require(n.groups > 0 && n.x.width() % n.groups == 0, verb, "the groups do not divide the channels");
+  const DType wide = wide_type(n.x.dtype);
+  vector_of(verb, "mean", n.mean, n.x.rows() * n.groups, wide);
+  vector_of(verb, "inverse_deviation", n.inverse_deviation, n.x.rows() * n.groups, wide);
+  if (n.weight) vector_of(verb, "weight", n.weight, n.x.width(), n.x.dtype);
+  if (n.bias) vector_of(verb, "bias", n.bias, n.x.width(), n.x.dtype);
+}
+
+void check_norm_backward(const Normalisation& n, const TensorView& dy, const TensorView& residual, const TensorView& dx,
+                         const TensorView& dweight, const TensorView& dbias) {
+  const char* verb = "layer_norm_backward";
+  same_shape(verb, {n.x, dy, dx});
+  same_type(verb, {n.x, dy, dx, residual});
+  if (residual) same_shape(verb, {n.x, residual});
+  if (dweight) vector_of(verb, "dweight", dweight, n.x.width(), wide_type(n.x.dtype));
+  if (dbias) vector_of(verb, "dbias", dbias, n.x.width(), wide_type(n.x.dtype));
+}
+
 double AttentionSizes::scale() const { return 1 / std::sqrt(static_cast<double>(width)); }
 
 AttentionSizes attention_sizes(const char* verb, const Attention& a) {

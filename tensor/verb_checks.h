@@ -2,6 +2,7 @@
 // the types that it computes in; values that lie in its memory, indices for one, it checks itself.
 #pragma once
 
+#include <initializer_list>
 #include <span>
 
 #include "tensor/backend.h"
@@ -13,6 +14,12 @@ struct SpatialSizes {
   std::int64_t groups, sequences, length, channels;  // channels: of one group
 };
 SpatialSizes spatial_sizes(const char* verb, const SpatialProduct& p);
+
+// `others`: what has the shape of u too.
+void check_gate(const char* verb, const Gating& g, std::initializer_list<TensorView> others);
+void check_norm(const char* verb, const Normalisation& n);
+void check_norm_backward(const Normalisation& n, const TensorView& dy, const TensorView& residual, const TensorView& dx,
+                         const TensorView& dweight, const TensorView& dbias);
 
 struct AttentionSizes {
   std::int64_t sequences, length, heads, width;  // width: of one head

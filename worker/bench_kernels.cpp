@@ -96,10 +96,10 @@ void KernelBench::add_products() {
   const TensorView out = values({width_, inner_}), out_bias = values({width_});
   const TensorView din = take({hidden_, width_}, wide_), dout = take({width_, inner_}, wide_);
   const TensorView din_bias = take({hidden_}, wide_), dout_bias = take({width_}, wide_);
-  product("in: x · W^T", blocks_, {.a = x, .b = in, .out = h, .transpose_b = true});
-  product("in: + bias, gelu", blocks_, {.a = x, .b = in, .out = h, .transpose_b = true, .bias = in_bias,
-                                        .activation = Activation::gelu_tanh, .pre_activation = pre});
-  kernels_[kernels_.size() - 2].calls = 0;  // the bare product is there to compare with
+  product("in: x · W^T", 0, {.a = x, .b = in, .out = h, .transpose_b = true});  // to compare
+  product("in: + bias", gates_, {.a = x, .b = in, .out = h, .transpose_b = true, .bias = in_bias});
+  product("in: + bias, gelu", blocks_ - gates_, {.a = x, .b = in, .out = h, .transpose_b = true, .bias = in_bias,
+                                                 .activation = Activation::gelu_tanh, .pre_activation = pre});
   product("out: x · W^T + bias + residual", blocks_,
           {.a = gated, .b = out, .out = y, .transpose_b = true, .bias = out_bias, .residual = x});
   product("out: dx = dy · W", gates_, {.a = y, .b = out, .out = gated});
@@ -122,7 +122,7 @@ void KernelBench::add_products() {
             {.a = y, .b = x, .out = dsquare, .transpose_a = true, .accumulate = true, .bias_gradient = dout_bias});
   }
 
-  const Size rows = std::min<Size>(512, tokens_);
+  const Size rows = std::min<Size>(backend_->rows_at_once(), tokens_);
   const double chunks = static_cast<double>(tokens_) / static_cast<double>(rows);
   const TensorView logits = values({rows, vocabulary_}), table = values({vocabulary_, width_});
   const TensorView part = x.row_range(0, rows), dtable = take({vocabulary_, width_}, wide_);
@@ -171,32 +171,32 @@ void KernelBench::add_rows() {
     return rows;
   };
   const TensorView u = wide_rows.column_range(0, half_), v = wide_rows.column_range(half_, half_);
-  const TensorView normed = values({tokens_, half_}), gate = values({tokens_, half_}), out = values({tokens_, half_});
+  const TensorView normed = values({tokens_, half_}), z = values({tokens_, half_}), dz = values({tokens_, half_}), out = values({tokens_, half_});
   const TensorView weight = values({half_}), bias = values({half_}), positions = values({1, length_});
   const TensorView mean = take({tokens_, 1}, wide_), inverse = take({tokens_, 1}, wide_);
   const TensorView dweight = take({half_}, wide_), dbias = take({half_}, wide_), dpositions = take({1, length_}, wide_);
   const TensorView sums = take({hidden_}, wide_), narrow = values({tokens_, width_}), x = values({tokens_, width_});
   const TensorView narrow_weight = values({width_}), dnarrow = take({width_}, wide_);
+  const Normalisation norm{.x = x, .weight = narrow_weight, .bias = narrow_weight, .mean = mean, .inverse_deviation = inverse};
+  const Normalisation gate_norm{.x = v, .weight = weight, .bias = bias, .mean = mean, .inverse_deviation = inverse, .activation = Activation::gelu_tanh};
   const double halves = static_cast<double>(tokens_ * half_), rows = static_cast<double>(tokens_ * width_);
   memory("norm", blocks_ + attentions_ + 1, 2 * rows, [=, this] {
-    backend_->layer_norm(x, narrow_weight, narrow_weight, 1, narrow, mean, inverse);
+    backend_->layer_norm(norm, narrow);
   });
   memory("norm, backward", blocks_ + attentions_ + 1, 4 * rows, [=, this] {
-    backend_->layer_norm_backward(x, narrow_weight, 1, mean, inverse, narrow, x, narrow, dnarrow, dnarrow);
+    backend_->layer_norm_backward(norm, narrow, x, narrow, dnarrow, dnarrow);
   });
-  memory("gate norm", gates_, 2 * halves, [=, this] { backend_->layer_norm(v, weight, bias, 1, normed, mean, inverse); });
+  memory("gate norm", gates_, 2 * halves, [=, this] { backend_->layer_norm(gate_norm, normed); });
   memory("gate norm, backward", gates_, 3 * halves, [=, this] {
-    backend_->layer_norm_backward(v, weight, 1, mean, inverse, normed, {}, dwide.column_range(half_, half_), dweight, dbias);
+    backend_->layer_norm_backward(gate_norm, normed, {}, dwide.column_range(half_, half_), dweight, dbias);
   });
-  memory("gate", gates_, 4 * halves, [=, this] {
-    backend_->gate(by_sequence(u), by_sequence(gate), positions, by_sequence(out));
-  });
+  const Gating gating{by_sequence(u), by_sequence(z), positions, by_sequence(out), Activation::gelu_tanh};
+  memory("gate", gates_, 3 * halves, [=, this] { backend_->gate(gating); });
   memory("gate, backward", gates_, 5 * halves, [=, this] {
-    backend_->gate_backward(by_sequence(u), by_sequence(gate), by_sequence(out),
-                            by_sequence(dwide.column_range(0, half_)), by_sequence(gate), dpositions);
+    backend_->gate_backward(gating, by_sequence(out), by_sequence(dwide.column_range(0, half_)), by_sequence(dz), dpositions);
   });
-  memory("gelu, backward", gates_, 6 * halves, [=, this] {
-    backend_->activate_backward(Activation::gelu_tanh, wide_rows, dwide, dwide);
+  memory("gelu, backward", 0, 6 * halves, [=, this] {
+    backend_->activate_backward(Activation::gelu_tanh, wide_rows, dwide, dwide);  // to compare
   });
   memory("sum of rows, hidden", 0, 2 * halves, [=, this] { backend_->sum_rows(dwide, sums); });  // to compare
   const TensorView index = take({tokens_}, DType::i32, 1);

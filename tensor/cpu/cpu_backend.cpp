@@ -160,100 +160,91 @@ void CpuBackend::activate_backward(Activation kind, TensorView in, TensorView do
 
 namespace {
 
-// Calls body(group, bias of the group's first position, matrices) for the channels of each sequence and group.
+// Calls body(matrices, group, sequence) for the channels of each sequence and group.
 template <std::size_t n, class Body>
-void for_each_gate(const char* verb, const TensorView& bias, const std::array<TensorView, n>& views, Body body) {
-  const Shape& shape = views[0].shape;
-  require(shape.rank() == 3 && bias.shape.rank() == 2 && bias.shape[1] == shape[1], verb,
-          "views must be [sequences, length, channels] and the bias [groups, length]");
-  require(bias.shape[0] > 0 && shape[2] % bias.shape[0] == 0, verb, "the groups do not divide the channels");
-  const std::int64_t channels = shape[2] / bias.shape[0];
-  for (std::int64_t b = 0; b < shape[0]; ++b) {
-    for (std::int64_t g = 0; g < bias.shape[0]; ++g) {
+void for_each_gate(const Gating& g, const std::array<TensorView, n>& views, Body body) {
+  const std::int64_t channels = g.u.shape[2] / g.bias.shape[0];
+  for (std::int64_t b = 0; b < g.u.shape[0]; ++b) {
+    for (std::int64_t group = 0; group < g.bias.shape[0]; ++group) {
       std::array<Matrix, n> m;
       for (std::size_t i = 0; i < n; ++i) {
-        m[i] = {views[i].at(b * views[i].stride[0] + g * channels), shape[1], channels, views[i].stride[1]};
+        m[i] = {views[i].at(b * views[i].stride[0] + group * channels), g.u.shape[1], channels, views[i].stride[1]};
       }
-      body(bias.at(g * bias.stride[0]), m);
+      body(m, group);
     }
   }
 }
 
 }  // namespace
 
-void CpuBackend::gate(TensorView u, TensorView z, TensorView bias, TensorView out) {
-  same_shape("gate", {u, z, out});
-  same_type("gate", {u, z, bias, out});
-  float_type("gate", u);
-  for_each_gate<3>("gate", bias, {u, z, out},
-                   [&](void* b, const auto& m) { kernels(u.dtype).gate(m[0], m[1], b, m[2]); });
+void CpuBackend::gate(const Gating& g) {
+  check_gate("gate", g, {g.out});
+  float_type("gate", g.u);
+  for_each_gate<3>(g, {g.u, g.z, g.out}, [&](const auto& m, std::int64_t group) {
+    kernels(g.u.dtype).gate({.activation = pointwise(g.activation),
+                             .u = m[0],
+                             .z = m[1],
+                             .bias = g.bias.at(group * g.bias.stride[0]),
+                             .out = m[2]});
+  });
 }
 
-void CpuBackend::gate_backward(TensorView u, TensorView gate, TensorView dout, TensorView du, TensorView dz,
-                               TensorView dbias) {
+void CpuBackend::gate_backward(const Gating& g, TensorView dout, TensorView du, TensorView dz, TensorView dbias) {
   const char* verb = "gate_backward";
-  same_shape(verb, {u, gate, dout, du, dz});
-  same_type(verb, {u, gate, dout, du, dz});
-  float_type(verb, u);
-  require(dbias.dtype == wide_type(u.dtype), verb, "dbias must be f64 for f64 values and f32 for others");
-  for_each_gate<5>(verb, dbias, {u, gate, dout, du, dz}, [&](void* b, const auto& m) {
-    kernels(u.dtype).gate_backward(m[0], m[1], m[2], m[3], m[4], b);
+  check_gate(verb, g, {dout, du, dz});
+  float_type(verb, g.u);
+  same_shape(verb, {g.bias, dbias});
+  require(dbias.dtype == wide_type(g.u.dtype), verb, "dbias must be f64 for f64 values and f32 for others");
+  for_each_gate<5>(g, {g.u, g.z, dout, du, dz}, [&](const auto& m, std::int64_t group) {
+    kernels(g.u.dtype).gate_backward({.activation = pointwise(g.activation),
+                                      .u = m[0],
+                                      .z = m[1],
+                                      .bias = g.bias.at(group * g.bias.stride[0]),
+                                      .dout = m[2],
+                                      .du = m[3],
+                                      .dz = m[4],
+                                      .dbias = dbias.at(group * dbias.stride[0])});
   });
 }
 
 namespace {
 
-NormArguments norm_arguments(const char* verb, const TensorView& x, const TensorView& weight, std::int64_t groups,
-                             const TensorView& mean, const TensorView& inverse_deviation) {
-  float_type(verb, x);
-  require(groups > 0 && x.width() % groups == 0, verb, "the groups do not divide the channels");
-  const DType wide = wide_type(x.dtype);
-  vector_of(verb, "mean", mean, x.rows() * groups, wide);
-  vector_of(verb, "inverse_deviation", inverse_deviation, x.rows() * groups, wide);
-  if (weight) vector_of(verb, "weight", weight, x.width(), x.dtype);
+NormArguments norm_arguments(const char* verb, const Normalisation& n) {
+  float_type(verb, n.x);
+  check_norm(verb, n);
   NormArguments a{};
-  a.x = as_matrix(x);
-  a.weight = weight.data;
-  a.groups = groups;
-  a.mean = mean.data;
-  a.inverse_deviation = inverse_deviation.data;
+  a.activation = pointwise(n.activation);
+  a.x = as_matrix(n.x);
+  a.weight = n.weight.data;
+  a.bias = n.bias.data;
+  a.groups = n.groups;
+  a.mean = n.mean.data;
+  a.inverse_deviation = n.inverse_deviation.data;
   return a;
 }
 
 }  // namespace
 
-void CpuBackend::layer_norm(TensorView x, TensorView weight, TensorView bias, std::int64_t groups, TensorView out,
-                            TensorView mean, TensorView inverse_deviation) {
-  const char* verb = "layer_norm";
-  same_shape(verb, {x, out});
-  same_type(verb, {x, out});
-  NormArguments a = norm_arguments(verb, x, weight, groups, mean, inverse_deviation);
-  if (bias) vector_of(verb, "bias", bias, x.width(), x.dtype);
-  a.bias = bias.data;
+void CpuBackend::layer_norm(const Normalisation& n, TensorView out) {
+  same_shape("layer_norm", {n.x, out});
+  same_type("layer_norm", {n.x, out});
+  NormArguments a = norm_arguments("layer_norm", n);
   a.out = as_matrix(out);
-  kernels(x.dtype).layer_norm(a);
+  if (n.activation != Activation::none) a.scratch = scratch(n.x.width() / n.groups * size_of(wide_type(n.x.dtype)));
+  kernels(n.x.dtype).layer_norm(a);
 }
 
-void CpuBackend::layer_norm_backward(TensorView x, TensorView weight, std::int64_t groups, TensorView mean,
-                                     TensorView inverse_deviation, TensorView dy, TensorView residual, TensorView dx,
+void CpuBackend::layer_norm_backward(const Normalisation& n, TensorView dy, TensorView residual, TensorView dx,
                                      TensorView dweight, TensorView dbias) {
-  const char* verb = "layer_norm_backward";
-  same_shape(verb, {x, dy, dx});
-  same_type(verb, {x, dy, dx, residual});
-  NormArguments a = norm_arguments(verb, x, weight, groups, mean, inverse_deviation);
+  NormArguments a = norm_arguments("layer_norm_backward", n);
+  check_norm_backward(n, dy, residual, dx, dweight, dbias);
   a.dy = as_matrix(dy);
   a.dx = as_matrix(dx);
-  if (residual) {
-    same_shape(verb, {x, residual});
-    a.residual = as_matrix(residual);
-  }
-  const DType wide = wide_type(x.dtype);
-  if (dweight) vector_of(verb, "dweight", dweight, x.width(), wide);
-  if (dbias) vector_of(verb, "dbias", dbias, x.width(), wide);
+  if (residual) a.residual = as_matrix(residual);
   a.dweight = dweight.data;
   a.dbias = dbias.data;
-  a.scratch = scratch(2 * x.width() * size_of(wide));
-  kernels(x.dtype).layer_norm_backward(a);
+  a.scratch = scratch(4 * n.x.width() * size_of(wide_type(n.x.dtype)));
+  kernels(n.x.dtype).layer_norm_backward(a);
 }
 
 void CpuBackend::sum_rows(TensorView x, TensorView add_to) {

@@ -38,13 +38,10 @@ class CpuBackend final : public Backend {
   void add(TensorView a, TensorView b, TensorView out) override;
   void activate(Activation kind, TensorView in, TensorView out) override;
   void activate_backward(Activation kind, TensorView in, TensorView dout, TensorView din) override;
-  void gate(TensorView u, TensorView z, TensorView bias, TensorView out) override;
-  void gate_backward(TensorView u, TensorView gate, TensorView dout, TensorView du, TensorView dz,
-                     TensorView dbias) override;
-  void layer_norm(TensorView x, TensorView weight, TensorView bias, std::int64_t groups, TensorView out,
-                  TensorView mean, TensorView inverse_deviation) override;
-  void layer_norm_backward(TensorView x, TensorView weight, std::int64_t groups, TensorView mean,
-                           TensorView inverse_deviation, TensorView dy, TensorView residual, TensorView dx,
+  void gate(const Gating& g) override;
+  void gate_backward(const Gating& g, TensorView dout, TensorView du, TensorView dz, TensorView dbias) override;
+  void layer_norm(const Normalisation& n, TensorView out) override;
+  void layer_norm_backward(const Normalisation& n, TensorView dy, TensorView residual, TensorView dx,
                            TensorView dweight, TensorView dbias) override;
   void sum_rows(TensorView x, TensorView add_to) override;
   void dropout(TensorView in, double rate, std::uint64_t stream, TensorView place, TensorView out) override;

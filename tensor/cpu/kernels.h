@@ -11,7 +11,22 @@
 
 namespace smlp::cpu {
 
+// Numbers of enum Activation.
+enum class Pointwise : int { none, gelu_tanh, gelu, relu };
+
+// out = act(u) · (z + bias), bias and dbias an element a row.
+struct GateArguments {
+  Pointwise activation;
+  Matrix u, z;
+  const void* bias;
+  Matrix out;   // forward
+  Matrix dout;  // backward from here
+  Matrix du, dz;
+  void* dbias;  // f32 (f64 for f64)
+};
+
 struct NormArguments {
+  Pointwise activation;  // of x
   Matrix x;
   const void* weight;  // null: 1
   const void* bias;    // null: 0
@@ -24,7 +39,7 @@ struct NormArguments {
   Matrix dx;
   void* dweight;  // f32 (f64 for f64), null with weight
   void* dbias;
-  void* scratch;  // 2 * width of the gradients' type
+  void* scratch;  // of the gradients' type: 2 widths; with an activation 2 widths of a group more
 };
 
 struct IndexArguments {
@@ -54,9 +69,6 @@ struct UpdateArguments {
   double learning_rate, correction, gradient_scale;  // gradient_scale: clipping included
   double beta1, beta2, eps, weight_decay;
 };
-
-// Numbers of enum Activation.
-enum class Pointwise : int { none, gelu_tanh, gelu, relu };
 
 struct FinishArguments {
   Matrix sum;  // of the wide type; may be `out` or `pre_activation`
@@ -93,8 +105,8 @@ struct Kernels {
   void (*activate)(Pointwise kind, Matrix in, Matrix out);
   void (*activate_backward)(Pointwise kind, Matrix in, Matrix dout, Matrix din);
   void (*finish)(const FinishArguments& a);  // out = act(sum + bias + residual)
-  void (*gate)(Matrix u, Matrix z, const void* bias, Matrix out);
-  void (*gate_backward)(Matrix u, Matrix gate, Matrix dout, Matrix du, Matrix dz, void* wide_dbias);
+  void (*gate)(const GateArguments& a);
+  void (*gate_backward)(const GateArguments& a);
   void (*layer_norm)(const NormArguments& a);
   void (*layer_norm_backward)(const NormArguments& a);
   void (*sum_rows)(Matrix x, void* wide_add_to);

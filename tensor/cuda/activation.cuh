@@ -14,7 +14,8 @@ constexpr float tanh_a = 1.5957691216f, tanh_b = tanh_a * 0.044715f;  // (1 + ta
 template <Activation kind>
 __device__ inline float activated(float x) {
   if constexpr (kind == Activation::gelu_tanh) {
-    return x * sigmoid(x * (tanh_a + tanh_b * x * x));
+    const float square = x * x;
+    return x * sigmoid(x * (tanh_a + tanh_b * square));
   } else if constexpr (kind == Activation::gelu) {
     return x * normal(x);
   } else if constexpr (kind == Activation::relu) {
@@ -35,6 +36,32 @@ __device__ inline float slope(float x) {
     return x > 0 ? 1 : 0;
   } else {
     return 1;
+  }
+}
+
+// Of a kind that is known at run time, the same for all threads.
+__device__ inline float activated(Activation kind, float x) {
+  switch (kind) {
+    case Activation::gelu_tanh:
+      return activated<Activation::gelu_tanh>(x);
+    case Activation::gelu:
+      return activated<Activation::gelu>(x);
+    case Activation::relu:
+      return activated<Activation::relu>(x);
+    default:
+      return x;
+  }
+}
+__device__ inline float slope(Activation kind, float x) {
+  switch (kind) {
+    case Activation::gelu_tanh:
+      return slope<Activation::gelu_tanh>(x);
+    case Activation::gelu:
+      return slope<Activation::gelu>(x);
+    case Activation::relu:
+      return slope<Activation::relu>(x);
+    default:
+      return 1;
   }
 }
 

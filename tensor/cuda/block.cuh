@@ -25,10 +25,11 @@ struct Most {
   }
 };
 
-template <class T, class Combine>
+// The `lanes` lanes that a lane is among; all of its warp take part.
+template <int lanes = 32, class T, class Combine>
 __device__ inline T across_warp(T value, Combine combine) {
 #pragma unroll
-  for (int with = 16; with > 0; with /= 2) value = combine(value, __shfl_xor_sync(all_lanes, value, with));
+  for (int with = lanes / 2; with > 0; with /= 2) value = combine(value, __shfl_xor_sync(all_lanes, value, with));
   return value;
 }
 
@@ -46,11 +47,11 @@ __device__ inline T across_block(T value, Combine combine) {
   return value;
 }
 
-// A team is a warp, or the whole block: what works on one row.
+// A team is a part of a warp, a warp, or the whole block: what works on one row.
 template <int team, class T, class Combine>
 __device__ inline T across_team(T value, Combine combine) {
-  if constexpr (team == 32) {
-    return across_warp(value, combine);
+  if constexpr (team <= 32) {
+    return across_warp<team>(value, combine);
   } else {
     static_assert(team == block_threads);
     return across_block(value, combine);

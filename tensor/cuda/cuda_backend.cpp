@@ -164,78 +164,59 @@ Sequences sequences(const char* verb, const TensorView& view) {
   return {view.data, view.shape[0], view.shape[1], view.shape[2], view.stride[0], view.stride[1]};
 }
 
-Gate gate_of(const char* verb, const TensorView& bias, const TensorView& u) {
-  require(u.shape.rank() == 3 && bias.shape.rank() == 2 && bias.shape[1] == u.shape[1], verb,
-          "views must be [sequences, length, channels] and the bias [groups, length]");
-  require(bias.shape[0] > 0 && u.shape[2] % bias.shape[0] == 0, verb,
-          "the groups do not divide the channels");
-  return {bias.shape[0], bias.data, bias.stride[0]};
+Gate gate_of(const char* verb, const Gating& g) {
+  return {.groups = g.bias.shape[0],
+          .activation = g.activation,
+          .bias = g.bias.data,
+          .bias_stride = g.bias.stride[0],
+          .u = sequences(verb, g.u),
+          .z = sequences(verb, g.z)};
 }
 
 }  // namespace
 
-void CudaBackend::gate(TensorView u, TensorView z, TensorView bias, TensorView out) {
-  same_shape("gate", {u, z, out});
-  same_type("gate", {u, z, bias, out});
-  float_type("gate", u);
-  const Gate gate = gate_of("gate", bias, u);
-  cuda::gate(stream(), u.dtype, gate, sequences("gate", u), sequences("gate", z), sequences("gate", out));
+void CudaBackend::gate(const Gating& g) {
+  float_type("gate", g.u);
+  check_gate("gate", g, {g.out});
+  cuda::gate(stream(), g.u.dtype, gate_of("gate", g), sequences("gate", g.out));
 }
 
-void CudaBackend::gate_backward(TensorView u, TensorView gate, TensorView dout, TensorView du, TensorView dz,
-                                TensorView dbias) {
+void CudaBackend::gate_backward(const Gating& g, TensorView dout, TensorView du, TensorView dz, TensorView dbias) {
   const char* verb = "gate_backward";
-  same_shape(verb, {u, gate, dout, du, dz});
-  same_type(verb, {u, gate, dout, du, dz});
-  float_type(verb, u);
+  float_type(verb, g.u);
+  check_gate(verb, g, {dout, du, dz});
+  same_shape(verb, {g.bias, dbias});
   require(dbias.dtype == DType::f32, verb, "dbias must be f32");
-  const Gate g = gate_of(verb, dbias, u);
-  cuda::gate_backward(stream(), u.dtype, g, sequences(verb, u), sequences(verb, gate), sequences(verb, dout),
-                      sequences(verb, du), sequences(verb, dz));
+  cuda::gate_backward(stream(), g.u.dtype, gate_of(verb, g),
+                      {sequences(verb, dout), sequences(verb, du), sequences(verb, dz), dbias.as<float>(), dbias.stride[0]});
 }
 
 namespace {
 
-Norm norm_of(const char* verb, const TensorView& x, const TensorView& weight, std::int64_t groups,
-             const TensorView& mean, const TensorView& inverse_deviation) {
-  float_type(verb, x);
-  require(groups > 0 && x.width() % groups == 0, verb, "the groups do not divide the channels");
-  vector_of(verb, "mean", mean, x.rows() * groups, DType::f32);
-  vector_of(verb, "inverse_deviation", inverse_deviation, x.rows() * groups, DType::f32);
-  if (weight) vector_of(verb, "weight", weight, x.width(), x.dtype);
-  return {as_matrix(x), weight.data, nullptr, groups, mean.as<float>(), inverse_deviation.as<float>()};
+Norm norm_of(const char* verb, const Normalisation& n) {
+  float_type(verb, n.x);
+  check_norm(verb, n);
+  return {n.activation,         as_matrix(n.x), n.weight.data, n.bias.data, n.groups, n.mean.as<float>(),
+          n.inverse_deviation.as<float>()};
 }
 
 }  // namespace
 
-void CudaBackend::layer_norm(TensorView x, TensorView weight, TensorView bias, std::int64_t groups,
-                             TensorView out, TensorView mean, TensorView inverse_deviation) {
-  const char* verb = "layer_norm";
-  same_shape(verb, {x, out});
-  same_type(verb, {x, out});
-  Norm norm = norm_of(verb, x, weight, groups, mean, inverse_deviation);
-  if (bias) vector_of(verb, "bias", bias, x.width(), x.dtype);
-  norm.bias = bias.data;
-  cuda::layer_norm(stream(), x.dtype, norm, as_matrix(out));
+void CudaBackend::layer_norm(const Normalisation& n, TensorView out) {
+  same_shape("layer_norm", {n.x, out});
+  same_type("layer_norm", {n.x, out});
+  cuda::layer_norm(stream(), n.x.dtype, norm_of("layer_norm", n), as_matrix(out));
 }
 
-void CudaBackend::layer_norm_backward(TensorView x, TensorView weight, std::int64_t groups, TensorView mean,
-                                      TensorView inverse_deviation, TensorView dy, TensorView residual,
-                                      TensorView dx, TensorView dweight, TensorView dbias) {
-  const char* verb = "layer_norm_backward";
-  same_shape(verb, {x, dy, dx});
-  same_type(verb, {x, dy, dx, residual});
-  const Norm norm = norm_of(verb, x, weight, groups, mean, inverse_deviation);
+void CudaBackend::layer_norm_backward(const Normalisation& n, TensorView dy, TensorView residual, TensorView dx,
+                                      TensorView dweight, TensorView dbias) {
+  const Norm norm = norm_of("layer_norm_backward", n);
+  check_norm_backward(n, dy, residual, dx, dweight, dbias);
   NormBackward back{as_matrix(dy), {}, as_matrix(dx), dweight.as<float>(), dbias.as<float>(), nullptr};
-  if (residual) {
-    same_shape(verb, {x, residual});
-    back.residual = as_matrix(residual);
-  }
-  if (dweight) vector_of(verb, "dweight", dweight, x.width(), DType::f32);
-  if (dbias) vector_of(verb, "dbias", dbias, x.width(), DType::f32);
+  if (residual) back.residual = as_matrix(residual);
   begin();
-  if (dweight || dbias) back.scratch = take<float>(2 * column_sum_floats(x.rows(), x.width()));
-  cuda::layer_norm_backward(stream(), x.dtype, norm, back);
+  if (dweight || dbias) back.scratch = take<float>(2 * column_sum_floats(n.x.rows(), n.x.width()));
+  cuda::layer_norm_backward(stream(), n.x.dtype, norm, back);
 }
 
 void CudaBackend::sum_rows(TensorView x, TensorView add_to) {

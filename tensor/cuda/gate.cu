@@ -1,59 +1,62 @@
 // The gate of the spatial gating unit.
+#include "tensor/cuda/activation.cuh"
 #include "tensor/cuda/sequences.cuh"
 
 namespace smlp::cuda {
 
 namespace {
 
+template <class T>
+__device__ float bias_of(const Gate& gate, std::int64_t group, std::int64_t t) {
+  return widen(static_cast<const T*>(gate.bias)[group * gate.bias_stride + t]);
+}
+
 // Row r of the call: position r % length of sequence r / length.
 template <class T>
 struct Open {
   Gate gate;
   std::int64_t group_channels;
-  Sequences u, z, out;
+  Sequences out;
   template <int n>
   __device__ void at(std::int64_t r, std::int64_t c) const {
-    const std::int64_t b = quotient(r, u.length), t = r - b * u.length;
-    const std::int64_t group = quotient(c, group_channels);
-    const float bias = widen(static_cast<const T*>(gate.bias)[group * gate.bias_stride + t]);
-    float x[n], g[n];
-    load(row<T>(u, b, t) + c, x);
-    load(row<T>(z, b, t) + c, g);
+    const std::int64_t b = quotient(r, out.length), t = r - b * out.length;
+    const float bias = bias_of<T>(gate, quotient(c, group_channels), t);
+    float u[n], z[n];
+    load(row<T>(gate.u, b, t) + c, u);
+    load(row<T>(gate.z, b, t) + c, z);
 #pragma unroll
-    for (int i = 0; i < n; ++i) {
-      g[i] = widen(narrow<T>(g[i] + bias));  // as it is kept
-      x[i] *= g[i];
-    }
-    store(g, row<T>(z, b, t) + c);
-    store(x, row<T>(out, b, t) + c);
+    for (int i = 0; i < n; ++i) z[i] = activated(gate.activation, u[i]) * (z[i] + bias);
+    store(z, row<T>(out, b, t) + c);
   }
 };
 
 // One block for each position and group: the sum over sequences and channels has one writer.
 template <int n, class T>
-__global__ void __launch_bounds__(block_threads)
-    open_backward(Gate gate, Sequences u, Sequences opened, Sequences dout, Sequences du, Sequences dz) {
+__global__ void __launch_bounds__(block_threads) open_backward(Gate gate, GateBackward back) {
+  const Sequences& u = gate.u;
   const std::int64_t channels = u.channels / gate.groups, packs = channels / n;
   for (std::int64_t place = blockIdx.x; place < u.length * gate.groups; place += gridDim.x) {
-    const std::int64_t t = quotient(place, gate.groups), g = place - t * gate.groups;  // neighbours share lines of memory
+    // Groups first: blocks beside each other share lines of memory.
+    const std::int64_t t = quotient(place, gate.groups), g = place - t * gate.groups;
+    const float bias = bias_of<T>(gate, g, t);
     float sum = 0;
     for (std::int64_t i = threadIdx.x; i < u.sequences * packs; i += block_threads) {
       const std::int64_t b = quotient(i, packs), c = g * channels + (i - b * packs) * n;
-      float x[n], open[n], d[n];
+      float x[n], z[n], d[n];
       load(row<T>(u, b, t) + c, x);
-      load(row<T>(opened, b, t) + c, open);
-      load(row<T>(dout, b, t) + c, d);
+      load(row<T>(gate.z, b, t) + c, z);
+      load(row<T>(back.dout, b, t) + c, d);
 #pragma unroll
       for (int k = 0; k < n; ++k) {
-        open[k] *= d[k];
-        x[k] *= d[k];
-        sum += x[k];
+        z[k] = d[k] * (z[k] + bias) * slope(gate.activation, x[k]);
+        d[k] *= activated(gate.activation, x[k]);
+        sum += d[k];
       }
-      store(open, row<T>(du, b, t) + c);
-      store(x, row<T>(dz, b, t) + c);
+      store(z, row<T>(back.du, b, t) + c);
+      store(d, row<T>(back.dz, b, t) + c);
     }
     sum = across_block(sum, Sum{});
-    if (threadIdx.x == 0) static_cast<float*>(gate.bias)[g * gate.bias_stride + t] += sum;
+    if (threadIdx.x == 0) back.dbias[g * back.dbias_stride + t] += sum;
   }
 }
 
@@ -61,40 +64,35 @@ template <class T>
 constexpr int pack = pack_of<T>;
 
 template <class T>
-bool packed(const Gate& gate, std::initializer_list<Sequences> all) {
-  bool yes = all.begin()->channels / gate.groups % pack<T> == 0;
-  for (const Sequences& s : all) yes = yes && in_packs(s, sizeof(T), pack<T>);
+bool packed(const Gate& gate, std::initializer_list<Sequences> others) {
+  bool yes = gate.u.channels / gate.groups % pack<T> == 0;
+  for (const Sequences& s : {gate.u, gate.z}) yes = yes && in_packs(s, sizeof(T), pack<T>);
+  for (const Sequences& s : others) yes = yes && in_packs(s, sizeof(T), pack<T>);
   return yes;
 }
 
 }  // namespace
 
-void gate(cudaStream_t stream, DType type, const Gate& gate, const Sequences& u, const Sequences& z,
-          const Sequences& out) {
-  const std::int64_t rows = u.sequences * u.length;
-  if (rows * u.channels == 0) return;
+void gate(cudaStream_t stream, DType type, const Gate& gate, const Sequences& out) {
+  const std::int64_t rows = out.sequences * out.length;
+  if (rows * out.channels == 0) return;
   with_type(type, [&](auto t) {
     using T = decltype(t);
-    const Open<T> body{gate, u.channels / gate.groups, u, z, out};
-    if (packed<T>(gate, {u, z, out})) {
-      launch(stream, grid(blocks_for(rows * u.channels / pack<T>, block_threads)), elements<pack<T>, Open<T>>,
-             rows, u.channels, body);
-    } else {
-      launch(stream, grid(blocks_for(rows * u.channels, block_threads)), elements<1, Open<T>>, rows,
-             u.channels, body);
-    }
+    const Open<T> body{gate, out.channels / gate.groups, out};
+    const bool in_n = packed<T>(gate, {out});
+    launch(stream, grid(blocks_for(rows * out.channels / (in_n ? pack<T> : 1), block_threads)),
+           in_n ? elements<pack<T>, Open<T>> : elements<1, Open<T>>, rows, out.channels, body);
   });
 }
 
-void gate_backward(cudaStream_t stream, DType type, const Gate& gate, const Sequences& u,
-                   const Sequences& opened, const Sequences& dout, const Sequences& du, const Sequences& dz) {
+void gate_backward(cudaStream_t stream, DType type, const Gate& gate, const GateBackward& b) {
+  const Sequences& u = gate.u;
   if (u.sequences * u.channels == 0) return;
   const dim3 blocks = grid(std::min(most_blocks, u.length * gate.groups));
   with_type(type, [&](auto t) {
     using T = decltype(t);
-    const auto kernel =
-        packed<T>(gate, {u, opened, dout, du, dz}) ? open_backward<pack<T>, T> : open_backward<1, T>;
-    launch(stream, blocks, kernel, gate, u, opened, dout, du, dz);
+    const auto kernel = packed<T>(gate, {b.dout, b.du, b.dz}) ? open_backward<pack<T>, T> : open_backward<1, T>;
+    launch(stream, blocks, kernel, gate, b);
   });
 }
 

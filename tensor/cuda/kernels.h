@@ -80,13 +80,18 @@ struct Sequences {
 };
 struct Gate {
   std::int64_t groups;
-  void* bias;  // [groups, T]; backward: dbias, f32
+  Activation activation;
+  const void* bias;  // [groups, T]
   std::int64_t bias_stride;
+  Sequences u, z;
 };
-void gate(cudaStream_t stream, DType type, const Gate& gate, const Sequences& u, const Sequences& z,
-          const Sequences& out);
-void gate_backward(cudaStream_t stream, DType type, const Gate& gate, const Sequences& u,
-                   const Sequences& opened, const Sequences& dout, const Sequences& du, const Sequences& dz);
+struct GateBackward {
+  Sequences dout, du, dz;
+  float* dbias;  // [groups, T]
+  std::int64_t dbias_stride;
+};
+void gate(cudaStream_t stream, DType type, const Gate& gate, const Sequences& out);
+void gate_backward(cudaStream_t stream, DType type, const Gate& gate, const GateBackward& b);
 
 // [B, T, groups · c], and [groups, T, B · c] without gaps: what every group has of a position lies together.
 void pack_groups(cudaStream_t stream, DType type, std::int64_t groups, const Sequences& from, void* packed);
@@ -108,6 +113,7 @@ void sum_rows(cudaStream_t stream, DType type, const Matrix& x, DType total_type
 
 // --- layer normalisation (norm.cu) -------------------------------------------------------------------------
 struct Norm {
+  Activation activation;  // of x
   Matrix x;
   const void* weight;  // null: 1
   const void* bias;    // null: 0

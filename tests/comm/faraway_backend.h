@@ -49,16 +49,10 @@ class FarawayBackend final : public Backend {
   void add(TensorView, TensorView, TensorView) override { no(); }
   void activate(Activation, TensorView, TensorView) override { no(); }
   void activate_backward(Activation, TensorView, TensorView, TensorView) override { no(); }
-  void gate(TensorView, TensorView, TensorView, TensorView) override { no(); }
-  void gate_backward(TensorView, TensorView, TensorView, TensorView, TensorView, TensorView) override {
-    no();
-  }
-  void layer_norm(TensorView, TensorView, TensorView, std::int64_t, TensorView, TensorView,
-                  TensorView) override {
-    no();
-  }
-  void layer_norm_backward(TensorView, TensorView, std::int64_t, TensorView, TensorView, TensorView,
-                           TensorView, TensorView, TensorView, TensorView) override {
+  void gate(const Gating&) override { no(); }
+  void gate_backward(const Gating&, TensorView, TensorView, TensorView, TensorView) override { no(); }
+  void layer_norm(const Normalisation&, TensorView) override { no(); }
+  void layer_norm_backward(const Normalisation&, TensorView, TensorView, TensorView, TensorView, TensorView) override {
     no();
   }
   void sum_rows(TensorView, TensorView) override { no(); }

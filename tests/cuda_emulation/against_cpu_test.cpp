@@ -68,8 +68,10 @@ INSTANTIATE_TEST_SUITE_P(In, AgainstCpu, testing::Values(DType::f32, DType::bf16
                          [](const auto& info) { return std::string(name_of(info.param)); });
 
 TEST_P(AgainstCpu, RowsAreNormalisedWhateverTheirWidth) {
-  for (const std::int64_t width : {8, 1000, 1024, 1032, 2048, 2057}) {
-    const std::int64_t rows = 70, groups = width == 2048 ? 2 : 1;
+  // Parts that a few lanes, a warp or a block hold in registers, and one that no block holds.
+  for (const std::int64_t width : {8, 96, 200, 1000, 1024, 1032, 2048, 2057, 4100, 8208}) {
+    const std::int64_t rows = 70, groups = width == 2048 ? 2 : width == 96 ? 6 : 1;
+    const Activation kind = width % 3 == 0 ? Activation::gelu_tanh : width % 3 == 1 ? Activation::relu : Activation::none;
     for (const std::int64_t gap : {0, 3}) {
       compare("layer_norm",
               {random({rows, width}, 1, 2, gap), random({width}, 2), random({width}, 3),
@@ -78,8 +80,9 @@ TEST_P(AgainstCpu, RowsAreNormalisedWhateverTheirWidth) {
                random({rows, width}, 8, 1, gap), random({rows, width}, 9, 1, gap),
                random({width}, DType::f32, 10), random({width}, DType::f32, 11)},
               10 * tolerance(), [&](Backend& b, Views& v) {
-                b.layer_norm(v[0], v[1], v[2], groups, v[3], v[4], v[5]);
-                b.layer_norm_backward(v[0], v[1], groups, v[4], v[5], v[6], v[7], v[8], v[9], v[10]);
+                const Normalisation n{v[0], v[1], v[2], groups, v[4], v[5], kind};
+                b.layer_norm(n, v[3]);
+                b.layer_norm_backward(n, v[6], v[7], v[8], v[9], v[10]);
                 return Counts{};
               });
     }
@@ -115,8 +118,9 @@ TEST_P(AgainstCpu, GatesAndColumnsOfManySequences) {
              random(shape, 6), random({2, length}, DType::f32, 7), order, random({sequences, channels}, 8),
              random(shape, 9), random(shape, 10), random({sequences, channels}, DType::f32, 11)},
             10 * tolerance(), [](Backend& b, Views& v) {
-              b.gate(v[0], v[1], v[2], v[3]);
-              b.gate_backward(v[0], v[1], v[3], v[4], v[5], v[6]);
+              const Gating g{v[0], v[1], v[2], v[3], Activation::gelu_tanh};
+              b.gate(g);
+              b.gate_backward(g, v[3], v[4], v[5], v[6]);
               b.gather_columns(v[0], v[7], v[8], v[9]);
               b.scatter_columns(v[0], v[7], {}, v[10]);
               b.column_dots(v[0], v[3], v[11]);

@@ -41,23 +41,14 @@ class FaultingBackend final : public Backend {
   void activate_backward(Activation kind, TensorView in, TensorView dout, TensorView din) override {
     inner_->activate_backward(kind, real(in), real(dout), real(din));
   }
-  void gate(TensorView u, TensorView z, TensorView bias, TensorView out) override {
-    inner_->gate(real(u), real(z), real(bias), real(out));
+  void gate(const Gating& g) override { inner_->gate(real(g)); }
+  void gate_backward(const Gating& g, TensorView dout, TensorView du, TensorView dz, TensorView dbias) override {
+    inner_->gate_backward(real(g), real(dout), real(du), real(dz), real(dbias));
   }
-  void gate_backward(TensorView u, TensorView gate, TensorView dout, TensorView du, TensorView dz,
-                     TensorView dbias) override {
-    inner_->gate_backward(real(u), real(gate), real(dout), real(du), real(dz), real(dbias));
-  }
-  void layer_norm(TensorView x, TensorView weight, TensorView bias, std::int64_t groups, TensorView out,
-                  TensorView mean, TensorView inverse_deviation) override {
-    inner_->layer_norm(real(x), real(weight), real(bias), groups, real(out), real(mean),
-                       real(inverse_deviation));
-  }
-  void layer_norm_backward(TensorView x, TensorView weight, std::int64_t groups, TensorView mean,
-                           TensorView inverse_deviation, TensorView dy, TensorView residual, TensorView dx,
+  void layer_norm(const Normalisation& n, TensorView out) override { inner_->layer_norm(real(n), real(out)); }
+  void layer_norm_backward(const Normalisation& n, TensorView dy, TensorView residual, TensorView dx,
                            TensorView dweight, TensorView dbias) override {
-    inner_->layer_norm_backward(real(x), real(weight), groups, real(mean), real(inverse_deviation), real(dy),
-                                real(residual), real(dx), real(dweight), real(dbias));
+    inner_->layer_norm_backward(real(n), real(dy), real(residual), real(dx), real(dweight), real(dbias));
   }
   void sum_rows(TensorView x, TensorView add_to) override { inner_->sum_rows(real(x), real(add_to)); }
   void dropout(TensorView in, double rate, std::uint64_t stream, TensorView place, TensorView out) override {
@@ -172,6 +163,10 @@ class FaultingBackend final : public Backend {
   static SpatialProduct real(const SpatialProduct& p) { return {real(p.weight), real(p.v), real(p.out)}; }
   static Attention real(const Attention& a) {
     return {real(a.query), real(a.key), real(a.value), real(a.out), real(a.log_sum), a.heads};
+  }
+  static Gating real(const Gating& g) { return {real(g.u), real(g.z), real(g.bias), real(g.out), g.activation}; }
+  static Normalisation real(const Normalisation& n) {
+    return {real(n.x), real(n.weight), real(n.bias), n.groups, real(n.mean), real(n.inverse_deviation), n.activation};
   }
   static Matmul real(Matmul m) {
     make_real({&m.a, &m.b, &m.out, &m.bias, &m.residual, &m.pre_activation, &m.bias_gradient});

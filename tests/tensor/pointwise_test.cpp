@@ -98,6 +98,8 @@ TEST_P(PointwiseVerbs, AddsInPlaceAndAcrossGaps) {
   check("add", whole, wanted);
 }
 
+constexpr auto activations = {Activation::none, Activation::gelu_tanh, Activation::gelu, Activation::relu};
+
 double act(Activation kind, double x) {
   switch (kind) {
     case Activation::gelu_tanh: return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
@@ -116,7 +118,7 @@ double act_slope(Activation kind, double x) {
 }
 
 TEST_P(PointwiseVerbs, Activates) {
-  for (const auto kind : {Activation::none, Activation::gelu_tanh, Activation::gelu, Activation::relu}) {
+  for (const auto kind : activations) {
     for (const auto& [rows, width] : sizes) {
       Field x = values({rows, width}, 1, 6, 1), dy = values({rows, width}, 2, 1, 2), out({rows, width}, type(), 3);
       const Values in = x.get(), d = dy.get();
@@ -146,47 +148,43 @@ TEST_P(PointwiseVerbs, Activates) {
 }
 
 TEST_P(PointwiseVerbs, Gates) {
-  for (const std::int64_t groups : {1, 3}) {
-    const std::int64_t sequences = 2, length = 5, channels = 33, part = channels / groups;
-    const Shape shape{sequences, length, channels};
-    Field u = values(shape, 1, 1, 4), z = values(shape, 2, 1, 1), bias = values({groups, length + 2}, 3), out(shape, type(), 2);
-    const Values x = u.get(), before = z.get(), offsets = bias.get();
-    Values opened(before.size()), wanted(before.size());
-    const auto offset = [&](std::size_t i) {
-      const auto c = static_cast<std::int64_t>(i) % channels, t = static_cast<std::int64_t>(i) / channels % length;
-      return static_cast<std::size_t>(c / part * (length + 2) + t);
-    };
-    for (std::size_t i = 0; i < before.size(); ++i) {
-      opened[i] = round_to(type(), before[i] + offsets[offset(i)]);
-      wanted[i] = opened[i] * x[i];
+  for (const auto kind : activations) {
+    for (const std::int64_t groups : {1, 3}) {
+      const std::int64_t sequences = 2, length = 5, channels = 33, part = channels / groups;
+      const Shape shape{sequences, length, channels};
+      Field u = values(shape, 1, 1, 4), z = values(shape, 2, 1, 1), bias = values({groups, length + 2}, 3), out(shape, type(), 2);
+      Field dout = values(shape, 4, 1, 3), du(shape, type(), 1), dz(shape, type(), 5), dbias({groups, length + 2}, wide());
+      dbias.fill(0.5);
+      const Values x = u.get(), gate = z.get(), offsets = bias.get(), d = dout.get();
+      Values wanted(x.size()), wanted_du(x.size()), wanted_dz(x.size()), wanted_dbias(dbias.get());
+      for (std::size_t i = 0; i < x.size(); ++i) {
+        const auto c = static_cast<std::int64_t>(i) % channels, t = static_cast<std::int64_t>(i) / channels % length;
+        const auto place = static_cast<std::size_t>(c / part * (length + 2) + t);
+        const double opened = gate[i] + offsets[place];
+        wanted[i] = act(kind, x[i]) * opened;
+        wanted_du[i] = d[i] * opened * act_slope(kind, x[i]);
+        wanted_dz[i] = d[i] * act(kind, x[i]);
+        wanted_dbias[place] += wanted_dz[i];
+      }
+      const auto positions = [&](Field& of_groups) {
+        TensorView view = of_groups.view();
+        view.shape = {groups, length};
+        return view;
+      };
+      Gating gating{u.view(), z.view(), positions(bias), out.view(), kind};
+      b_.gate(gating);
+      check("gate", out, wanted);
+      expect_close("gate's z", z.get(), gate, 0);
+      gating.out = {};
+      b_.gate_backward(gating, dout.view(), du.view(), dz.view(), positions(dbias));
+      check("du", du, wanted_du);
+      check("dz", dz, wanted_dz);
+      check("dbias", dbias, wanted_dbias, true);
+      dbias.fill(0.5);
+      b_.gate_backward(gating, dout.view(), du.view(), z.view(), positions(dbias));
+      check("dz in place of z", z, wanted_dz);
+      check("du when dz is in place", du, wanted_du);
     }
-    TensorView positions = bias.view();
-    positions.shape = {groups, length};
-    b_.gate(u.view(), z.view(), positions, out.view());
-    check("gate", out, wanted);
-    check("gate's z", z, opened);
-
-    Field dout = values(shape, 4, 1, 3), du(shape, type(), 1), dz(shape, type(), 5), dbias({groups, length + 2}, wide());
-    dbias.fill(0.5);
-    const Values d = dout.get(), gate = z.get();
-    Values wanted_du(d.size()), wanted_dz(d.size()), wanted_dbias(dbias.get());
-    for (std::size_t i = 0; i < d.size(); ++i) {
-      wanted_du[i] = d[i] * gate[i];
-      wanted_dz[i] = d[i] * x[i];
-      wanted_dbias[offset(i)] += wanted_dz[i];
-    }
-    TensorView slopes = dbias.view();
-    slopes.shape = {groups, length};
-    b_.gate_backward(u.view(), z.view(), dout.view(), du.view(), dz.view(), slopes);
-    check("du", du, wanted_du);
-    check("dz", dz, wanted_dz);
-    check("dbias", dbias, wanted_dbias, true);
-    slopes = dbias.view();
-    dbias.fill(0.5);
-    slopes.shape = {groups, length};
-    b_.gate_backward(u.view(), z.view(), dout.view(), du.view(), z.view(), slopes);
-    check("dz in place of the gate", z, wanted_dz);
-    check("du when dz is in place", du, wanted_du);
   }
 }
 
@@ -236,71 +234,77 @@ TEST_P(PointwiseVerbs, DropsWhatTheKeySays) {
 }
 
 TEST_P(PointwiseVerbs, NormalisesEachGroup) {
-  for (const std::int64_t groups : {1, 2}) {
-    for (const bool affine : {true, false}) {
-      for (const std::int64_t width : {2, 34, 64, 130}) {
-        const std::int64_t rows = 5, part = width / groups;
-        if (part < 2) continue;
-        Field x = values({rows, width}, 1, 2, 3), w = values({width}, 2), bias = values({width}, 3), out({rows, width}, type(), 1);
-        Field mean({rows, groups}, wide()), inverse({rows, groups}, wide());
-        const Values in = x.get(), scale = w.get(), shift = bias.get();
-        Values wanted(in.size()), means, inverses, normed(in.size());
-        for (std::int64_t r = 0; r < rows * groups; ++r) {
-          const auto first = static_cast<std::size_t>(r * part), count = static_cast<std::size_t>(part);
-          double sum = 0, squares = 0;
-          for (std::size_t i = first; i < first + count; ++i) sum += in[i] / static_cast<double>(part);
-          for (std::size_t i = first; i < first + count; ++i) squares += (in[i] - sum) * (in[i] - sum);
-          means.push_back(sum);
-          inverses.push_back(1 / std::sqrt(squares / static_cast<double>(part) + 1e-5));
-          for (std::size_t i = first; i < first + count; ++i) {
-            const std::size_t c = i % static_cast<std::size_t>(width);
-            normed[i] = (in[i] - sum) * inverses.back();
-            wanted[i] = affine ? normed[i] * scale[c] + shift[c] : normed[i];
+  for (const auto kind : activations) {
+    for (const std::int64_t groups : {1, 2}) {
+      for (const bool affine : {true, false}) {
+        for (const std::int64_t width : {2, 34, 64, 130}) {
+          const std::int64_t rows = 5, part = width / groups;
+          if (part < 2) continue;
+          Field x = values({rows, width}, 1, 2, 3), w = values({width}, 2), bias = values({width}, 3), out({rows, width}, type(), 1);
+          Field mean({rows, groups}, wide()), inverse({rows, groups}, wide());
+          const Values before = x.get(), scale = w.get(), shift = bias.get();
+          Values in = before;
+          for (double& value : in) value = act(kind, value);
+          Values wanted(in.size()), means, inverses, normed(in.size());
+          for (std::int64_t r = 0; r < rows * groups; ++r) {
+            const auto first = static_cast<std::size_t>(r * part), count = static_cast<std::size_t>(part);
+            double sum = 0, squares = 0;
+            for (std::size_t i = first; i < first + count; ++i) sum += in[i] / static_cast<double>(part);
+            for (std::size_t i = first; i < first + count; ++i) squares += (in[i] - sum) * (in[i] - sum);
+            means.push_back(sum);
+            inverses.push_back(1 / std::sqrt(squares / static_cast<double>(part) + 1e-5));
+            for (std::size_t i = first; i < first + count; ++i) {
+              const std::size_t c = i % static_cast<std::size_t>(width);
+              normed[i] = (in[i] - sum) * inverses.back();
+              wanted[i] = affine ? normed[i] * scale[c] + shift[c] : normed[i];
+            }
           }
-        }
-        const TensorView none;
-        b_.layer_norm(x.view(), affine ? w.view() : none, affine ? bias.view() : none, groups, out.view(), mean.view(),
-                      inverse.view());
-        check("layer_norm", out, wanted);
-        check("mean", mean, means, true);
-        expect_close("inverse deviation", inverse.get(), inverses, 20 * wide_tolerance());
+          const TensorView none;
+          const Normalisation n{x.view(),    affine ? w.view() : none, affine ? bias.view() : none, groups, mean.view(),
+                                inverse.view(), kind};
+          b_.layer_norm(n, out.view());
+          check("layer_norm", out, wanted);
+          check("mean", mean, means, true);
+          expect_close("inverse deviation", inverse.get(), inverses, 20 * wide_tolerance());
 
-        Field dy = values({rows, width}, 4, 1, 2), residual = values({rows, width}, 5, 1, 1), dx({rows, width}, type(), 4);
-        Field dweight({width}, wide()), dbias({width}, wide());
-        dweight.fill(1);
-        dbias.fill(2);
-        const Values d = dy.get(), rest = residual.get();
-        Values wanted_dx(d.size()), wanted_dw(static_cast<std::size_t>(width), 1), wanted_db(static_cast<std::size_t>(width), 2);
-        for (std::int64_t r = 0; r < rows * groups; ++r) {
-          const auto first = static_cast<std::size_t>(r * part), count = static_cast<std::size_t>(part);
-          double sum = 0, product = 0;
-          const auto dn = [&](std::size_t i) { return affine ? d[i] * scale[i % static_cast<std::size_t>(width)] : d[i]; };
-          for (std::size_t i = first; i < first + count; ++i) {
-            sum += dn(i) / static_cast<double>(part);
-            product += dn(i) * normed[i] / static_cast<double>(part);
-            wanted_dw[i % static_cast<std::size_t>(width)] += d[i] * normed[i];
-            wanted_db[i % static_cast<std::size_t>(width)] += d[i];
+          Field dy = values({rows, width}, 4, 1, 2), residual = values({rows, width}, 5, 1, 1), dx({rows, width}, type(), 4);
+          Field dweight({width}, wide()), dbias({width}, wide());
+          dweight.fill(1);
+          dbias.fill(2);
+          const Values d = dy.get(), rest = residual.get();
+          Values wanted_dx(d.size()), wanted_dw(static_cast<std::size_t>(width), 1), wanted_db(static_cast<std::size_t>(width), 2);
+          for (std::int64_t r = 0; r < rows * groups; ++r) {
+            const auto first = static_cast<std::size_t>(r * part), count = static_cast<std::size_t>(part);
+            double sum = 0, product = 0;
+            const auto dn = [&](std::size_t i) { return affine ? d[i] * scale[i % static_cast<std::size_t>(width)] : d[i]; };
+            for (std::size_t i = first; i < first + count; ++i) {
+              sum += dn(i) / static_cast<double>(part);
+              product += dn(i) * normed[i] / static_cast<double>(part);
+              wanted_dw[i % static_cast<std::size_t>(width)] += d[i] * normed[i];
+              wanted_db[i % static_cast<std::size_t>(width)] += d[i];
+            }
+            for (std::size_t i = first; i < first + count; ++i) {
+              const double back = (dn(i) - sum - normed[i] * product) * inverses[static_cast<std::size_t>(r)];
+              wanted_dx[i] = back * act_slope(kind, before[i]) + (affine ? rest[i] : 0);
+            }
           }
-          for (std::size_t i = first; i < first + count; ++i) {
-            wanted_dx[i] = (dn(i) - sum - normed[i] * product) * inverses[static_cast<std::size_t>(r)] + (affine ? rest[i] : 0);
+          const double scale_of_dx = *std::max_element(inverses.begin(), inverses.end());
+          const double dx_tolerance = tolerance() * std::max(1.0, scale_of_dx * scale_of_dx);
+          b_.layer_norm_backward(n, dy.view(), affine ? residual.view() : none, dx.view(), affine ? dweight.view() : none,
+                                 affine ? dbias.view() : none);
+          expect_close("dx", dx.get(), wanted_dx, dx_tolerance);
+          EXPECT_TRUE(dx.guards_intact());
+          if (affine) {
+            expect_close("dweight", dweight.get(), wanted_dw, 10 * wide_tolerance());
+            check("dbias", dbias, wanted_db, true);
+            b_.layer_norm_backward(n, dy.view(), residual.view(), residual.view(), dweight.view(), dbias.view());
+            expect_close("dx in place of the residual", residual.get(), dx.get(), 0);
+            Normalisation bare = n;
+            bare.weight = none;
+            b_.layer_norm_backward(bare, dy.view(), none, dx.view(), none, none);
+            b_.layer_norm_backward(bare, dy.view(), none, dy.view(), none, none);
+            expect_close("dx in place of dy", dy.get(), dx.get(), 0);
           }
-        }
-        const double scale_of_dx = *std::max_element(inverses.begin(), inverses.end());
-        const double dx_tolerance = tolerance() * std::max(1.0, scale_of_dx * scale_of_dx);
-        b_.layer_norm_backward(x.view(), affine ? w.view() : none, groups, mean.view(), inverse.view(), dy.view(),
-                               affine ? residual.view() : none, dx.view(), affine ? dweight.view() : none,
-                               affine ? dbias.view() : none);
-        expect_close("dx", dx.get(), wanted_dx, dx_tolerance);
-        EXPECT_TRUE(dx.guards_intact());
-        if (affine) {
-          expect_close("dweight", dweight.get(), wanted_dw, 10 * wide_tolerance());
-          check("dbias", dbias, wanted_db, true);
-          b_.layer_norm_backward(x.view(), w.view(), groups, mean.view(), inverse.view(), dy.view(), residual.view(),
-                                 residual.view(), dweight.view(), dbias.view());
-          expect_close("dx in place of the residual", residual.get(), dx.get(), 0);
-          b_.layer_norm_backward(x.view(), none, groups, mean.view(), inverse.view(), dy.view(), none, dx.view(), none, none);
-          b_.layer_norm_backward(x.view(), none, groups, mean.view(), inverse.view(), dy.view(), none, dy.view(), none, none);
-          expect_close("dx in place of dy", dy.get(), dx.get(), 0);
         }
       }
     }
