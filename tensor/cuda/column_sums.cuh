@@ -8,20 +8,27 @@ namespace smlp::cuda {
 
 constexpr int lines = block_threads / 32;  // rows that a block looks at together
 
+// Equal parts of the rows are summed apart, each in runs of adjacent rows.
+struct ColumnRuns {
+  std::int64_t rows, width, parts;  // rows of a part
+  std::int64_t runs, run;           // runs of a part; rows of a run, the last may have fewer
+};
 // As many runs as keep a large card busy, none shorter than 64 rows: a function of the shape alone.
-inline std::int64_t column_runs(std::int64_t rows, std::int64_t width) {
-  return std::max<std::int64_t>(1, std::min((rows + 63) / 64, 131072 / std::max<std::int64_t>(width, 1)));
+inline ColumnRuns column_runs(std::int64_t rows, std::int64_t width, std::int64_t parts = 1) {
+  const std::int64_t busy = 131072 / std::max<std::int64_t>(width * parts, 1);
+  const std::int64_t runs = std::max<std::int64_t>(1, std::min((rows + 63) / 64, busy));
+  return {rows, width, parts, runs, (rows + runs - 1) / runs};
 }
 
-// term.add<n>(r, c, sums) adds the terms of elements (r, c) ... (r, c + n - 1). partial [outputs, runs,
-// width].
+// term.add<n>(r, c, sums) adds the terms of elements (r, c) ... (r, c + n - 1). partial [outputs, parts, runs, width].
 template <int outputs, int n, class Term>
-__global__ void __launch_bounds__(block_threads)
-    column_partials(std::int64_t rows, std::int64_t width, std::int64_t run, float* partial, Term term) {
+__global__ void __launch_bounds__(block_threads) column_partials(ColumnRuns all, float* partial, Term term) {
   constexpr int tile = 32 * n;
   SMLP_SHARED(float, of_line, outputs* lines* tile);
   const int line = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const std::int64_t first = blockIdx.y * run, end = first + run < rows ? first + run : rows;
+  const std::int64_t part = blockIdx.y / all.runs, width = all.width, part_end = (part + 1) * all.rows;
+  const std::int64_t first = part * all.rows + (blockIdx.y - part * all.runs) * all.run;
+  const std::int64_t end = first + all.run < part_end ? first + all.run : part_end;
   const std::int64_t tile_first = static_cast<std::int64_t>(blockIdx.x) * tile, c = tile_first + lane * n;
   float sums[outputs][n] = {};
   if (c < width) {
@@ -43,29 +50,35 @@ __global__ void __launch_bounds__(block_threads)
   }
 }
 
-// add_to[c] += the sum over the runs.
+// add_to[part * apart + c] += the sum over the runs of a part: each line adds up some of them, then the lines in order.
 template <class T>
 __global__ void __launch_bounds__(block_threads)
-    column_totals(const float* partial, std::int64_t runs, std::int64_t width, T* add_to) {
-  const std::int64_t c = static_cast<std::int64_t>(blockIdx.x) * block_threads + threadIdx.x;
-  if (c >= width) return;
+    column_totals(ColumnRuns all, const float* partial, T* add_to, std::int64_t apart) {
+  SMLP_SHARED(float, of_line, block_threads);
+  const int line = static_cast<int>(threadIdx.x) / 32;
+  const std::int64_t part = blockIdx.y, c = static_cast<std::int64_t>(blockIdx.x) * 32 + threadIdx.x % 32;
   float sum = 0;
-  for (std::int64_t k = 0; k < runs; ++k) sum += partial[k * width + c];
-  add_to[c] = narrow<T>(widen(add_to[c]) + sum);
+  for (std::int64_t k = line; k < all.runs && c < all.width; k += lines) {
+    sum += partial[(part * all.runs + k) * all.width + c];
+  }
+  of_line[threadIdx.x] = sum;
+  __syncthreads();
+  if (line > 0 || c >= all.width) return;
+#pragma unroll
+  for (int l = 1; l < lines; ++l) sum += of_line[l * 32 + threadIdx.x];
+  T* to = add_to + part * apart + c;
+  *to = narrow<T>(widen(*to) + sum);
 }
 
 template <int outputs, int n, class Term>
-void start_partials(cudaStream_t stream, std::int64_t rows, std::int64_t width, std::int64_t runs,
-                    std::int64_t run, float* partial, const Term& term) {
-  launch(stream, grid((width + 32 * n - 1) / (32 * n), runs), column_partials<outputs, n, Term>, rows, width,
-         run, partial, term);
+void start_partials(cudaStream_t stream, const ColumnRuns& all, float* partial, const Term& term) {
+  launch(stream, grid((all.width + 32 * n - 1) / (32 * n), all.parts * all.runs), column_partials<outputs, n, Term>, all,
+         partial, term);
 }
 
 template <class T>
-void start_totals(cudaStream_t stream, const float* partial, std::int64_t runs, std::int64_t width,
-                  T* add_to) {
-  launch(stream, grid((width + block_threads - 1) / block_threads), column_totals<T>, partial, runs, width,
-         add_to);
+void start_totals(cudaStream_t stream, const ColumnRuns& all, const float* partial, T* add_to, std::int64_t apart = 0) {
+  launch(stream, grid((all.width + 31) / 32, all.parts), column_totals<T>, all, partial, add_to, apart);
 }
 
 }  // namespace smlp::cuda

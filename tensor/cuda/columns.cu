@@ -66,24 +66,24 @@ void move_columns(cudaStream_t stream, DType type, const Columns& c, int* fault)
 
 }  // namespace
 
-std::int64_t column_sum_floats(std::int64_t rows, std::int64_t width) {
-  return column_runs(rows, width) * width;
+std::int64_t column_sum_floats(std::int64_t rows, std::int64_t width, std::int64_t parts) {
+  return parts * column_runs(rows, width, parts).runs * width;
 }
 
-void sum_rows(cudaStream_t stream, DType type, const Matrix& x, DType total_type, void* add_to,
-              float* scratch) {
+void sum_rows(cudaStream_t stream, DType type, const Matrix& x, DType total_type, const RowSums& to, float* scratch) {
   if (x.rows * x.width == 0) return;
-  const std::int64_t runs = column_runs(x.rows, x.width), run = (x.rows + runs - 1) / runs;
+  const ColumnRuns all = column_runs(x.rows / to.parts, x.width, to.parts);
   with_type(type, [&](auto t) {
     using T = decltype(t);
     if (in_packs(x, sizeof(T), pack_of<T>)) {
-      start_partials<1, pack_of<T>>(stream, x.rows, x.width, runs, run, scratch, Term<T>{x});
+      start_partials<1, pack_of<T>>(stream, all, scratch, Term<T>{x});
     } else {
-      start_partials<1, 1>(stream, x.rows, x.width, runs, run, scratch, Term<T>{x});
+      start_partials<1, 1>(stream, all, scratch, Term<T>{x});
     }
   });
-  with_type(total_type,
-            [&](auto t) { start_totals(stream, scratch, runs, x.width, static_cast<decltype(t)*>(add_to)); });
+  with_type(total_type, [&](auto t) {
+    start_totals(stream, all, scratch, static_cast<decltype(t)*>(to.add_to), to.apart);
+  });
 }
 
 void gather_columns(cudaStream_t stream, DType type, const Columns& c, int* fault) {
@@ -94,15 +94,15 @@ void scatter_columns(cudaStream_t stream, DType type, const Columns& c, int* fau
 }
 
 void column_dots(cudaStream_t stream, DType type, const Sequences& a, const Sequences& b, float* out) {
-  const std::int64_t rows = a.sequences * a.length;
   if (a.sequences * a.channels == 0) return;
+  const ColumnRuns all{a.length, a.channels, a.sequences, 1, a.length};
   with_type(type, [&](auto t) {
     using T = decltype(t);
     const ProductTerm<T> term{a, b};
     if (in_packs(a, sizeof(T), pack_of<T>) && in_packs(b, sizeof(T), pack_of<T>)) {
-      start_partials<1, pack_of<T>>(stream, rows, a.channels, a.sequences, a.length, out, term);
+      start_partials<1, pack_of<T>>(stream, all, out, term);
     } else {
-      start_partials<1, 1>(stream, rows, a.channels, a.sequences, a.length, out, term);
+      start_partials<1, 1>(stream, all, out, term);
     }
   });
 }

@@ -224,7 +224,7 @@ void CudaBackend::sum_rows(TensorView x, TensorView add_to) {
   vector_of("sum_rows", "add_to", add_to, x.width(), add_to.dtype);
   if (add_to.dtype != DType::f32) same_type("sum_rows", {x, add_to});
   begin();
-  cuda::sum_rows(stream(), x.dtype, as_matrix(x), add_to.dtype, add_to.data,
+  cuda::sum_rows(stream(), x.dtype, as_matrix(x), add_to.dtype, {add_to.data},
                  take<float>(column_sum_floats(x.rows(), x.width())));
 }
 

@@ -107,9 +107,14 @@ void scatter_columns(cudaStream_t stream, DType type, const Columns& c, int* fau
 void column_dots(cudaStream_t stream, DType type, const Sequences& a, const Sequences& b, float* out);
 
 // --- sums over rows (columns.cu): partial sums in `scratch`, then their sum --------------------------------
-std::int64_t column_sum_floats(std::int64_t rows, std::int64_t width);  // of scratch, for each sum
-void sum_rows(cudaStream_t stream, DType type, const Matrix& x, DType total_type, void* add_to,
-              float* scratch);
+// Of scratch, for each sum; `rows` of each part.
+std::int64_t column_sum_floats(std::int64_t rows, std::int64_t width, std::int64_t parts = 1);
+// Equal parts of the rows are added up apart, each to its own vector.
+struct RowSums {
+  void* add_to;
+  std::int64_t parts = 1, apart = 0;
+};
+void sum_rows(cudaStream_t stream, DType type, const Matrix& x, DType total_type, const RowSums& to, float* scratch);
 
 // --- layer normalisation (norm.cu) -------------------------------------------------------------------------
 struct Norm {

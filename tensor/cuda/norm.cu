@@ -228,15 +228,15 @@ void layer_norm_backward(cudaStream_t stream, DType type, const Norm& norm, cons
     constexpr int n = pack_of<T>;
     const bool in_n = packed<T>(norm, {b.dy, b.residual, b.dx});
     if (b.scratch) {  // before dx, which may take the place of dy
-      const std::int64_t runs = column_runs(rows, width), run = (rows + runs - 1) / runs;
+      const ColumnRuns all = column_runs(rows, width);
       const NormTerm<T> term{norm, part, b.dy};
       if (in_n) {
-        start_partials<2, n>(stream, rows, width, runs, run, b.scratch, term);
+        start_partials<2, n>(stream, all, b.scratch, term);
       } else {
-        start_partials<2, 1>(stream, rows, width, runs, run, b.scratch, term);
+        start_partials<2, 1>(stream, all, b.scratch, term);
       }
-      if (b.dweight) start_totals(stream, b.scratch, runs, width, b.dweight);
-      if (b.dbias) start_totals(stream, b.scratch + runs * width, runs, width, b.dbias);
+      if (b.dweight) start_totals(stream, all, b.scratch, b.dweight);
+      if (b.dbias) start_totals(stream, all, b.scratch + all.runs * width, b.dbias);
     }
     const auto start = [&](auto team) {
       using Team = decltype(team);

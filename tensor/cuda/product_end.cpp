@@ -44,7 +44,7 @@ Product one_of(const Product& p, std::int64_t i) {
   return one;
 }
 
-std::int64_t scratch_floats(const Product& p) { return std::max(p.batch * p.m, column_sum_floats(p.k, p.m)); }
+std::int64_t scratch_floats(const Product& p) { return std::max(p.batch * p.m, column_sum_floats(p.k, p.m, p.batch)); }
 
 bool library_may_end(const Product& p) {
   if (p.bias_gradient) return p.out_type == DType::f32 && p.m % pack == 0 && aligned(p.scratch);
@@ -56,11 +56,8 @@ bool library_may_end(const Product& p) {
 
 void end(cudaStream_t stream, const Product& p, std::int64_t groups, const GroupTable& table) {
   if (p.bias_gradient) {
-    for (std::int64_t i = 0; i < p.batch; ++i) {
-      const Matrix a{after(p.a, i * p.a_apart, p.type), p.k, p.m, p.a_stride};
-      sum_rows(stream, p.type, a, DType::f32, p.bias_gradient + i * p.bias_gradient_apart, p.scratch);
-    }
-    return;
+    const Matrix a{const_cast<void*>(p.a), p.batch * p.k, p.m, p.a_stride};
+    return sum_rows(stream, p.type, a, DType::f32, {p.bias_gradient, p.batch, p.bias_gradient_apart}, p.scratch);
   }
   if (p.gelu_gradient) {
     activate_backward(stream, p.out_type, Activation::gelu_tanh, p.pre_activation, p.out, p.out);
