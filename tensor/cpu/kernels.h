@@ -19,10 +19,10 @@ struct GateArguments {
   Pointwise activation;
   Matrix u, z;
   const void* bias;
-  Matrix out;   // forward
-  Matrix dout;  // backward from here
-  Matrix du, dz;
-  void* dbias;  // f32 (f64 for f64)
+  Matrix out{};   // forward
+  Matrix dout{};  // backward from here
+  Matrix du{}, dz{};
+  void* dbias = nullptr;  // f32 (f64 for f64)
 };
 
 struct NormArguments {
