@@ -60,8 +60,8 @@ struct Rehearsed {
 
 // One micro-batch in a group of `members` ranks.
 Rehearsed rehearse(const ModelConfig& config, std::int64_t members, std::int64_t sequences, DType precision,
-                   Mode mode) {
-  CountingBackend backend;
+                   Mode mode, std::int64_t rows_at_once = 512) {
+  CountingBackend backend(rows_at_once);
   CountingCommunicator ranks(members);
   ParameterStore store;
   const auto model = make_model(config, store, {ranks});
@@ -98,6 +98,11 @@ PlanCounts::Parameters count_parameters(const ModelConfig& config, const Paramet
 }
 
 }  // namespace
+
+std::int64_t count_scratch(const ModelConfig& config, std::int64_t expert_ranks, std::int64_t micro_batch,
+                           DType precision, std::int64_t rows_at_once) {
+  return rehearse(config, expert_ranks, micro_batch, precision, Mode::training, rows_at_once).activation_bytes;
+}
 
 PlanCounts count_model(const ModelConfig& config, std::int64_t ranks, std::int64_t expert_ranks,
                        std::int64_t micro_batch, DType precision, std::int64_t rounds, bool shard_states) {

@@ -1,6 +1,9 @@
 #include "params/initial.h"
 
+#include <algorithm>
 #include <cmath>
+#include <thread>
+#include <vector>
 
 #include "core/random.h"
 
@@ -70,9 +73,17 @@ double InitialValues::value(std::int64_t global_index) const {
 }
 
 void InitialValues::write(std::int64_t first, std::span<double> out) const {
-  for (std::size_t i = 0; i < out.size(); ++i) {
-    out[i] = value(offset_ + first + static_cast<std::int64_t>(i));
+  constexpr std::size_t least_share = std::size_t{1} << 15;  // worth a thread
+  const auto write_share = [&](std::size_t begin, std::size_t end) {
+    for (std::size_t i = begin; i < end; ++i) out[i] = value(offset_ + first + static_cast<std::int64_t>(i));
+  };
+  const std::size_t cores = std::max(1u, std::thread::hardware_concurrency());  // those that this process may use
+  const std::size_t shares = std::clamp<std::size_t>(out.size() / least_share, 1, cores);
+  std::vector<std::jthread> others;
+  for (std::size_t share = 1; share < shares; ++share) {
+    others.emplace_back(write_share, out.size() * share / shares, out.size() * (share + 1) / shares);
   }
+  write_share(0, out.size() / shares);
 }
 
 }  // namespace smlp

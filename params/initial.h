@@ -13,7 +13,7 @@ class InitialValues {
  public:
   InitialValues(const ParameterSpec& spec, std::uint64_t seed);
 
-  // Elements [first, first + out.size()) of the local slice.
+  // Elements [first, first + out.size()) of the local slice: many are shared out among threads.
   void write(std::int64_t first, std::span<double> out) const;
 
  private:

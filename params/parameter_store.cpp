@@ -13,7 +13,7 @@ namespace smlp {
 namespace {
 
 constexpr std::int64_t member_alignment = 64, part_alignment = 8;  // elements
-constexpr std::int64_t chunk = std::int64_t{1} << 18;
+constexpr std::int64_t chunk = std::int64_t{1} << 22;
 
 TensorView part_of(const TensorView& segment, const Parameter& parameter) {
   return {segment.at(parameter.offset), parameter.shape, segment.dtype};

@@ -29,6 +29,11 @@ TensorView Arena::take(Shape shape, DType type) {
   return view;
 }
 
+void Arena::reserve(std::int64_t bytes) {
+  blocks_.push_back({backend_.allocate(bytes), bytes});
+  ++allocations_;
+}
+
 void Arena::reset() {
   mark_ = {};
   if (blocks_.size() < 2) return;

@@ -23,6 +23,7 @@ class Arena {
   Arena& operator=(const Arena&) = delete;
 
   TensorView take(Shape shape, DType type);  // contents undefined
+  void reserve(std::int64_t bytes);  // before anything is taken: a block that so many fit into
   void reset();  // everything taken is void; several blocks are merged into one of the peak size
 
   // Gives back, at the end of a scope, what was taken within it: temporaries of one layer's backward pass.

@@ -17,6 +17,10 @@ struct MultiplyAdds {
 
 class CountingBackend : public Backend {
  public:
+  // `rows_at_once`: of the backend that is counted for.
+  explicit CountingBackend(std::int64_t rows_at_once = 512) : rows_at_once_(rows_at_once) {}
+
+  std::int64_t rows_at_once() const noexcept override { return rows_at_once_; }
   std::int64_t bytes_now() const noexcept { return now_; }
   std::int64_t bytes_peak() const noexcept { return peak_; }
   std::int64_t allocations() const noexcept { return allocations_; }
@@ -85,6 +89,7 @@ class CountingBackend : public Backend {
   void count(const SpatialProduct& p);
   void count(const Attention& a, std::int64_t products);
 
+  std::int64_t rows_at_once_;
   std::unordered_map<void*, std::int64_t> held_;
   std::uintptr_t next_ = std::uintptr_t{1}
                          << 57;  // where no memory is: following an address ends the process

@@ -10,10 +10,15 @@
 #include <optional>
 
 #include "core/error.h"
+#include "layers/plan.h"
 #include "optim/schedule.h"
 #include "worker/routing_settings.h"
 
 namespace smlp {
+
+namespace {
+constexpr std::int64_t some_more = std::int64_t{1} << 20;  // than the layers take: losses by routing group
+}
 
 ModelConfig model_config(const JobConfig& job) {
   ModelConfig config;
@@ -87,6 +92,11 @@ Engine::Engine(const JobConfig& job, std::unique_ptr<Backend> backend, ProcessGr
   if (value_type(job_) == DType::f16) loss_scale_ = LossScale(job_.train.loss_scale, job_.train.loss_scale_window);
   sync_ = std::make_unique<GradientSync>(*backend_, *store_, grid_, model_->blocks(), sharded);
   optimizer_ = std::make_unique<AdamW>(*backend_, *store_, settings, sync_->shares());
+  // A device gives a block whole: one of the size that is needed, where growing would take half as much again.
+  if (!backend_->in_host_memory()) {
+    arena_->reserve(some_more + count_scratch(config_, grid_.experts->size(), job_.train.micro_batch, value_type(job_),
+                                              backend_->rows_at_once()));
+  }
 }
 
 Engine::~Engine() = default;

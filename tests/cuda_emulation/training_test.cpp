@@ -12,6 +12,7 @@ namespace {
 struct Trained {
   std::vector<double> losses, norms, evaluated;
   std::vector<std::byte> weights;  // after the last step
+  std::int64_t allocations = 0;    // of scratch memory
   std::int64_t repeats = 0;        // micro-batches that the device was handed as a graph
   std::string refusal;
 };
@@ -52,6 +53,7 @@ Trained train(const JobConfig& job, Ranks ranks, std::unique_ptr<Backend> backen
     engine.backend().download(segment.value, values.data());
     trained.weights.insert(trained.weights.end(), values.begin(), values.end());
   }
+  trained.allocations = engine.arena().allocations();
   trained.repeats = engine.recording().repeats;
   trained.refusal = engine.recording().refusal;
   return trained;
@@ -67,6 +69,7 @@ TEST_P(Training, TakesTheStepsOfTheCpu) {
     const auto job = small_job(GetParam(), precision);
     const Trained wanted = train(job, Ranks::over_mpi, make_cpu_backend());
     const Trained got = train(job, Ranks::staged, gpu());
+    EXPECT_EQ(got.allocations, 1) << "what a step takes was counted before the first";
     EXPECT_LT(wanted.losses.back(), wanted.losses.front() + 1);
     for (std::size_t i = 0; i < wanted.losses.size(); ++i) {
       EXPECT_NEAR(got.losses[i], wanted.losses[i], tolerance * wanted.losses[i])

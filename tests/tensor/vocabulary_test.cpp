@@ -85,6 +85,16 @@ TEST_F(ArenaTest, AllocatesNothingAfterTheFirstStep) {
   EXPECT_GE(arena.peak_bytes(), 40 * 41 / 2 * 1000 * 17 * 4);
 }
 
+TEST_F(ArenaTest, TakesFromWhatWasReserved) {
+  Arena arena(*backend_);
+  arena.reserve(40 * 64000);
+  for (int step = 0; step < 2; ++step) {
+    for (int i = 0; i < 40; ++i) arena.take({16000}, DType::f32);
+    EXPECT_EQ(arena.allocations(), 1);
+    arena.reset();
+  }
+}
+
 TEST_F(ArenaTest, GivesBackWhatAFrameTook) {
   Arena arena(*backend_);
   const TensorView kept = arena.take({100}, DType::f32);
