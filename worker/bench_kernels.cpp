@@ -171,14 +171,16 @@ void KernelBench::add_rows() {
     return rows;
   };
   const TensorView u = wide_rows.column_range(0, half_), v = wide_rows.column_range(half_, half_);
-  const TensorView normed = values({tokens_, half_}), z = values({tokens_, half_}), dz = values({tokens_, half_}), out = values({tokens_, half_});
+  const TensorView normed = values({tokens_, half_}), out = values({tokens_, half_});
+  const TensorView z = values({tokens_, half_}), dz = values({tokens_, half_});
   const TensorView weight = values({half_}), bias = values({half_}), positions = values({1, length_});
   const TensorView mean = take({tokens_, 1}, wide_), inverse = take({tokens_, 1}, wide_);
   const TensorView dweight = take({half_}, wide_), dbias = take({half_}, wide_), dpositions = take({1, length_}, wide_);
   const TensorView sums = take({hidden_}, wide_), narrow = values({tokens_, width_}), x = values({tokens_, width_});
   const TensorView narrow_weight = values({width_}), dnarrow = take({width_}, wide_);
   const Normalisation norm{.x = x, .weight = narrow_weight, .bias = narrow_weight, .mean = mean, .inverse_deviation = inverse};
-  const Normalisation gate_norm{.x = v, .weight = weight, .bias = bias, .mean = mean, .inverse_deviation = inverse, .activation = Activation::gelu_tanh};
+  Normalisation gate_norm{.x = v, .weight = weight, .bias = bias, .mean = mean, .inverse_deviation = inverse};
+  gate_norm.activation = Activation::gelu_tanh;
   const double halves = static_cast<double>(tokens_ * half_), rows = static_cast<double>(tokens_ * width_);
   memory("norm", blocks_ + attentions_ + 1, 2 * rows, [=, this] {
     backend_->layer_norm(norm, narrow);

@@ -31,8 +31,8 @@ struct Product {
   float* bias_gradient = nullptr;  // [m] += the sums of a's columns; with transpose_a and nothing else
   float* scratch = nullptr;        // with bias_gradient: scratch_floats() of memory
   // As many products, that many elements from one to the next. Where they have a bias_gradient, the rows of all a follow
-  // one another (a_apart = k · a_stride). Where they have a bias, a residual or gelu, those of all out do (out_apart = m · out.stride), and out, residual and pre_activation are
-  // the matrices of all.
+  // one another (a_apart = k · a_stride). Where they have a bias, a residual or gelu, those of all out do
+  // (out_apart = m · out.stride), and out, residual and pre_activation are the matrices of all.
   std::int64_t batch = 1, a_apart = 0, b_apart = 0, out_apart = 0, bias_apart = 0, bias_gradient_apart = 0;
 };
 
