@@ -4,8 +4,10 @@
 
 #include <cmath>
 #include <cstring>
+#include <span>
 
 #include "core/error.h"
+#include "params/initial.h"
 
 namespace smlp {
 namespace {
@@ -107,6 +109,17 @@ TEST(ParameterStore, FirstValuesDoNotDependOnHowATensorIsSliced) {
       EXPECT_EQ(part, std::vector<double>(all.begin() + shard * 18, all.begin() + (shard + 1) * 18));
     }
   }
+}
+
+TEST(InitialValues, DoNotDependOnHowManyThreadsDrawThem) {
+  const ParameterSpec spec = named("w", {523, 601}, Initial::normal(1));
+  const InitialValues initial(spec, 7);
+  std::vector<double> at_once(static_cast<std::size_t>(spec.shape.size())), by_rows(at_once.size());
+  initial.write(0, at_once);
+  for (std::size_t first = 0; first < by_rows.size(); first += 601) {
+    initial.write(static_cast<std::int64_t>(first), std::span(by_rows).subspan(first, 601));
+  }
+  EXPECT_EQ(at_once, by_rows);
 }
 
 TEST(ParameterStore, FirstValuesFollowSeedAndName) {
