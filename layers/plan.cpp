@@ -75,6 +75,10 @@ Rehearsed rehearse(const ModelConfig& config, std::int64_t members, std::int64_t
   c.tokens = scratch.take(rows, DType::i32);
   c.targets = scratch.take(rows, DType::i32);
   c.loss_scale = scratch.take({1}, DType::f64);
+  if (c.training() && has_experts(config) && has_auxiliary_loss(config.router)) {
+    c.auxiliary = scratch.take({sequences / config.group_sequences, 2}, DType::f64);
+    c.auxiliary_scale = scratch.take({1}, DType::f64);
+  }
   model->forward_loss(c, scratch.take(rows, DType::f64));
   if (c.training()) model->backward(c, {});
   return {scratch.peak_bytes(), ranks.bytes_sent(), backend.multiply_adds()};

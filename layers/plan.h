@@ -33,7 +33,8 @@ struct PlanCounts {
 PlanCounts count_model(const ModelConfig& config, std::int64_t ranks, std::int64_t expert_ranks,
                        std::int64_t micro_batch, DType precision, std::int64_t rounds, bool shard_states = false);
 
-// Bytes that one micro-batch of training takes from an Arena, on a backend whose rows_at_once() that is.
+// Bytes that one micro-batch of training takes from an Arena, on a backend whose rows_at_once() that is; of routers
+// without capacity, where every expert gets as many rows.
 std::int64_t count_scratch(const ModelConfig& config, std::int64_t expert_ranks, std::int64_t micro_batch,
                            DType precision, std::int64_t rows_at_once);
 

@@ -13,6 +13,7 @@ namespace {
 constexpr std::int64_t block_rows = 128;
 constexpr std::int64_t narrow_channels = 128;  // fewer fill no tile of a product
 constexpr std::int64_t most_panel_bytes = std::int64_t{64} << 20;
+constexpr std::int64_t most_weight_bytes = std::int64_t{128} << 20;  // masked at once
 
 // body(first position, positions) for each row block of the triangle.
 template <class Body>
@@ -27,6 +28,7 @@ struct Positions {
   void* row(std::int64_t i, std::int64_t t, DType type) const {
     return static_cast<std::byte*>(data) + (i * apart + t * stride) * size_of(type);
   }
+  Positions from(std::int64_t i, DType type) const { return {row(i, 0, type), stride, apart}; }
 };
 
 Positions group_of(const TensorView& view, const SpatialSizes& s, std::int64_t g) {
@@ -133,15 +135,20 @@ void CudaBackend::mix_tokens(const SpatialSizes& s, TensorView weight, TensorVie
   same_type("spatial", {in, weight});
   if (in.size() == 0) return;
   const DType type = in.dtype;
-  const std::int64_t size = size_of(type), together = narrow(s) ? s.groups : 1;
+  const std::int64_t size = size_of(type), weight_bytes = s.length * s.length * size;
+  const std::int64_t together = narrow(s) ? std::clamp<std::int64_t>(most_weight_bytes / weight_bytes, 1, s.groups) : 1;
   begin();
-  auto* masked = take<std::byte>(together * s.length * s.length * size);
+  auto* masked = take<std::byte>(together * weight_bytes);
   if (narrow(s)) {
-    const Mixing m = by_group(s, type);
+    Mixing m = by_group(s, type);
     auto *from = take<std::byte>(in.size() * size), *to = take<std::byte>(in.size() * size);
-    mask(weight, 0, s.groups, s.length, masked);
+    const Positions packed_in = packed(m, from), packed_out = packed(m, to);
     pack_groups(stream(), type, s.groups, all_of(in), from);
-    mix(products_, m, masked, packed(m, from), packed(m, to), transposed);
+    for (std::int64_t g = 0; g < s.groups; g += together) {
+      m.count = std::min(together, s.groups - g);
+      mask(weight, g, m.count, s.length, masked);
+      mix(products_, m, masked, packed_in.from(g, type), packed_out.from(g, type), transposed);
+    }
     return unpack_groups(stream(), type, s.groups, to, all_of(out));
   }
   for (std::int64_t g = 0; g < s.groups; ++g) {
