@@ -65,6 +65,7 @@ std::vector<std::string> stack_of(const ModelConfig& config);
 // Of a model, and of one kind of block.
 bool has_experts(const ModelConfig& config);
 bool has_experts(const std::string& block);
+bool has_auxiliary_loss(const ModelConfig& config);  // a router adds to the loss
 bool has_attention(const ModelConfig& config);
 bool has_attention(const std::string& block);
 bool has_spatial_gate(const std::string& block);

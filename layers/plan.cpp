@@ -60,7 +60,7 @@ struct Rehearsed {
 
 // One micro-batch in a group of `members` ranks.
 Rehearsed rehearse(const ModelConfig& config, std::int64_t members, std::int64_t sequences, DType precision,
-                   Mode mode, std::int64_t rows_at_once = 512) {
+                   Mode mode, std::int64_t rows_at_once = Backend::rows_at_once_on_hosts) {
   CountingBackend backend(rows_at_once);
   CountingCommunicator ranks(members);
   ParameterStore store;
@@ -75,7 +75,7 @@ Rehearsed rehearse(const ModelConfig& config, std::int64_t members, std::int64_t
   c.tokens = scratch.take(rows, DType::i32);
   c.targets = scratch.take(rows, DType::i32);
   c.loss_scale = scratch.take({1}, DType::f64);
-  if (c.training() && has_experts(config) && has_auxiliary_loss(config.router)) {
+  if (c.training() && has_auxiliary_loss(config)) {
     c.auxiliary = scratch.take({sequences / config.group_sequences, 2}, DType::f64);
     c.auxiliary_scale = scratch.take({1}, DType::f64);
   }

@@ -97,6 +97,10 @@ bool has_attention(const ModelConfig& config) {
   return std::any_of(stack.begin(), stack.end(), [](const auto& kind) { return has_attention(kind); });
 }
 
+bool has_auxiliary_loss(const ModelConfig& config) {
+  return has_auxiliary_loss(config.router) && has_experts(config);
+}
+
 bool has_experts(const ModelConfig& config) {
   const auto stack = stack_of(config);
   return std::any_of(stack.begin(), stack.end(), [](const auto& kind) { return has_experts(kind); });

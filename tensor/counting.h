@@ -18,7 +18,7 @@ struct MultiplyAdds {
 class CountingBackend : public Backend {
  public:
   // `rows_at_once`: of the backend that is counted for.
-  explicit CountingBackend(std::int64_t rows_at_once = 512) : rows_at_once_(rows_at_once) {}
+  explicit CountingBackend(std::int64_t rows_at_once = rows_at_once_on_hosts) : rows_at_once_(rows_at_once) {}
 
   std::int64_t rows_at_once() const noexcept override { return rows_at_once_; }
   std::int64_t bytes_now() const noexcept { return now_; }

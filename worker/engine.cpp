@@ -148,7 +148,7 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
     c.stand_at(step, first);
     c.seed = static_cast<std::uint64_t>(job_.seed);
     c.loss_scale = buffers_->loss_scale;
-    if (has_auxiliary_loss(config_.router) && has_experts(config_)) {
+    if (has_auxiliary_loss(config_)) {
       c.auxiliary = arena_->take({micro / config_.group_sequences, 2}, DType::f64);
       c.auxiliary_scale = buffers_->token_scale;
       backend_->fill(c.auxiliary, 0);

@@ -160,7 +160,7 @@ void CpuBackend::activate_backward(Activation kind, TensorView in, TensorView do
 
 namespace {
 
-// Calls body(matrices, group, sequence) for the channels of each sequence and group.
+// Calls body(matrices, group) for the channels of each sequence and group.
 template <std::size_t n, class Body>
 void for_each_gate(const Gating& g, const std::array<TensorView, n>& views, Body body) {
   const std::int64_t channels = g.u.shape[2] / g.bias.shape[0];

@@ -1,6 +1,8 @@
 // Activations and their slopes, of one number.
 #pragma once
 
+#include <type_traits>
+
 #include "tensor/backend.h"
 #include "tensor/cuda/numbers.cuh"
 
@@ -39,30 +41,25 @@ __device__ inline float slope(float x) {
   }
 }
 
-// Of a kind that is known at run time, the same for all threads.
-__device__ inline float activated(Activation kind, float x) {
+// body(the kind as a constant), for a kind that is the same for all threads.
+template <class Body>
+__device__ inline float with_kind(Activation kind, Body body) {
   switch (kind) {
     case Activation::gelu_tanh:
-      return activated<Activation::gelu_tanh>(x);
+      return body(std::integral_constant<Activation, Activation::gelu_tanh>{});
     case Activation::gelu:
-      return activated<Activation::gelu>(x);
+      return body(std::integral_constant<Activation, Activation::gelu>{});
     case Activation::relu:
-      return activated<Activation::relu>(x);
+      return body(std::integral_constant<Activation, Activation::relu>{});
     default:
-      return x;
+      return body(std::integral_constant<Activation, Activation::none>{});
   }
 }
+__device__ inline float activated(Activation kind, float x) {
+  return with_kind(kind, [x](auto k) { return activated<decltype(k)::value>(x); });
+}
 __device__ inline float slope(Activation kind, float x) {
-  switch (kind) {
-    case Activation::gelu_tanh:
-      return slope<Activation::gelu_tanh>(x);
-    case Activation::gelu:
-      return slope<Activation::gelu>(x);
-    case Activation::relu:
-      return slope<Activation::relu>(x);
-    default:
-      return 1;
-  }
+  return with_kind(kind, [x](auto k) { return slope<decltype(k)::value>(x); });
 }
 
 }  // namespace smlp::cuda

@@ -70,10 +70,12 @@ __global__ void __launch_bounds__(block_threads)
   *to = narrow<T>(widen(*to) + sum);
 }
 
+// `packed`: can n adjacent elements be had at once?
 template <int outputs, int n, class Term>
-void start_partials(cudaStream_t stream, const ColumnRuns& all, float* partial, const Term& term) {
-  launch(stream, grid((all.width + 32 * n - 1) / (32 * n), all.parts * all.runs), column_partials<outputs, n, Term>, all,
-         partial, term);
+void start_partials(cudaStream_t stream, const ColumnRuns& all, bool packed, float* partial, const Term& term) {
+  const std::int64_t tile = 32 * (packed ? n : 1);
+  launch(stream, grid((all.width + tile - 1) / tile, all.parts * all.runs),
+         packed ? column_partials<outputs, n, Term> : column_partials<outputs, 1, Term>, all, partial, term);
 }
 
 template <class T>

@@ -23,7 +23,7 @@ struct ProductTerm {
   Sequences a, b;
   template <int n>
   __device__ void add(std::int64_t r, std::int64_t c, float (&sums)[1][n]) const {
-    const std::int64_t s = r / a.length, t = r - s * a.length;
+    const std::int64_t s = quotient(r, a.length), t = r - s * a.length;
     float x[n], y[n];
     load(row<T>(a, s, t) + c, x);
     load(row<T>(b, s, t) + c, y);
@@ -40,7 +40,7 @@ struct ByColumn {
   __device__ void at(std::int64_t r, std::int64_t c) const {
     static_assert(n == 1);
     const Sequences& in = columns.in;
-    const std::int64_t b = r / in.length, t = r - b * in.length, place = b * in.channels + c;
+    const std::int64_t b = quotient(r, in.length), t = r - b * in.length, place = b * in.channels + c;
     const std::int32_t other = columns.index[place];
     if (other < 0 || other >= in.channels) {
       *fault = static_cast<int>(FaultKind::column);
@@ -55,12 +55,8 @@ struct ByColumn {
 
 template <bool gathers>
 void move_columns(cudaStream_t stream, DType type, const Columns& c, int* fault) {
-  const std::int64_t rows = c.in.sequences * c.in.length, size = rows * c.in.channels;
-  if (size == 0) return;
   with_type(type, [&](auto t) {
-    using Body = ByColumn<decltype(t), gathers>;
-    launch(stream, grid(blocks_for(size, block_threads)), elements<1, Body>, rows, c.in.channels,
-           Body{c, fault});
+    for_channels<1>(stream, c.in, false, ByColumn<decltype(t), gathers>{c, fault});
   });
 }
 
@@ -75,11 +71,7 @@ void sum_rows(cudaStream_t stream, DType type, const Matrix& x, DType total_type
   const ColumnRuns all = column_runs(x.rows / to.parts, x.width, to.parts);
   with_type(type, [&](auto t) {
     using T = decltype(t);
-    if (in_packs(x, sizeof(T), pack_of<T>)) {
-      start_partials<1, pack_of<T>>(stream, all, scratch, Term<T>{x});
-    } else {
-      start_partials<1, 1>(stream, all, scratch, Term<T>{x});
-    }
+    start_partials<1, pack_of<T>>(stream, all, in_packs(x, sizeof(T), pack_of<T>), scratch, Term<T>{x});
   });
   with_type(total_type, [&](auto t) {
     start_totals(stream, all, scratch, static_cast<decltype(t)*>(to.add_to), to.apart);
@@ -98,12 +90,8 @@ void column_dots(cudaStream_t stream, DType type, const Sequences& a, const Sequ
   const ColumnRuns all{a.length, a.channels, a.sequences, 1, a.length};
   with_type(type, [&](auto t) {
     using T = decltype(t);
-    const ProductTerm<T> term{a, b};
-    if (in_packs(a, sizeof(T), pack_of<T>) && in_packs(b, sizeof(T), pack_of<T>)) {
-      start_partials<1, pack_of<T>>(stream, all, out, term);
-    } else {
-      start_partials<1, 1>(stream, all, out, term);
-    }
+    const bool packed = in_packs(a, sizeof(T), pack_of<T>) && in_packs(b, sizeof(T), pack_of<T>);
+    start_partials<1, pack_of<T>>(stream, all, packed, out, ProductTerm<T>{a, b});
   });
 }
 

@@ -28,6 +28,11 @@ void float_type(const char* verb, const TensorView& view) {
                   verb, name_of(view.dtype)));
 }
 
+Sequences sequences(const char* verb, const TensorView& view) {
+  require(view.shape.rank() == 3, verb, "views must be [sequences, length, channels]");
+  return {view.data, view.shape[0], view.shape[1], view.shape[2], view.stride[0], view.stride[1]};
+}
+
 CudaBackend::CudaBackend(const CudaOptions& options)
     : device_(options.device),
       products_(device_.stream(), options.tf32),
@@ -158,11 +163,6 @@ void CudaBackend::activate_backward(Activation kind, TensorView in, TensorView d
 }
 
 namespace {
-
-Sequences sequences(const char* verb, const TensorView& view) {
-  require(view.shape.rank() == 3, verb, "views must be [sequences, length, channels]");
-  return {view.data, view.shape[0], view.shape[1], view.shape[2], view.stride[0], view.stride[1]};
-}
 
 Gate gate_of(const char* verb, const Gating& g) {
   return {.groups = g.bias.shape[0],

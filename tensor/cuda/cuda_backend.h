@@ -133,6 +133,7 @@ class CudaBackend final : public Backend {
 
 // What every verb asks of the types of its values.
 void float_type(const char* verb, const TensorView& view);
+Sequences sequences(const char* verb, const TensorView& view);
 
 template <class T>
 T* CudaBackend::take(std::int64_t count) {

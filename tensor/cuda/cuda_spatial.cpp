@@ -35,10 +35,6 @@ Positions group_of(const TensorView& view, const SpatialSizes& s, std::int64_t g
   return {view.at(g * s.channels), view.stride[1], view.stride[0]};
 }
 
-Sequences all_of(const TensorView& view) {
-  return {view.data, view.shape[0], view.shape[1], view.shape[2], view.stride[0], view.stride[1]};
-}
-
 // `count` matrices [length, width] and one weight for all of them, or for each its own.
 struct Mixing {
   DType type;
@@ -143,13 +139,13 @@ void CudaBackend::mix_tokens(const SpatialSizes& s, TensorView weight, TensorVie
     Mixing m = by_group(s, type);
     auto *from = take<std::byte>(in.size() * size), *to = take<std::byte>(in.size() * size);
     const Positions packed_in = packed(m, from), packed_out = packed(m, to);
-    pack_groups(stream(), type, s.groups, all_of(in), from);
+    pack_groups(stream(), type, s.groups, sequences("spatial", in), from);
     for (std::int64_t g = 0; g < s.groups; g += together) {
       m.count = std::min(together, s.groups - g);
       mask(weight, g, m.count, s.length, masked);
       mix(products_, m, masked, packed_in.from(g, type), packed_out.from(g, type), transposed);
     }
-    return unpack_groups(stream(), type, s.groups, to, all_of(out));
+    return unpack_groups(stream(), type, s.groups, to, sequences("spatial", out));
   }
   for (std::int64_t g = 0; g < s.groups; ++g) {
     mask(weight, g, 1, s.length, masked);
@@ -168,9 +164,10 @@ void CudaBackend::spatial_backward_input(const SpatialProduct& p) {
 }
 
 void CudaBackend::spatial_backward_weight(const SpatialProduct& p) {
-  float_type("spatial_backward_weight", p.v);
-  const SpatialSizes s = spatial_sizes("spatial_backward_weight", p);
-  require(p.weight.dtype == DType::f32, "spatial_backward_weight", "the weight's gradient must be f32");
+  const char* verb = "spatial_backward_weight";
+  float_type(verb, p.v);
+  const SpatialSizes s = spatial_sizes(verb, p);
+  require(p.weight.dtype == DType::f32, verb, "the weight's gradient must be f32");
   if (p.v.size() == 0) return;
   const DType type = p.v.dtype;
   const Mixing m = narrow(s) ? by_group(s, type) : by_sequence(s, type);
@@ -182,8 +179,8 @@ void CudaBackend::spatial_backward_weight(const SpatialProduct& p) {
   if (narrow(s)) {
     const std::int64_t bytes = p.v.size() * size_of(type);
     auto *dout = take<std::byte>(bytes), *in = take<std::byte>(bytes);
-    pack_groups(stream(), type, s.groups, all_of(p.out), dout);
-    pack_groups(stream(), type, s.groups, all_of(p.v), in);
+    pack_groups(stream(), type, s.groups, sequences(verb, p.out), dout);
+    pack_groups(stream(), type, s.groups, sequences(verb, p.v), in);
     return add_gradients(stream(), products_, m, packed(m, dout), packed(m, in), panel, gradient(0));
   }
   for (std::int64_t g = 0; g < s.groups; ++g)

@@ -74,14 +74,9 @@ bool packed(const Gate& gate, std::initializer_list<Sequences> others) {
 }  // namespace
 
 void gate(cudaStream_t stream, DType type, const Gate& gate, const Sequences& out) {
-  const std::int64_t rows = out.sequences * out.length;
-  if (rows * out.channels == 0) return;
   with_type(type, [&](auto t) {
     using T = decltype(t);
-    const Open<T> body{gate, out.channels / gate.groups, out};
-    const bool in_n = packed<T>(gate, {out});
-    launch(stream, grid(blocks_for(rows * out.channels / (in_n ? pack<T> : 1), block_threads)),
-           in_n ? elements<pack<T>, Open<T>> : elements<1, Open<T>>, rows, out.channels, body);
+    for_channels<pack<T>>(stream, out, packed<T>(gate, {out}), Open<T>{gate, out.channels / gate.groups, out});
   });
 }
 

@@ -24,17 +24,13 @@ struct Regroup {
 
 template <bool packs>
 void regroup(cudaStream_t stream, DType type, std::int64_t groups, const Sequences& apart, void* packed) {
-  const std::int64_t rows = apart.sequences * apart.length, channels = apart.channels / groups;
-  if (rows * channels == 0) return;
+  const std::int64_t channels = apart.channels / groups;
   with_type(type, [&](auto t) {
     using T = decltype(t);
     constexpr int n = pack_of<T>;
-    const Regroup<T, packs> body{apart, channels, static_cast<T*>(packed)};
-    const bool in_n = channels % n == 0 && in_packs(apart, sizeof(T), n) &&
-                      in_packs(Matrix{packed, 1, channels, channels}, sizeof(T), n);
-    const std::int64_t pieces = rows * apart.channels / (in_n ? n : 1);
-    launch(stream, grid(blocks_for(pieces, block_threads)),
-           in_n ? elements<n, Regroup<T, packs>> : elements<1, Regroup<T, packs>>, rows, apart.channels, body);
+    const bool packs_fit = channels % n == 0 && in_packs(apart, sizeof(T), n) &&
+                           in_packs(Matrix{packed, 1, channels, channels}, sizeof(T), n);
+    for_channels<n>(stream, apart, packs_fit, Regroup<T, packs>{apart, channels, static_cast<T*>(packed)});
   });
 }
 

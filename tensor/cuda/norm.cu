@@ -230,11 +230,7 @@ void layer_norm_backward(cudaStream_t stream, DType type, const Norm& norm, cons
     if (b.scratch) {  // before dx, which may take the place of dy
       const ColumnRuns all = column_runs(rows, width);
       const NormTerm<T> term{norm, part, b.dy};
-      if (in_n) {
-        start_partials<2, n>(stream, all, b.scratch, term);
-      } else {
-        start_partials<2, 1>(stream, all, b.scratch, term);
-      }
+      start_partials<2, n>(stream, all, in_n, b.scratch, term);
       if (b.dweight) start_totals(stream, all, b.scratch, b.dweight);
       if (b.dbias) start_totals(stream, all, b.scratch + all.runs * width, b.dbias);
     }

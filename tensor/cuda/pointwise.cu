@@ -61,21 +61,23 @@ struct Add {
   }
 };
 
-template <Activation kind, class T>
+template <class T>
 struct Activate {
+  Activation kind;
   Matrix in, out;
   template <int n>
   __device__ void at(std::int64_t r, std::int64_t c) const {
     float x[n];
     load(row<T>(in, r) + c, x);
 #pragma unroll
-    for (int i = 0; i < n; ++i) x[i] = activated<kind>(x[i]);
+    for (int i = 0; i < n; ++i) x[i] = activated(kind, x[i]);
     store(x, row<T>(out, r) + c);
   }
 };
 
-template <Activation kind, class T>
+template <class T>
 struct ActivateBackward {
+  Activation kind;
   Matrix in, dout, din;
   template <int n>
   __device__ void at(std::int64_t r, std::int64_t c) const {
@@ -83,28 +85,10 @@ struct ActivateBackward {
     load(row<T>(in, r) + c, x);
     load(row<T>(dout, r) + c, d);
 #pragma unroll
-    for (int i = 0; i < n; ++i) d[i] *= slope<kind>(x[i]);
+    for (int i = 0; i < n; ++i) d[i] *= slope(kind, x[i]);
     store(d, row<T>(din, r) + c);
   }
 };
-
-template <Activation value>
-struct Kind {
-  static constexpr Activation kind = value;
-};
-template <class Body>
-void with_kind(Activation kind, Body body) {
-  switch (kind) {
-    case Activation::none:
-      return body(Kind<Activation::none>{});
-    case Activation::gelu_tanh:
-      return body(Kind<Activation::gelu_tanh>{});
-    case Activation::gelu:
-      return body(Kind<Activation::gelu>{});
-    case Activation::relu:
-      return body(Kind<Activation::relu>{});
-  }
-}
 
 // x becomes change(word of its place in the stream, x): tensor/dropout.h.
 template <class T, class Change>
@@ -270,22 +254,16 @@ void add(cudaStream_t stream, DType type, const Matrix& a, const Matrix& b, cons
 
 void activate(cudaStream_t stream, DType type, Activation kind, const Matrix& in, const Matrix& out) {
   with_type(type, [&](auto t) {
-    with_kind(kind, [&](auto k) {
-      using T = decltype(t);
-      for_elements<pack_of<T>>(stream, std::array{in, out}, sizeof(T),
-                               Activate<decltype(k)::kind, T>{in, out});
-    });
+    using T = decltype(t);
+    for_elements<pack_of<T>>(stream, std::array{in, out}, sizeof(T), Activate<T>{kind, in, out});
   });
 }
 
 void activate_backward(cudaStream_t stream, DType type, Activation kind, const Matrix& in, const Matrix& dout,
                        const Matrix& din) {
   with_type(type, [&](auto t) {
-    with_kind(kind, [&](auto k) {
-      using T = decltype(t);
-      for_elements<pack_of<T>>(stream, std::array{in, dout, din}, sizeof(T),
-                               ActivateBackward<decltype(k)::kind, T>{in, dout, din});
-    });
+    using T = decltype(t);
+    for_elements<pack_of<T>>(stream, std::array{in, dout, din}, sizeof(T), ActivateBackward<T>{kind, in, dout, din});
   });
 }
 
