@@ -7,14 +7,14 @@ import time
 import harness
 
 
-def build(preset, folder, *options, seconds):
-    """Configures and builds smlp and smlp-worker; harness runs them from then on. Warnings are errors, the linker's too. With
-    -O1, which compiles faster; own kernels keep their options."""
+def build(preset, folder, *options, seconds, tests=()):
+    """Configures and builds smlp, smlp-worker and these tests; harness runs the former from then on. Warnings are errors, the
+    linker's too. With -O1, which compiles faster; own kernels keep their options."""
     folder = pathlib.Path(folder)
     began = time.monotonic()
-    words = run(["cmake", "--preset", preset, "-B", str(folder), "-DSMLP_TESTS=OFF", "-DSMLP_WERROR=ON",
-                 "-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DNDEBUG", *options], seconds)
-    words += run(["cmake", "--build", str(folder), "--parallel", str(os.cpu_count()), "--target", "smlp", "smlp-worker"],
+    words = run(["cmake", "--preset", preset, "-B", str(folder), f"-DSMLP_TESTS={'ON' if tests else 'OFF'}",
+                 "-DSMLP_WERROR=ON", "-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DNDEBUG", *options], seconds)
+    words += run(["cmake", "--build", str(folder), "--parallel", str(os.cpu_count()), "--target", "smlp", "smlp-worker", *tests],
                  seconds - (time.monotonic() - began))
     warnings = [line for line in words.splitlines() if "warning" in line.lower()]
     assert not warnings, "the build warns:\n" + "\n".join(warnings)

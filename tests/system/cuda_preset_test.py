@@ -35,6 +35,11 @@ def cudnn_is_built_in_where_its_headers_are(place):
     assert words in (harness.BIN / "smlp-worker").read_bytes()
 
 
+def cudnn_plans_attention_for_gpus_that_are_not_here(place):
+    """Where cuDNN is built in; the test says why where the library is not."""
+    builds.run(["ctest", "--test-dir", str(harness.BIN.parent), "-R", "^cudnn_plans_test$", "--output-on-failure"], 300)
+
+
 def a_gpu_that_is_not_there_is_told_in_a_sentence(place):
     asked = ("--set", "cluster.device=cuda")
     job = place.job(steps=3, every=3, ranks=1)
@@ -60,7 +65,9 @@ if __name__ == "__main__":
         print("skipped: no nvcc in the path, in /usr/local/cuda/bin or in CUDACXX")
         sys.exit(SKIPPED)
     subprocess.run([harness.ROOT / "scripts/cudnn_frontend.sh"], check=False)
-    builds.build("cuda-release", pathlib.Path(os.environ["SMLP_BUILDS"]) / "cuda-release", seconds=BUILD_SECONDS)
+    builds.build("cuda-release", pathlib.Path(os.environ["SMLP_BUILDS"]) / "cuda-release", seconds=BUILD_SECONDS,
+                 tests=["cudnn_plans"])
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # where there is a GPU it is not shown: this test is about its absence
     harness.main([both_programs_start_where_there_is_no_driver, cudnn_is_built_in_where_its_headers_are,
-                  a_gpu_that_is_not_there_is_told_in_a_sentence, the_cpu_trains_when_told_to_and_when_nobody_says])
+                  cudnn_plans_attention_for_gpus_that_are_not_here, a_gpu_that_is_not_there_is_told_in_a_sentence,
+                  the_cpu_trains_when_told_to_and_when_nobody_says])
