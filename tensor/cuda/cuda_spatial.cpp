@@ -10,15 +10,18 @@ namespace smlp::cuda {
 
 namespace {
 
-constexpr std::int64_t block_rows = 128;
+// A row block reads all rows before its end once more. Of 16-bit numbers a card multiplies so many while it reads one that
+// blocks of 512 cost half of those of 128, though they waste more on zeros (docs/decisions/0017); of f32 it does not.
+std::int64_t rows_of_block(DType type) { return type == DType::f32 ? 128 : 512; }
 constexpr std::int64_t narrow_channels = 128;  // fewer fill no tile of a product
 constexpr std::int64_t most_panel_bytes = std::int64_t{64} << 20;
 constexpr std::int64_t most_weight_bytes = std::int64_t{128} << 20;  // masked at once
 
 // body(first position, positions) for each row block of the triangle.
 template <class Body>
-void for_row_blocks(std::int64_t length, Body body) {
-  for (std::int64_t t = 0; t < length; t += block_rows) body(t, std::min(block_rows, length - t));
+void for_row_blocks(DType type, std::int64_t length, Body body) {
+  const std::int64_t rows = rows_of_block(type);
+  for (std::int64_t t = 0; t < length; t += rows) body(t, std::min(rows, length - t));
 }
 
 // Matrices [length, width], a row a position.
@@ -46,7 +49,7 @@ struct Mixing {
 void mix(Products& products, const Mixing& m, const void* weight, const Positions& in, const Positions& out,
          bool transposed) {
   const Positions lower{const_cast<void*>(weight), m.length, m.own_weights ? m.length * m.length : 0};
-  for_row_blocks(m.length, [&](std::int64_t t, std::int64_t rows) {
+  for_row_blocks(m.type, m.length, [&](std::int64_t t, std::int64_t rows) {
     const std::int64_t first = transposed ? t : 0;  // of the positions that count
     const void* block = lower.row(0, t, m.type);
     products.run({.m = rows,
@@ -67,17 +70,17 @@ void mix(Products& products, const Mixing& m, const void* weight, const Position
   });
 }
 
-std::int64_t panel_floats(std::int64_t length) { return std::min(block_rows, length) * length; }
-std::int64_t panels_at_once(std::int64_t length, std::int64_t count) {
-  return std::clamp<std::int64_t>(most_panel_bytes / (panel_floats(length) * 4), 1, count);
+std::int64_t panel_floats(const Mixing& m) { return std::min(rows_of_block(m.type), m.length) * m.length; }
+std::int64_t panels_at_once(const Mixing& m) {
+  return std::clamp<std::int64_t>(most_panel_bytes / (panel_floats(m) * 4), 1, m.count);
 }
 
 // The lower triangle of gradient += dout · inᵀ: one panel a matrix, as many as fit, each then added to the gradient of its
 // own, or their sum in order to the one for all: every gradient has one writer.
 void add_gradients(cudaStream_t stream, Products& products, const Mixing& m, const Positions& dout,
                    const Positions& in, float* panel, const Positions& gradient) {
-  const std::int64_t apart = panel_floats(m.length), panels = panels_at_once(m.length, m.count);
-  for_row_blocks(m.length, [&](std::int64_t t, std::int64_t rows) {
+  const std::int64_t apart = panel_floats(m), panels = panels_at_once(m);
+  for_row_blocks(m.type, m.length, [&](std::int64_t t, std::int64_t rows) {
     for (std::int64_t i = 0; i < m.count; i += panels) {
       const std::int64_t some = std::min(panels, m.count - i), keys = t + rows;
       products.run({.m = rows,
@@ -172,7 +175,7 @@ void CudaBackend::spatial_backward_weight(const SpatialProduct& p) {
   const DType type = p.v.dtype;
   const Mixing m = narrow(s) ? by_group(s, type) : by_sequence(s, type);
   begin();
-  auto* panel = take<float>(panels_at_once(s.length, m.count) * panel_floats(s.length));
+  auto* panel = take<float>(panels_at_once(m) * panel_floats(m));
   const auto gradient = [&](std::int64_t g) {
     return Positions{p.weight.at(g * p.weight.stride[0]), p.weight.stride[1], p.weight.stride[0]};
   };

@@ -323,7 +323,8 @@ void mix(Verbs*, Backend& b, const Mixing& s, DType type, DType wide, double tol
 TEST_P(ProductsVerbs, MixesTokensOfTheLowerTriangle) {
   for (const auto& s : {Mixing{1, 1, 1, 1, 1}, Mixing{1, 2, 37, 37, 5}, Mixing{2, 3, 20, 33, 12}, Mixing{1, 2, 130, 130, 33},
                         Mixing{1, 1, 300, 310, 20}, Mixing{3, 0, 4, 4, 6}, Mixing{2, 2, 130, 140, 256}, Mixing{1, 3, 20, 20, 128},
-                        Mixing{4, 3, 140, 150, 32}, Mixing{1, 3, 17, 17, 16}, Mixing{2, 1, 9, 9, 16}}) {
+                        Mixing{4, 3, 140, 150, 32}, Mixing{1, 3, 17, 17, 16}, Mixing{2, 1, 9, 9, 16},
+                        Mixing{2, 2, 520, 530, 16}, Mixing{1, 2, 520, 520, 128}}) {
     SCOPED_TRACE(testing::Message() << "length " << s.length << " channels " << s.channels);
     mix(this, b_, s, type(), wide(), tolerance(), wide_tolerance());
   }
