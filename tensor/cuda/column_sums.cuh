@@ -32,6 +32,7 @@ __global__ void __launch_bounds__(block_threads) column_partials(ColumnRuns all,
   const std::int64_t tile_first = static_cast<std::int64_t>(blockIdx.x) * tile, c = tile_first + lane * n;
   float sums[outputs][n] = {};
   if (c < width) {
+#pragma unroll 4
     for (std::int64_t r = first + line; r < end; r += lines) term.template add<n>(r, c, sums);
   }
 #pragma unroll

@@ -21,11 +21,10 @@ __device__ const T* bias_of_row(const RowBias& bias, std::int64_t r) {
   return bias.rows > 0 ? data + r / bias.rows * bias.apart : data;
 }
 
-template <class T, class To>
+template <class T, class To, Activation kind>
 struct Finish {
   RowBias bias;
   Matrix out, residual, before;
-  bool gelu;
   template <int n>
   __device__ void at(std::int64_t r, std::int64_t c) const {
     float x[n], more[n];
@@ -38,7 +37,7 @@ struct Finish {
     for (int i = 0; i < n; ++i) x[i] += residual.data ? more[i] : 0;
     if (before.data) store(x, row<To>(before, r) + c);
 #pragma unroll
-    for (int i = 0; i < n; ++i) x[i] = gelu ? activated<Activation::gelu_tanh>(x[i]) : x[i];
+    for (int i = 0; i < n; ++i) x[i] = activated<kind>(x[i]).value;
     store(x, row<To>(out, r) + c);
   }
 };
@@ -56,19 +55,21 @@ __global__ void __launch_bounds__(block_threads)
 
 void finish(cudaStream_t stream, DType type, const RowBias& bias, DType out_type, const Matrix& out,
             const Matrix& residual, bool gelu, const Matrix& before) {
+  const std::int64_t biases = bias.rows > 0 || bias.groups > 0 ? 2 : 1;
+  const Matrix shift{const_cast<void*>(bias.data), biases, out.width, bias.apart};
+  const auto or_out = [&](const Matrix& m) { return m.data ? m : out; };
+  const std::array all{out, or_out(residual), or_out(before)};
+  const auto start = [&](auto body) {
+    in_packs(shift, size_of(type), 4) ? for_elements<4>(stream, all, size_of(out_type), body, false)
+                                      : for_elements<1>(stream, all, size_of(out_type), body, false);
+  };
   with_type(type, [&](auto t) {
     with_type(out_type, [&](auto w) {
       using T = decltype(t);
       using To = decltype(w);
       if constexpr (std::is_same_v<T, To> || std::is_same_v<To, float>) {
-        const Finish<T, To> body{bias, out, residual, before, gelu};
-        const std::int64_t biases = bias.rows > 0 || bias.groups > 0 ? 2 : 1;
-        const Matrix shift{const_cast<void*>(bias.data), biases, out.width, bias.apart};
-        const auto or_out = [&](const Matrix& m) { return m.data ? m : out; };
-        const bool packed = in_packs(shift, sizeof(T), 4);
-        const std::array all{out, or_out(residual), or_out(before)};
-        packed ? for_elements<4>(stream, all, sizeof(To), body, false)
-               : for_elements<1>(stream, all, sizeof(To), body, false);
+        gelu ? start(Finish<T, To, Activation::gelu_tanh>{bias, out, residual, before})
+             : start(Finish<T, To, Activation::none>{bias, out, residual, before});
       } else {
         throw Error(ExitCode::fault, "a product has its values' type or f32");
       }

@@ -12,7 +12,7 @@ __device__ float bias_of(const Gate& gate, std::int64_t group, std::int64_t t) {
 }
 
 // Row r of the call: position r % length of sequence r / length.
-template <class T>
+template <class T, Activation kind>
 struct Open {
   Gate gate;
   std::int64_t group_channels;
@@ -25,13 +25,13 @@ struct Open {
     load(row<T>(gate.u, b, t) + c, u);
     load(row<T>(gate.z, b, t) + c, z);
 #pragma unroll
-    for (int i = 0; i < n; ++i) z[i] = activated(gate.activation, u[i]) * (z[i] + bias);
+    for (int i = 0; i < n; ++i) z[i] = activated<kind>(u[i]).value * (z[i] + bias);
     store(z, row<T>(out, b, t) + c);
   }
 };
 
 // One block for each position and group: the sum over sequences and channels has one writer.
-template <int n, class T>
+template <int n, class T, Activation kind>
 __global__ void __launch_bounds__(block_threads) open_backward(Gate gate, GateBackward back) {
   const Sequences& u = gate.u;
   const std::int64_t channels = u.channels / gate.groups, packs = channels / n;
@@ -48,8 +48,9 @@ __global__ void __launch_bounds__(block_threads) open_backward(Gate gate, GateBa
       load(row<T>(back.dout, b, t) + c, d);
 #pragma unroll
       for (int k = 0; k < n; ++k) {
-        z[k] = d[k] * (z[k] + bias) * slope(gate.activation, x[k]);
-        d[k] *= activated(gate.activation, x[k]);
+        const Point at = activated<kind>(x[k]);
+        z[k] = d[k] * (z[k] + bias) * at.slope;
+        d[k] *= at.value;
         sum += d[k];
       }
       store(z, row<T>(back.du, b, t) + c);
@@ -74,9 +75,10 @@ bool packed(const Gate& gate, std::initializer_list<Sequences> others) {
 }  // namespace
 
 void gate(cudaStream_t stream, DType type, const Gate& gate, const Sequences& out) {
-  with_type(type, [&](auto t) {
+  const std::int64_t group_channels = out.channels / gate.groups;
+  with_type_and_kind(type, gate.activation, [&](auto t, auto kind) {
     using T = decltype(t);
-    for_channels<pack<T>>(stream, out, packed<T>(gate, {out}), Open<T>{gate, out.channels / gate.groups, out});
+    for_channels<pack<T>>(stream, out, packed<T>(gate, {out}), Open<T, decltype(kind)::value>{gate, group_channels, out});
   });
 }
 
@@ -84,9 +86,11 @@ void gate_backward(cudaStream_t stream, DType type, const Gate& gate, const Gate
   const Sequences& u = gate.u;
   if (u.sequences * u.channels == 0) return;
   const dim3 blocks = grid(std::min(most_blocks, u.length * gate.groups));
-  with_type(type, [&](auto t) {
+  with_type_and_kind(type, gate.activation, [&](auto t, auto kind) {
     using T = decltype(t);
-    const auto kernel = packed<T>(gate, {b.dout, b.du, b.dz}) ? open_backward<pack<T>, T> : open_backward<1, T>;
+    constexpr Activation activation = decltype(kind)::value;
+    const auto kernel = packed<T>(gate, {b.dout, b.du, b.dz}) ? open_backward<pack<T>, T, activation>
+                                                              : open_backward<1, T, activation>;
     launch(stream, blocks, kernel, gate, b);
   });
 }

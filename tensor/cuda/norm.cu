@@ -9,53 +9,55 @@ namespace {
 
 constexpr float epsilon = 1e-5f;
 
-// As many threads, each of which has `held` packs of `n` adjacent elements in registers.
-template <int team_threads, int pack, int held_packs>
+// As many threads, which take packs of `n` adjacent elements in turn.
+template <int team_threads, int pack>
 struct Team {
-  static constexpr int threads = team_threads, n = pack, held = held_packs;
+  static constexpr int threads = team_threads, n = pack;
+  __device__ static std::int64_t column(std::int64_t k) {
+    return (k * threads + threadIdx.x % threads) * n;  // the first of a thread's pack k
+  }
 };
 
-// What a thread has of a row: `kinds` numbers an element, from fetch(c, numbers). Packs that no register holds are
-// fetched each time.
-template <class Team, int kinds, class Fetch>
+// What a thread has of a row, activated. `held` packs are asked for before any is looked at, and stay in registers; others
+// are read each time.
+template <class Team, int held, class T, Activation kind>
 class Row {
  public:
-  static constexpr int n = Team::n, held = Team::held, step = Team::threads * n;
+  static constexpr int n = Team::n;
 
-  __device__ Row(std::int64_t width, Fetch fetch) : width_(width), fetch_(fetch) {
-    each_held([&](std::int64_t c, float(&numbers)[kinds][n]) { fetch_(c, numbers); });
+  __device__ Row(const T* row, std::int64_t width) : row_(row), width_(width) {
+#pragma unroll
+    for (int k = 0; k < held; ++k) {
+      if (Team::column(k) < width) load(row + Team::column(k), held_[k]);
+    }
+#pragma unroll
+    for (int k = 0; k < held; ++k) activate(held_[k]);
   }
   // body(first column, numbers of the pack)
   template <class Body>
-  __device__ void each(Body body) {
-    each_held(body);
-    for (std::int64_t c = first() + std::int64_t{held} * step; c < width_; c += step) {
-      float numbers[kinds][n];
-      fetch_(c, numbers);
-      body(c, numbers);
+  __device__ void each(Body body) const {
+#pragma unroll
+    for (int k = 0; k < held; ++k) {
+      if (Team::column(k) < width_) body(Team::column(k), held_[k]);
+    }
+    for (std::int64_t k = held; Team::column(k) < width_; ++k) {
+      float pack[n];
+      load(row_ + Team::column(k), pack);
+      activate(pack);
+      body(Team::column(k), pack);
     }
   }
 
  private:
-  __device__ static std::int64_t first() { return static_cast<std::int64_t>(threadIdx.x % Team::threads) * n; }
-  template <class Body>
-  __device__ void each_held(Body body) {
+  __device__ static void activate(float (&pack)[n]) {
 #pragma unroll
-    for (int k = 0; k < held; ++k) {
-      const std::int64_t c = first() + std::int64_t{k} * step;
-      if (c < width_) body(c, numbers_[k]);
-    }
+    for (int i = 0; i < n; ++i) pack[i] = activated<kind>(pack[i]).value;
   }
 
+  const T* row_;
   std::int64_t width_;
-  Fetch fetch_;
-  float numbers_[held][kinds][n];
+  float held_[held][n];
 };
-
-template <class Team, int kinds, class Fetch>
-__device__ Row<Team, kinds, Fetch> row_of(std::int64_t width, Fetch fetch) {
-  return {width, fetch};
-}
 
 // Where the part of a team lies. A team behind the last part has no columns, but takes part in sums.
 struct Part {
@@ -64,30 +66,25 @@ struct Part {
 template <class Team>
 __device__ Part part_of(const Norm& norm) {
   const std::int64_t number = team_number<Team::threads>(), r = quotient(number, norm.groups);
-  const std::int64_t width = norm.x.width / norm.groups;
+  const std::int64_t width = quotient(norm.x.width, norm.groups);
   return {number, r, (number - r * norm.groups) * width, width, r < norm.x.rows ? width : 0};
 }
 
-template <class Team, class T>
+template <class Team, int held, class T, Activation kind>
 __global__ void __launch_bounds__(block_threads) normalise(Norm norm, Matrix out) {
   constexpr int n = Team::n;
   const Part part = part_of<Team>(norm);
-  const T* x = row<T>(norm.x, part.row) + part.first;
-  auto packs = row_of<Team, 1>(part.columns, [=](std::int64_t c, float(&value)[1][n]) {
-    load(x + c, value[0]);
-#pragma unroll
-    for (int i = 0; i < n; ++i) value[0][i] = activated(norm.activation, value[0][i]);
-  });
+  const Row<Team, held, T, kind> packs(row<T>(norm.x, part.row) + part.first, part.columns);
   const auto width = static_cast<float>(part.width);
   float sum = 0, squares = 0;
-  packs.each([&](std::int64_t, float(&value)[1][n]) {
+  packs.each([&](std::int64_t, const float(&value)[n]) {
 #pragma unroll
-    for (int i = 0; i < n; ++i) sum += value[0][i];
+    for (int i = 0; i < n; ++i) sum += value[i];
   });
   const float mean = across_team<Team::threads>(sum, Sum{}) / width;
-  packs.each([&](std::int64_t, float(&value)[1][n]) {
+  packs.each([&](std::int64_t, const float(&value)[n]) {
 #pragma unroll
-    for (int i = 0; i < n; ++i) squares += (value[0][i] - mean) * (value[0][i] - mean);
+    for (int i = 0; i < n; ++i) squares += (value[i] - mean) * (value[i] - mean);
   });
   const float inverse = 1 / sqrtf(across_team<Team::threads>(squares, Sum{}) / width + epsilon);
   if (threadIdx.x % Team::threads == 0 && part.columns > 0) {
@@ -96,13 +93,13 @@ __global__ void __launch_bounds__(block_threads) normalise(Norm norm, Matrix out
   }
   const auto *weight = static_cast<const T*>(norm.weight), *bias = static_cast<const T*>(norm.bias);
   T* to = row<T>(out, part.row) + part.first;
-  packs.each([&](std::int64_t c, float(&value)[1][n]) {
+  packs.each([&](std::int64_t c, const float(&value)[n]) {
     float result[n], factor[n], shift[n];
     if (weight) load(weight + part.first + c, factor);
     if (bias) load(bias + part.first + c, shift);
 #pragma unroll
     for (int i = 0; i < n; ++i) {
-      result[i] = (value[0][i] - mean) * inverse;
+      result[i] = (value[i] - mean) * inverse;
       if (weight) result[i] *= factor[i];
       if (bias) result[i] += shift[i];
     }
@@ -110,7 +107,8 @@ __global__ void __launch_bounds__(block_threads) normalise(Norm norm, Matrix out
   });
 }
 
-template <class Team, class T>
+// A row is read twice, the second time from a cache: registers that held it would leave room for few warps.
+template <class Team, class T, Activation kind>
 __global__ void __launch_bounds__(block_threads)
     normalise_backward(Norm norm, Matrix dy, Matrix residual, Matrix dx) {
   constexpr int n = Team::n;
@@ -119,38 +117,39 @@ __global__ void __launch_bounds__(block_threads)
   const T* weight = norm.weight ? static_cast<const T*>(norm.weight) + part.first : nullptr;
   const bool there = part.columns > 0;
   const float mean = there ? norm.mean[part.number] : 0, inverse = there ? norm.inverse_deviation[part.number] : 0;
-  // The normalised element and the gradient of it.
-  auto packs = row_of<Team, 2>(part.columns, [=](std::int64_t c, float(&pair)[2][n]) {
-    float factor[n];
-    load(x + c, pair[0]);
-    load(d + c, pair[1]);
-    if (weight) load(weight + c, factor);
+  // body(first column, normalised elements, their gradients, slopes of the activation before them)
+  const auto each = [&](auto body) {
+#pragma unroll 4
+    for (std::int64_t c = Team::column(0); c < part.columns; c += Team::threads * n) {
+      float normal[n], gradient[n], slope[n], factor[n];
+      load(x + c, normal);
+      load(d + c, gradient);
+      if (weight) load(weight + c, factor);
 #pragma unroll
-    for (int i = 0; i < n; ++i) {
-      pair[0][i] = (activated(norm.activation, pair[0][i]) - mean) * inverse;
-      if (weight) pair[1][i] *= factor[i];
+      for (int i = 0; i < n; ++i) {
+        const Point at = activated<kind>(normal[i]);
+        normal[i] = (at.value - mean) * inverse;
+        slope[i] = at.slope;
+        if (weight) gradient[i] *= factor[i];
+      }
+      body(c, normal, gradient, slope);
     }
-  });
-  float sum = 0, product = 0;
-  packs.each([&](std::int64_t, float(&pair)[2][n]) {
+  };
+  Pair sums{0, 0};
+  each([&](std::int64_t, const float(&normal)[n], const float(&gradient)[n], const float(&)[n]) {
 #pragma unroll
-    for (int i = 0; i < n; ++i) {
-      sum += pair[1][i];
-      product += pair[1][i] * pair[0][i];
-    }
+    for (int i = 0; i < n; ++i) sums = sums + Pair{gradient[i], gradient[i] * normal[i]};
   });
-  sum = across_team<Team::threads>(sum, Sum{}) / static_cast<float>(part.width);
-  product = across_team<Team::threads>(product, Sum{}) / static_cast<float>(part.width);
+  sums = across_team<Team::threads>(sums, Sum{});
+  const float one = inverse / static_cast<float>(part.width), sum = sums.first * one, product = sums.second * one;
   const T* more = residual.data ? row<T>(residual, part.row) + part.first : nullptr;
   T* to = row<T>(dx, part.row) + part.first;
-  packs.each([&](std::int64_t c, float(&pair)[2][n]) {
-    float result[n], rest[n], before[n];
+  each([&](std::int64_t c, const float(&normal)[n], const float(&gradient)[n], const float(&slope)[n]) {
+    float result[n], rest[n];
     if (more) load(more + c, rest);
-    if (norm.activation != Activation::none) load(x + c, before);
 #pragma unroll
     for (int i = 0; i < n; ++i) {
-      result[i] = (pair[1][i] - sum - pair[0][i] * product) * inverse;
-      if (norm.activation != Activation::none) result[i] *= slope(norm.activation, before[i]);
+      result[i] = (gradient[i] * inverse - sum - normal[i] * product) * slope[i];
       if (more) result[i] += rest[i];
     }
     store(result, to + c);
@@ -158,7 +157,7 @@ __global__ void __launch_bounds__(block_threads)
 }
 
 // Terms of dweight and dbias.
-template <class T>
+template <class T, Activation kind>
 struct NormTerm {
   Norm norm;
   std::int64_t group_width;
@@ -172,7 +171,7 @@ struct NormTerm {
     load(row<T>(dy, r) + c, d);
 #pragma unroll
     for (int i = 0; i < n; ++i) {
-      sums[0][i] += d[i] * ((activated(norm.activation, x[i]) - mean) * inverse);
+      sums[0][i] += d[i] * ((activated<kind>(x[i]).value - mean) * inverse);
       sums[1][i] += d[i];
     }
   }
@@ -189,14 +188,29 @@ bool packed(const Norm& norm, std::initializer_list<Matrix> others) {
   return yes;
 }
 
-// body(Team) for the smallest team that can hold a part in registers, or the largest.
+// body(Team, packs held) for the smallest team that holds a part in its registers, or the largest. A warp that has a whole
+// row waits for no other. Parts that can't be had in packs are rare: one team does for all.
+template <int n, class Body>
+void with_team_that_holds(std::int64_t width, Body body) {
+  constexpr std::integral_constant<int, 1> one;
+  constexpr std::integral_constant<int, 4> four;
+  constexpr std::integral_constant<int, 8> eight;
+  if constexpr (n > 1) {
+    if (width <= 4 * n) return body(Team<4, n>{}, one);
+    if (width <= 8 * n) return body(Team<8, n>{}, one);
+    if (width <= 32 * n) return body(Team<32, n>{}, one);
+    if (width <= 4 * 32 * n) return body(Team<32, n>{}, four);
+    if (width > 8 * 32 * n) return body(Team<block_threads, n>{}, four);
+  }
+  body(Team<32, n>{}, eight);
+}
 template <int n, class Body>
 void with_team(std::int64_t width, Body body) {
-  if (width <= 8 * n) return body(Team<8, n, 1>{});
-  if (width <= 32 * n) return body(Team<32, n, 1>{});
-  if (width <= 4 * 32 * n) return body(Team<32, n, 4>{});
-  if (width <= block_threads * n) return body(Team<block_threads, n, 1>{});
-  body(Team<block_threads, n, 4>{});
+  if constexpr (n > 1) {
+    if (width <= 4 * n) return body(Team<4, n>{});
+    if (width <= 8 * n) return body(Team<8, n>{});
+  }
+  body(Team<32, n>{});
 }
 
 template <class Team>
@@ -209,34 +223,34 @@ dim3 teams_for(const Norm& norm) {
 
 void layer_norm(cudaStream_t stream, DType type, const Norm& norm, const Matrix& out) {
   if (norm.x.rows * norm.x.width == 0) return;
-  with_type(type, [&](auto t) {
+  const std::int64_t part = norm.x.width / norm.groups;
+  with_type_and_kind(type, norm.activation, [&](auto t, auto kind) {
     using T = decltype(t);
-    const auto start = [&](auto team) {
+    const auto start = [&](auto team, auto held) {
       using Team = decltype(team);
-      launch(stream, teams_for<Team>(norm), normalise<Team, T>, norm, out);
+      launch(stream, teams_for<Team>(norm), normalise<Team, decltype(held)::value, T, decltype(kind)::value>, norm, out);
     };
-    const std::int64_t width = norm.x.width / norm.groups;
-    packed<T>(norm, {out}) ? with_team<pack_of<T>>(width, start) : with_team<1>(width, start);
+    packed<T>(norm, {out}) ? with_team_that_holds<pack_of<T>>(part, start) : with_team_that_holds<1>(part, start);
   });
 }
 
 void layer_norm_backward(cudaStream_t stream, DType type, const Norm& norm, const NormBackward& b) {
   const std::int64_t rows = norm.x.rows, width = norm.x.width, part = width / norm.groups;
   if (rows * width == 0) return;
-  with_type(type, [&](auto t) {
+  with_type_and_kind(type, norm.activation, [&](auto t, auto kind) {
     using T = decltype(t);
     constexpr int n = pack_of<T>;
+    constexpr Activation activation = decltype(kind)::value;
     const bool in_n = packed<T>(norm, {b.dy, b.residual, b.dx});
     if (b.scratch) {  // before dx, which may take the place of dy
       const ColumnRuns all = column_runs(rows, width);
-      const NormTerm<T> term{norm, part, b.dy};
-      start_partials<2, n>(stream, all, in_n, b.scratch, term);
+      start_partials<2, n>(stream, all, in_n, b.scratch, NormTerm<T, activation>{norm, part, b.dy});
       if (b.dweight) start_totals(stream, all, b.scratch, b.dweight);
       if (b.dbias) start_totals(stream, all, b.scratch + all.runs * width, b.dbias);
     }
     const auto start = [&](auto team) {
       using Team = decltype(team);
-      launch(stream, teams_for<Team>(norm), normalise_backward<Team, T>, norm, b.dy, b.residual, b.dx);
+      launch(stream, teams_for<Team>(norm), normalise_backward<Team, T, activation>, norm, b.dy, b.residual, b.dx);
     };
     in_n ? with_team<n>(part, start) : with_team<1>(part, start);
   });

@@ -45,6 +45,28 @@ __device__ inline T narrow(float value) {
   return Narrow<T>::from(value);
 }
 
+#ifdef __CUDACC__
+// To the device's memory. A word that is assigned may be taken apart into its elements, each with a store of its own.
+__device__ inline void put_word(uint4 word, uint4* to) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
+               :: "l"(to), "r"(word.x), "r"(word.y), "r"(word.z), "r"(word.w) : "memory");
+}
+__device__ inline void put_word(uint2 word, uint2* to) {
+  asm volatile("st.global.v2.u32 [%0], {%1, %2};" :: "l"(to), "r"(word.x), "r"(word.y) : "memory");
+}
+// One instruction each, within two units in the last place of f32.
+__device__ inline float near_exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ inline float near_inverse(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+#endif  // else tests/cuda_emulation
+
 template <class T, int n>
 struct alignas(sizeof(T) * n) Pack {
   T value[n];
@@ -57,12 +79,31 @@ __device__ inline void load(const T* from, float (&to)[n]) {
   for (int i = 0; i < n; ++i) to[i] = widen(pack.value[i]);
 }
 
+template <class Word, class T, int n>
+__device__ inline void put_words(const Pack<T, n>& pack, T* to) {
+  constexpr int count = static_cast<int>(sizeof(pack) / sizeof(Word));
+  Word words[count];
+  memcpy(words, &pack, sizeof(pack));
+#pragma unroll
+  for (int i = 0; i < count; ++i) put_word(words[i], reinterpret_cast<Word*>(to) + i);
+}
+template <class T, int n>
+__device__ inline void put(const Pack<T, n>& pack, T* to) {
+  if constexpr (sizeof(pack) % sizeof(uint4) == 0) {
+    put_words<uint4>(pack, to);
+  } else if constexpr (sizeof(pack) % sizeof(uint2) == 0) {
+    put_words<uint2>(pack, to);
+  } else {
+    *reinterpret_cast<Pack<T, n>*>(to) = pack;
+  }
+}
+
 template <int n, class T>
 __device__ inline void store(const float (&from)[n], T* to) {
   Pack<T, n> pack;
 #pragma unroll
   for (int i = 0; i < n; ++i) pack.value[i] = narrow<T>(from[i]);
-  *reinterpret_cast<Pack<T, n>*>(to) = pack;
+  put(pack, to);
 }
 
 // a / b, neither negative: a division of 64 bits takes as long as several loads.

@@ -43,7 +43,7 @@ struct Convert {
     Pack<To, n> out;
 #pragma unroll
     for (int i = 0; i < n; ++i) out.value[i] = number<To>(in.value[i]);
-    *reinterpret_cast<Pack<To, n>*>(row<To>(to, r) + c) = out;
+    put(out, row<To>(to, r) + c);
   }
 };
 
@@ -61,23 +61,21 @@ struct Add {
   }
 };
 
-template <class T>
+template <class T, Activation kind>
 struct Activate {
-  Activation kind;
   Matrix in, out;
   template <int n>
   __device__ void at(std::int64_t r, std::int64_t c) const {
     float x[n];
     load(row<T>(in, r) + c, x);
 #pragma unroll
-    for (int i = 0; i < n; ++i) x[i] = activated(kind, x[i]);
+    for (int i = 0; i < n; ++i) x[i] = activated<kind>(x[i]).value;
     store(x, row<T>(out, r) + c);
   }
 };
 
-template <class T>
+template <class T, Activation kind>
 struct ActivateBackward {
-  Activation kind;
   Matrix in, dout, din;
   template <int n>
   __device__ void at(std::int64_t r, std::int64_t c) const {
@@ -85,7 +83,7 @@ struct ActivateBackward {
     load(row<T>(in, r) + c, x);
     load(row<T>(dout, r) + c, d);
 #pragma unroll
-    for (int i = 0; i < n; ++i) d[i] *= slope(kind, x[i]);
+    for (int i = 0; i < n; ++i) d[i] *= activated<kind>(x[i]).slope;
     store(d, row<T>(din, r) + c);
   }
 };
@@ -253,17 +251,18 @@ void add(cudaStream_t stream, DType type, const Matrix& a, const Matrix& b, cons
 }
 
 void activate(cudaStream_t stream, DType type, Activation kind, const Matrix& in, const Matrix& out) {
-  with_type(type, [&](auto t) {
+  with_type_and_kind(type, kind, [&](auto t, auto k) {
     using T = decltype(t);
-    for_elements<pack_of<T>>(stream, std::array{in, out}, sizeof(T), Activate<T>{kind, in, out});
+    for_elements<pack_of<T>>(stream, std::array{in, out}, sizeof(T), Activate<T, decltype(k)::value>{in, out});
   });
 }
 
 void activate_backward(cudaStream_t stream, DType type, Activation kind, const Matrix& in, const Matrix& dout,
                        const Matrix& din) {
-  with_type(type, [&](auto t) {
+  with_type_and_kind(type, kind, [&](auto t, auto k) {
     using T = decltype(t);
-    for_elements<pack_of<T>>(stream, std::array{in, dout, din}, sizeof(T), ActivateBackward<T>{kind, in, dout, din});
+    for_elements<pack_of<T>>(stream, std::array{in, dout, din}, sizeof(T),
+                             ActivateBackward<T, decltype(k)::value>{in, dout, din});
   });
 }
 

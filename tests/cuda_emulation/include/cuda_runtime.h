@@ -20,6 +20,12 @@
 struct uint3 {
   unsigned x = 0, y = 0, z = 0;
 };
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
 };
@@ -60,6 +66,12 @@ inline unsigned __match_any_sync(unsigned mask, unsigned value) {
 using std::isfinite;
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>(std::uint64_t{a} * b >> 32); }
+template <class Word>
+void put_word(Word word, Word* to) {
+  *to = word;
+}
+inline float near_exp2(float x) { return std::exp2(x); }
+inline float near_inverse(float x) { return 1 / x; }
 inline float rsqrtf(float x) { return 1 / std::sqrt(x); }
 inline float __int_as_float(int bits) {
   float value;
