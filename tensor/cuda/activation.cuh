@@ -18,7 +18,7 @@ template <Activation kind>
 __device__ inline Point activated(float x) {
   if constexpr (kind == Activation::gelu_tanh) {
     // (1 + tanh u) / 2 = 1 / (1 + exp(-2u)), by powers of 2
-    constexpr float a = 1.5957691216f, b = a * 0.044715f, log2_e = 1.4426950409f;
+    constexpr float a = 1.5957691216f, b = a * 0.044715f;
     const float square = x * x;
     const float s = near_inverse(1 + near_exp2(x * (-log2_e * a - log2_e * b * square)));
     const float value = x * s;

@@ -29,11 +29,11 @@ __global__ void __launch_bounds__(block_threads)
 #pragma unroll
       for (int i = 0; i < n; ++i) greater = value[i] > greater ? value[i] : greater;
       if (greater > most) {
-        sum *= expf(most - greater);
+        sum *= near_exp(most - greater);
         most = greater;
       }
 #pragma unroll
-      for (int i = 0; i < n; ++i) sum += expf(value[i] - most);
+      for (int i = 0; i < n; ++i) sum += near_exp(value[i] - most);
     }
     const float logit = widen(x[target]), all_most = across_block(most, Most{});
     const double mine = most == -INFINITY
@@ -48,11 +48,11 @@ __global__ void __launch_bounds__(block_threads)
     for (std::int64_t c = begin; c < logits.width; c += step) {
       load(x + c, value);
 #pragma unroll
-      for (int i = 0; i < n; ++i) {
-        value[i] = expf(value[i] - all_most) * factor;
-        if (c + i == target) value[i] = static_cast<float>((exp(above) / total - 1) * wanted);
-      }
+      for (int i = 0; i < n; ++i) value[i] = near_exp(value[i] - all_most) * factor;
       store(value, x + c);
+    }
+    if (target / n % block_threads == threadIdx.x) {  // it is this thread that has written there
+      x[target] = narrow<T>(static_cast<float>((exp(above) / total - 1) * wanted));
     }
   }
 }

@@ -66,6 +66,8 @@ __device__ inline float near_inverse(float x) {
   return y;
 }
 #endif  // else tests/cuda_emulation
+constexpr float log2_e = 1.4426950409f;
+__device__ inline float near_exp(float x) { return near_exp2(log2_e * x); }  // of no number far above 0
 
 template <class T, int n>
 struct alignas(sizeof(T) * n) Pack {
