@@ -109,7 +109,8 @@ std::int64_t count_scratch(const ModelConfig& config, std::int64_t expert_ranks,
 }
 
 PlanCounts count_model(const ModelConfig& config, std::int64_t ranks, std::int64_t expert_ranks,
-                       std::int64_t micro_batch, DType precision, std::int64_t rounds, bool shard_states) {
+                       std::int64_t micro_batch, DType precision, std::int64_t rounds, bool shard_states,
+                       std::int64_t rows_at_once) {
   expect(ranks > 0 && expert_ranks > 0 && ranks % expert_ranks == 0,
          "plan: the ranks of an expert group must divide the number of ranks");
   PlanCounts plan;
@@ -138,8 +139,8 @@ PlanCounts count_model(const ModelConfig& config, std::int64_t ranks, std::int64
   }
   plan.checkpoint_bytes = plan.parameters.total * (size_of(precision) + state_bytes_per_element);
 
-  const Rehearsed spread = rehearse(config, expert_ranks, micro_batch, precision, Mode::training);
-  const Rehearsed alone = rehearse(config, 1, micro_batch, precision, Mode::training);
+  const Rehearsed spread = rehearse(config, expert_ranks, micro_batch, precision, Mode::training, rows_at_once);
+  const Rehearsed alone = rehearse(config, 1, micro_batch, precision, Mode::training, rows_at_once);
   plan.memory.activations = std::min(alone.activation_bytes, spread.activation_bytes);
   plan.memory.exchange = spread.activation_bytes - plan.memory.activations;
   plan.memory.total = plan.memory.parameters + plan.memory.gradients + plan.memory.optimizer +

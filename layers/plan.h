@@ -29,9 +29,11 @@ struct PlanCounts {
 };
 
 // `expert_ranks` consecutive ranks share the experts; `micro_batch` sequences a rank at once, `rounds` times
-// a step; `shard_states`: the optimiser's states are shared out among the ranks that would hold them alike.
+// a step; `shard_states`: the optimiser's states are shared out among the ranks that would hold them alike;
+// `rows_at_once`: of their backend.
 PlanCounts count_model(const ModelConfig& config, std::int64_t ranks, std::int64_t expert_ranks,
-                       std::int64_t micro_batch, DType precision, std::int64_t rounds, bool shard_states = false);
+                       std::int64_t micro_batch, DType precision, std::int64_t rounds, bool shard_states = false,
+                       std::int64_t rows_at_once = Backend::rows_at_once_on_hosts);
 
 // Bytes that one micro-batch of training takes from an Arena, on a backend whose rows_at_once() that is; of routers
 // without capacity, where every expert gets as many rows.

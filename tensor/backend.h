@@ -143,7 +143,7 @@ class Backend {
   // What every process of this host calls the device; empty: its processors.
   virtual std::string device_id() const { return ""; }
   // Rows beside which a product's time to fetch its other factor, and to add to that one's gradient, hardly counts.
-  static constexpr std::int64_t rows_at_once_on_hosts = 512;
+  static constexpr std::int64_t rows_at_once_on_hosts = 512, rows_at_once_on_gpus = 4096;
   virtual std::int64_t rows_at_once() const noexcept { return rows_at_once_on_hosts; }
   // Who computes attention, and why not another, as a sentence for a log; empty: nobody yet, or there is no choice.
   virtual std::string attention_by() const { return ""; }

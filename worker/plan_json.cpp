@@ -8,8 +8,10 @@ namespace smlp {
 
 PlanCounts count_job(const JobConfig& job) {
   const auto at_once = job.train.micro_batch * job.cluster.ranks;
+  const std::int64_t rounds = std::max<std::int64_t>(1, job.train.global_batch / at_once);
+  const auto rows_at_once = job.cluster.device == "cuda" ? Backend::rows_at_once_on_gpus : Backend::rows_at_once_on_hosts;
   return count_model(model_config(job), job.cluster.ranks, job.cluster.expert_ranks, job.train.micro_batch, value_type(job),
-                     std::max<std::int64_t>(1, job.train.global_batch / at_once), job.optimizer.shard_states);
+                     rounds, job.optimizer.shard_states, rows_at_once);
 }
 
 PlanCounts count_alone(const JobConfig& job) {

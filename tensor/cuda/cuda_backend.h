@@ -44,7 +44,7 @@ class CudaBackend final : public Backend {
   void* allocate_host(std::int64_t bytes) override;
   void release_host(void* memory) noexcept override;
   std::string device_id() const override { return device_.id(); }
-  std::int64_t rows_at_once() const noexcept override { return 4096; }
+  std::int64_t rows_at_once() const noexcept override { return rows_at_once_on_gpus; }
   std::string attention_by() const override { return flash_.sentence(); }
   cudaStream_t stream() const noexcept { return device_.stream(); }
 

@@ -82,6 +82,16 @@ TEST(Plan, CountsThePapersTransformer) {
   }
 }
 
+TEST(Plan, CountsTheLogitsThatABackendTakesAtOnce) {
+  ModelConfig config = paper_config("gmlp", 2, 0);
+  config.vocabulary = 200'000;  // most of what is taken, whoever takes it
+  const std::int64_t host = Backend::rows_at_once_on_hosts, gpu = Backend::rows_at_once_on_gpus;
+  const auto activations = [&](std::int64_t rows) {
+    return count_model(config, 1, 1, 4, DType::bf16, 1, false, rows).memory.activations;
+  };
+  EXPECT_EQ(activations(gpu) - activations(host), (gpu - host) * config.vocabulary * size_of(DType::bf16));
+}
+
 TEST(Plan, CountsOneTokenMixingOperation) {  // table 3
   ModelConfig config = paper_config("transformer", 1, 0);
   config.heads = 16;
