@@ -32,18 +32,18 @@ struct Pair {
 };
 
 template <class T>
-__device__ inline T of_lane_beside(T value, int with) {
+__device__ inline T from_lane(T value, int with) {
   return __shfl_xor_sync(all_lanes, value, with);
 }
-__device__ inline Pair of_lane_beside(Pair value, int with) {
-  return {of_lane_beside(value.first, with), of_lane_beside(value.second, with)};
+__device__ inline Pair from_lane(Pair value, int with) {
+  return {from_lane(value.first, with), from_lane(value.second, with)};
 }
 
 // The `lanes` lanes that a lane is among; all of its warp take part.
 template <int lanes = 32, class T, class Combine>
 __device__ inline T across_warp(T value, Combine combine) {
 #pragma unroll
-  for (int with = lanes / 2; with > 0; with /= 2) value = combine(value, of_lane_beside(value, with));
+  for (int with = lanes / 2; with > 0; with /= 2) value = combine(value, from_lane(value, with));
   return value;
 }
 

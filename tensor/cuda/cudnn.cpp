@@ -17,8 +17,9 @@ namespace {
 
 namespace frontend = cudnn_frontend;
 
-// Earlier ones take the gradient of `out` to have the strides of `out`.
-constexpr std::size_t least_version = 90600;
+// 9.8 ends the process where it plans a backward pass on Ampere or Hopper for a length that is no multiple of 128; 9.10 and
+// later plan all that tests/cudnn_plans asks for.
+constexpr std::size_t least_version = 91000;
 
 std::string version_text(std::size_t version) {
   return fmt::format("{}.{}.{}", version / 10000, version / 100 % 100, version % 100);
@@ -40,7 +41,7 @@ void* found_library() {
 class CudnnPlan final : public FlashPlan {
  public:
   CudnnPlan(cudnnHandle_t handle, const FlashCall& call) : handle_(handle) {
-    AttentionGraph(graph_, call);
+    AttentionGraph::put(call, graph_);
     check_cudnn(graph_.build(handle_, cudnn_heuristics));
     check_cudnn(graph_.get_workspace_size(workspace_));
   }

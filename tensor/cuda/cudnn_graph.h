@@ -34,15 +34,18 @@ class AttentionGraph {
   static constexpr std::int64_t log_sum = 9;
 
   // Puts what the call computes into an empty graph.
-  AttentionGraph(cudnn_frontend::graph::Graph& graph, const FlashCall& call) : graph_(graph), call_(call) {
+  static void put(const FlashCall& call, cudnn_frontend::graph::Graph& graph) {
     const auto type = call.type == DType::bf16 ? DataType::BFLOAT16 : DataType::HALF;
     graph.set_io_data_type(type)
         .set_intermediate_data_type(DataType::FLOAT)
         .set_compute_data_type(DataType::FLOAT);
-    call.backward() ? add_backward() : add_forward();
+    AttentionGraph attention(graph, call);
+    call.backward() ? attention.add_backward() : attention.add_forward();
   }
 
  private:
+  AttentionGraph(cudnn_frontend::graph::Graph& graph, const FlashCall& call) : graph_(graph), call_(call) {}
+
   using DataType = cudnn_frontend::DataType_t;
   using Attributes = cudnn_frontend::graph::Tensor_attributes;
   using Tensor = std::shared_ptr<Attributes>;

@@ -18,7 +18,7 @@ __device__ const T* bias_of_row(const RowBias& bias, std::int64_t r) {
     }
     return data + bias.expert[group] * bias.apart;
   }
-  return bias.rows > 0 ? data + r / bias.rows * bias.apart : data;
+  return bias.rows > 0 ? data + quotient(r, bias.rows) * bias.apart : data;
 }
 
 template <class T, class To, Activation kind>

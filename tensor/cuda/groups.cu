@@ -15,10 +15,9 @@ struct Regroup {
   __device__ void at(std::int64_t r, std::int64_t c) const {
     const std::int64_t b = quotient(r, apart.length), t = r - b * apart.length;
     const std::int64_t g = quotient(c, group_channels), j = c - g * group_channels;
-    auto* here = reinterpret_cast<Pack<T, n>*>(row<T>(apart, b, t) + c);
-    auto* together = reinterpret_cast<Pack<T, n>*>(
-        packed + ((g * apart.length + t) * apart.sequences + b) * group_channels + j);
-    packs ? *together = *here : *here = *together;
+    T* here = row<T>(apart, b, t) + c;
+    T* together = packed + ((g * apart.length + t) * apart.sequences + b) * group_channels + j;
+    put(*reinterpret_cast<const Pack<T, n>*>(packs ? here : together), packs ? together : here);
   }
 };
 

@@ -1,4 +1,4 @@
-// Layer normalisation of the parts of rows, each by a team that keeps it in registers.
+// Layer normalisation of the parts of rows, each by a team of threads.
 #include "tensor/cuda/activation.cuh"
 #include "tensor/cuda/column_sums.cuh"
 #include "tensor/cuda/kernels.h"
@@ -18,17 +18,17 @@ struct Team {
   }
 };
 
-// What a thread has of a row, activated. `held` packs are asked for before any is looked at, and stay in registers; others
+// What a thread has of a part, activated. `held` packs are asked for before any is looked at, and stay in registers; others
 // are read each time.
 template <class Team, int held, class T, Activation kind>
-class Row {
+class Packs {
  public:
   static constexpr int n = Team::n;
 
-  __device__ Row(const T* row, std::int64_t width) : row_(row), width_(width) {
+  __device__ Packs(const T* part, std::int64_t width) : part_(part), width_(width) {
 #pragma unroll
     for (int k = 0; k < held; ++k) {
-      if (Team::column(k) < width) load(row + Team::column(k), held_[k]);
+      if (Team::column(k) < width) load(part + Team::column(k), held_[k]);
     }
 #pragma unroll
     for (int k = 0; k < held; ++k) activate(held_[k]);
@@ -42,7 +42,7 @@ class Row {
     }
     for (std::int64_t k = held; Team::column(k) < width_; ++k) {
       float pack[n];
-      load(row_ + Team::column(k), pack);
+      load(part_ + Team::column(k), pack);
       activate(pack);
       body(Team::column(k), pack);
     }
@@ -54,9 +54,9 @@ class Row {
     for (int i = 0; i < n; ++i) pack[i] = activated<kind>(pack[i]).value;
   }
 
-  const T* row_;
+  const T* part_;
   std::int64_t width_;
-  float held_[held][n];
+  float held_[held][n] = {};
 };
 
 // Where the part of a team lies. A team behind the last part has no columns, but takes part in sums.
@@ -74,7 +74,7 @@ template <class Team, int held, class T, Activation kind>
 __global__ void __launch_bounds__(block_threads) normalise(Norm norm, Matrix out) {
   constexpr int n = Team::n;
   const Part part = part_of<Team>(norm);
-  const Row<Team, held, T, kind> packs(row<T>(norm.x, part.row) + part.first, part.columns);
+  const Packs<Team, held, T, kind> packs(row<T>(norm.x, part.row) + part.first, part.columns);
   const auto width = static_cast<float>(part.width);
   float sum = 0, squares = 0;
   packs.each([&](std::int64_t, const float(&value)[n]) {
@@ -141,7 +141,8 @@ __global__ void __launch_bounds__(block_threads)
     for (int i = 0; i < n; ++i) sums = sums + Pair{gradient[i], gradient[i] * normal[i]};
   });
   sums = across_team<Team::threads>(sums, Sum{});
-  const float one = inverse / static_cast<float>(part.width), sum = sums.first * one, product = sums.second * one;
+  const float share = inverse / static_cast<float>(part.width);
+  const float sum = sums.first * share, product = sums.second * share;
   const T* more = residual.data ? row<T>(residual, part.row) + part.first : nullptr;
   T* to = row<T>(dx, part.row) + part.first;
   each([&](std::int64_t c, const float(&normal)[n], const float(&gradient)[n], const float(&slope)[n]) {
@@ -204,6 +205,7 @@ void with_team_that_holds(std::int64_t width, Body body) {
   }
   body(Team<32, n>{}, eight);
 }
+// body(Team) for the smallest team that has a pack each, a warp at most.
 template <int n, class Body>
 void with_team(std::int64_t width, Body body) {
   if constexpr (n > 1) {

@@ -82,7 +82,7 @@ __device__ inline void load(const T* from, float (&to)[n]) {
 }
 
 template <class Word, class T, int n>
-__device__ inline void put_words(const Pack<T, n>& pack, T* to) {
+__device__ inline void put_as(const Pack<T, n>& pack, T* to) {
   constexpr int count = static_cast<int>(sizeof(pack) / sizeof(Word));
   Word words[count];
   memcpy(words, &pack, sizeof(pack));
@@ -92,9 +92,9 @@ __device__ inline void put_words(const Pack<T, n>& pack, T* to) {
 template <class T, int n>
 __device__ inline void put(const Pack<T, n>& pack, T* to) {
   if constexpr (sizeof(pack) % sizeof(uint4) == 0) {
-    put_words<uint4>(pack, to);
+    put_as<uint4>(pack, to);
   } else if constexpr (sizeof(pack) % sizeof(uint2) == 0) {
-    put_words<uint2>(pack, to);
+    put_as<uint2>(pack, to);
   } else {
     *reinterpret_cast<Pack<T, n>*>(to) = pack;
   }

@@ -16,7 +16,7 @@ struct Fill {
     Pack<T, n> pack;
 #pragma unroll
     for (int i = 0; i < n; ++i) pack.value[i] = value;
-    *reinterpret_cast<Pack<T, n>*>(row<T>(out, r) + c) = pack;
+    put(pack, row<T>(out, r) + c);
   }
 };
 

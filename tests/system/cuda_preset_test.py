@@ -37,7 +37,7 @@ def cudnn_is_built_in_where_its_headers_are(place):
 
 def cudnn_plans_attention_for_gpus_that_are_not_here(place):
     """Where cuDNN is built in; the test says why where the library is not."""
-    builds.run(["ctest", "--test-dir", str(harness.BIN.parent), "-R", "^cudnn_plans_test$", "--output-on-failure"], 300)
+    builds.run(["ctest", "--test-dir", str(harness.BIN.parent), "-R", "^cudnn_plans_test$", "--output-on-failure"], 700)
 
 
 def a_gpu_that_is_not_there_is_told_in_a_sentence(place):

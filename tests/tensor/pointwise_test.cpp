@@ -217,17 +217,17 @@ TEST_P(PointwiseVerbs, DropsWhatTheKeySays) {
       const bool keep = dropout_keeps(key, static_cast<std::uint64_t>(first * width) + i, rate);
       wanted[i] = keep ? wanted[i] / (1 - rate) : 0;
     }
-    std::array<std::int64_t, StreamPlace::size> where = {step, first};
-    const TensorView place(where.data(), {StreamPlace::size}, DType::i64);
-    b_.dropout(x.view(), rate, stream, place, out.view());
+    Field place({StreamPlace::size}, DType::i64, 0, 0);  // where a device can read it
+    place.set({step, first});
+    b_.dropout(x.view(), rate, stream, place.view(), out.view());
     check("dropout", out, wanted);
-    b_.dropout(x.view(), rate, stream, place, x.view());
+    b_.dropout(x.view(), rate, stream, place.view(), x.view());
     check("dropout in place", x, wanted);
   }
-  Field ones({200, 200}, type());
+  Field ones({200, 200}, type()), beginning({StreamPlace::size}, DType::i64, 0, 0);
   ones.fill(1);
-  std::array<std::int64_t, StreamPlace::size> beginning{};
-  b_.dropout(ones.view(), 0.25, 42, {beginning.data(), {StreamPlace::size}, DType::i64}, ones.view());
+  beginning.fill(0);
+  b_.dropout(ones.view(), 0.25, 42, beginning.view(), ones.view());
   const Values got = ones.get();
   const auto dropped = std::count(got.begin(), got.end(), 0.0);
   EXPECT_NEAR(static_cast<double>(dropped), 10000, 4 * std::sqrt(40000 * 0.25 * 0.75));
