@@ -189,21 +189,21 @@ bool packed(const Norm& norm, std::initializer_list<Matrix> others) {
   return yes;
 }
 
-// body(Team, packs held) for the smallest team that holds a part in its registers, or the largest. A warp that has a whole
+template <int packs>
+using Held = std::integral_constant<int, packs>;
+
+// body(Team, Held) for the smallest team that holds a part in its registers, or the largest. A warp that has a whole
 // row waits for no other. Parts that can't be had in packs are rare: one team does for all.
 template <int n, class Body>
 void with_team_that_holds(std::int64_t width, Body body) {
-  constexpr std::integral_constant<int, 1> one;
-  constexpr std::integral_constant<int, 4> four;
-  constexpr std::integral_constant<int, 8> eight;
   if constexpr (n > 1) {
-    if (width <= 4 * n) return body(Team<4, n>{}, one);
-    if (width <= 8 * n) return body(Team<8, n>{}, one);
-    if (width <= 32 * n) return body(Team<32, n>{}, one);
-    if (width <= 4 * 32 * n) return body(Team<32, n>{}, four);
-    if (width > 8 * 32 * n) return body(Team<block_threads, n>{}, four);
+    if (width <= 4 * n) return body(Team<4, n>{}, Held<1>{});
+    if (width <= 8 * n) return body(Team<8, n>{}, Held<1>{});
+    if (width <= 32 * n) return body(Team<32, n>{}, Held<1>{});
+    if (width <= 4 * 32 * n) return body(Team<32, n>{}, Held<4>{});
+    if (width > 8 * 32 * n) return body(Team<block_threads, n>{}, Held<4>{});
   }
-  body(Team<32, n>{}, eight);
+  body(Team<32, n>{}, Held<8>{});
 }
 // body(Team) for the smallest team that has a pack each, a warp at most.
 template <int n, class Body>
