@@ -1,6 +1,6 @@
 // An HDF5 file that lies in memory and holds only the bytes that HDF5 itself wrote: the frame around the data
 // of datasets whose space is allocated and never filled. HDF5 gets it as a file driver, so that the library
-// never meets a full disk (docs/decisions/0020).
+// never meets a full disk (docs/decisions/0002).
 #pragma once
 
 #include <cstdint>

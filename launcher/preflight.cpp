@@ -143,7 +143,7 @@ class Judgement {
   Judgement(const ProbeAnswer& answer, const JobConfig& job, const NodeDemands& demands, const Common& common)
       : answer_(answer), job_(job), demands_(demands), common_(common) {}
 
-  Verdict of(const ParsedReport& parsed) {
+  NodeVerdict of(const ParsedReport& parsed) {
     if (!parsed.report) {
       reasons_.push_back(parsed.failure);
     } else {
@@ -153,7 +153,7 @@ class Judgement {
       judge_room(*parsed.report);
       judge_clock(*parsed.report);
     }
-    Verdict verdict;
+    NodeVerdict verdict;
     verdict.node = answer_.node;
     verdict.fit = reasons_.empty();
     verdict.slow = slow_;
@@ -273,7 +273,7 @@ ParsedReport parse_node_report(const std::string& line) {
   return {{}, fmt::format("its answer says nothing sound of '{}'", reader.missing())};
 }
 
-std::vector<Verdict> judge(const std::vector<ProbeAnswer>& answers, const JobConfig& job, const NodeDemands& demands) {
+std::vector<NodeVerdict> judge(const std::vector<ProbeAnswer>& answers, const JobConfig& job, const NodeDemands& demands) {
   std::vector<ParsedReport> parsed;
   for (const auto& answer : answers) {
     if (!answer.failure.empty() || answer.line.empty()) {
@@ -283,7 +283,7 @@ std::vector<Verdict> judge(const std::vector<ProbeAnswer>& answers, const JobCon
     }
   }
   const auto common = common_of(answers, parsed);
-  std::vector<Verdict> verdicts;
+  std::vector<NodeVerdict> verdicts;
   for (std::size_t i = 0; i < answers.size(); ++i) {
     verdicts.push_back(Judgement(answers[i], job, demands, common).of(parsed[i]));
   }

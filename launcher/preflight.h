@@ -54,7 +54,7 @@ struct NodeDemands {
   std::int64_t free_bytes = 0;  // that the run directory must have left
 };
 
-struct Verdict {
+struct NodeVerdict {
   std::string node;
   bool fit = true, slow = false;
   std::int64_t threads = 0;  // of a node that answered, as reported
@@ -62,7 +62,7 @@ struct Verdict {
   std::vector<std::string> sentences;  // each names the node; of a fit one they are warnings
 };
 // In the order of `answers`.
-std::vector<Verdict> judge(const std::vector<ProbeAnswer>& answers, const JobConfig& job, const NodeDemands& demands);
+std::vector<NodeVerdict> judge(const std::vector<ProbeAnswer>& answers, const JobConfig& job, const NodeDemands& demands);
 
 // The line that `smlp-worker preflight --exchange` prints on rank 0, all ranks of a layout taking part. Judges links
 // between nodes apart from those within one: a node whose best link stays under the share is named. Two nodes have

@@ -16,7 +16,7 @@ namespace smlp {
 namespace {
 
 // Why NCCL can't join these ranks; empty: it can.
-std::string against_nccl(const std::vector<Seat>& seats) {
+std::string against_nccl(const std::vector<GpuSeat>& seats) {
   std::map<std::pair<std::string, std::string>, std::size_t> taken;
   for (std::size_t rank = 0; rank < seats.size(); ++rank) {
     const auto& [host, device] = seats[rank];
@@ -29,8 +29,8 @@ std::string against_nccl(const std::vector<Seat>& seats) {
 
 }  // namespace
 
-TalkChoice choose_talk(const std::string& wanted, const std::vector<Seat>& seats, bool built_with_nccl) {
-  const bool gpus = std::any_of(seats.begin(), seats.end(), [](const Seat& seat) { return !seat.device.empty(); });
+TalkChoice choose_talk(const std::string& wanted, const std::vector<GpuSeat>& seats, bool built_with_nccl) {
+  const bool gpus = std::any_of(seats.begin(), seats.end(), [](const GpuSeat& seat) { return !seat.device.empty(); });
   const auto against = against_nccl(seats);
   if (wanted == "nccl") {
     if (!built_with_nccl) {
@@ -59,7 +59,7 @@ TalkChoice choose_talk(const std::string& wanted, const std::vector<Seat>& seats
 std::unique_ptr<Communicator> join_gpus(std::unique_ptr<Communicator> host, Backend& backend,
                                         const std::string& wanted, bool built_with_nccl) {
   const auto hosts = all_texts(*host, host_name()), devices = all_texts(*host, backend.device_id());
-  std::vector<Seat> seats;
+  std::vector<GpuSeat> seats;
   for (std::size_t rank = 0; rank < hosts.size(); ++rank) seats.push_back({hosts[rank], devices[rank]});
   const auto choice = choose_talk(wanted, seats, built_with_nccl);
   if (host->rank() == 0 && host->size() > 1 && choice.talk != Talk::by_host) {

@@ -9,7 +9,7 @@
 
 namespace smlp {
 
-struct Seat {  // of a rank
+struct GpuSeat {  // of a rank
   std::string host, device;  // Backend::device_id(): empty on the CPU
 };
 
@@ -21,7 +21,7 @@ struct TalkChoice {
 };
 
 // For all ranks alike. `wanted`: cluster.communicator. Throws Error(unavailable) for what can't be had.
-TalkChoice choose_talk(const std::string& wanted, const std::vector<Seat>& seats, bool built_with_nccl);
+TalkChoice choose_talk(const std::string& wanted, const std::vector<GpuSeat>& seats, bool built_with_nccl);
 
 // Collective; every rank says where it computes, also one on the CPU. `host` stays as it is there.
 std::unique_ptr<Communicator> join_gpus(std::unique_ptr<Communicator> host, Backend& backend,

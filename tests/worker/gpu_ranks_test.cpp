@@ -11,12 +11,12 @@ namespace {
 
 using testing::HasSubstr;
 
-const std::vector<Seat> apart = {{"n1", "0000:10:00.0"}, {"n1", "0000:11:00.0"}, {"n2", "0000:10:00.0"}};
-const std::vector<Seat> shared = {{"n1", "0000:10:00.0"}, {"n2", "0000:10:00.0"}, {"n1", "0000:10:00.0"}};
-const std::vector<Seat> mixed = {{"n1", "0000:10:00.0"}, {"n2", ""}};
-const std::vector<Seat> on_cpus = {{"n1", ""}, {"n2", ""}};
+const std::vector<GpuSeat> apart = {{"n1", "0000:10:00.0"}, {"n1", "0000:11:00.0"}, {"n2", "0000:10:00.0"}};
+const std::vector<GpuSeat> shared = {{"n1", "0000:10:00.0"}, {"n2", "0000:10:00.0"}, {"n1", "0000:10:00.0"}};
+const std::vector<GpuSeat> mixed = {{"n1", "0000:10:00.0"}, {"n2", ""}};
+const std::vector<GpuSeat> on_cpus = {{"n1", ""}, {"n2", ""}};
 
-std::string refusal(const std::string& wanted, const std::vector<Seat>& seats, bool built_with_nccl) {
+std::string refusal(const std::string& wanted, const std::vector<GpuSeat>& seats, bool built_with_nccl) {
   try {
     return "accepted: " + choose_talk(wanted, seats, built_with_nccl).sentence;
   } catch (const Error& error) {
