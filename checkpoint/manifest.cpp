@@ -57,13 +57,21 @@ json to_json(const RunState& state) {
   return {{"numbers", numbers}, {"integers", state.integers}, {"texts", state.texts}};
 }
 
+std::int64_t whole(const json& object, const char* key) { return whole_number(object.at(key)); }
+
+int count(const json& object, const char* key) {
+  const std::int64_t number = whole(object, key);
+  if (number != static_cast<int>(number)) refuse_data(fmt::format("{} is {}", key, number));
+  return static_cast<int>(number);
+}
+
 RunState run_state_from(const json& object) {
   RunState state;
   for (const auto& [name, values] : object.at("numbers").items()) {
     auto& list = state.numbers[name];
     for (const auto& value : values) list.push_back(number_from_json(value));
   }
-  object.at("integers").get_to(state.integers);
+  for (const auto& [name, values] : object.at("integers").items()) state.integers[name] = whole_numbers(values);
   object.at("texts").get_to(state.texts);
   return state;
 }
@@ -80,7 +88,7 @@ json to_json(const std::vector<LogicalTensor>& tensors) {
 std::vector<LogicalTensor> tensors_from(const json& list) {
   std::vector<LogicalTensor> tensors;
   for (const auto& item : list) {
-    tensors.push_back({item.at("name"), shape_of(item.at("shape")), dtype_named(item.at("dtype"))});
+    tensors.push_back({item.at("name"), shape_of(whole_numbers(item.at("shape"))), dtype_named(item.at("dtype"))});
   }
   return tensors;
 }
@@ -99,17 +107,17 @@ json to_json(const StoredShard& shard) {
 }
 
 StoredShard shard_from(const json& object) {
-  StoredShard shard{object.at("file"), object.at("size"), object.at("frame_digest"), {}};
+  StoredShard shard{object.at("file"), whole(object, "size"), object.at("frame_digest"), {}};
   for (const auto& item : object.at("pieces")) {
     shard.pieces.push_back(
-        {item.at("tensor"), item.at("offset"), item.at("count"), item.at("position"), item.at("digest")});
+        {item.at("tensor"), whole(item, "offset"), whole(item, "count"), whole(item, "position"), item.at("digest")});
   }
   return shard;
 }
 
 void check_kind(const json& object, const char* kind) {
   if (object.at("format") != kind) refuse_data(fmt::format("it is not a {}", kind));
-  const int version = object.at("version");
+  const int version = count(object, "version");
   if (version < 1 || version > checkpoint_format_version) {
     refuse_data(fmt::format("it is of format version {}; this program reads versions up to {}", version,
                             checkpoint_format_version));
@@ -194,13 +202,13 @@ Manifest parse_manifest(const std::string& text) {
   auto manifest = parsed("manifest", [&] {
     const json object = opened(text);
     check_kind(object, "smlp checkpoint");
-    Manifest m{object.at("step"),
-               object.at("attempt"),
-               object.at("ranks"),
+    Manifest m{whole(object, "step"),
+               count(object, "attempt"),
+               count(object, "ranks"),
                run_state_from(object.at("run_state")),
                tensors_from(object.at("tensors")),
                {},
-               object.at("whole").at("size"),
+               whole(object.at("whole"), "size"),
                object.at("whole").at("digest")};
     for (const auto& shard : object.at("shards")) m.shards.push_back(shard_from(shard));
     return m;
@@ -215,10 +223,10 @@ Sidecar parse_sidecar(const std::string& text) {
   return parsed("sidecar of a shard", [&] {
     const json object = opened(text);
     check_kind(object, "smlp shard");
-    return Sidecar{object.at("step"),
-                   object.at("attempt"),
-                   object.at("rank"),
-                   object.at("ranks"),
+    return Sidecar{whole(object, "step"),
+                   count(object, "attempt"),
+                   count(object, "rank"),
+                   count(object, "ranks"),
                    run_state_from(object.at("run_state")),
                    tensors_from(object.at("tensors")),
                    shard_from(object.at("shard"))};

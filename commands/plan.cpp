@@ -29,7 +29,7 @@ int plan_paper(bool json) {
 
 int plan(const PlanOptions& options) {
   auto job = load(options.job);
-  check_and_resolve(job);
+  check_and_resolve(job, Computed::elsewhere);
   resolve_vocabulary(job, false);
   const TemporaryJob file(job.config);
   std::vector<std::string> arguments = {"plan", "--job", file.path().string()};
@@ -109,7 +109,7 @@ nlohmann::ordered_json to_json(const JobConfig& job, const Choice& choice, const
 void show_placement(const PlanOptions& options) {
   auto job = load(options.job);
   if (job.config.slurm.nodes > 0 && job.config.cluster.launcher != "local") size_for_slurm(job, options.job.ranks);
-  check_and_resolve(job);
+  check_and_resolve(job, Computed::elsewhere);
   const auto choice = choose(job.config);
   if (!choice.layout) throw Error(ExitCode::unavailable, choice.why_not);
   const auto seating = seat(*choice.layout, job.config);

@@ -21,7 +21,7 @@ constexpr const char* kept_from_run = "kept from the run's own job.toml";
 
 class Checker {
  public:
-  explicit Checker(LoadedJob& job) : job_(job), c_(job.config) {}
+  Checker(LoadedJob& job, Computed computed) : job_(job), c_(job.config), here_(computed == Computed::here) {}
 
   void run() {
     check_names();
@@ -221,18 +221,18 @@ class Checker {
     if (c_.cluster.communicator == "auto") return;
     if (c_.cluster.device == "cpu") {
       wrong("cluster.communicator", "is for ranks on GPUs, and cluster.device = \"cpu\"; choose auto");
-    } else if (c_.cluster.communicator == "nccl" && !built_with_nccl() && problems_.empty()) {
+    } else if (c_.cluster.communicator == "nccl" && here_ && !built_with_nccl() && problems_.empty()) {
       wrong("cluster.communicator", "asks for NCCL, which this build of smlp has not; choose auto or staged");
       code_ = ExitCode::unavailable;
     }
   }
 
   void check_gpu() {
-    if (!built_with_cuda()) {
+    if (c_.train.precision == "f64") {
+      wrong("train.precision", "is f64, in which GPUs do not compute; choose f32, bf16 or fp16, or cluster.device = \"cpu\"");
+    } else if (here_ && !built_with_cuda()) {
       wrong("cluster.device", "asks for a GPU, but this build of smlp computes on CPUs alone; choose cpu or auto");
       code_ = ExitCode::unavailable;
-    } else if (c_.train.precision == "f64") {
-      wrong("train.precision", "is f64, in which GPUs do not compute; choose f32, bf16 or fp16, or cluster.device = \"cpu\"");
     }
   }
 
@@ -264,13 +264,14 @@ class Checker {
 
   LoadedJob& job_;
   JobConfig& c_;
+  bool here_;  // this build computes it
   std::vector<std::string> problems_;
   ExitCode code_ = ExitCode::configuration;
 };
 
 }  // namespace
 
-void check_and_resolve(LoadedJob& job) { Checker(job).run(); }
+void check_and_resolve(LoadedJob& job, Computed computed) { Checker(job, computed).run(); }
 
 void keep_resolved(LoadedJob& job, const JobConfig& run) {
   const auto keep = [&](const char* key, std::int64_t& value, std::int64_t of_run) {

@@ -1,11 +1,15 @@
 #include "core/json_lines.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <limits>
+
+#include "core/error.h"
 
 namespace smlp {
 
@@ -83,9 +87,35 @@ std::optional<std::string> read_plain_file(const std::filesystem::path& path, st
   return file.read(static_cast<std::size_t>(limit));
 }
 
+namespace {
+
+[[noreturn]] void refuse(const nlohmann::json& value, const char* why) {
+  const std::string text = value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  throw Error(ExitCode::bad_data, fmt::format("{} {}", text.substr(0, 40), why));
+}
+
+bool is_whole(const nlohmann::json& value) {
+  constexpr auto most = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+  return value.is_number_integer() && !(value.is_number_unsigned() && value.get<std::uint64_t>() > most);
+}
+
+}  // namespace
+
+std::int64_t whole_number(const nlohmann::json& value) {
+  if (!is_whole(value)) refuse(value, "is no whole number");
+  return value.get<std::int64_t>();
+}
+
+std::vector<std::int64_t> whole_numbers(const nlohmann::json& list) {
+  if (!list.is_array()) refuse(list, "is no list");
+  std::vector<std::int64_t> numbers;
+  for (const auto& value : list) numbers.push_back(whole_number(value));
+  return numbers;
+}
+
 std::optional<std::int64_t> integer_in(const nlohmann::json& object, const char* key) {
   const auto found = object.find(key);
-  if (found == object.end() || !found->is_number_integer()) return std::nullopt;
+  if (found == object.end() || !is_whole(*found)) return std::nullopt;
   return found->get<std::int64_t>();
 }
 

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace smlp {
 
@@ -17,6 +18,11 @@ void read_json_lines(const std::filesystem::path& file, const std::function<void
 
 // What a plain file of at most `limit` bytes holds; nullopt for anything else. Follows no link and never waits.
 std::optional<std::string> read_plain_file(const std::filesystem::path& file, std::int64_t limit);
+
+// The number, where it is a whole one of 64 bits, and nothing that a conversion would make one (1.5, 1e30, true). Throws
+// Error(bad_data): "1.5 is no whole number".
+std::int64_t whole_number(const nlohmann::json& value);
+std::vector<std::int64_t> whole_numbers(const nlohmann::json& list);
 
 // A member of the type asked for, or nullopt.
 std::optional<std::int64_t> integer_in(const nlohmann::json& object, const char* key);

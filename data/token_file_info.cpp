@@ -13,9 +13,15 @@ namespace smlp {
 
 namespace {
 
-template <class T>
-void take(const nlohmann::json& file, const char* key, std::optional<T>& value) {
-  if (const auto found = file.find(key); found != file.end()) value = found->get<T>();
+void take(const nlohmann::json& file, const char* key, std::optional<std::string>& value) {
+  if (const auto found = file.find(key); found != file.end()) value = found->get<std::string>();
+}
+
+void take(const nlohmann::json& file, const char* key, std::optional<std::int64_t>& value) {
+  const auto found = file.find(key);
+  if (found == file.end()) return;
+  value = whole_number(*found);
+  if (*value < 0) throw Error(ExitCode::bad_data, fmt::format("{} is {}", key, *value));
 }
 
 template <class T>
@@ -30,8 +36,13 @@ TokenFileInfo read_info(const std::string& prefix) {
   const auto path = prefix + ".json";
   std::error_code ignored;
   if (!std::filesystem::exists(path, ignored)) return info;
+  const auto refuse = [&](const std::string& why) {
+    throw Error(ExitCode::bad_data, fmt::format("{} is damaged ({}): prepare the data again, or remove this file if the "
+                                                "tokens beside it are good", path, why));
+  };
+  const std::string text = read_text(path);
   try {
-    const auto file = nlohmann::json::parse(read_text(path));
+    const auto file = nlohmann::json::parse(text);
     take(file, "tokenizer", info.tokenizer);
     take(file, "fingerprint", info.fingerprint);
     take(file, "vocabulary", info.vocabulary);
@@ -39,10 +50,9 @@ TokenFileInfo read_info(const std::string& prefix) {
     take(file, "tokens", info.tokens);
     take(file, "bytes", info.bytes);
   } catch (const nlohmann::json::exception& error) {
-    throw Error(ExitCode::bad_data,
-                fmt::format("{} is damaged ({}): prepare the data again, or remove this file if the "
-                            "tokens beside it are good",
-                            path, json_fault(error)));
+    refuse(json_fault(error));
+  } catch (const Error& error) {
+    refuse(error.what());
   }
   return info;
 }

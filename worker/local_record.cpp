@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/json_lines.h"
 
 namespace smlp {
 
@@ -50,7 +51,9 @@ LocalRecord LocalRecord::parse(const std::string& text) {
     LocalRecord record;
     json.at("name").get_to(record.name_);
     json.at("run").get_to(record.run_);
-    json.at("starts").get_to(record.starts_);
+    for (const auto& start : json.at("starts")) {
+      record.starts_.emplace_back(static_cast<int>(whole_number(start.at(0))), whole_number(start.at(1)));
+    }
     if (!is_name(record.name_)) throw std::runtime_error(fmt::format("'{}' is no name of a folder", record.name_));
     return record;
   } catch (const std::exception& error) {

@@ -107,9 +107,9 @@ ExitCode train(const TrainerOptions& options, const std::string& unbound) {
   }
 }
 
-JobConfig resolved_job(const std::string& file) {
+JobConfig resolved_job(const std::string& file, Computed computed = Computed::here) {
   auto job = load_job(file);
-  check_and_resolve(job);
+  check_and_resolve(job, computed);
   return job.config;
 }
 
@@ -164,7 +164,7 @@ int run(int argc, char** argv) {
   plan_mode->callback([&] {
     if (paper) return paper_plan_command(json);
     if (job_file.empty()) throw CLI::RequiredError("--job or --paper");
-    plan_command(resolved_job(job_file), json);
+    plan_command(resolved_job(job_file, Computed::elsewhere), json);
   });
 
   CausalityOptions causality;

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/json_lines.h"
 
 namespace smlp {
 
@@ -13,8 +14,8 @@ PassedOver PassedOver::parse(const std::string& text, const std::string& file) {
   PassedOver result;
   try {
     const auto json = nlohmann::json::parse(text);
-    const auto flat = json.at("sequences").get<std::vector<std::int64_t>>();
-    result.spikes = json.at("spikes").get<std::vector<std::int64_t>>();
+    const auto flat = whole_numbers(json.at("sequences"));
+    result.spikes = whole_numbers(json.at("spikes"));
     for (std::size_t i = 0; i < flat.size(); ++i) {
       if (flat[i] < 0 || (i % 2 == 1 && flat[i] <= flat[i - 1])) throw std::runtime_error("a range is empty");
     }

@@ -309,6 +309,16 @@ TEST_F(Trained, ComparesWhatTheRunSaysOfItself) {
   EXPECT_LE(run["routing_agreement"], 1.0);
 }
 
+TEST_F(Trained, PlansForGpusWithoutOne) {
+  const std::vector<std::string> plan = {"plan", "job.toml", "--ranks", "1", "--set", "train.micro_batch=128", "--set",
+                                         "train.global_batch=128"};
+  auto for_gpus = plan;
+  for_gpus.insert(for_gpus.end(), {"--set", "cluster.device=cuda"});
+  const auto here = facts(plan), there = facts(for_gpus);
+  EXPECT_GT(there["memory_bytes_per_rank"]["activations"], here["memory_bytes_per_rank"]["activations"]) << "more rows of logits at once";
+  EXPECT_EQ(there["memory_bytes_per_rank"]["parameters"], here["memory_bytes_per_rank"]["parameters"]);
+}
+
 TEST_F(Trained, EvaluationsTellWhereTrainingWouldSendTheTokens) {
   std::size_t evaluations = 0;
   std::ifstream lines(place / "runs/small/events.jsonl");

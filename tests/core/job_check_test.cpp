@@ -73,6 +73,7 @@ TEST(JobCheck, ImpossibleJobsAreRefusedWithReasonAndRemedy) {
       {{"routing.channels=leaky"}, {"routing.allow_leak = true"}},
       {{"cluster.device=cuda"}, {"cluster.device = \"cuda\"", "choose cpu"}, ExitCode::unavailable},
       {{"cluster.device=cuda", "model.experts=5"}, {"model.experts = 5"}},
+      {{"cluster.device=cuda", "train.precision=f64"}, {"train.precision = \"f64\"", "GPUs do not compute"}},
       {{"cluster.communicator=nccl"}, {"cluster.communicator = \"nccl\"", "choose auto or staged"}, ExitCode::unavailable},
       {{"cluster.communicator=nccl", "model.experts=5"}, {"model.experts = 5"}},
       {{"cluster.communicator=staged", "cluster.device=cpu"}, {"cluster.communicator = \"staged\"", "for ranks on GPUs"}},
@@ -124,6 +125,13 @@ TEST(JobCheck, AllThatIsWrongIsListedAtOnce) {
     EXPECT_THAT(error.what(), AllOf(HasSubstr("model.experts"), HasSubstr("model.hidden"),
                                     HasSubstr("train.global_batch"), HasSubstr("name")));
   }
+}
+
+TEST(JobCheck, AJobForGpusIsCountedByABuildWithoutThem) {
+  auto job = parse_job(sound, "demo.toml", {"cluster.device=cuda", "cluster.communicator=nccl"});
+  EXPECT_NO_THROW(check_and_resolve(job, Computed::elsewhere));
+  auto exact = parse_job(sound, "demo.toml", {"cluster.device=cuda", "train.precision=f64"});
+  EXPECT_THROW(check_and_resolve(exact, Computed::elsewhere), Error) << "no GPU computes it";
 }
 
 TEST(JobCheck, SuggestedValuesAreAccepted) {

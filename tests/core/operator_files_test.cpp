@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/control_folder.h"
+#include "core/error.h"
 #include "core/files.h"
 #include "core/goodput.h"
 #include "core/json_lines.h"
@@ -88,6 +89,17 @@ TEST_F(OperatorFiles, ALineAfterAHalfOneStandsAlone) {
   steps.clear();
   read_json_lines(folder / "x.jsonl", take, 20);  // begins within a line
   EXPECT_EQ(steps, (std::vector<std::int64_t>{5}));
+}
+
+TEST_F(OperatorFiles, WhatIsNoWholeNumberIsNotMadeOne) {
+  for (const char* none : {"1.5", "1e30", "true", "9223372036854775808", "\"1\""}) {
+    const auto value = nlohmann::json::parse(none);
+    EXPECT_EQ(integer_in({{"step", value}}, "step"), std::nullopt) << none;
+    EXPECT_THROW(whole_number(value), Error) << none;
+  }
+  EXPECT_EQ(whole_number(-3), -3);
+  EXPECT_EQ(whole_numbers({1, 2}), (std::vector<std::int64_t>{1, 2}));
+  EXPECT_THROW(whole_numbers(1), Error);
 }
 
 TEST_F(OperatorFiles, ARequestIsSeenOnceAnsweredAndGone) {

@@ -139,6 +139,18 @@ TEST(TokenFile, RefusesATokenAboveTheVocabularyOfItsNotes) {
   EXPECT_EQ(TokenFile(scratch / "t").largest_token(), 11);
 }
 
+// A number that is none was cut to one: a vocabulary of 11.5 was 11, one of 4e114 whatever the processor made of it.
+TEST(TokenFile, RefusesNotesWhoseNumbersAreNotWhole) {
+  const Scratch scratch;
+  put(scratch, megatron_index, fixture_tokens);
+  for (const std::string value : {"11.5", "4e114", "18446744073709551615", "true", "-11", "[11]"}) {
+    write_file(scratch / "t.json", "{\"vocabulary\": " + value + "}");
+    const auto words = refusal(ExitCode::bad_data, [&] { TokenFile(scratch / "t"); });
+    EXPECT_TRUE(contains(words, "t.json is damaged")) << value << ": " << words;
+    EXPECT_TRUE(contains(words, value)) << words;
+  }
+}
+
 TEST(TokenFile, RefusesBytesOfTheOtherOrder) {
   const auto reversed = [](std::string bytes, std::size_t offset, std::size_t size) {
     std::reverse(bytes.begin() + static_cast<std::ptrdiff_t>(offset),

@@ -176,7 +176,9 @@ TEST(PassedOver, MergesWhatTouchesAndSkipsWholeSteps) {
 
 TEST(PassedOver, DamageIsRefusedWithASentence) {
   for (const char* text : {"{", "[]", "{\"sequences\":[5],\"spikes\":[]}", "{\"sequences\":[5,5],\"spikes\":[]}",
-                           "{\"sequences\":[-1,5],\"spikes\":[]}", "{\"sequences\":[1,5]}"}) {
+                           "{\"sequences\":[-1,5],\"spikes\":[]}", "{\"sequences\":[1,5]}",
+                           "{\"sequences\":[1.5,5],\"spikes\":[]}", "{\"sequences\":5,\"spikes\":[]}",
+                           "{\"sequences\":[1,5],\"spikes\":[1e30]}"}) {
     try {
       PassedOver::parse(text, "runs/x/passed_over.json");
       FAIL() << text;

@@ -140,6 +140,9 @@ TEST(LocalRecord, CountsNoSaveThatALaterAttemptWentBehind) {
   const auto read = LocalRecord::parse(record.text());
   EXPECT_EQ(read.text(), record.text());
   EXPECT_FALSE(read.counts({21, 3}));
+  auto damaged = record.text();
+  damaged.replace(damaged.find("[5,90]"), 6, "[5,9e40]");
+  EXPECT_THROW(LocalRecord::parse(damaged), Error);
 }
 
 TEST(LocalRecord, IsNewWhereItCannotBeReadOrCameWithACopyOfTheRun) {
