@@ -18,6 +18,8 @@ namespace smlp {
 
 namespace {
 
+constexpr std::size_t most_of_a_stream = std::size_t{64} << 20;
+
 [[noreturn]] void fail(const char* what, const std::filesystem::path& path) {
   const int reason = errno;
   throw Error(ExitCode::io_failed, fmt::format("{} {} failed: {}", what, path.string(), std::strerror(reason)));
@@ -74,8 +76,19 @@ std::string read_text(const std::filesystem::path& path) {
   if (std::filesystem::is_directory(path, unknown)) {  // opens, but throws when it is read
     throw Error(ExitCode::configuration, fmt::format("{} is a folder, where a file is needed", path.string()));
   }
-  std::string text((std::istreambuf_iterator<char>(file)), {});
+  if (std::filesystem::is_regular_file(path, unknown)) {
+    std::string text((std::istreambuf_iterator<char>(file)), {});
+    if (file.bad()) fail("reading", path);
+    return text;
+  }
+  std::string text(most_of_a_stream, '\0');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
   if (file.bad()) fail("reading", path);
+  if (file) {
+    throw Error(ExitCode::configuration, fmt::format("{} is a device or a pipe, and does not end within {} MiB; name a file",
+                                                     path.string(), most_of_a_stream >> 20));
+  }
+  text.resize(static_cast<std::size_t>(file.gcount()));
   return text;
 }
 

@@ -7,7 +7,8 @@
 
 namespace smlp {
 
-std::string read_text(const std::filesystem::path& path);  // Error(configuration) when missing, io_failed otherwise
+// Error(configuration) when it is missing, a folder, or a device or pipe of more than 64 MiB; io_failed otherwise.
+std::string read_text(const std::filesystem::path& path);
 // The same for what may be gone or going, as /proc files are: "" when it can't be read.
 std::string read_if_there(const std::filesystem::path& path) noexcept;
 // Writes beside, fsyncs, renames over `path`, fsyncs the folder: readers see the old file or the new one, whole.

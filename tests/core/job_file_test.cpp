@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "core/error.h"
 
@@ -161,8 +162,9 @@ TEST(JobFile, FingerprintAndComparisonIgnoreWhatMayChange) {
   }
 }
 
-TEST(JobFile, AMissingFileOrAFolderIsNamed) {
-  for (const char* path : {"/nowhere/job.toml", "/"}) {
+// Read until the memory was full: a device that never ends.
+TEST(JobFile, AMissingFileAFolderOrAnEndlessDeviceIsNamed) {
+  for (const char* path : {"/nowhere/job.toml", "/", "/dev/zero"}) {
     try {
       load_job(path);
       FAIL();
@@ -171,6 +173,16 @@ TEST(JobFile, AMissingFileOrAFolderIsNamed) {
       EXPECT_THAT(error.what(), HasSubstr(path));
     }
   }
+}
+
+TEST(JobFile, APipeIsAFile) {
+  int ends[2];
+  ASSERT_EQ(::pipe(ends), 0);
+  const std::string text = "name = \"piped\"\n";
+  ASSERT_EQ(::write(ends[1], text.data(), text.size()), static_cast<ssize_t>(text.size()));
+  ::close(ends[1]);
+  EXPECT_EQ(load_job("/dev/fd/" + std::to_string(ends[0])).config.name, "piped");
+  ::close(ends[0]);
 }
 
 }  // namespace
