@@ -40,7 +40,7 @@ int check(const CausalityOptions& options) {
     arguments.insert(arguments.end(), {"--checkpoint", checkpoint.string()});
   } else {
     job = load_job(options.subject, options.overrides);
-    check_and_resolve(job);
+    check_and_resolve(job, Computed::elsewhere);
     resolve_vocabulary(job, false);
   }
   const TemporaryJob file(job.config);

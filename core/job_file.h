@@ -34,11 +34,11 @@ LoadedJob parse_job(const std::string& text, const std::filesystem::path& file,
 std::string origin_of(const LoadedJob& job, const std::string& key);
 void set_origin(LoadedJob& job, const std::string& key, const std::string& origin);  // a value that was resolved
 
+enum class Computed { here, elsewhere };
 // Values that must fit each other, before anything runs: E divides H, the global batch can be shared by `ranks`,
 // heads divide F/2, ... Throws Error(configuration) naming key, line and remedy. Fills in group_sequences,
 // decay_steps, expert_ranks. model.vocabulary must be resolved first, or 0 when no data is opened. A job that this
-// build can't compute (it has no CUDA, no NCCL) throws Error(unavailable), unless it is only counted here.
-enum class Computed { here, elsewhere };
+// build can't compute (it has no CUDA, no NCCL) throws Error(unavailable), unless that is done `elsewhere`.
 void check_and_resolve(LoadedJob& job, Computed computed = Computed::here);
 // Call before it when a run goes on: what the job leaves to be derived from keys that may change stays as the run
 // has it (group_sequences from micro_batch, decay_steps from steps).

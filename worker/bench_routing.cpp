@@ -74,10 +74,9 @@ nlohmann::json measure(Backend& backend, const Size& size, std::int64_t clusters
   double least = INFINITY, sum = 0;
   int times = 0;
   for (const Stopwatch watch; times < 3 || watch.seconds() < seconds; ++times) {
-    const Stopwatch one;
-    backend.assign_balanced(view, 1, slots, rounds);
-    least = std::min(least, one.seconds());
-    sum += one.seconds();
+    const double one = backend.timed([&] { backend.assign_balanced(view, 1, slots, rounds); });
+    least = std::min(least, one);
+    sum += one;
   }
   std::vector<std::int32_t> answer(static_cast<std::size_t>(slots.size()));
   std::int32_t auction_rounds = 0;

@@ -17,10 +17,13 @@ namespace {
 
 constexpr double near_zero = 2e-3;
 
-// A model in float64 on one rank, with what it lives on.
+// A model in float64 on one rank, with what it lives on: the CPU, whatever the job trains on, for no GPU computes that.
 struct Checked {
   // Without `fresh` its values are undefined: a checkpoint follows.
-  Checked(const JobConfig& job, bool fresh) : backend(make_backend(job)), solo(make_solo(*backend)), arena(*backend) {
+  Checked(const JobConfig& job, bool fresh)
+      : backend(make_cpu_backend({.threads = static_cast<int>(job.cluster.threads)})),
+        solo(make_solo(*backend)),
+        arena(*backend) {
     auto config = model_config(job);
     if (fresh) config.router.hash_table = make_hash_table(job, *solo);
     model = make_model(config, store, ExpertGroup{*solo});

@@ -176,7 +176,7 @@ int run(int argc, char** argv) {
   causality_mode->add_flag("--json", causality.json);
   causality_mode->callback([&] {
     // What a checkpoint says of its job is not the whole of it: how it was spread is not there to be checked.
-    const auto job = causality.checkpoint ? load_job(job_file).config : resolved_job(job_file);
+    const auto job = causality.checkpoint ? load_job(job_file).config : resolved_job(job_file, Computed::elsewhere);
     if (!causality_command(job, causality)) code = ExitCode::difference;
   });
 

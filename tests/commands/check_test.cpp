@@ -72,6 +72,12 @@ TEST_F(Check, AnEvaluationThatDropsTokensLeaksThroughGshardsSecondChoices) {
   EXPECT_THAT(answer.out, HasSubstr("LEAKS"));
 }
 
+// It took the job's device, and no GPU computes in float64.
+TEST_F(Check, IsDoneOnTheCpuWhateverTheJobTrainsOn) {
+  const auto answer = smlp({"check", "causality", "job.toml", "--set", "cluster.device=cuda", "--set", "train.precision=bf16"});
+  EXPECT_EQ(answer.code, 0) << answer.out << answer.err;
+}
+
 TEST_F(Check, ValuesCanBeSet) {
   const auto document = json::parse(smlp({"check", "causality", "job.toml", "--json", "--set", "model.context=6"}).out);
   EXPECT_EQ(document["context"], 6);

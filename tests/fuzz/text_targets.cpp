@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "data/text_reader.h"
 #include "data/token_file.h"
 #include "data/token_index.h"
@@ -9,22 +11,20 @@ namespace smlp::fuzz {
 
 namespace {
 
-// GPT-2's two files of a small tokenizer: every byte, and merges that meet in words, blanks, digits and accents.
+bool spelled_as_itself(int byte) { return (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174; }
+
+// A byte as GPT-2's files spell it; docs/data_format.md.
 std::string spelled(int byte) {
-  const bool itself = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
-  static const std::vector<int> others = [] {
-    std::vector<int> list;
-    for (int b = 0; b < 256; ++b) {
-      if (!((b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174)) list.push_back(b);
-    }
-    return list;
-  }();
   int code = byte;
-  if (!itself) code = 256 + static_cast<int>(std::find(others.begin(), others.end(), byte) - others.begin());
+  if (!spelled_as_itself(byte)) {
+    code = 256;
+    for (int other = 0; other < byte; ++other) code += !spelled_as_itself(other);
+  }
   if (code < 0x80) return std::string(1, static_cast<char>(code));
   return {static_cast<char>(0xC0 | code >> 6), static_cast<char>(0x80 | (code & 0x3F))};
 }
 
+// GPT-2's two files of a small tokenizer: every byte, and merges that meet in words, blanks, digits and accents.
 struct BpeFiles {
   std::string vocabulary, merges;
 };
