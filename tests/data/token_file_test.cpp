@@ -143,7 +143,7 @@ TEST(TokenFile, RefusesATokenAboveTheVocabularyOfItsNotes) {
 TEST(TokenFile, RefusesNotesWhoseNumbersAreNotWhole) {
   const Scratch scratch;
   put(scratch, megatron_index, fixture_tokens);
-  for (const std::string value : {"11.5", "4e114", "18446744073709551615", "true", "-11", "[11]"}) {
+  for (const std::string value : {"11.5", "4e+114", "18446744073709551615", "true", "-11", "[11]"}) {
     write_file(scratch / "t.json", "{\"vocabulary\": " + value + "}");
     const auto words = refusal(ExitCode::bad_data, [&] { TokenFile(scratch / "t"); });
     EXPECT_TRUE(contains(words, "t.json is damaged")) << value << ": " << words;
