@@ -1,13 +1,11 @@
 // What is done with a model that is trained: its loss on a file, whether tokens go where training sends them, and text
 // from it. On the GPU what comes out on the CPU.
 #include <gtest/gtest.h>
-#include <unistd.h>
-
-#include <filesystem>
 
 #include "data/token_file_writer.h"
 #include "eval/generate.h"
 #include "tests/cuda_emulation/small_model.h"
+#include "tests/data/scratch.h"
 
 namespace smlp::test {
 namespace {
@@ -35,8 +33,8 @@ INSTANTIATE_TEST_SUITE_P(Of, Evaluated,
                          [](const auto& info) { return std::string(info.param); });
 
 TEST_P(Evaluated, AsOnTheCpu) {
-  const auto folder = std::filesystem::path(testing::TempDir()) / ("smlp-evaluated-" + std::to_string(::getpid()));
-  const std::string prefix = folder / "tokens";
+  const Scratch scratch;
+  const std::string prefix = scratch / "tokens";
   {
     TokenFileWriter writer(prefix, 64);
     std::vector<std::int32_t> tokens(101);  // whole windows for both ranks, and a part of one
@@ -56,7 +54,6 @@ TEST_P(Evaluated, AsOnTheCpu) {
     EXPECT_NEAR(got.evaluation.agreement[i].alike, wanted.evaluation.agreement[i].alike, 1) << "but for a tie";
   }
   EXPECT_EQ(got.text, wanted.text);
-  std::filesystem::remove_all(folder);
 }
 
 }  // namespace

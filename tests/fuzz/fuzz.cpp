@@ -18,13 +18,19 @@ const smlp::fuzz::Target& target() {
 
 }  // namespace
 
+// The seeds become inputs of the corpus folder, where one is named.
+extern "C" int LLVMFuzzerInitialize(int* count, char*** words) {
+  for (int i = 1; i < *count; ++i) {
+    const std::filesystem::path corpus = (*words)[i];
+    if (!std::filesystem::is_directory(corpus)) continue;
+    int number = 0;
+    for (const auto& seed : target().seeds) smlp::fuzz::put(corpus / ("seed-" + std::to_string(++number)), seed);
+  }
+  return 0;
+}
+
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t count) {
   static const auto& one = target();
-  static const bool seeded = [] {
-    for (const auto& seed : one.seeds) one.run(seed);
-    return true;
-  }();
-  (void)seeded;
   smlp::fuzz::in_sentences([&] { one.run({reinterpret_cast<const char*>(bytes), count}); });
   return 0;
 }

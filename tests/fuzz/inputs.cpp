@@ -1,11 +1,9 @@
 #include "tests/fuzz/inputs.h"
 
-#include <unistd.h>
-
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 
+#include "tests/data/scratch.h"
 #include "tests/fuzz/targets.h"
 
 namespace smlp::fuzz {
@@ -23,21 +21,12 @@ void must(bool holds, const char* promise) {
 }
 
 const fs::path& folder() {
-  struct Folder {
-    fs::path path = fs::path(fs::is_directory("/dev/shm") ? "/dev/shm" : "/tmp") / ("smlp-fuzz-" + std::to_string(getpid()));
-    Folder() { fs::create_directories(path); }
-    ~Folder() {
-      std::error_code ignored;
-      fs::remove_all(path, ignored);
-    }
-  };
-  static const Folder one;
-  return one.path;
+  static const test::Scratch one;
+  return one.root();
 }
 
 fs::path put(const fs::path& file, std::string_view bytes) {
-  fs::create_directories(file.parent_path());
-  std::ofstream(file, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  test::write_file(file, std::string(bytes));
   return file;
 }
 
