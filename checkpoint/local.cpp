@@ -3,15 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <optional>
 #include <tuple>
+#include <utility>
 
 #include "checkpoint/disk.h"
 #include "checkpoint/names.h"
 #include "checkpoint/reader.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/numbers.h"
 
 namespace smlp {
 
@@ -24,12 +25,8 @@ constexpr std::string_view copy_infix = ".copy", sidecar_suffix = ".json";
 // The number between a prefix and the first character that is no digit; `text` loses both.
 std::optional<std::int64_t> take_number(std::string_view& text, std::string_view prefix) {
   if (!text.starts_with(prefix)) return std::nullopt;
-  std::int64_t number = 0;
-  const auto* first = text.data() + prefix.size();
-  const auto [end, error] = std::from_chars(first, text.data() + text.size(), number);
-  if (error != std::errc() || number < 0) return std::nullopt;
-  text.remove_prefix(static_cast<std::size_t>(end - text.data()));
-  return number;
+  text.remove_prefix(prefix.size());
+  return take_whole_number(text);
 }
 
 std::optional<SaveId> save_of(const std::string& name) {
@@ -49,7 +46,7 @@ struct Part {
 std::optional<Part> part_of_sidecar(const std::string& name) {
   std::string_view rest = name;
   const auto rank = take_number(rest, "rank-");
-  if (!rank) return std::nullopt;
+  if (!rank || !std::in_range<int>(*rank)) return std::nullopt;
   const bool copy = rest.starts_with(copy_infix);
   if (copy) rest.remove_prefix(copy_infix.size());
   return rest == sidecar_suffix ? std::optional(Part{static_cast<int>(*rank), copy}) : std::nullopt;

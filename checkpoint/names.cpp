@@ -2,8 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
-
+#include "core/numbers.h"
 #include "core/run_directory.h"
 
 namespace smlp {
@@ -11,13 +10,6 @@ namespace smlp {
 namespace {
 
 constexpr std::string_view step_prefix = "step-", aside_infix = ".aside-", temporary_suffix = ".tmp";
-
-std::optional<std::int64_t> number_in(std::string_view text) {
-  std::int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || value < 0) return std::nullopt;
-  return value;
-}
 
 }  // namespace
 
@@ -33,13 +25,13 @@ std::string sidecar_name(int rank) { return fmt::format("rank-{:04d}.json", rank
 
 std::optional<std::int64_t> step_of_published(const std::string& name) {
   if (!name.starts_with(step_prefix)) return std::nullopt;
-  const auto step = number_in(std::string_view(name).substr(step_prefix.size()));
+  const auto step = parse_whole_number(std::string_view(name).substr(step_prefix.size()));
   return step && published_name(*step) == name ? step : std::nullopt;
 }
 
 std::optional<std::int64_t> step_of_aside(const std::string& name) {
   const auto infix = name.find(aside_infix);
-  if (infix == std::string::npos || !number_in(std::string_view(name).substr(infix + aside_infix.size()))) {
+  if (infix == std::string::npos || !parse_whole_number(std::string_view(name).substr(infix + aside_infix.size()))) {
     return std::nullopt;
   }
   return step_of_published(name.substr(0, infix));

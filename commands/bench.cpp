@@ -72,7 +72,8 @@ void add_bench_command(CLI::App& app, int& exit_code) {
   command->add_flag("--json", options->json, "one JSON document");
   command->footer(
       "The reference: H 512, F 2048, T 512, 8 blocks, V 4096, micro-batch 4, f32, one thread a rank; a gMLP on one rank,\n"
-      "for scaling, routing and checkpoint an sMLP with 2 sparse blocks and 4 experts, for scaling and comm on two.\n\n"
+      "for scaling, routing and checkpoint an sMLP with 2 sparse blocks and 4 experts, for scaling and comm on two.\n"
+      "A step is the job's: train.global_batch sequences, in micro-batches; of the reference, one a rank.\n\n"
       "Example:\n  smlp bench step --set train.precision=bf16 --json");
   command->callback([options, &exit_code] { exit_code = bench(*options); });
 }

@@ -68,10 +68,10 @@ void add_check_commands(CLI::App& app, int& exit_code) {
   add_set_option(*command, options->overrides);
   command
       ->add_option("--positions", options->positions, "how many are tried at most; every one of a shorter context (32)")
-      ->check(whole_number(1, 1 << 20))
+      ->check(whole_number_within(1, 1 << 20))
       ->type_name("N");
   command->add_option("--seed", options->seed, "other positions, other tokens (1)")
-      ->check(whole_number(0, std::int64_t{1} << 62))
+      ->check(whole_number_within(0, std::int64_t{1} << 62))
       ->type_name("S");
   command->add_flag("--json", options->json, "one JSON document");
   command->footer("In float64 and in evaluation mode, on one rank. With\n"

@@ -175,7 +175,7 @@ void add_compare_command(CLI::App& app) {
   command
       ->add_option("--to", options->to,
                    "time and steps to this validation perplexity; left out: the best that all reached")
-      ->check(number(1, 1e12))
+      ->check(number_within(1, 1e12))
       ->type_name("PERPLEXITY");
   auto* csv = command->add_flag("--csv", options->csv, "one line a run, for other programs");
   command->add_flag("--json", options->json, "one JSON document, every evaluation in it")->excludes(csv);

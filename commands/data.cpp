@@ -246,7 +246,7 @@ void add_prepare(CLI::App& data) {
       "--valid-share", settings->valid_share,
       "its share of the text: the end of a single document, else documents chosen by a hash of their text");
   command->add_option("--threads", settings->threads, "that encode at once; 0: one a core")
-      ->check(whole_number(0, most_threads))
+      ->check(whole_number_within(0, most_threads))
       ->type_name("N");
   command->add_flag("--json", *json, "one JSON document: documents, tokens, bytes");
   command->footer(
@@ -268,7 +268,7 @@ void add_trainer(CLI::App& data) {
       ->required()
       ->check(not_empty());
   command->add_option("--threads", settings->threads, "that count words at once; 0: one a core")
-      ->check(whole_number(0, most_threads))
+      ->check(whole_number_within(0, most_threads))
       ->type_name("N");
   command->add_flag("--json", *json, "one JSON document: vocabulary, merges, bytes");
   command->footer("Example:\n  smlp data train-tokenizer --input books/ --vocabulary 4096 --output data/bpe");

@@ -260,14 +260,14 @@ void add_drill_command(CLI::App& app, int& exit_code) {
   add_job_options(*command, options->job);
   command->get_option("JOB")->description("job file: it is run twice, without faults and with them; or a live run's directory");
   command->add_option("--seed", options->seed, "kinds, order, steps and ranks follow from it; 1 by default")
-      ->check(whole_number(0, std::int64_t{1} << 53))
+      ->check(whole_number_within(0, std::int64_t{1} << 53))
       ->type_name("N");
   command->add_option("--faults", options->faults, fmt::format("kinds, with commas between: {}; all by default",
                                                                fmt::join(fault_names(), ", ")))
       ->check(not_empty())
       ->type_name("KIND,…");
   command->add_option("--count", options->count, "so many faults, one after another; each kind once by default")
-      ->check(whole_number(1, 10000))
+      ->check(whole_number_within(1, 10000))
       ->type_name("N");
   command->add_option("--run-dir", options->run_directory, "gets `undisturbed` and `drilled`; runs/<name>-drill by default")
       ->check(not_empty())
@@ -276,10 +276,10 @@ void add_drill_command(CLI::App& app, int& exit_code) {
       ->check(not_empty())
       ->type_name("RUN");
   command->add_option("--patience", options->patience_seconds, "wait so long for each strike and each return, 300 by default")
-      ->check(number(1, 1e6))
+      ->check(number_within(1, 1e6))
       ->type_name("SECONDS");
   auto* fault = command->add_option("--fault", options->fault, "on a live run of this host: one fault, now")->type_name("KIND");
-  command->add_option("--rank", options->rank, "its rank")->check(whole_number(0, 1 << 20))->type_name("N")->needs(fault);
+  command->add_option("--rank", options->rank, "its rank")->check(whole_number_within(0, 1 << 20))->type_name("N")->needs(fault);
   command->add_flag("--json", options->json, "one JSON document");
   command->footer(
       "Ends with 0 when nothing was lost beyond the steps between two saves, nothing was wrong and nothing is left; with 1 and\n"

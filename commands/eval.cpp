@@ -71,7 +71,7 @@ void add_eval_command(CLI::App& app, int& exit_code) {
       ->type_name("RUN|CHECKPOINT");
   command->add_option("--data", options->data, "prefix of a token file")->required()->type_name("PREFIX");
   command->add_option("--ranks", options->shape.ranks, "processes that share the work")
-      ->check(whole_number(1, 1 << 20))
+      ->check(whole_number_within(1, 1 << 20))
       ->type_name("N");
   command->add_flag("--json", options->json, "one JSON document");
   command->footer("Example:\n  smlp eval runs/demo --data demo/valid --json");

@@ -39,15 +39,15 @@ void add_generate_command(CLI::App& app, int& exit_code) {
       ->required()
       ->type_name("RUN|CHECKPOINT");
   command->add_option("--prompt", options->prompt, "how the text begins")->required()->type_name("TEXT");
-  command->add_option("--tokens", options->tokens, "how many to add (100)")->check(whole_number(0, 1 << 30))->type_name("N");
+  command->add_option("--tokens", options->tokens, "how many to add (100)")->check(whole_number_within(0, 1 << 30))->type_name("N");
   command->add_option("--temperature", options->temperature, "0: always the likeliest token (1)")
-      ->check(number(0, 1e6))
+      ->check(number_within(0, 1e6))
       ->type_name("X");
   command->add_option("--top-k", options->top_k, "draw among the K likeliest alone; 0: all")
-      ->check(whole_number(0, 1 << 30))
+      ->check(whole_number_within(0, 1 << 30))
       ->type_name("K");
   command->add_option("--seed", options->seed, "another seed, another text (1)")
-      ->check(whole_number(0, std::numeric_limits<std::int64_t>::max()))
+      ->check(whole_number_within(0, std::numeric_limits<std::int64_t>::max()))
       ->type_name("S");
   command->footer("Example:\n  smlp generate runs/demo --prompt \"int main(\" --tokens 60 --temperature 0.8");
   command->callback([options, &exit_code] { exit_code = generate_text(*options); });

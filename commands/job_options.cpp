@@ -24,7 +24,7 @@ void add_set_option(CLI::App& command, std::vector<std::string>& overrides) {
 void add_override_options(CLI::App& command, JobOptions& options) {
   add_set_option(command, options.overrides);
   command.add_option("--ranks", options.ranks, "worker processes, in place of cluster.ranks")
-      ->check(whole_number(1, 1 << 20))
+      ->check(whole_number_within(1, 1 << 20))
       ->type_name("N");
 }
 

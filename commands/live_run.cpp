@@ -50,7 +50,7 @@ void add_ask_options(CLI::App& command, AskOptions& options) {
   command
       .add_option("--timeout", options.timeout_seconds,
                   fmt::format("wait so long for the answer, {:.0f} by default; the request stays", options.timeout_seconds))
-      ->check(number(least_patience, most_patience))
+      ->check(number_within(least_patience, most_patience))
       ->type_name("SECONDS");
   command.add_flag("--json", options.json, "one JSON document");
 }

@@ -89,8 +89,8 @@ void add_logs_command(CLI::App& app) {
   const auto options = std::make_shared<LogOptions>();
   auto* command = app.add_subcommand("logs", "what a rank has to say, in the newest attempt of a run");
   command->add_option("RUN", options->run, "a run directory")->required();
-  command->add_option("--rank", options->rank, "whose (0)")->check(whole_number(0, 1 << 20))->type_name("N");
-  command->add_option("--attempt", options->attempt, "of this attempt")->check(whole_number(1, 1 << 30))->type_name("K");
+  command->add_option("--rank", options->rank, "whose (0)")->check(whole_number_within(0, 1 << 20))->type_name("N");
+  command->add_option("--attempt", options->attempt, "of this attempt")->check(whole_number_within(1, 1 << 30))->type_name("K");
   command->add_flag("--follow", options->follow, "goes on until the run ends, through its restarts");
   command->footer("Example:\n  smlp logs runs/demo --rank 1 --follow");
   command->callback([options] { show_logs(*options); });

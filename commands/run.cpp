@@ -104,7 +104,7 @@ void add_run_command(CLI::App& app, int& exit_code) {
       ->check(not_empty())
       ->type_name("DIR");
   command->add_option("--max-restarts", options->max_restarts, "give up after so many; as many as bring progress by default")
-      ->check(whole_number(0, std::numeric_limits<std::int32_t>::max()))
+      ->check(whole_number_within(0, std::numeric_limits<std::int32_t>::max()))
       ->type_name("N");
   command->add_option("--init-from", options->init_from, "a run or checkpoint whose weights a new run starts with")
       ->check(not_empty())

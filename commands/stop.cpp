@@ -41,7 +41,7 @@ void add_stop_command(CLI::App& app) {
   add_ask_options(*command, *options);
   auto* now = command->add_flag("--now", options->now, "at once, without saving; also when the ranks hang");
   command->add_option("--after", options->after, "when this step is done; returns when the run has taken note")
-      ->check(whole_number(1, std::numeric_limits<std::int64_t>::max()))
+      ->check(whole_number_within(1, std::numeric_limits<std::int64_t>::max()))
       ->type_name("STEP")
       ->excludes(now);
   command->footer("The run ends with 75. This command ends with 0 when it has left, or knows when to; 75 when nobody answered.\n\n"

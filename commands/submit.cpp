@@ -186,7 +186,7 @@ void add_submit_command(CLI::App& app) {
   command->add_flag("--dry-run", options->dry_run, "check and print the batch script; touch nothing");
   command->add_flag("--json", options->json, "one JSON document");
   command->add_option("--max-restarts", options->max_restarts, "as for `smlp run`")
-      ->check(whole_number(0, std::numeric_limits<std::int32_t>::max()))
+      ->check(whole_number_within(0, std::numeric_limits<std::int32_t>::max()))
       ->type_name("N");
   command->add_option("--init-from", options->init_from, "as for `smlp run`")
       ->check(not_empty())

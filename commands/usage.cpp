@@ -69,8 +69,8 @@ CLI::Validator within(T least, T most, const std::string& kind) {
 
 }  // namespace
 
-CLI::Validator whole_number(std::int64_t least, std::int64_t most) { return within(least, most, "a whole number"); }
-CLI::Validator number(double least, double most) { return within(least, most, "a number"); }
+CLI::Validator whole_number_within(std::int64_t least, std::int64_t most) { return within(least, most, "a whole number"); }
+CLI::Validator number_within(double least, double most) { return within(least, most, "a number"); }
 CLI::Validator not_empty() {
   return CLI::Validator([](std::string& text) { return std::string(text.empty() ? "it is empty" : ""); }, "");
 }

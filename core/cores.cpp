@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -13,6 +12,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/numbers.h"
 
 namespace smlp {
 
@@ -83,10 +83,8 @@ void bind_to(const std::vector<int>& cpus) {
   // Libraries may have started threads before main().
   std::error_code gone;
   for (const auto& thread : std::filesystem::directory_iterator("/proc/self/task", gone)) {
-    const auto name = thread.path().filename().string();
-    int id = 0;
-    std::from_chars(name.data(), name.data() + name.size(), id);
-    if (id > 0) sched_setaffinity(id, sizeof mask, &mask);
+    const auto id = parse_whole_number(thread.path().filename().string());
+    if (id) sched_setaffinity(static_cast<pid_t>(*id), sizeof mask, &mask);
   }
 }
 

@@ -7,6 +7,7 @@
 #include <array>
 #include <atomic>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "core/error.h"
 #include "core/files.h"
@@ -53,6 +54,7 @@ std::optional<Fault> from_json(const nlohmann::json& json) {
   const auto phase = std::find(phases.begin(), phases.end(), text_in(json, "phase"));
   const auto number = integer_in(json, "number"), rank = integer_in(json, "rank"), step = integer_in(json, "step");
   if (!kind || phase == phases.end() || !number || !rank || !step) return std::nullopt;
+  if (!std::in_range<int>(*number) || !std::in_range<int>(*rank)) return std::nullopt;
   return Fault{.number = static_cast<int>(*number),
                .kind = *kind,
                .phase = static_cast<FaultPhase>(phase - phases.begin()),
@@ -190,10 +192,11 @@ bool DrillFolder::strike(int number, const Strike& strike) const {
 std::optional<Strike> DrillFolder::struck(int number) const {
   const auto json = nlohmann::json::parse(read_plain_file(mark(number), largest_plan).value_or(""), nullptr, false);
   if (!json.is_object()) return std::nullopt;
-  const auto step = integer_in(json, "step"), attempt = integer_in(json, "attempt");
+  const auto step = integer_in(json, "step");
+  const auto attempt = attempt_in(json);
   const auto time = number_in(json, "time");
   if (!step || !attempt || !time) return std::nullopt;
-  return Strike{*step, static_cast<int>(*attempt), *time};
+  return Strike{*step, *attempt, *time};
 }
 
 }  // namespace smlp

@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <numeric>
 
 #include "core/divisors.h"
@@ -11,6 +10,7 @@
 #include "core/job_file.h"
 #include "core/job_keys.h"
 #include "core/model_check.h"
+#include "core/numbers.h"
 #include "core/slurm_values.h"
 
 namespace smlp {
@@ -255,11 +255,9 @@ class Checker {
   static bool is_address(const std::string& text) {
     const auto colon = text.rfind(':');
     if (colon == std::string::npos || colon == 0) return false;
-    const auto host = text.substr(0, colon), port = text.substr(colon + 1);
-    if (host.find_first_of(":[] \t/") != std::string::npos) return false;
-    int number = -1;
-    const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), number);
-    return error == std::errc() && end == port.data() + port.size() && number >= 0 && number <= 65535;
+    if (text.substr(0, colon).find_first_of(":[] \t/") != std::string::npos) return false;
+    const auto port = parse_whole_number(std::string_view(text).substr(colon + 1));
+    return port && *port <= 65535;
   }
 
   LoadedJob& job_;

@@ -2,9 +2,9 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
-
 #include "core/files.h"
+#include "core/json_lines.h"
+#include "core/numbers.h"
 
 namespace smlp {
 
@@ -23,12 +23,17 @@ std::filesystem::path RunDirectory::heartbeat(int rank) const {
   return heartbeats() / fmt::format("rank-{:04}", rank);
 }
 
+std::optional<int> as_attempt(std::optional<std::int64_t> number) noexcept {
+  const bool sound = number && *number >= 0 && *number < highest_attempt;
+  return sound ? std::optional(static_cast<int>(*number)) : std::nullopt;
+}
+
+std::optional<int> attempt_in(const nlohmann::json& line) { return as_attempt(integer_in(line, "attempt")); }
+
 int attempt_in_charge(const std::filesystem::path& checkpoints) noexcept {
-  constexpr int highest_attempt = 1'000'000;  // a greater number is damage
   const auto text = read_if_there(checkpoints / fence_name);
-  int number = 0;
-  std::from_chars(text.data(), text.data() + text.size(), number);
-  return number > 0 && number < highest_attempt ? number : 0;
+  std::string_view rest = text;
+  return as_attempt(take_whole_number(rest)).value_or(0);
 }
 
 }  // namespace smlp

@@ -2,7 +2,10 @@
 // and nowhere else.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 
 namespace smlp {
@@ -33,6 +36,11 @@ struct RunDirectory {
   std::filesystem::path launch_log(int attempt) const;          // logs/attempt-0001/launch.log: mpirun's or srun's words
   std::filesystem::path heartbeat(int rank) const;              // heartbeats/rank-0000
 };
+
+// Attempts are counted from 1; 0 in a line is none of them. What is above this, where a file or a name says so, is damage.
+constexpr int highest_attempt = 1'000'000;
+std::optional<int> as_attempt(std::optional<std::int64_t> number) noexcept;  // nullopt: none that can be
+std::optional<int> attempt_in(const nlohmann::json& line);                   // "attempt" of a line of the files above
 
 // The attempt that alone may publish checkpoints, as the file ATTEMPT in their folder says. 0: none has claimed it.
 constexpr const char* fence_name = "ATTEMPT";

@@ -5,13 +5,13 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cstdlib>
 
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/layout.h"
+#include "core/numbers.h"
 #include "launcher/mpi_launch.h"
 #include "launcher/node_probe.h"
 #include "launcher/preflight.h"
@@ -200,9 +200,10 @@ CoreCount AllocatedNodes::fewest_cores(const Layout& layout) const {
 void AllocatedNodes::pass_over_earlier_steps() {
   const auto file = run_.root / "slurm-steps";
   const auto text = read_if_there(file);
-  std::int64_t used = -1;
   const auto mark = fmt::format("{} ", allocation_.job_id);
-  if (text.starts_with(mark)) std::from_chars(text.data() + mark.size(), text.data() + text.size(), used);
+  std::string_view behind = text;
+  behind.remove_prefix(text.starts_with(mark) ? mark.size() : text.size());
+  const auto used = take_whole_number(behind).value_or(-1);
   std::optional<std::int64_t> number;
   for (int tries = 0; tries < 1000; ++tries) {
     number = take_step_number(ask_seconds);

@@ -25,10 +25,10 @@ struct Line {
 std::vector<Line> lines_of(const std::filesystem::path& file) {
   std::vector<Line> lines;
   read_json_lines(file, [&](const nlohmann::json& json) {
-    const auto attempt = integer_in(json, "attempt");
+    const auto attempt = attempt_in(json);
     if (!attempt) return;
     const auto detail = text_in(json, "detail");
-    lines.push_back({static_cast<int>(*attempt), integer_in(json, "step").value_or(0), text_in(json, "event"),
+    lines.push_back({*attempt, integer_in(json, "step").value_or(0), text_in(json, "event"),
                      text_in(json, "cause"), detail.empty() ? text_in(json, "reason") : detail});
   });
   return lines;

@@ -8,13 +8,13 @@
 
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <csignal>
 #include <cstring>
 #include <sstream>
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/numbers.h"
 
 namespace smlp {
 
@@ -84,10 +84,9 @@ std::vector<pid_t> children_of(pid_t parent) {
   std::vector<pid_t> children;
   std::error_code ignored;
   for (const auto& entry : std::filesystem::directory_iterator("/proc", ignored)) {
-    const auto name = entry.path().filename().string();
-    pid_t pid = 0;
-    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), pid);
-    if (error != std::errc() || end != name.data() + name.size()) continue;
+    const auto number = parse_whole_number(entry.path().filename().string());
+    if (!number) continue;
+    const auto pid = static_cast<pid_t>(*number);
     if (status_of(pid).parent == parent) children.push_back(pid);
   }
   return children;

@@ -21,9 +21,10 @@ constexpr std::size_t steps_for_a_mean = 10;
 std::optional<StepDone> parse(const std::string& line) {
   const auto json = nlohmann::json::parse(line, nullptr, false);
   if (!json.is_object()) return std::nullopt;
-  const auto attempt = integer_in(json, "attempt"), step = integer_in(json, "step");
+  const auto attempt = attempt_in(json);
+  const auto step = integer_in(json, "step");
   if (!attempt || !step) return std::nullopt;
-  return StepDone{.attempt = static_cast<int>(*attempt),
+  return StepDone{.attempt = *attempt,
                   .step = *step,
                   .loss = number_in(json, "loss").value_or(0),
                   .time = number_in(json, "time").value_or(0),

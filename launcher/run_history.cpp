@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <filesystem>
 #include <set>
 
@@ -11,6 +10,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/json_lines.h"
+#include "core/numbers.h"
 #include "core/tell.h"
 
 namespace smlp {
@@ -21,12 +21,7 @@ constexpr std::size_t most_waiting = 1000;  // lines, on a disk that stays full
 
 // The number behind `prefix` in a name that holds nothing else.
 std::optional<std::int64_t> numbered(const std::string& name, const std::string& prefix) {
-  std::int64_t number = 0;
-  const char* first = name.data() + prefix.size();
-  const char* last = name.data() + name.size();
-  if (!name.starts_with(prefix)) return std::nullopt;
-  const auto [end, error] = std::from_chars(first, last, number);
-  return error == std::errc() && end == last && first != last ? std::optional(number) : std::nullopt;
+  return name.starts_with(prefix) ? parse_whole_number(std::string_view(name).substr(prefix.size())) : std::nullopt;
 }
 
 }  // namespace
@@ -34,7 +29,7 @@ std::optional<std::int64_t> numbered(const std::string& name, const std::string&
 std::optional<nlohmann::json> RunHistory::last_attempt() const {
   std::optional<nlohmann::json> last;
   read_json_lines(run_.attempts(), [&](const nlohmann::json& line) {
-    if (integer_in(line, "attempt")) last = line;
+    if (attempt_in(line)) last = line;
   });
   return last;
 }
@@ -42,8 +37,8 @@ std::optional<nlohmann::json> RunHistory::last_attempt() const {
 std::optional<int> RunHistory::last_to_choose() const {
   std::optional<int> newest;
   read_json_lines(run_.events(), [&](const nlohmann::json& line) {
-    const auto attempt = integer_in(line, "attempt");
-    if (attempt && text_in(line, "event") == "start") newest = std::max(newest.value_or(0), static_cast<int>(*attempt));
+    const auto attempt = attempt_in(line);
+    if (attempt && text_in(line, "event") == "start") newest = std::max(newest.value_or(0), *attempt);
   });
   return newest;
 }
@@ -51,7 +46,7 @@ std::optional<int> RunHistory::last_to_choose() const {
 std::string RunHistory::cause_of(int attempt) const {
   std::string cause;
   read_json_lines(run_.attempts(), [&](const nlohmann::json& line) {
-    if (integer_in(line, "attempt") == attempt) cause = text_in(line, "cause");
+    if (attempt_in(line) == attempt) cause = text_in(line, "cause");
   });
   return cause;
 }
@@ -59,13 +54,11 @@ std::string RunHistory::cause_of(int attempt) const {
 int RunHistory::begin_attempt() {
   write_waiting();
   const auto last = last_attempt();
-  const int recorded = std::max(newest_ended_, last ? (*last)["attempt"].get<int>() : 0);
+  const int recorded = std::max(newest_ended_, last ? attempt_in(*last).value_or(0) : 0);
   int seen = 0;
   std::error_code ignored;
   for (const auto& entry : std::filesystem::directory_iterator(run_.root / "logs", ignored)) {
-    if (const auto number = numbered(entry.path().filename(), "attempt-")) {
-      seen = std::max(seen, static_cast<int>(*number));
-    }
+    seen = std::max(seen, as_attempt(numbered(entry.path().filename(), "attempt-")).value_or(0));
   }
   if (seen > recorded) {
     AttemptRecord lost{.attempt = seen, .ended = utc_time(), .exit_code = 137, .cause = "launcher"};

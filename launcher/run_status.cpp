@@ -52,14 +52,14 @@ nlohmann::json json_file(const std::filesystem::path& file) {
 struct Course {
   bool begun = false, queued = false, attempt_under_way = false, stop_asked = false;
   std::string ending, words;  // event that closed the run since its last start
-  std::map<std::int64_t, AttemptEnd> seen;  // attempts by number
+  std::map<int, AttemptEnd> seen;  // attempts by number
 };
 
 Course read_course(const RunDirectory& run) {
   Course course;
   read_json_lines(run.events(), [&](const nlohmann::json& line) {
     const auto event = text_in(line, "event"), detail = text_in(line, "detail");
-    const auto attempt = integer_in(line, "attempt").value_or(0);
+    const auto attempt = attempt_in(line).value_or(0);
     if (event == "submitted" || event == "requeued") {
       course.queued = true;
     } else if (event == "run_started") {
@@ -84,7 +84,7 @@ Course read_course(const RunDirectory& run) {
 
 void read_steps(const RunDirectory& run, RunStatus& status) {
   std::deque<std::pair<std::int64_t, double>> recent;  // step, time: of the newest attempt
-  std::int64_t attempt = 0;
+  int attempt = 0;
   double step_tokens = 0, tokens_per_second = 0;
   read_json_lines(run.metrics(), [&](const nlohmann::json& line) {
     const auto step = integer_in(line, "step");
@@ -98,8 +98,8 @@ void read_steps(const RunDirectory& run, RunStatus& status) {
     keep(status.tokens_per_second, "tokens_per_second");
     keep(status.flops_share, "flops_share");
     keep(status.expert_balance, "expert_balance");
-    if (integer_in(line, "attempt").value_or(0) != attempt) recent.clear();
-    attempt = integer_in(line, "attempt").value_or(0);
+    if (attempt_in(line).value_or(0) != attempt) recent.clear();
+    attempt = attempt_in(line).value_or(0);
     if (const auto time = number_in(line, "time")) recent.emplace_back(*step, *time);
     if (recent.size() > recent_steps) recent.pop_front();
     step_tokens = number_in(line, "tokens").value_or(0);
@@ -132,7 +132,7 @@ std::optional<int> rank_behind(const RunStatus& status) {
 void read_attempts(const RunDirectory& run, const Course& course, RunStatus& status) {
   auto attempts = course.seen;
   read_json_lines(run.attempts(), [&](const nlohmann::json& line) {
-    const auto number = integer_in(line, "attempt");
+    const auto number = attempt_in(line);
     if (!number) return;
     attempts[*number] = {*number, text_in(line, "cause"), text_in(line, "reason")};
   }, tail_bytes);

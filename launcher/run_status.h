@@ -33,7 +33,7 @@ struct RankPlace {
 };
 
 struct AttemptEnd {
-  std::int64_t attempt = 0;
+  int attempt = 0;
   std::string cause, reason;
 };
 

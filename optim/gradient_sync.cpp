@@ -2,10 +2,10 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
 #include <cmath>
 
 #include "core/error.h"
+#include "core/numbers.h"
 
 namespace smlp {
 
@@ -18,10 +18,10 @@ std::size_t stage_of(const Parameter& parameter, bool stack_begun, int blocks) {
   constexpr std::string_view prefix = "blocks.";
   const std::string& name = parameter.name;
   if (name.starts_with(prefix)) {
-    int k = -1;
-    std::from_chars(name.data() + prefix.size(), name.data() + name.size(), k);
-    expect(k >= 0 && k < blocks, fmt::format("parameter '{}' belongs to no block of the stack", name));
-    return static_cast<std::size_t>(k) + 1;
+    std::string_view behind = std::string_view(name).substr(prefix.size());
+    const auto k = take_whole_number(behind);
+    expect(k && *k < blocks, fmt::format("parameter '{}' belongs to no block of the stack", name));
+    return static_cast<std::size_t>(*k) + 1;
   }
   return stack_begun ? static_cast<std::size_t>(blocks) + 1 : 0;
 }

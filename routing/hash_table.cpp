@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <bit>
-#include <charconv>
 #include <numeric>
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/numbers.h"
 
 namespace smlp {
 
@@ -116,13 +116,12 @@ std::vector<std::int32_t> read_table(const std::filesystem::path& file, std::int
     while (at != end && is_space(*at)) ++at;
     if (at == end) break;
     const char* word_end = std::find_if(at, end, is_space);
-    std::int32_t expert = -1;
-    const auto [stop, error] = std::from_chars(at, word_end, expert);
-    if (error != std::errc() || stop != word_end || expert < 0 || expert >= experts) {
+    const auto expert = parse_whole_number({at, word_end});
+    if (!expert || *expert >= experts) {
       const std::string word(at, std::min(word_end, at + 40));
       refuse(fmt::format("entry {} is \"{}\" and no expert below {}", table.size(), word, experts));
     }
-    table.push_back(expert);
+    table.push_back(static_cast<std::int32_t>(*expert));
     at = word_end;
     if (std::ssize(table) > vocabulary) refuse("it holds more entries than there are ids");
   }

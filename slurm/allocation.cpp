@@ -3,10 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cstdlib>
 
 #include "core/error.h"
+#include "core/numbers.h"
 #include "slurm/host_list.h"
 
 namespace smlp {
@@ -22,17 +22,10 @@ std::string variable(const char* name) {
   throw Error(ExitCode::unavailable, fmt::format("{}={}: {}; is this environment SLURM's own?", name, variable(name), why));
 }
 
-std::optional<std::int64_t> whole_number(std::string_view text) {
-  std::int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  const bool sound = error == std::errc() && end == text.data() + text.size() && value >= 0;
-  return sound ? std::optional(value) : std::nullopt;
-}
-
 std::int64_t number_or(const char* name, std::int64_t fallback) {
   const auto text = variable(name);
   if (text.empty()) return fallback;
-  const auto value = whole_number(text);
+  const auto value = parse_whole_number(text);
   if (!value) unreadable(name, "a number is expected");
   return *value;
 }
@@ -47,8 +40,8 @@ std::vector<std::int64_t> per_node(const char* name, std::size_t nodes) {
     rest.remove_prefix(std::min(part.size() + 1, rest.size()));
     const auto bracket = part.find("(x");
     const bool repeated = bracket != std::string_view::npos && part.ends_with(')');
-    const auto value = whole_number(part.substr(0, bracket));
-    const auto times = repeated ? whole_number(part.substr(bracket + 2, part.size() - bracket - 3)) : std::optional(std::int64_t{1});
+    const auto value = parse_whole_number(part.substr(0, bracket));
+    const auto times = repeated ? parse_whole_number(part.substr(bracket + 2, part.size() - bracket - 3)) : std::optional(std::int64_t{1});
     if (!value || !times || *times > static_cast<std::int64_t>(nodes - counts.size())) {
       unreadable(name, fmt::format("counts for {} nodes are expected, as in 4(x3),2", nodes));
     }

@@ -3,8 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cstdint>
+
+#include "core/numbers.h"
 
 namespace smlp {
 
@@ -19,10 +20,7 @@ bool names_a_host(char c) {
 }
 
 std::optional<std::int64_t> number(std::string_view text) {
-  if (text.empty() || text.size() > most_digits || !std::all_of(text.begin(), text.end(), is_digit)) return std::nullopt;
-  std::int64_t value = 0;
-  std::from_chars(text.data(), text.data() + text.size(), value);
-  return value;
+  return text.size() > most_digits ? std::nullopt : parse_whole_number(text);
 }
 
 std::vector<std::string_view> cut(std::string_view text, char at) {

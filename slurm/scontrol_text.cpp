@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <ctime>
 #include <iomanip>
 #include <optional>
@@ -11,6 +10,8 @@
 #include <sstream>
 #include <utility>
 #include <vector>
+
+#include "core/numbers.h"
 
 namespace smlp {
 
@@ -57,7 +58,7 @@ std::optional<std::int64_t> seconds_of(const std::string& text) {
   const auto dash = text.find('-');
   std::int64_t days = 0, hours = 0, minutes = 0, seconds = 0;
   char colon = 0;
-  if (dash != std::string::npos) std::from_chars(text.data(), text.data() + dash, days);
+  if (dash != std::string::npos) days = parse_whole_number(std::string_view(text).substr(0, dash)).value_or(0);
   std::istringstream clock(text.substr(dash == std::string::npos ? 0 : dash + 1));
   clock >> hours >> colon >> minutes >> colon >> seconds;
   return clock ? std::optional(((days * 24 + hours) * 60 + minutes) * 60 + seconds) : std::nullopt;

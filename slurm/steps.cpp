@@ -1,9 +1,9 @@
 #include "slurm/steps.h"
 
 #include <algorithm>
-#include <charconv>
 #include <sstream>
 
+#include "core/numbers.h"
 #include "slurm/program.h"
 
 namespace smlp {
@@ -37,9 +37,8 @@ std::optional<std::int64_t> take_step_number(double seconds) {
   const auto answer = run_program({"srun", "--overlap", "--mpi=none", "--nodes=1", "--ntasks=1", "--relative=0",
                                    "--immediate=30", "printenv", "SLURM_STEP_ID"},
                                   own_environment(), seconds);
-  std::int64_t number = 0;
-  const auto [end, error] = std::from_chars(answer.out.data(), answer.out.data() + answer.out.size(), number);
-  return answer.code == 0 && error == std::errc() && end != answer.out.data() ? std::optional(number) : std::nullopt;
+  std::string_view said = answer.out;
+  return answer.code == 0 ? take_whole_number(said) : std::nullopt;
 }
 
 }  // namespace smlp

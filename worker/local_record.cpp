@@ -52,7 +52,9 @@ LocalRecord LocalRecord::parse(const std::string& text) {
     json.at("name").get_to(record.name_);
     json.at("run").get_to(record.run_);
     for (const auto& start : json.at("starts")) {
-      record.starts_.emplace_back(static_cast<int>(whole_number(start.at(0))), whole_number(start.at(1)));
+      const auto attempt = as_attempt(whole_number(start.at(0)));
+      if (!attempt) throw std::runtime_error(fmt::format("there can be no attempt {}", start.at(0).dump()));
+      record.starts_.emplace_back(*attempt, whole_number(start.at(1)));
     }
     if (!is_name(record.name_)) throw std::runtime_error(fmt::format("'{}' is no name of a folder", record.name_));
     return record;

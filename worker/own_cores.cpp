@@ -2,29 +2,18 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
 #include <cstdlib>
 #include <optional>
 #include <string_view>
 
 #include "core/error.h"
+#include "core/numbers.h"
 
 namespace smlp {
 
-namespace {
-
-std::optional<std::int64_t> whole_number(std::string_view text) {
-  std::int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
-}
-
-}  // namespace
-
 std::optional<std::int64_t> local_rank() {
   for (const char* name : {"OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"}) {
-    if (const char* value = std::getenv(name)) return whole_number(value);
+    if (const char* value = std::getenv(name)) return parse_whole_number(value);
   }
   return std::nullopt;
 }
@@ -32,8 +21,8 @@ std::optional<std::int64_t> local_rank() {
 CoreDemand parse_demand(const std::string& text) {
   const auto cross = std::string_view(text).find('x');
   if (cross != std::string_view::npos) {
-    const auto ranks = whole_number(std::string_view(text).substr(0, cross));
-    const auto each = whole_number(std::string_view(text).substr(cross + 1));
+    const auto ranks = parse_whole_number(std::string_view(text).substr(0, cross));
+    const auto each = parse_whole_number(std::string_view(text).substr(cross + 1));
     if (ranks && each && *ranks > 0 && *each > 0) return {.ranks = *ranks, .each = *each};
   }
   throw Error(ExitCode::usage, fmt::format("--bind wants RANKSxCORES, as in 4x2, not '{}'", text));

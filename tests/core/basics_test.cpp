@@ -8,11 +8,13 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <vector>
 
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/numbers.h"
 #include "core/random.h"
 #include "core/statistics.h"
 
@@ -36,6 +38,23 @@ TEST(NearestName, SuggestsTheClosestAndNothingFarAway) {
   EXPECT_EQ(nearest_name("contxt", known), "context");
   EXPECT_EQ(nearest_name("wdith", known), "width");
   EXPECT_EQ(nearest_name("zzzzzzzzz", known), "");
+}
+
+TEST(WholeNumbers, AreDigitsThatSixtyFourBitsHold) {
+  EXPECT_EQ(parse_whole_number("0"), 0);
+  EXPECT_EQ(parse_whole_number("0042"), 42);
+  EXPECT_EQ(parse_whole_number("9223372036854775807"), std::numeric_limits<std::int64_t>::max());
+  for (const char* text : {"", "-", "-0", "-3", "+3", " 3", "3 ", "3.0", "0x3", "3e2", "9223372036854775808", "x"}) {
+    EXPECT_EQ(parse_whole_number(text), std::nullopt) << text;
+  }
+}
+
+TEST(WholeNumbers, AreTakenFromTheFrontOfAText) {
+  std::string_view text = "17-3";
+  EXPECT_EQ(take_whole_number(text), 17);
+  EXPECT_EQ(text, "-3");
+  EXPECT_EQ(take_whole_number(text), std::nullopt);
+  EXPECT_EQ(text, "-3");
 }
 
 TEST(EditDistance, CountsInsertionsDeletionsAndReplacements) {

@@ -295,6 +295,22 @@ TEST_F(Launcher, NumbersAttemptsOnAndTellsOfOneWhoseLauncherDied) {
   EXPECT_TRUE((*history.last_attempt())["first_step"].is_null());
 }
 
+TEST_F(Launcher, PassesOverAttemptsThatCanNotHaveBeen) {
+  RunHistory history(run);
+  history.append({.attempt = 2, .ranks = 4, .exit_code = 137, .cause = "signal", .reason = "r"});
+  for (const char* number : {"2147483647", "4294967299", "1000000", "-7", "3.5"}) {
+    append_line(run.attempts(), fmt::format(R"({{"attempt":{},"cause":"signal"}})", number));
+    append_line(run.events(), fmt::format(R"({{"attempt":{},"event":"start"}})", number));
+  }
+  for (const char* name : {"attempt-2147483647", "attempt-4294967299", "attempt--7", "attempt-+7", "attempt-"}) {
+    std::filesystem::create_directories(run.root / "logs" / name);
+  }
+  std::filesystem::create_directories(run.checkpoints());
+  write_durably(run.checkpoints() / fence_name, "4294967299\n");
+  EXPECT_EQ(history.begin_attempt(), 3);
+  EXPECT_EQ(history.last_to_choose(), std::nullopt);
+}
+
 TEST_F(Launcher, PassesOverLinesWhoseValuesHaveAnotherType) {
   RunHistory history(run);
   history.append({.attempt = 2, .ranks = 4, .exit_code = 137, .cause = "signal", .reason = "r"});

@@ -140,9 +140,11 @@ TEST(LocalRecord, CountsNoSaveThatALaterAttemptWentBehind) {
   const auto read = LocalRecord::parse(record.text());
   EXPECT_EQ(read.text(), record.text());
   EXPECT_FALSE(read.counts({21, 3}));
-  auto damaged = record.text();
-  damaged.replace(damaged.find("[5,90]"), 6, "[5,9e40]");
-  EXPECT_THROW(LocalRecord::parse(damaged), Error);
+  for (const char* start : {"[5,9e40]", "[4294967301,90]"}) {
+    auto damaged = record.text();
+    damaged.replace(damaged.find("[5,90]"), 6, start);
+    EXPECT_THROW(LocalRecord::parse(damaged), Error) << start;
+  }
 }
 
 TEST(LocalRecord, IsNewWhereItCannotBeReadOrCameWithACopyOfTheRun) {
