@@ -11,8 +11,6 @@ ProcessGrid grid_for(const JobConfig& job, Backend& backend) {
 }
 
 BenchEngine::BenchEngine(const JobConfig& job, std::unique_ptr<Backend> backend, ProcessGrid grid) : job_(job) {
-  // One round of one micro-batch a rank, whatever the job's global batch is.
-  job_.train.global_batch = job_.train.micro_batch * grid.world->size();
   const RandomStream random(7, "bench");
   const auto size = static_cast<std::uint64_t>(job_.train.micro_batch * job_.model.context);
   for (std::uint64_t i = 0; i <= size; ++i) {

@@ -1,4 +1,4 @@
-// An Engine fed with random tokens, for benchmarks of whole steps.
+// An Engine fed with random tokens, for benchmarks of whole steps: all micro-batches of one have the same.
 #pragma once
 
 #include <memory>

@@ -36,6 +36,7 @@ void bench_scaling(const BenchOptions& options, nlohmann::json& result) {
 
   auto lone_job = job;
   lone_job.cluster.ranks = lone_job.cluster.expert_ranks = 1;
+  lone_job.train.global_batch /= ranks;
   auto lone_backend = make_backend(lone_job);
   auto lone_grid = ProcessGrid::cut(make_solo(*lone_backend), 1);
   BenchEngine lone(lone_job, std::move(lone_backend), std::move(lone_grid));

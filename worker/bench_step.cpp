@@ -38,6 +38,8 @@ void bench_step(const BenchOptions& options, nlohmann::json& result) {
   const double tokens_per_second = bench.tokens_per_step() / median;
   const double useful = tokens_per_second / ranks * useful_flops_per_token(count_alone(job), job.model.context);
   result = {{"tokens_per_second", tokens_per_second},
+            {"tokens_per_step", bench.tokens_per_step()},
+            {"micro_batch", job.train.micro_batch},
             {"step_seconds", median},
             {"steps", seconds.size()},
             {"matmul_flops_per_second", rate},

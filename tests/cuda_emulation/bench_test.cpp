@@ -60,6 +60,16 @@ TEST_F(DeviceBench, StepTellsItsShareAndItsPhasesByTheDevicesClock) {
   for (const char* phase : {"forward", "backward", "optimizer"}) EXPECT_TRUE(positive(result["phases"][phase])) << phase;
 }
 
+TEST_F(DeviceBench, AStepHasTheJobsGlobalBatch) {
+  auto options = small("gmlp");
+  options.job.train.global_batch = 6;
+  nlohmann::json result;
+  bench_step(options, result);
+  EXPECT_EQ(result["tokens_per_step"], 6 * 8);
+  EXPECT_EQ(result["micro_batch"], 2);
+  EXPECT_NEAR(result["tokens_per_second"].get<double>() * result["step_seconds"].get<double>(), 6 * 8, 1e-6);
+}
+
 TEST_F(DeviceBench, EveryKernelStandsBesideItsFloor) {
   for (const char* kind : {"gmlp", "transformer"}) {
     nlohmann::json result;
