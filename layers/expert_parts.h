@@ -30,6 +30,7 @@ class ExpertNorm {
   void backward(Context& c, ExpertRows rows, TensorView dy, TensorView dx);  // dx may be dy
 
  private:
+  Normalisation of_all() const;
   Normalisation of_expert(std::int64_t expert, std::int64_t first, std::int64_t count) const;
 
   Parameter &weight_, &bias_;

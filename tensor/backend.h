@@ -66,8 +66,9 @@ struct Gating {
   Activation activation = Activation::none;
 };
 
-// Each row of act(x) is cut into `groups` contiguous parts, normalised apart (eps 1e-5): x [R, C], weight and bias [C]
-// (or empty: 1 and 0), mean and inverse_deviation [R, groups] in f32 (f64 for f64).
+// Each row of act(x) is cut into `groups` contiguous parts, normalised apart (eps 1e-5): x [R, C], weight and bias [C],
+// or [L, C]: a line for each of L equal runs of rows, as experts have them (or empty: 1 and 0), mean and
+// inverse_deviation [R, groups] in f32 (f64 for f64).
 struct Normalisation {
   TensorView x{}, weight{}, bias{};
   std::int64_t groups = 1;
@@ -175,7 +176,7 @@ class Backend {
   virtual void gate_backward(const Gating& g, TensorView dout, TensorView du, TensorView dz, TensorView dbias) = 0;
   virtual void layer_norm(const Normalisation& n, TensorView out) = 0;  // writes mean and inverse_deviation too
   // `n` as layer_norm() left it, but for its bias, which is not looked at. dx = act'(x) · backward(dy) + residual
-  // (residual may be empty; dx may be residual or dy itself); dweight, dbias += (empty when weight is).
+  // (residual may be empty; dx may be residual or dy itself); dweight, dbias += (empty when weight is, else of its shape).
   virtual void layer_norm_backward(const Normalisation& n, TensorView dy, TensorView residual, TensorView dx,
                                    TensorView dweight, TensorView dbias) = 0;
   virtual void sum_rows(TensorView x, TensorView add_to) = 0;  // add_to[c] += sum over rows; wider type allowed

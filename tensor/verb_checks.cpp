@@ -33,8 +33,28 @@ void check_norm(const char* verb, const Normalisation& n) {
   const DType wide = wide_type(n.x.dtype);
   vector_of(verb, "mean", n.mean, n.x.rows() * n.groups, wide);
   vector_of(verb, "inverse_deviation", n.inverse_deviation, n.x.rows() * n.groups, wide);
-  if (n.weight) vector_of(verb, "weight", n.weight, n.x.width(), n.x.dtype);
-  if (n.bias) vector_of(verb, "bias", n.bias, n.x.width(), n.x.dtype);
+  const std::int64_t lines = norm_lines(n);
+  require(lines > 0 && n.x.rows() % lines == 0, verb, "the lines of the weight do not divide the rows");
+  if (n.weight) vector_of(verb, "weight", n.weight, lines * n.x.width(), n.x.dtype);
+  if (n.bias) vector_of(verb, "bias", n.bias, lines * n.x.width(), n.x.dtype);
+}
+
+std::int64_t norm_lines(const Normalisation& n) { return n.weight ? n.weight.rows() : n.bias ? n.bias.rows() : 1; }
+
+TensorView run_of_rows(const TensorView& x, std::int64_t line, std::int64_t lines) {
+  const std::int64_t rows = x.rows() / lines;
+  return x.matrix().row_range(line * rows, rows);
+}
+
+Normalisation norm_of_line(const Normalisation& n, std::int64_t line, std::int64_t lines) {
+  const Shape sums = {n.x.rows(), n.groups};
+  return {.x = run_of_rows(n.x, line, lines),
+          .weight = n.weight ? n.weight.slice(line) : TensorView{},
+          .bias = n.bias ? n.bias.slice(line) : TensorView{},
+          .groups = n.groups,
+          .mean = run_of_rows(n.mean.reshaped(sums), line, lines),
+          .inverse_deviation = run_of_rows(n.inverse_deviation.reshaped(sums), line, lines),
+          .activation = n.activation};
 }
 
 void check_norm_backward(const Normalisation& n, const TensorView& dy, const TensorView& residual, const TensorView& dx,
@@ -43,8 +63,9 @@ void check_norm_backward(const Normalisation& n, const TensorView& dy, const Ten
   same_shape(verb, {n.x, dy, dx});
   same_type(verb, {n.x, dy, dx, residual});
   if (residual) same_shape(verb, {n.x, residual});
-  if (dweight) vector_of(verb, "dweight", dweight, n.x.width(), wide_type(n.x.dtype));
-  if (dbias) vector_of(verb, "dbias", dbias, n.x.width(), wide_type(n.x.dtype));
+  const std::int64_t sums = norm_lines(n) * n.x.width();
+  if (dweight) vector_of(verb, "dweight", dweight, sums, wide_type(n.x.dtype));
+  if (dbias) vector_of(verb, "dbias", dbias, sums, wide_type(n.x.dtype));
 }
 
 double AttentionSizes::scale() const { return 1 / std::sqrt(static_cast<double>(width)); }

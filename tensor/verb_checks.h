@@ -18,6 +18,10 @@ SpatialSizes spatial_sizes(const char* verb, const SpatialProduct& p);
 // `others`: what has the shape of u too.
 void check_gate(const char* verb, const Gating& g, std::initializer_list<TensorView> others);
 void check_norm(const char* verb, const Normalisation& n);
+std::int64_t norm_lines(const Normalisation& n);  // of weight and bias
+// Run `line` of as many equal runs of rows.
+TensorView run_of_rows(const TensorView& x, std::int64_t line, std::int64_t lines);
+Normalisation norm_of_line(const Normalisation& n, std::int64_t line, std::int64_t lines);
 void check_norm_backward(const Normalisation& n, const TensorView& dy, const TensorView& residual, const TensorView& dx,
                          const TensorView& dweight, const TensorView& dbias);
 

@@ -229,6 +229,10 @@ void CpuBackend::layer_norm(const Normalisation& n, TensorView out) {
   same_shape("layer_norm", {n.x, out});
   same_type("layer_norm", {n.x, out});
   NormArguments a = norm_arguments("layer_norm", n);
+  if (const std::int64_t lines = norm_lines(n); lines > 1) {
+    for (std::int64_t l = 0; l < lines; ++l) layer_norm(norm_of_line(n, l, lines), run_of_rows(out, l, lines));
+    return;
+  }
   a.out = as_matrix(out);
   if (n.activation != Activation::none) a.scratch = scratch(n.x.width() / n.groups * size_of(wide_type(n.x.dtype)));
   kernels(n.x.dtype).layer_norm(a);
@@ -238,6 +242,14 @@ void CpuBackend::layer_norm_backward(const Normalisation& n, TensorView dy, Tens
                                      TensorView dweight, TensorView dbias) {
   NormArguments a = norm_arguments("layer_norm_backward", n);
   check_norm_backward(n, dy, residual, dx, dweight, dbias);
+  if (const std::int64_t lines = norm_lines(n); lines > 1) {
+    const auto run = [&](std::int64_t l, const TensorView& x) { return x ? run_of_rows(x, l, lines) : x; };
+    const auto line = [&](std::int64_t l, const TensorView& sums) { return sums ? sums.slice(l) : sums; };
+    for (std::int64_t l = 0; l < lines; ++l) {
+      layer_norm_backward(norm_of_line(n, l, lines), run(l, dy), run(l, residual), run(l, dx), line(l, dweight), line(l, dbias));
+    }
+    return;
+  }
   a.dy = as_matrix(dy);
   a.dx = as_matrix(dx);
   if (residual) a.residual = as_matrix(residual);

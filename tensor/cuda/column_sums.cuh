@@ -20,7 +20,8 @@ inline ColumnRuns column_runs(std::int64_t rows, std::int64_t width, std::int64_
   return {rows, width, parts, runs, (rows + runs - 1) / runs};
 }
 
-// term.add<n>(r, c, sums) adds the terms of elements (r, c) ... (r, c + n - 1). partial [outputs, parts, runs, width].
+// term.of(part, c) knows what all rows of a part share, so that its add<n>(r, sums), which adds the terms of elements (r, c)
+// ... (r, c + n - 1), only loads: four rows are asked for together. partial [outputs, parts, runs, width].
 template <int outputs, int n, class Term>
 __global__ void __launch_bounds__(block_threads) column_partials(ColumnRuns all, float* partial, Term term) {
   constexpr int tile = 32 * n;
@@ -32,8 +33,9 @@ __global__ void __launch_bounds__(block_threads) column_partials(ColumnRuns all,
   const std::int64_t tile_first = static_cast<std::int64_t>(blockIdx.x) * tile, c = tile_first + lane * n;
   float sums[outputs][n] = {};
   if (c < width) {
+    const auto mine = term.of(part, c);
 #pragma unroll 4
-    for (std::int64_t r = first + line; r < end; r += lines) term.template add<n>(r, c, sums);
+    for (std::int64_t r = first + line; r < end; r += lines) mine.template add<n>(r, sums);
   }
 #pragma unroll
   for (int o = 0; o < outputs; ++o) {

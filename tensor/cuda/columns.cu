@@ -9,10 +9,12 @@ namespace {
 template <class T>
 struct Term {
   Matrix x;
+  std::int64_t column = 0;
+  __device__ Term of(std::int64_t, std::int64_t c) const { return {x, c}; }
   template <int n>
-  __device__ void add(std::int64_t r, std::int64_t c, float (&sums)[1][n]) const {
+  __device__ void add(std::int64_t r, float (&sums)[1][n]) const {
     float value[n];
-    load(row<T>(x, r) + c, value);
+    load(row<T>(x, r) + column, value);
 #pragma unroll
     for (int i = 0; i < n; ++i) sums[0][i] += value[i];
   }
@@ -21,12 +23,14 @@ struct Term {
 template <class T>
 struct ProductTerm {
   Sequences a, b;
+  std::int64_t sequence = 0, column = 0;
+  __device__ ProductTerm of(std::int64_t part, std::int64_t c) const { return {a, b, part, c}; }
   template <int n>
-  __device__ void add(std::int64_t r, std::int64_t c, float (&sums)[1][n]) const {
-    const std::int64_t s = quotient(r, a.length), t = r - s * a.length;
+  __device__ void add(std::int64_t r, float (&sums)[1][n]) const {
+    const std::int64_t t = r - sequence * a.length;
     float x[n], y[n];
-    load(row<T>(a, s, t) + c, x);
-    load(row<T>(b, s, t) + c, y);
+    load(row<T>(a, sequence, t) + column, x);
+    load(row<T>(b, sequence, t) + column, y);
 #pragma unroll
     for (int i = 0; i < n; ++i) sums[0][i] += x[i] * y[i];
   }

@@ -62,13 +62,15 @@ cudaStream_t stream_of(Backend& backend) {
 
 namespace {
 
+// Rows side by side are one piece: a copy by rows takes none of 2 GiB or more, and is never asked for such.
 void move_rows(cudaStream_t stream, const Matrix& from, const Matrix& to, std::int64_t size,
                cudaMemcpyKind kind) {
   const auto bytes = [size](std::int64_t elements) { return static_cast<std::size_t>(elements * size); };
-  const auto rows = static_cast<std::size_t>(from.rows);
-  const std::int64_t pitch = std::max(from.width, from.rows == 1 ? from.width : from.stride);
-  check(cudaMemcpy2DAsync(to.data, bytes(std::max(to.width, to.rows == 1 ? to.width : to.stride)), from.data,
-                          bytes(pitch), bytes(from.width), rows, kind, stream),
+  const auto adjacent = [](const Matrix& m) { return m.rows == 1 || m.stride == m.width; };
+  check(adjacent(from) && adjacent(to)
+            ? cudaMemcpyAsync(to.data, from.data, bytes(from.rows * from.width), kind, stream)
+            : cudaMemcpy2DAsync(to.data, bytes(std::max(to.width, to.stride)), from.data, bytes(std::max(from.width, from.stride)),
+                                bytes(from.width), static_cast<std::size_t>(from.rows), kind, stream),
         "a copy between host and device failed");
 }
 
@@ -196,8 +198,8 @@ namespace {
 Norm norm_of(const char* verb, const Normalisation& n) {
   float_type(verb, n.x);
   check_norm(verb, n);
-  return {n.activation,         as_matrix(n.x), n.weight.data, n.bias.data, n.groups, n.mean.as<float>(),
-          n.inverse_deviation.as<float>()};
+  return {n.activation, as_matrix(n.x), n.weight.data,        n.bias.data,
+          n.groups,     norm_lines(n),  n.mean.as<float>(), n.inverse_deviation.as<float>()};
 }
 
 }  // namespace
@@ -215,7 +217,9 @@ void CudaBackend::layer_norm_backward(const Normalisation& n, TensorView dy, Ten
   NormBackward back{as_matrix(dy), {}, as_matrix(dx), dweight.as<float>(), dbias.as<float>(), nullptr};
   if (residual) back.residual = as_matrix(residual);
   begin();
-  if (dweight || dbias) back.scratch = take<float>(2 * column_sum_floats(n.x.rows(), n.x.width()));
+  if (dweight || dbias) {
+    back.scratch = take<float>(2 * column_sum_floats(n.x.rows() / norm.lines, n.x.width(), norm.lines));
+  }
   cuda::layer_norm_backward(stream(), n.x.dtype, norm, back);
 }
 

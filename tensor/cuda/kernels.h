@@ -123,7 +123,8 @@ struct Norm {
   const void* weight;  // null: 1
   const void* bias;    // null: 0
   std::int64_t groups;
-  float* mean;  // [rows, groups]
+  std::int64_t lines;  // of weight and bias, each for as many rows
+  float* mean;         // [rows, groups]
   float* inverse_deviation;
 };
 void layer_norm(cudaStream_t stream, DType type, const Norm& n, const Matrix& out);
@@ -131,7 +132,7 @@ struct NormBackward {
   Matrix dy, residual, dx;  // residual.data null: none
   float* dweight;           // null with the weight
   float* dbias;
-  float* scratch;  // 2 · column_sum_floats(), null where neither is wanted
+  float* scratch;  // 2 · column_sum_floats() of the lines, null where neither is wanted
 };
 void layer_norm_backward(cudaStream_t stream, DType type, const Norm& n, const NormBackward& b);
 
@@ -174,7 +175,7 @@ void scatter_add_rows(cudaStream_t stream, DType type, const Indexed& a, DType t
 // --- loss and update (loss.cu) -----------------------------------------------------------------------------
 void cross_entropy(cudaStream_t stream, DType type, const Matrix& logits, const std::int32_t* targets,
                    double* row_loss, const double* scale, bool gradient, int* fault);
-constexpr int sum_blocks = 256;
+constexpr int sum_blocks = 1024;  // at most; as many as hold what a large card has under way
 // add_to[0] += sum of x (or of x²); scratch: [sum_blocks] f64.
 void sum(cudaStream_t stream, DType type, const Matrix& x, bool squares, double* add_to, double* scratch);
 struct Update {

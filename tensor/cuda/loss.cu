@@ -57,14 +57,41 @@ __global__ void __launch_bounds__(block_threads)
   }
 }
 
+// Adds the elements of packs i, i + step ... in f64; `together` of them are asked for before the first is added.
+template <int n, int together, class T>
+__device__ void add_packs(const T* x, std::int64_t packs, std::int64_t step, bool squares, std::int64_t& i, double& sum) {
+  for (; i + (together - 1) * step < packs; i += together * step) {
+    float value[together][n];
+#pragma unroll
+    for (int k = 0; k < together; ++k) load(x + (i + k * step) * n, value[k]);
+#pragma unroll
+    for (int k = 0; k < together * n; ++k) {
+      const auto wide = static_cast<double>(value[k / n][k % n]);
+      sum += wide * (squares ? wide : 1.0);
+    }
+  }
+}
+
+// Of elements that lie side by side: a gradient of gigabytes is read once, at the memory's rate.
+template <int n, class T>
+__global__ void __launch_bounds__(block_threads)
+    partial_sums_of_packs(const T* x, std::int64_t packs, bool squares, double* partial) {
+  const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * block_threads;
+  std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * block_threads + threadIdx.x;
+  double sum = 0;
+  add_packs<n, 4>(x, packs, step, squares, i, sum);
+  add_packs<n, 1>(x, packs, step, squares, i, sum);
+  sum = across_block(sum, Sum{});
+  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
 template <class T>
 __global__ void __launch_bounds__(block_threads) partial_sums(Matrix x, bool squares, double* partial) {
-  const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * block_threads, size = x.rows * x.width;
-  const bool flat = x.stride == x.width;
+  const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * block_threads;
   double sum = 0;
-  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * block_threads + threadIdx.x; i < size;
+  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * block_threads + threadIdx.x; i < x.rows * x.width;
        i += step) {
-    const std::int64_t r = flat ? 0 : i / x.width;
+    const std::int64_t r = quotient(i, x.width);
     const T element = row<T>(x, r)[i - r * x.width];
     double value = 0;
     if constexpr (std::is_same_v<T, double>) {
@@ -78,9 +105,10 @@ __global__ void __launch_bounds__(block_threads) partial_sums(Matrix x, bool squ
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-__global__ void __launch_bounds__(block_threads) add_partials(const double* partial, double* add_to) {
-  static_assert(sum_blocks == block_threads);
-  const double sum = across_block(partial[threadIdx.x], Sum{});
+__global__ void __launch_bounds__(block_threads) add_partials(const double* partial, int count, double* add_to) {
+  double sum = 0;
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += block_threads) sum += partial[i];
+  sum = across_block(sum, Sum{});
   if (threadIdx.x == 0) *add_to += sum;
 }
 
@@ -157,10 +185,21 @@ void cross_entropy(cudaStream_t stream, DType type, const Matrix& logits, const 
 }
 
 void sum(cudaStream_t stream, DType type, const Matrix& x, bool squares, double* add_to, double* scratch) {
+  const std::int64_t size = x.rows * x.width;
+  if (size == 0) return;
+  std::int64_t blocks = std::min<std::int64_t>(sum_blocks, blocks_for(size, block_threads));
   with_number(type, [&](auto t) {
-    launch(stream, grid(sum_blocks), partial_sums<decltype(t)>, x, squares, scratch);
+    using T = decltype(t);
+    if constexpr (!std::is_same_v<T, double>) {
+      constexpr int n = pack_of<T>;
+      if (x.stride == x.width && in_packs({x.data, 1, size, size}, sizeof(T), n)) {
+        blocks = std::min<std::int64_t>(sum_blocks, blocks_for(size / n, block_threads));
+        return launch(stream, grid(blocks), partial_sums_of_packs<n, T>, static_cast<const T*>(x.data), size / n, squares, scratch);
+      }
+    }
+    launch(stream, grid(blocks), partial_sums<T>, x, squares, scratch);
   });
-  launch(stream, grid(1), add_partials, scratch, add_to);
+  launch(stream, grid(1), add_partials, scratch, static_cast<int>(blocks), add_to);
 }
 
 void adamw(cudaStream_t stream, DType type, const Update& u) {

@@ -62,12 +62,15 @@ class Packs {
 // Where the part of a team lies. A team behind the last part has no columns, but takes part in sums.
 struct Part {
   std::int64_t number, row, first, width, columns;
+  std::int64_t weights;  // where weight and bias begin
 };
 template <class Team>
 __device__ Part part_of(const Norm& norm) {
   const std::int64_t number = team_number<Team::threads>(), r = quotient(number, norm.groups);
   const std::int64_t width = quotient(norm.x.width, norm.groups);
-  return {number, r, (number - r * norm.groups) * width, width, r < norm.x.rows ? width : 0};
+  const std::int64_t first = (number - r * norm.groups) * width;
+  const std::int64_t line = norm.lines == 1 ? 0 : quotient(r, quotient(norm.x.rows, norm.lines));
+  return {number, r, first, width, r < norm.x.rows ? width : 0, line * norm.x.width + first};
 }
 
 template <class Team, int held, class T, Activation kind>
@@ -95,8 +98,8 @@ __global__ void __launch_bounds__(block_threads) normalise(Norm norm, Matrix out
   T* to = row<T>(out, part.row) + part.first;
   packs.each([&](std::int64_t c, const float(&value)[n]) {
     float result[n], factor[n], shift[n];
-    if (weight) load(weight + part.first + c, factor);
-    if (bias) load(bias + part.first + c, shift);
+    if (weight) load(weight + part.weights + c, factor);
+    if (bias) load(bias + part.weights + c, shift);
 #pragma unroll
     for (int i = 0; i < n; ++i) {
       result[i] = (value[i] - mean) * inverse;
@@ -114,7 +117,7 @@ __global__ void __launch_bounds__(block_threads)
   constexpr int n = Team::n;
   const Part part = part_of<Team>(norm);
   const T *x = row<T>(norm.x, part.row) + part.first, *d = row<T>(dy, part.row) + part.first;
-  const T* weight = norm.weight ? static_cast<const T*>(norm.weight) + part.first : nullptr;
+  const T* weight = norm.weight ? static_cast<const T*>(norm.weight) + part.weights : nullptr;
   const bool there = part.columns > 0;
   const float mean = there ? norm.mean[part.number] : 0, inverse = there ? norm.inverse_deviation[part.number] : 0;
   // body(first column, normalised elements, their gradients, slopes of the activation before them)
@@ -163,13 +166,15 @@ struct NormTerm {
   Norm norm;
   std::int64_t group_width;
   Matrix dy;
+  std::int64_t column = 0, group = 0;
+  __device__ NormTerm of(std::int64_t, std::int64_t c) const { return {norm, group_width, dy, c, quotient(c, group_width)}; }
   template <int n>
-  __device__ void add(std::int64_t r, std::int64_t c, float (&sums)[2][n]) const {
-    const std::int64_t part = r * norm.groups + quotient(c, group_width);
+  __device__ void add(std::int64_t r, float (&sums)[2][n]) const {
+    const std::int64_t part = r * norm.groups + group;
     const float mean = norm.mean[part], inverse = norm.inverse_deviation[part];
     float x[n], d[n];
-    load(row<T>(norm.x, r) + c, x);
-    load(row<T>(dy, r) + c, d);
+    load(row<T>(norm.x, r) + column, x);
+    load(row<T>(dy, r) + column, d);
 #pragma unroll
     for (int i = 0; i < n; ++i) {
       sums[0][i] += d[i] * ((activated<kind>(x[i]).value - mean) * inverse);
@@ -245,10 +250,10 @@ void layer_norm_backward(cudaStream_t stream, DType type, const Norm& norm, cons
     constexpr Activation activation = decltype(kind)::value;
     const bool in_n = packed<T>(norm, {b.dy, b.residual, b.dx});
     if (b.scratch) {  // before dx, which may take the place of dy
-      const ColumnRuns all = column_runs(rows, width);
+      const ColumnRuns all = column_runs(rows / norm.lines, width, norm.lines);
       start_partials<2, n>(stream, all, in_n, b.scratch, NormTerm<T, activation>{norm, part, b.dy});
-      if (b.dweight) start_totals(stream, all, b.scratch, b.dweight);
-      if (b.dbias) start_totals(stream, all, b.scratch + all.runs * width, b.dbias);
+      if (b.dweight) start_totals(stream, all, b.scratch, b.dweight, width);
+      if (b.dbias) start_totals(stream, all, b.scratch + all.parts * all.runs * width, b.dbias, width);
     }
     const auto start = [&](auto team) {
       using Team = decltype(team);

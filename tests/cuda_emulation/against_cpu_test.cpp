@@ -92,6 +92,32 @@ TEST_P(AgainstCpu, RowsAreNormalisedWhateverTheirWidth) {
   }
 }
 
+TEST_P(AgainstCpu, RunsOfRowsAreNormalisedByLinesOfTheirOwn) {
+  for (const auto& [lines, run, width, groups] : {std::array<std::int64_t, 4>{3, 70, 64, 1}, {32, 5, 40, 1}, {4, 200, 34, 2}}) {
+    const std::int64_t rows = lines * run;
+    compare("layer_norm, lines",
+            {random({rows, width}, 1, 2, 2), random({lines, width}, 2), random({lines, width}, 3), random({rows, width}, 4),
+             random({rows, groups}, DType::f32, 5), random({rows, groups}, DType::f32, 6), random({rows, width}, 7, 1, 2),
+             random({rows, width}, 8), random({lines, width}, DType::f32, 9), random({lines, width}, DType::f32, 10)},
+            10 * tolerance(), [&](Backend& b, Views& v) {
+              const Normalisation n{v[0], v[1], v[2], groups, v[4], v[5]};
+              b.layer_norm(n, v[3]);
+              b.layer_norm_backward(n, v[6], {}, v[7], v[8], v[9]);
+              return Counts{};
+            });
+  }
+}
+
+// More than all threads of the largest grid ask for at once, and a rest.
+TEST_P(AgainstCpu, SumsOfMillions) {
+  const std::int64_t packs = std::int64_t{1024} * 256 * 4 + 70'000;
+  compare("sum of squares", {random({packs * 16 / size_of(type())}, 1), random({1}, DType::f64, 3)}, 1e-6,
+          [](Backend& b, Views& v) {
+            b.sum_of_squares(v[0], v[1]);
+            return Counts{};
+          });
+}
+
 TEST_P(AgainstCpu, SumsOverManyRows) {
   for (const auto& [rows, width] :
        {std::pair<std::int64_t, std::int64_t>{1000, 40}, {130, 3000}, {257, 65}}) {

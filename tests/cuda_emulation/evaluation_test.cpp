@@ -28,9 +28,7 @@ Told tell(const JobConfig& job, Ranks ranks, std::unique_ptr<Backend> backend, c
 }
 
 class Evaluated : public testing::TestWithParam<const char*> {};
-INSTANTIATE_TEST_SUITE_P(Of, Evaluated,
-                         testing::Values("gmlp", "smlp", "transformer", "gshard", "switch", "base", "hash"),
-                         [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(Of, Evaluated, testing::ValuesIn(every_kind), [](const auto& info) { return std::string(info.param); });
 
 TEST_P(Evaluated, AsOnTheCpu) {
   const Scratch scratch;

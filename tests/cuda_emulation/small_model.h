@@ -1,6 +1,7 @@
 // Small models of every kind, trained by one rank or by those of the test program, on random tokens.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <string>
 #include <vector>
@@ -9,6 +10,8 @@
 #include "worker/engine.h"
 
 namespace smlp::test {
+
+constexpr std::array every_kind = {"gmlp", "smlp", "transformer", "gshard", "switch", "base", "hash"};
 
 JobConfig small_job(const std::string& kind, const std::string& precision);
 

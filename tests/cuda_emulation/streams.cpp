@@ -389,8 +389,10 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   return cudaSuccess;
 }
 
-cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch,
-                              std::size_t width, std::size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
+namespace {
+
+cudaError_t enqueue_copy(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch, std::size_t width,
+                         std::size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
   const Lock lock(mutex);
   const auto copy = [=] {
     copy_rows(static_cast<char*>(to), to_pitch, static_cast<const char*>(from), from_pitch, width, height);
@@ -410,8 +412,17 @@ cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from, 
   return taken ? cudaSuccess : cudaErrorStreamCaptureInvalidated;
 }
 
+}  // namespace
+
+cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch,
+                              std::size_t width, std::size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
+  constexpr std::size_t most_pitch = 0x7FFFFFFF;  // cudaDevAttrMaxPitch of every GPU
+  if (std::max(to_pitch, from_pitch) > most_pitch) return cudaErrorInvalidValue;
+  return enqueue_copy(to, to_pitch, from, from_pitch, width, height, kind, stream);
+}
+
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
-  return cudaMemcpy2DAsync(to, bytes, from, bytes, bytes, 1, kind, stream);
+  return enqueue_copy(to, bytes, from, bytes, bytes, 1, kind, stream);
 }
 
 cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {

@@ -65,9 +65,7 @@ Trained train(const JobConfig& job, Ranks ranks, std::unique_ptr<Backend> backen
 }
 
 class Training : public testing::TestWithParam<const char*> {};
-INSTANTIATE_TEST_SUITE_P(Of, Training,
-                         testing::Values("gmlp", "smlp", "transformer", "gshard", "switch", "base", "hash"),
-                         [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(Of, Training, testing::ValuesIn(every_kind), [](const auto& info) { return std::string(info.param); });
 
 TEST_P(Training, TakesTheStepsOfTheCpu) {
   for (const auto& [precision, tolerance] : {std::pair{"f32", 2e-4}, {"bf16", 3e-2}, {"fp16", 4e-3}}) {

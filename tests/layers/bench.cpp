@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "core/random.h"
+#include "tests/tensor/field.h"
 
 namespace smlp::test {
 
@@ -72,13 +73,17 @@ Memory::~Memory() {
 TensorView Memory::take(Shape shape, DType type) {
   blocks_.push_back(backend_.allocate(std::max<std::int64_t>(shape.size(), 1) * size_of(type)));
   const TensorView view(blocks_.back(), shape, type);
-  if (type == DType::f64 || type == DType::f32 || type == DType::bf16) {
+  if (type == DType::f64 || type == DType::f32 || type == DType::bf16 || type == DType::f16) {
     backend_.fill(view, std::numeric_limits<double>::quiet_NaN());
   }
   return view;
 }
 
-Bench::Bench(std::int64_t sequences, std::int64_t length, DType type) : type(type) {
+Bench::Bench(std::int64_t sequences, std::int64_t length, DType type)
+    : Bench({make_cpu_backend(), type, type}, sequences, length) {}
+
+Bench::Bench(BenchPlace place, std::int64_t sequences, std::int64_t length)
+    : type(place.type), numbers(place.numbers), backend(std::move(place.backend)) {
   c.sequences = sequences;
   c.length = length;
   c.seed = 7;
@@ -96,7 +101,7 @@ void Bench::seal(std::uint64_t seed, double scale) {
   for (auto& parameter : store.parameters()) {
     auto values = random_values(parameter.value.size(), ++seed, scale);
     const bool scales = parameter.name.ends_with("norm.weight");
-    for (double& value : values) value += scales ? 1 : 0;
+    for (double& value : values) value = round_to(numbers, value + (scales ? 1 : 0));
     write(*backend, parameter.value, values);
   }
   store.zero_grad(*backend);

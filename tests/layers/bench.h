@@ -32,11 +32,18 @@ class Memory {
   std::vector<void*> blocks_;
 };
 
+// Where layers compute, and the type that their parameters and inputs are rounded to, so that another place may have them too.
+struct BenchPlace {
+  std::unique_ptr<Backend> backend;
+  DType type, numbers;
+};
+
 struct Bench {
   explicit Bench(std::int64_t sequences = 2, std::int64_t length = 3, DType type = DType::f64);
+  Bench(BenchPlace place, std::int64_t sequences, std::int64_t length);
 
-  DType type;
-  std::unique_ptr<Backend> backend = make_cpu_backend();
+  DType type, numbers;
+  std::unique_ptr<Backend> backend;
   Memory memory{*backend};
   ParameterStore store;
   Arena scratch{*backend};

@@ -233,6 +233,40 @@ TEST_P(PointwiseVerbs, DropsWhatTheKeySays) {
   EXPECT_NEAR(static_cast<double>(dropped), 10000, 4 * std::sqrt(40000 * 0.25 * 0.75));
 }
 
+TEST_P(PointwiseVerbs, NormalisesRunsOfRowsByLinesOfTheirOwn) {
+  constexpr std::int64_t lines = 3, run = 5, rows = lines * run, width = 34;
+  for (const std::int64_t groups : {1, 2}) {
+    Field x = values({rows, width}, 1, 2, 3), weight = values({lines, width}, 2), bias = values({lines, width}, 3);
+    Field dy = values({rows, width}, 4, 1, 2), residual = values({rows, width}, 5);
+    struct Told {
+      Field out, mean, inverse, dx, dweight, dbias;
+    };
+    const auto make = [&] {
+      Told told{Field({rows, width}, type()), Field({rows, groups}, wide()), Field({rows, groups}, wide()),
+                Field({rows, width}, type()), Field({lines, width}, wide()), Field({lines, width}, wide())};
+      told.dweight.fill(1);
+      told.dbias.fill(2);
+      return told;
+    };
+    Told whole = make(), apart = make();
+    const Normalisation n{x.view(), weight.view(), bias.view(), groups, whole.mean.view(), whole.inverse.view()};
+    b_.layer_norm(n, whole.out.view());
+    b_.layer_norm_backward(n, dy.view(), residual.view(), whole.dx.view(), whole.dweight.view(), whole.dbias.view());
+    for (std::int64_t l = 0; l < lines; ++l) {
+      const auto of = [&](Field& field) { return field.view().row_range(l * run, run); };
+      const Normalisation one{of(x), weight.view().slice(l), bias.view().slice(l), groups, of(apart.mean), of(apart.inverse)};
+      b_.layer_norm(one, of(apart.out));
+      b_.layer_norm_backward(one, of(dy), of(residual), of(apart.dx), apart.dweight.view().slice(l),
+                             apart.dbias.view().slice(l));
+    }
+    expect_close("out", whole.out.get(), apart.out.get(), 0);
+    expect_close("mean", whole.mean.get(), apart.mean.get(), 0);
+    expect_close("dx", whole.dx.get(), apart.dx.get(), 0);
+    expect_close("dweight", whole.dweight.get(), apart.dweight.get(), 10 * wide_tolerance());
+    expect_close("dbias", whole.dbias.get(), apart.dbias.get(), 10 * wide_tolerance());
+  }
+}
+
 TEST_P(PointwiseVerbs, NormalisesEachGroup) {
   for (const auto kind : activations) {
     for (const std::int64_t groups : {1, 2}) {
