@@ -11,7 +11,7 @@
 
 namespace smlp::test {
 
-constexpr std::array every_kind = {"gmlp", "smlp", "transformer", "gshard", "switch", "base", "hash"};
+inline constexpr std::array every_kind = {"gmlp", "smlp", "transformer", "gshard", "switch", "base", "hash"};
 
 JobConfig small_job(const std::string& kind, const std::string& precision);
 

@@ -66,7 +66,7 @@ if __name__ == "__main__":
         sys.exit(SKIPPED)
     subprocess.run([harness.ROOT / "scripts/cudnn_frontend.sh"], check=False)
     builds.build("cuda-release", pathlib.Path(os.environ["SMLP_BUILDS"]) / "cuda-release", seconds=BUILD_SECONDS,
-                 tests=["cudnn_plans"])
+                 tests=["cudnn_plans", "cuda_device_own"])
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # where there is a GPU it is not shown: this test is about its absence
     harness.main([both_programs_start_where_there_is_no_driver, cudnn_is_built_in_where_its_headers_are,
                   cudnn_plans_attention_for_gpus_that_are_not_here, a_gpu_that_is_not_there_is_told_in_a_sentence,
