@@ -3,12 +3,19 @@
 flash attention, fused AdamW, f32 weights. Whole training steps on random tokens; prints one JSON object with the median.
 
     scripts/torch_peers.py gmlp|transformer [--blocks 41] [--sequences 16] [--rounds 1] [--dtype bf16] [--device cuda]
+
+--compile-only ends after one step, and says how long it took: what torch.compile made lies in its cache then
+(TORCHINDUCTOR_CACHE_DIR), and a later call of the same sizes begins soon. It may run beside other work.
 """
 import argparse
 import json
 import math
+import os
 import statistics
 import time
+
+for cache in ("TORCHINDUCTOR_FX_GRAPH_CACHE", "TORCHINDUCTOR_AUTOGRAD_CACHE"):
+    os.environ.setdefault(cache, "1")  # as newer versions do by themselves
 
 import torch
 import torch.nn.functional as F
@@ -78,6 +85,7 @@ def options():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--dtype", choices=["bf16", "f16", "f32"], default="bf16")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--compile-only", action="store_true")
     o = parser.parse_args()
     o.blocks = o.blocks or {"gmlp": 41, "transformer": 24}[o.model]
     return o
@@ -102,17 +110,20 @@ def main():
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    seconds = []
-    for _ in range(o.warm + o.steps):
+    def timed_step():
         wait()
         began = time.perf_counter()
         step()
         wait()
-        seconds.append(time.perf_counter() - began)
-    median = statistics.median(seconds[o.warm:])
-    tokens = o.rounds * o.sequences * o.context
-    print(json.dumps(dict(model=o.model, blocks=o.blocks, tokens=tokens, dtype=o.dtype, torch=torch.__version__,
-                          step_seconds=median, tokens_per_second=tokens / median)))
+        return time.perf_counter() - began
+
+    what = dict(model=o.model, blocks=o.blocks, dtype=o.dtype, torch=torch.__version__, first_step_seconds=timed_step())
+    if not o.compile_only:
+        seconds = [timed_step() for _ in range(o.warm + o.steps)]
+        median = statistics.median(seconds[o.warm:])
+        tokens = o.rounds * o.sequences * o.context
+        what |= dict(tokens=tokens, step_seconds=median, tokens_per_second=tokens / median)
+    print(json.dumps(what))
 
 
 if __name__ == "__main__":
