@@ -7,6 +7,7 @@
 #include "core/statistics.h"
 #include "worker/bench.h"
 #include "worker/engine.h"
+#include "worker/stopwatch.h"
 #include "worker/world.h"
 
 namespace smlp {
@@ -46,10 +47,12 @@ double median_seconds(Communicator& world, Backend& backend, const std::function
     world.barrier();
     return backend.timed(call);
   };
-  double first = timed();
-  first = std::max(1e-7, std::min(first, timed()));
-  world.all_reduce_host({&first, 1}, Reduce::max);
-  std::vector<double> seconds(static_cast<std::size_t>(std::clamp(seconds_a_size / first, 5.0, 2000.0)));
+  timed();
+  const Stopwatch watch;  // with the waits around a call: ranks that share a GPU have it in turns
+  timed();
+  double round = std::max(1e-7, watch.seconds());
+  world.all_reduce_host({&round, 1}, Reduce::max);
+  std::vector<double> seconds(static_cast<std::size_t>(std::clamp(seconds_a_size / round, 5.0, 2000.0)));
   for (auto& s : seconds) s = timed();
   world.all_reduce_host(seconds, Reduce::max);
   return upper_median(std::move(seconds));

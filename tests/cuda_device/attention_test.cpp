@@ -11,14 +11,18 @@ namespace smlp::test {
 namespace {
 
 TEST(DeviceAttention, IsComputedInTwoWays) {
-  const auto backend = make_cuda_backend();
   for (const auto& [width, flash] : {std::pair{12, false}, {64, true}}) {
+    const auto backend = make_cuda_backend();  // which tells of all its calls
     const Shape shape{2, 64, 2 * width};
     Field q(shape, DType::bf16, 0, 0), out(shape, DType::bf16, 0, 0), log_sum({2, 2, 64}, DType::f32, 0, 0);
     q.randomize(1);
     backend->attention({q.view(), q.view(), q.view(), out.view(), log_sum.view(), 2});
     backend->synchronize();
     RecordProperty(flash ? "in_packs" : "not_in_packs", backend->attention_by());
+#ifdef SMLP_TESTS_CUDNN
+    const std::string wanted = flash ? "attention is computed by cuDNN" : "attention is computed by products";
+    EXPECT_EQ(backend->attention_by().substr(0, wanted.size()), wanted) << backend->attention_by();
+#endif
     std::printf("heads of %d channels: %s\n", width, backend->attention_by().c_str());
   }
 }
