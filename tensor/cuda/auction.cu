@@ -7,7 +7,7 @@ namespace smlp::cuda {
 
 namespace {
 
-constexpr int eager_rounds = 100, digits = 256;
+constexpr int eager_rounds = 100, digits = 256, held_tokens = 16, together = 8;
 constexpr std::int32_t nobody = -1, contested = -2;
 
 __device__ double raw_score(const Auction& a, std::int64_t group, std::int64_t token, std::int64_t e) {
@@ -112,9 +112,26 @@ __global__ void __launch_bounds__(block_threads) list_and_bid(Auction a, int rou
   const int room = a.room[group * a.experts + e];
   // What it holds is worth most to it at first, and its plain score in late rounds.
   const auto value_of = [&](std::int64_t t) {
-    return holder[t] == e ? (round <= eager_rounds ? highest : score[t]) : score[t] - cost[t];
+    const double plain = score[t], less = plain - cost[t];
+    return holder[t] == e ? (round <= eager_rounds ? highest : plain) : less;
   };
   const bool limited = room < a.tokens;
+  // The first tokens of a thread are asked for once, all together; those behind them each time.
+  std::uint64_t held[held_tokens];
+#pragma unroll
+  for (int k = 0; k < held_tokens; ++k) {
+    const std::int64_t t = k * block_threads + static_cast<int>(threadIdx.x);
+    held[k] = t < a.tokens ? ordered(value_of(t)) : 0;
+  }
+  // body(token, its key), by all threads of a warp together; also of tokens that are not there.
+  const auto each = [&](auto body) {
+#pragma unroll
+    for (int k = 0; k < held_tokens; ++k) body(k * block_threads + static_cast<int>(threadIdx.x), held[k]);
+    for (std::int64_t base = held_tokens * block_threads; base < a.tokens; base += block_threads) {
+      const std::int64_t t = base + threadIdx.x;
+      body(t, t < a.tokens ? ordered(value_of(t)) : 0);
+    }
+  };
   // The greatest value that is left out, digit by digit, until one value alone has the digits so far: `still` is its rank
   // among those that share them.
   std::uint64_t prefix = 0;
@@ -129,15 +146,13 @@ __global__ void __launch_bounds__(block_threads) list_and_bid(Auction a, int rou
     of_digit[threadIdx.x] = 0;
     __syncthreads();
     const int next = shift - 8;
-    for (std::int64_t base = 0; base < a.tokens; base += block_threads) {
-      const std::int64_t t = base + threadIdx.x;
-      const std::uint64_t key = t < a.tokens ? ordered(value_of(t)) : 0;
+    each([&](std::int64_t t, std::uint64_t key) {
       const bool counts = t < a.tokens && shares(key);
       // First digits are few: one lane counts for all that have its own.
       const auto digit = counts ? static_cast<unsigned>(key >> next & 255) : digits;
       const unsigned same = __match_any_sync(all_lanes, digit);
       if (counts && (same & ((1u << threadIdx.x % 32) - 1)) == 0) atomicAdd(of_digit + digit, __popc(same));
-    }
+    });
     __syncthreads();
     const int digit = digits - 1 - static_cast<int>(threadIdx.x), here = of_digit[digit], rank = still[0];
     int all = 0;
@@ -152,27 +167,33 @@ __global__ void __launch_bounds__(block_threads) list_and_bid(Auction a, int rou
     shift = next;
   }
   if (limited && shift > 0) {
-    for (std::int64_t t = threadIdx.x; t < a.tokens; t += block_threads) {
-      const std::uint64_t key = ordered(value_of(t));
-      if (shares(key)) found[1] = key;
-    }
+    each([&](std::int64_t t, std::uint64_t key) {
+      if (t < a.tokens && shares(key)) found[1] = key;
+    });
     __syncthreads();
     prefix = found[1];
   }
   const double threshold = limited ? number_of(prefix) : 0;
-  // `still` of the values that equal the threshold are listed, those of the lowest tokens.
+  const auto bid = [&](std::int64_t t, double value, bool listed) {
+    const bool stands = eager && holder[t] == e;  // its bid of epsilon
+    amount[t] = !listed || room == 0 ? -1 : stands ? 0 : (limited ? value - threshold : 0) + epsilon;
+  };
+  // `still` of the values that equal the threshold are listed, those of the lowest tokens. Mostly there are none.
   int ties_left = limited ? still[0] : 0;
+  if (ties_left == 0) {
+    each([&](std::int64_t t, std::uint64_t key) {
+      if (t < a.tokens) bid(t, number_of(key), !limited || number_of(key) > threshold);
+    });
+    return;
+  }
   for (std::int64_t base = 0; base < a.tokens; base += block_threads) {
     const std::int64_t t = base + threadIdx.x;
     const double value = t < a.tokens ? value_of(t) : 0;
-    const bool tie = limited && t < a.tokens && value == threshold;
+    const bool tie = t < a.tokens && value == threshold;
     int ties = 0;
     const int rank = sum_before(tie ? 1 : 0, &ties);
-    const bool listed = !limited || value > threshold || (tie && rank < ties_left);
+    if (t < a.tokens) bid(t, value, value > threshold || (tie && rank < ties_left));
     ties_left = ties < ties_left ? ties_left - ties : 0;
-    if (t >= a.tokens) continue;
-    const bool stands = eager && holder[t] == e;  // its bid of epsilon
-    amount[t] = !listed || room == 0 ? -1 : stands ? 0 : (limited ? value - threshold : 0) + epsilon;
   }
 }
 
@@ -185,15 +206,25 @@ __global__ void __launch_bounds__(block_threads) settle(Auction a, int round) {
   const bool eager = round > 0 && round < eager_rounds;
   std::int32_t bidder = eager ? a.holder[place] : nobody, owner = nobody;
   double best = bidder != nobody ? a.range[2 * group] : 0;
-  for (std::int64_t e = 0; e < a.experts; ++e) {
-    const double amount = a.amount[(group * a.experts + e) * a.tokens + t];
-    if (amount < 0) continue;
-    owner = owner == nobody ? static_cast<std::int32_t>(e) : contested;
-    if (amount > best || (amount == best && amount > 0 && e < bidder)) {
-      best = amount;
-      bidder = static_cast<std::int32_t>(e);
+  const double* amounts = a.amount + group * a.experts * a.tokens + t;
+  // So many bids at once: asked for before the first is looked at.
+  const auto take = [&](std::int64_t first, auto many) {
+    constexpr int count = decltype(many)::value;
+    double amount[count];
+#pragma unroll
+    for (int k = 0; k < count; ++k) amount[k] = amounts[(first + k) * a.tokens];
+#pragma unroll
+    for (int k = 0; k < count; ++k) {
+      const auto e = static_cast<std::int32_t>(first + k);
+      owner = amount[k] < 0 ? owner : owner == nobody ? e : contested;
+      const bool better = (amount[k] > best) | ((amount[k] == best) & (amount[k] > 0) & (e < bidder));
+      best = better ? amount[k] : best;
+      bidder = better ? e : bidder;
     }
-  }
+  };
+  std::int64_t e = 0;
+  for (; e + together <= a.experts; e += together) take(e, std::integral_constant<int, together>{});
+  for (; e < a.experts; ++e) take(e, std::integral_constant<int, 1>{});
   a.owner[place] = owner;
   if (owner < 0) atomicAdd(a.unsettled + group * a.limit + round, 1);
   a.cost[place] += best;

@@ -48,16 +48,17 @@ __device__ inline T across_warp(T value, Combine combine) {
 }
 
 // All threads of a block of block_threads; every one gets the result.
-template <class T, class Combine>
+template <int team = block_threads, class T, class Combine>
 __device__ inline T across_block(T value, Combine combine) {
   SMLP_SHARED(T, of_warp, block_threads / 32);
   value = across_warp(value, combine);
   __syncthreads();  // what an earlier call left has been read
   if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
   __syncthreads();
-  value = of_warp[0];
+  const int first = team == block_threads ? 0 : static_cast<int>(threadIdx.x) / team * (team / 32);
+  value = of_warp[first];
 #pragma unroll
-  for (int w = 1; w < block_threads / 32; ++w) value = combine(value, of_warp[w]);
+  for (int w = 1; w < team / 32; ++w) value = combine(value, of_warp[first + w]);
   return value;
 }
 
@@ -67,8 +68,7 @@ __device__ inline T across_team(T value, Combine combine) {
   if constexpr (team <= 32) {
     return across_warp<team>(value, combine);
   } else {
-    static_assert(team == block_threads);
-    return across_block(value, combine);
+    return across_block<team>(value, combine);
   }
 }
 template <int team>

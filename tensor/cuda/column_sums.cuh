@@ -23,7 +23,7 @@ inline ColumnRuns column_runs(std::int64_t rows, std::int64_t width, std::int64_
 // term.of(part, c) knows what all rows of a part share, so that its add<n>(r, sums), which adds the terms of elements (r, c)
 // ... (r, c + n - 1), only loads: four rows are asked for together. partial [outputs, parts, runs, width].
 template <int outputs, int n, class Term>
-__global__ void __launch_bounds__(block_threads) column_partials(ColumnRuns all, float* partial, Term term) {
+__global__ void __launch_bounds__(block_threads, 4) column_partials(ColumnRuns all, float* partial, Term term) {
   constexpr int tile = 32 * n;
   SMLP_SHARED(float, of_line, outputs* lines* tile);
   const int line = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;

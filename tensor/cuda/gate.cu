@@ -30,17 +30,18 @@ struct Open {
   }
 };
 
-// One block for each position and group: the sum over sequences and channels has one writer.
-template <int n, class T, Activation kind>
+// One team for each position and group: the sum over sequences and channels has one writer.
+template <int team, int n, class T, Activation kind>
 __global__ void __launch_bounds__(block_threads) open_backward(Gate gate, GateBackward back) {
   const Sequences& u = gate.u;
   const std::int64_t channels = u.channels / gate.groups, packs = channels / n;
-  for (std::int64_t place = blockIdx.x; place < u.length * gate.groups; place += gridDim.x) {
+  constexpr std::int64_t teams = block_threads / team;
+  for (std::int64_t place = team_number<team>(); place < u.length * gate.groups; place += gridDim.x * teams) {
     // Groups first: blocks beside each other share lines of memory.
     const std::int64_t t = quotient(place, gate.groups), g = place - t * gate.groups;
     const float bias = bias_of<T>(gate, g, t);
     float sum = 0;
-    for (std::int64_t i = threadIdx.x; i < u.sequences * packs; i += block_threads) {
+    for (std::int64_t i = threadIdx.x % team; i < u.sequences * packs; i += team) {
       const std::int64_t b = quotient(i, packs), c = g * channels + (i - b * packs) * n;
       float x[n], z[n], d[n];
       load(row<T>(u, b, t) + c, x);
@@ -56,8 +57,8 @@ __global__ void __launch_bounds__(block_threads) open_backward(Gate gate, GateBa
       store(z, row<T>(back.du, b, t) + c);
       store(d, row<T>(back.dz, b, t) + c);
     }
-    sum = across_block(sum, Sum{});
-    if (threadIdx.x == 0) back.dbias[g * back.dbias_stride + t] += sum;
+    sum = across_team<team>(sum, Sum{});
+    if (threadIdx.x % team == 0) back.dbias[g * back.dbias_stride + t] += sum;
   }
 }
 
@@ -85,13 +86,19 @@ void gate(cudaStream_t stream, DType type, const Gate& gate, const Sequences& ou
 void gate_backward(cudaStream_t stream, DType type, const Gate& gate, const GateBackward& b) {
   const Sequences& u = gate.u;
   if (u.sequences * u.channels == 0) return;
-  const dim3 blocks = grid(std::min(most_blocks, u.length * gate.groups));
+  const std::int64_t places = u.length * gate.groups, numbers = u.sequences * u.channels / gate.groups;
   with_type_and_kind(type, gate.activation, [&](auto t, auto kind) {
     using T = decltype(t);
     constexpr Activation activation = decltype(kind)::value;
-    const auto kernel = packed<T>(gate, {b.dout, b.du, b.dz}) ? open_backward<pack<T>, T, activation>
-                                                              : open_backward<1, T, activation>;
-    launch(stream, blocks, kernel, gate, b);
+    const auto start = [&](auto team) {
+      constexpr int threads = decltype(team)::value;
+      const auto kernel = packed<T>(gate, {b.dout, b.du, b.dz}) ? open_backward<threads, pack<T>, T, activation>
+                                                                : open_backward<threads, 1, T, activation>;
+      launch(stream, grid(blocks_for(places, block_threads / threads)), kernel, gate, b);
+    };
+    // A warp where a block would have little for each of its threads.
+    numbers < 2 * block_threads * pack<T> ? start(std::integral_constant<int, 32>{})
+                                          : start(std::integral_constant<int, block_threads>{});
   });
 }
 

@@ -33,6 +33,12 @@ class Packs {
 #pragma unroll
     for (int k = 0; k < held; ++k) activate(held_[k]);
   }
+  // From now on numbers are less by so much.
+  __device__ void lower(float by) {
+#pragma unroll
+    for (int k = 0; k < held * n; ++k) held_[k / n][k % n] -= by;
+    lower_ += by;
+  }
   // body(first column, numbers of the pack)
   template <class Body>
   __device__ void each(Body body) const {
@@ -44,6 +50,8 @@ class Packs {
       float pack[n];
       load(part_ + Team::column(k), pack);
       activate(pack);
+#pragma unroll
+      for (int i = 0; i < n; ++i) pack[i] -= lower_;
       body(Team::column(k), pack);
     }
   }
@@ -56,40 +64,45 @@ class Packs {
 
   const T* part_;
   std::int64_t width_;
-  float held_[held][n] = {};
+  float held_[held][n] = {}, lower_ = 0;
 };
 
+// What the host divides, once for all teams.
+struct Sizes {
+  std::int64_t part_width, line_rows;
+};
 // Where the part of a team lies. A team behind the last part has no columns, but takes part in sums.
 struct Part {
   std::int64_t number, row, first, width, columns;
   std::int64_t weights;  // where weight and bias begin
 };
 template <class Team>
-__device__ Part part_of(const Norm& norm) {
-  const std::int64_t number = team_number<Team::threads>(), r = quotient(number, norm.groups);
-  const std::int64_t width = quotient(norm.x.width, norm.groups);
-  const std::int64_t first = (number - r * norm.groups) * width;
-  const std::int64_t line = norm.lines == 1 ? 0 : quotient(r, quotient(norm.x.rows, norm.lines));
+__device__ Part part_of(const Norm& norm, const Sizes& sizes) {
+  const std::int64_t number = team_number<Team::threads>(), r = norm.groups == 1 ? number : quotient(number, norm.groups);
+  const std::int64_t width = sizes.part_width, first = (number - r * norm.groups) * width;
+  const std::int64_t line = norm.lines == 1 ? 0 : quotient(r, sizes.line_rows);
   return {number, r, first, width, r < norm.x.rows ? width : 0, line * norm.x.width + first};
 }
 
 template <class Team, int held, class T, Activation kind>
-__global__ void __launch_bounds__(block_threads) normalise(Norm norm, Matrix out) {
+__global__ void __launch_bounds__(block_threads, held * Team::n > 32 ? 2 : 3)
+    normalise(Norm norm, Sizes sizes, Matrix out) {
   constexpr int n = Team::n;
-  const Part part = part_of<Team>(norm);
-  const Packs<Team, held, T, kind> packs(row<T>(norm.x, part.row) + part.first, part.columns);
-  const auto width = static_cast<float>(part.width);
+  const Part part = part_of<Team>(norm, sizes);
+  Packs<Team, held, T, kind> packs(row<T>(norm.x, part.row) + part.first, part.columns);
+  const float share = 1 / static_cast<float>(part.width);
   float sum = 0, squares = 0;
   packs.each([&](std::int64_t, const float(&value)[n]) {
 #pragma unroll
     for (int i = 0; i < n; ++i) sum += value[i];
   });
-  const float mean = across_team<Team::threads>(sum, Sum{}) / width;
+  const float mean = across_team<Team::threads>(sum, Sum{}) * share;
+  packs.lower(mean);
   packs.each([&](std::int64_t, const float(&value)[n]) {
 #pragma unroll
-    for (int i = 0; i < n; ++i) squares += (value[i] - mean) * (value[i] - mean);
+    for (int i = 0; i < n; ++i) squares += value[i] * value[i];
   });
-  const float inverse = 1 / sqrtf(across_team<Team::threads>(squares, Sum{}) / width + epsilon);
+  const float inverse = rsqrtf(across_team<Team::threads>(squares, Sum{}) * share + epsilon);
   if (threadIdx.x % Team::threads == 0 && part.columns > 0) {
     norm.mean[part.number] = mean;
     norm.inverse_deviation[part.number] = inverse;
@@ -102,61 +115,80 @@ __global__ void __launch_bounds__(block_threads) normalise(Norm norm, Matrix out
     if (bias) load(bias + part.weights + c, shift);
 #pragma unroll
     for (int i = 0; i < n; ++i) {
-      result[i] = (value[i] - mean) * inverse;
-      if (weight) result[i] *= factor[i];
-      if (bias) result[i] += shift[i];
+      result[i] = value[i] * (weight ? inverse * factor[i] : inverse) + (bias ? shift[i] : 0);
     }
     store(result, to + c);
   });
 }
 
-// A row is read twice, the second time from a cache: registers that held it would leave room for few warps.
-template <class Team, class T, Activation kind>
-__global__ void __launch_bounds__(block_threads)
-    normalise_backward(Norm norm, Matrix dy, Matrix residual, Matrix dx) {
+// The team keeps what it computes of a part, `held` packs a thread, between the sums and what follows from them; packs
+// beyond are read twice.
+template <class Team, int held, class T, Activation kind>
+__global__ void __launch_bounds__(block_threads, 3)
+    normalise_backward(Norm norm, Sizes sizes, Matrix dy, Matrix residual, Matrix dx) {
   constexpr int n = Team::n;
-  const Part part = part_of<Team>(norm);
+  const Part part = part_of<Team>(norm, sizes);
   const T *x = row<T>(norm.x, part.row) + part.first, *d = row<T>(dy, part.row) + part.first;
   const T* weight = norm.weight ? static_cast<const T*>(norm.weight) + part.weights : nullptr;
   const bool there = part.columns > 0;
   const float mean = there ? norm.mean[part.number] : 0, inverse = there ? norm.inverse_deviation[part.number] : 0;
-  // body(first column, normalised elements, their gradients, slopes of the activation before them)
-  const auto each = [&](auto body) {
-#pragma unroll 4
-    for (std::int64_t c = Team::column(0); c < part.columns; c += Team::threads * n) {
-      float normal[n], gradient[n], slope[n], factor[n];
-      load(x + c, normal);
-      load(d + c, gradient);
-      if (weight) load(weight + c, factor);
-#pragma unroll
-      for (int i = 0; i < n; ++i) {
-        const Point at = activated<kind>(normal[i]);
-        normal[i] = (at.value - mean) * inverse;
-        slope[i] = at.slope;
-        if (weight) gradient[i] *= factor[i];
-      }
-      body(c, normal, gradient, slope);
-    }
+  // Of a pack: the activation less its mean, the gradient of what was normalised, the activation's slope.
+  struct Elements {
+    float value[n], gradient[n], slope[n];
   };
   Pair sums{0, 0};
-  each([&](std::int64_t, const float(&normal)[n], const float(&gradient)[n], const float(&)[n]) {
+  const auto look = [&](std::int64_t c, const Pack<T, n>& in, const Pack<T, n>& gradient, Elements& at) {
+    float factor[n];
+    if (weight) load(weight + c, factor);
+    widen(in, at.value);
+    widen(gradient, at.gradient);
 #pragma unroll
-    for (int i = 0; i < n; ++i) sums = sums + Pair{gradient[i], gradient[i] * normal[i]};
-  });
+    for (int i = 0; i < n; ++i) {
+      const Point point = activated<kind>(at.value[i]);
+      at.value[i] = point.value - mean;
+      at.slope[i] = point.slope;
+      if (weight) at.gradient[i] *= factor[i];
+      sums = sums + Pair{at.gradient[i], at.gradient[i] * at.value[i]};
+    }
+  };
+  Elements kept[held], other;
+  Pack<T, n> in[held], gradient[held];
+#pragma unroll
+  for (int k = 0; k < held; ++k) {
+    if (Team::column(k) >= part.columns) continue;
+    in[k] = take<n>(x + Team::column(k));
+    gradient[k] = take<n>(d + Team::column(k));
+  }
+#pragma unroll
+  for (int k = 0; k < held; ++k) {
+    if (Team::column(k) < part.columns) look(Team::column(k), in[k], gradient[k], kept[k]);
+  }
+  const auto each_other = [&](auto body) {
+    for (std::int64_t c = Team::column(held); c < part.columns; c += Team::threads * n) body(c);
+  };
+  each_other([&](std::int64_t c) { look(c, take<n>(x + c), take<n>(d + c), other); });
   sums = across_team<Team::threads>(sums, Sum{});
   const float share = inverse / static_cast<float>(part.width);
-  const float sum = sums.first * share, product = sums.second * share;
+  const float sum = sums.first * share, product = sums.second * share * inverse * inverse;
   const T* more = residual.data ? row<T>(residual, part.row) + part.first : nullptr;
   T* to = row<T>(dx, part.row) + part.first;
-  each([&](std::int64_t c, const float(&normal)[n], const float(&gradient)[n], const float(&slope)[n]) {
+  const auto write = [&](std::int64_t c, const Elements& at) {
     float result[n], rest[n];
     if (more) load(more + c, rest);
 #pragma unroll
     for (int i = 0; i < n; ++i) {
-      result[i] = (gradient[i] * inverse - sum - normal[i] * product) * slope[i];
+      result[i] = (at.gradient[i] * inverse - (at.value[i] * product + sum)) * at.slope[i];
       if (more) result[i] += rest[i];
     }
     store(result, to + c);
+  };
+#pragma unroll
+  for (int k = 0; k < held; ++k) {
+    if (Team::column(k) < part.columns) write(Team::column(k), kept[k]);
+  }
+  each_other([&](std::int64_t c) {
+    look(c, take<n>(x + c), take<n>(d + c), other);
+    write(c, other);
   });
 }
 
@@ -206,18 +238,25 @@ void with_team_that_holds(std::int64_t width, Body body) {
     if (width <= 8 * n) return body(Team<8, n>{}, Held<1>{});
     if (width <= 32 * n) return body(Team<32, n>{}, Held<1>{});
     if (width <= 4 * 32 * n) return body(Team<32, n>{}, Held<4>{});
-    if (width > 8 * 32 * n) return body(Team<block_threads, n>{}, Held<4>{});
+    if (width <= 4 * 64 * n) return body(Team<64, n>{}, Held<4>{});
+    return body(Team<block_threads, n>{}, Held<4>{});
+  } else {
+    body(Team<32, n>{}, Held<8>{});
   }
-  body(Team<32, n>{}, Held<8>{});
 }
-// body(Team) for the smallest team that has a pack each, a warp at most.
+// The same for the way back, which keeps three numbers of each element.
 template <int n, class Body>
-void with_team(std::int64_t width, Body body) {
+void with_team_that_keeps(std::int64_t width, Body body) {
   if constexpr (n > 1) {
-    if (width <= 4 * n) return body(Team<4, n>{});
-    if (width <= 8 * n) return body(Team<8, n>{});
+    if (width <= 4 * n) return body(Team<4, n>{}, Held<1>{});
+    if (width <= 8 * n) return body(Team<8, n>{}, Held<1>{});
+    if (width <= 2 * 32 * n) return body(Team<32, n>{}, Held<2>{});
+    if (width <= 2 * 64 * n) return body(Team<64, n>{}, Held<2>{});
+    if (width <= 2 * 128 * n) return body(Team<128, n>{}, Held<2>{});
+    return body(Team<block_threads, n>{}, Held<2>{});
+  } else {
+    body(Team<32, n>{}, Held<4>{});
   }
-  body(Team<32, n>{});
 }
 
 template <class Team>
@@ -231,11 +270,12 @@ dim3 teams_for(const Norm& norm) {
 void layer_norm(cudaStream_t stream, DType type, const Norm& norm, const Matrix& out) {
   if (norm.x.rows * norm.x.width == 0) return;
   const std::int64_t part = norm.x.width / norm.groups;
+  const Sizes sizes{part, norm.x.rows / norm.lines};
   with_type_and_kind(type, norm.activation, [&](auto t, auto kind) {
     using T = decltype(t);
     const auto start = [&](auto team, auto held) {
       using Team = decltype(team);
-      launch(stream, teams_for<Team>(norm), normalise<Team, decltype(held)::value, T, decltype(kind)::value>, norm, out);
+      launch(stream, teams_for<Team>(norm), normalise<Team, decltype(held)::value, T, decltype(kind)::value>, norm, sizes, out);
     };
     packed<T>(norm, {out}) ? with_team_that_holds<pack_of<T>>(part, start) : with_team_that_holds<1>(part, start);
   });
@@ -255,11 +295,12 @@ void layer_norm_backward(cudaStream_t stream, DType type, const Norm& norm, cons
       if (b.dweight) start_totals(stream, all, b.scratch, b.dweight, width);
       if (b.dbias) start_totals(stream, all, b.scratch + all.parts * all.runs * width, b.dbias, width);
     }
-    const auto start = [&](auto team) {
+    const auto start = [&](auto team, auto held) {
       using Team = decltype(team);
-      launch(stream, teams_for<Team>(norm), normalise_backward<Team, T, activation>, norm, b.dy, b.residual, b.dx);
+      launch(stream, teams_for<Team>(norm), normalise_backward<Team, decltype(held)::value, T, activation>, norm,
+             Sizes{part, rows / norm.lines}, b.dy, b.residual, b.dx);
     };
-    in_n ? with_team<n>(part, start) : with_team<1>(part, start);
+    in_n ? with_team_that_keeps<n>(part, start) : with_team_that_keeps<1>(part, start);
   });
 }
 

@@ -74,11 +74,28 @@ struct alignas(sizeof(T) * n) Pack {
   T value[n];
 };
 
+template <class T, int n>
+__device__ inline void widen(const Pack<T, n>& pack, float (&to)[n]) {
+  if constexpr (std::is_same_v<T, Brain> && n % 2 == 0) {  // by its type the upper one of two takes two instructions
+    std::uint32_t words[n / 2];
+    memcpy(words, &pack, sizeof(pack));
+#pragma unroll
+    for (int i = 0; i < n; ++i) {
+      const std::uint32_t bits = i % 2 == 0 ? words[i / 2] << 16 : words[i / 2] & 0xFFFF0000u;
+      to[i] = __int_as_float(static_cast<int>(bits));
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < n; ++i) to[i] = widen(pack.value[i]);
+  }
+}
+template <int n, class T>
+__device__ inline Pack<T, n> take(const T* from) {
+  return *reinterpret_cast<const Pack<T, n>*>(from);
+}
 template <int n, class T>
 __device__ inline void load(const T* from, float (&to)[n]) {
-  const auto pack = *reinterpret_cast<const Pack<T, n>*>(from);
-#pragma unroll
-  for (int i = 0; i < n; ++i) to[i] = widen(pack.value[i]);
+  widen(take<n>(from), to);
 }
 
 template <class Word, class T, int n>
@@ -90,7 +107,7 @@ __device__ inline void put_as(const Pack<T, n>& pack, T* to) {
   for (int i = 0; i < count; ++i) put_word(words[i], reinterpret_cast<Word*>(to) + i);
 }
 template <class T, int n>
-__device__ inline void put(const Pack<T, n>& pack, T* to) {
+__device__ inline void put(Pack<T, n> pack, T* to) {
   if constexpr (sizeof(pack) % sizeof(uint4) == 0) {
     put_as<uint4>(pack, to);
   } else if constexpr (sizeof(pack) % sizeof(uint2) == 0) {

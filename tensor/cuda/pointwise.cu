@@ -100,13 +100,24 @@ struct ByWords {
     float x[n];
     load(row<T>(in, r) + c, x);
     const auto place = static_cast<std::uint64_t>(first + r * in.width + c);
-    Words words = philox_words(key, place / 4, 2);
+    const auto word_of = [](const Words& words, std::uint64_t at) {
+      const std::uint32_t low = at % 2 == 0 ? words.word[0] : words.word[1];
+      const std::uint32_t high = at % 2 == 0 ? words.word[2] : words.word[3];
+      return at % 4 < 2 ? low : high;
+    };
+    if (n % 4 == 0 && place % 4 == 0) {  // each four share their words, and nothing has to be asked
 #pragma unroll
-    for (int i = 0; i < n; ++i) {
-      if (i > 0 && (place + i) % 4 == 0) words = philox_words(key, (place + i) / 4, 2);
-      const std::uint32_t low = (place + i) % 2 == 0 ? words.word[0] : words.word[1];
-      const std::uint32_t high = (place + i) % 2 == 0 ? words.word[2] : words.word[3];
-      x[i] = change((place + i) % 4 < 2 ? low : high, x[i]);
+      for (int i = 0; i < n; i += 4) {
+        const Words words = philox_words(key, (place + i) / 4, 2);
+#pragma unroll
+        for (int k = i; k < i + 4 && k < n; ++k) x[k] = change(word_of(words, k - i), x[k]);
+      }
+    } else {
+      Words words = philox_words(key, place / 4, 2);
+      for (int i = 0; i < n; ++i) {
+        if (i > 0 && (place + i) % 4 == 0) words = philox_words(key, (place + i) / 4, 2);
+        x[i] = change(word_of(words, place + i), x[i]);
+      }
     }
     store(x, row<T>(out, r) + c);
   }
@@ -149,8 +160,8 @@ struct CopyLower {
   template <int n>
   __device__ void at(std::int64_t r, std::int64_t c) const {
     const std::int64_t i = quotient(r, in.length), t = r - i * in.length;
-    float x[n];
-    load(static_cast<const T*>(in.data) + i * in.apart + t * in.stride + c, x);
+    float x[n] = {};
+    if (c <= t) load(static_cast<const T*>(in.data) + i * in.apart + t * in.stride + c, x);
 #pragma unroll
     for (int k = 0; k < n; ++k) x[k] = c + k <= t ? x[k] : 0;
     store(x, out + r * in.length + c);
@@ -161,16 +172,22 @@ struct AddLower {
   LowerSums s;
   template <int n>
   __device__ void at(std::int64_t r, std::int64_t c) const {
-    const std::int64_t i = quotient(r, s.rows), t = r - i * s.rows;
+    const std::int64_t i = s.count == 1 ? 0 : quotient(r, s.rows), t = r - i * s.rows, beyond = t + s.first - c;
+    if (beyond < 0) return;  // all of it lies above the diagonal
     const float* from = s.panel + i * s.panels * s.panel_apart + t * s.panel_stride + c;
     float* to = s.out + i * s.out_apart + t * s.out_stride + c;
+    float sum[n] = {}, total[n];
+    load(to, total);
+#pragma unroll 4
+    for (std::int64_t p = 0; p < s.panels; ++p) {
+      float more[n];
+      load(from + p * s.panel_apart, more);
 #pragma unroll
-    for (int k = 0; k < n; ++k) {
-      if (c + k > t + s.first) return;
-      float sum = 0;
-      for (std::int64_t p = 0; p < s.panels; ++p) sum += from[p * s.panel_apart + k];
-      to[k] += sum;
+      for (int k = 0; k < n; ++k) sum[k] += more[k];
     }
+#pragma unroll
+    for (int k = 0; k < n; ++k) total[k] += k <= beyond ? sum[k] : 0;
+    store(total, to);
   }
 };
 
@@ -299,8 +316,13 @@ void copy_lower(cudaStream_t stream, DType type, const Squares& in, void* out) {
 }
 
 void add_lower(cudaStream_t stream, const LowerSums& s) {
-  const Matrix all{s.out, s.count * s.rows, s.first + s.rows, s.out_stride};
-  for_elements<1>(stream, std::array{all}, sizeof(float), AddLower{s}, false);
+  const std::int64_t rows = s.count * s.rows, width = s.first + s.rows;
+  const auto panel = [&](std::int64_t stride) { return Matrix{const_cast<float*>(s.panel), rows, width, stride}; };
+  const auto out = [&](std::int64_t stride) { return Matrix{s.out, rows, width, stride}; };
+  for_elements<4>(stream,
+                  std::array{out(s.out_stride), out(s.count > 1 ? s.out_apart : s.out_stride), panel(s.panel_stride),
+                             panel(s.panel_apart)},
+                  sizeof(float), AddLower{s}, false);
 }
 
 }  // namespace smlp::cuda
