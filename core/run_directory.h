@@ -37,7 +37,7 @@ struct RunDirectory {
   std::filesystem::path heartbeat(int rank) const;              // heartbeats/rank-0000
 };
 
-// Attempts are counted from 1; 0 in a line is none of them. What is above this, where a file or a name says so, is damage.
+// Attempts are counted from 1; 0 in a line is none of them. A number from this on, in a file or a name, is damage.
 constexpr int highest_attempt = 1'000'000;
 std::optional<int> as_attempt(std::optional<std::int64_t> number) noexcept;  // nullopt: none that can be
 std::optional<int> attempt_in(const nlohmann::json& line);                   // "attempt" of a line of the files above

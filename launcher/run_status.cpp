@@ -98,8 +98,10 @@ void read_steps(const RunDirectory& run, RunStatus& status) {
     keep(status.tokens_per_second, "tokens_per_second");
     keep(status.flops_share, "flops_share");
     keep(status.expert_balance, "expert_balance");
-    if (attempt_in(line).value_or(0) != attempt) recent.clear();
-    attempt = attempt_in(line).value_or(0);
+    if (const int its = attempt_in(line).value_or(0); its != attempt) {
+      recent.clear();
+      attempt = its;
+    }
     if (const auto time = number_in(line, "time")) recent.emplace_back(*step, *time);
     if (recent.size() > recent_steps) recent.pop_front();
     step_tokens = number_in(line, "tokens").value_or(0);

@@ -47,7 +47,8 @@ __device__ inline T across_warp(T value, Combine combine) {
   return value;
 }
 
-// All threads of a block of block_threads; every one gets the result.
+// The `team` threads that a thread is among: some warps, or the block. All threads of the block take part; every one gets
+// the result of its team.
 template <int team = block_threads, class T, class Combine>
 __device__ inline T across_block(T value, Combine combine) {
   SMLP_SHARED(T, of_warp, block_threads / 32);

@@ -69,6 +69,7 @@ class Packs {
 
 // What the host divides, once for all teams.
 struct Sizes {
+  explicit Sizes(const Norm& norm) : part_width(norm.x.width / norm.groups), line_rows(norm.x.rows / norm.lines) {}
   std::int64_t part_width, line_rows;
 };
 // Where the part of a team lies. A team behind the last part has no columns, but takes part in sums.
@@ -269,38 +270,38 @@ dim3 teams_for(const Norm& norm) {
 
 void layer_norm(cudaStream_t stream, DType type, const Norm& norm, const Matrix& out) {
   if (norm.x.rows * norm.x.width == 0) return;
-  const std::int64_t part = norm.x.width / norm.groups;
-  const Sizes sizes{part, norm.x.rows / norm.lines};
+  const Sizes sizes(norm);
   with_type_and_kind(type, norm.activation, [&](auto t, auto kind) {
     using T = decltype(t);
     const auto start = [&](auto team, auto held) {
       using Team = decltype(team);
       launch(stream, teams_for<Team>(norm), normalise<Team, decltype(held)::value, T, decltype(kind)::value>, norm, sizes, out);
     };
-    packed<T>(norm, {out}) ? with_team_that_holds<pack_of<T>>(part, start) : with_team_that_holds<1>(part, start);
+    packed<T>(norm, {out}) ? with_team_that_holds<pack_of<T>>(sizes.part_width, start) : with_team_that_holds<1>(sizes.part_width, start);
   });
 }
 
 void layer_norm_backward(cudaStream_t stream, DType type, const Norm& norm, const NormBackward& b) {
-  const std::int64_t rows = norm.x.rows, width = norm.x.width, part = width / norm.groups;
-  if (rows * width == 0) return;
+  const std::int64_t width = norm.x.width;
+  if (norm.x.rows * width == 0) return;
+  const Sizes sizes(norm);
   with_type_and_kind(type, norm.activation, [&](auto t, auto kind) {
     using T = decltype(t);
     constexpr int n = pack_of<T>;
     constexpr Activation activation = decltype(kind)::value;
     const bool in_n = packed<T>(norm, {b.dy, b.residual, b.dx});
     if (b.scratch) {  // before dx, which may take the place of dy
-      const ColumnRuns all = column_runs(rows / norm.lines, width, norm.lines);
-      start_partials<2, n>(stream, all, in_n, b.scratch, NormTerm<T, activation>{norm, part, b.dy});
+      const ColumnRuns all = column_runs(sizes.line_rows, width, norm.lines);
+      start_partials<2, n>(stream, all, in_n, b.scratch, NormTerm<T, activation>{norm, sizes.part_width, b.dy});
       if (b.dweight) start_totals(stream, all, b.scratch, b.dweight, width);
       if (b.dbias) start_totals(stream, all, b.scratch + all.parts * all.runs * width, b.dbias, width);
     }
     const auto start = [&](auto team, auto held) {
       using Team = decltype(team);
-      launch(stream, teams_for<Team>(norm), normalise_backward<Team, decltype(held)::value, T, activation>, norm,
-             Sizes{part, rows / norm.lines}, b.dy, b.residual, b.dx);
+      launch(stream, teams_for<Team>(norm), normalise_backward<Team, decltype(held)::value, T, activation>, norm, sizes,
+             b.dy, b.residual, b.dx);
     };
-    in_n ? with_team_that_keeps<n>(part, start) : with_team_that_keeps<1>(part, start);
+    in_n ? with_team_that_keeps<n>(sizes.part_width, start) : with_team_that_keeps<1>(sizes.part_width, start);
   });
 }
 

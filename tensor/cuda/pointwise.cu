@@ -316,6 +316,7 @@ void copy_lower(cudaStream_t stream, DType type, const Squares& in, void* out) {
 }
 
 void add_lower(cudaStream_t stream, const LowerSums& s) {
+  // In packs where every row of every panel and square begins with one: what lies apart is asked as if it were rows.
   const std::int64_t rows = s.count * s.rows, width = s.first + s.rows;
   const auto panel = [&](std::int64_t stride) { return Matrix{const_cast<float*>(s.panel), rows, width, stride}; };
   const auto out = [&](std::int64_t stride) { return Matrix{s.out, rows, width, stride}; };

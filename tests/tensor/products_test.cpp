@@ -1,6 +1,5 @@
 // Products and the causal token mixing, against plain loops in f64.
 #include <cmath>
-#include <map>
 #include <numeric>
 
 #include "tests/tensor/verb_case.h"
@@ -100,16 +99,14 @@ TEST_P(ProductsVerbs, FinishesProductsWithBiasResidualAndActivation) {
 TEST_P(ProductsVerbs, GivesTheSameBitsAgainAndAtAnyAlignment) {
   const std::int64_t m = 67, n = 130, k = 190;
   for (const bool ta : {false, true}) {
-    std::map<std::int64_t, Values> first;  // of each alignment
-    for (const std::int64_t shift : {0, 1, 5, 0, 1, 5}) {
+    Values first;
+    for (const std::int64_t shift : {0, 1, 5, 0}) {
       Field a(ta ? Shape{k, m} : Shape{m, k}, type(), 3, shift), b({k, n}, type(), 1, shift), out({m, n}, type(), 2, shift);
       a.randomize(1);
       b.randomize(2);
       b_.matmul({.a = a.view(), .b = b.view(), .out = out.view(), .transpose_a = ta});
-      expect_close("the same product", out.get(), first.try_emplace(shift, out.get()).first->second, 0);
-      // A library of a device may have a kernel for each alignment.
-      const bool of_a_device = GetParam().backend == "cuda";
-      expect_close("the same product elsewhere", out.get(), first.at(0), of_a_device ? tolerance() : 0);
+      if (first.empty()) first = out.get();
+      expect_close("the same product", out.get(), first, 0);
     }
   }
 }
