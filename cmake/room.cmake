@@ -1,12 +1,14 @@
-# smlp_room(name FILES a.cpp ... LINKS other rooms and libraries [PRECOMPILE <heavy/header.h> ...] [TOGETHER n] [LIGHT])
-# A static library of one folder, with headers included from the repository root. PRECOMPILE halves the build of a room
+# smlp_room(name FILES a.cpp ... LINKS other rooms and libraries [USES libraries] [PRECOMPILE <heavy/header.h> ...]
+#   [TOGETHER n] [LIGHT])
+# A static library of one folder, with headers included from the repository root. USES: libraries that its headers don't
+# include; rooms above it are compiled without them. PRECOMPILE halves the build of a room
 # whose files spend their time in the headers of libraries; each file still includes what it uses. TOGETHER compiles n
 # files as one, which halves it again: names in their unnamed namespaces must differ then. LIGHT: as of smlp_options.
 function(smlp_room name)
-  cmake_parse_arguments(ROOM "LIGHT" "TOGETHER" "FILES;LINKS;PRECOMPILE" ${ARGN})
+  cmake_parse_arguments(ROOM "LIGHT" "TOGETHER" "FILES;LINKS;USES;PRECOMPILE" ${ARGN})
   add_library(smlp_${name} STATIC ${ROOM_FILES})
   target_include_directories(smlp_${name} PUBLIC ${CMAKE_SOURCE_DIR})
-  target_link_libraries(smlp_${name} PUBLIC ${ROOM_LINKS})
+  target_link_libraries(smlp_${name} PUBLIC ${ROOM_LINKS} PRIVATE ${ROOM_USES})
   if(ROOM_LIGHT)
     set(light LIGHT)
   endif()
@@ -28,11 +30,12 @@ function(smlp_seconds variable seconds)
   set(${variable} ${seconds} PARENT_SCOPE)
 endfunction()
 
-# smlp_test(name FILES ... LINKS ... [LABELS fast|mpi|slow] [RANKS n] [CORES n] [TIMEOUT seconds])
-# A GoogleTest program; with RANKS it runs under mpirun. `make test` has two cores at a time for tests: most want both, for
-# their clocks or their ranks.
+# smlp_test(name FILES ... LINKS ... [OPTIONS of the compiler] [LABELS fast|mpi|slow] [RANKS n] [CORES n] [TIMEOUT seconds])
+# A GoogleTest program, whose files are compiled four as one (smlp_room, TOGETHER); with RANKS it runs under mpirun. `make test`
+# has two cores at a time for tests: most want both, for their clocks or their ranks. Those of one core run one after another,
+# beside what compiles at idle priority (cuda_preset).
 function(smlp_test name)
-  cmake_parse_arguments(TEST "" "RANKS;CORES;TIMEOUT" "FILES;LINKS;LABELS" ${ARGN})
+  cmake_parse_arguments(TEST "" "RANKS;CORES;TIMEOUT" "FILES;LINKS;OPTIONS;LABELS" ${ARGN})
   if(NOT TEST_TIMEOUT)
     set(TEST_TIMEOUT 120)
   endif()
@@ -44,10 +47,13 @@ function(smlp_test name)
     add_executable(${name} ${TEST_FILES})
     target_link_libraries(${name} PRIVATE ${TEST_LINKS})
     smlp_options(${name} LIGHT)
-    list(LENGTH TEST_FILES files)
-    if(files GREATER 3)
+    if(TEST_OPTIONS)
+      target_compile_options(${name} PRIVATE ${TEST_OPTIONS})
       target_precompile_headers(${name} PRIVATE <gtest/gtest.h> <string> <vector>)
+    else()
+      target_precompile_headers(${name} REUSE_FROM test_headers)
     endif()
+    set_target_properties(${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 4)
   endif()
   set(command $<TARGET_FILE:${name}>)
   set(test_name ${name})
@@ -58,6 +64,9 @@ function(smlp_test name)
   add_test(NAME ${test_name} COMMAND ${command} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
   set_tests_properties(${test_name} PROPERTIES TIMEOUT ${limit} LABELS "${TEST_LABELS}" PROCESSORS ${TEST_CORES}
     ENVIRONMENT "OMP_NUM_THREADS=1;OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_mpi_yield_when_idle=1")
+  if(TEST_CORES EQUAL 1)
+    set_tests_properties(${test_name} PROPERTIES RESOURCE_LOCK one_core)
+  endif()
 endfunction()
 
 # smlp_options(target [LIGHT]): warnings, sanitizers and, for what computes nothing by itself, -O1: two thirds of -O3's time.

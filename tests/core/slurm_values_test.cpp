@@ -11,7 +11,7 @@ namespace {
 using testing::AllOf;
 using testing::HasSubstr;
 
-std::string refusal(const std::string& line) {
+std::string refusal_of_slurm(const std::string& line) {
   auto job = parse_job("name = \"a\"\n[model]\nvocabulary = 64\n[train]\nmicro_batch = 4\n[slurm]\n" + line + "\n", "job.toml");
   try {
     check_and_resolve(job);
@@ -29,7 +29,7 @@ TEST(SlurmValues, WhatSbatchTakesIsTaken) {
         "array = \"1,5,7-9:2\"", "time_limit = \"24:00:00\"", "time_limit = \"UNLIMITED\"", "time_limit = \"2-12\"",
         "setup = [\"module load cuda/12.4\", \"export A='b c'\\t# why\"]", "extra = [\"--comment=\\\"a b\\\"\", \"-x n1\"]",
         "exclusive = true", "signal_seconds = 300", "max_requeues = 0"}) {
-    EXPECT_EQ(refusal(line), "") << line;
+    EXPECT_EQ(refusal_of_slurm(line), "") << line;
   }
 }
 
@@ -66,14 +66,14 @@ TEST(SlurmValues, WhatSlurmWouldMisreadIsRefusedWithKeyAndLine) {
   for (const auto& [line, words] : cases) {
     std::string said;
     try {
-      said = refusal(line);
+      said = refusal_of_slurm(line);
     } catch (const Error& error) {
       said = error.what();
     }
     EXPECT_THAT(said, AllOf(HasSubstr("job.toml:7: slurm."), HasSubstr(words))) << line;
   }
-  EXPECT_THAT(refusal("array = \"" + std::string(1'000'000, '1') + "\""), HasSubstr("is no list of numbers"));
-  EXPECT_THAT(refusal("extra = [\"" + std::string(1'000'000, '-') + "\"]"), HasSubstr("is no option"));
+  EXPECT_THAT(refusal_of_slurm("array = \"" + std::string(1'000'000, '1') + "\""), HasSubstr("is no list of numbers"));
+  EXPECT_THAT(refusal_of_slurm("extra = [\"" + std::string(1'000'000, '-') + "\"]"), HasSubstr("is no option"));
 }
 
 TEST(SlurmValues, TimesAreReadAsSbatchReadsThem) {

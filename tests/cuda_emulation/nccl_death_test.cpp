@@ -1,4 +1,5 @@
 // An error that NCCL meets behind a call's back ends the job in bounded time, with a sentence.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -24,7 +25,7 @@ TEST(NcclDeath, ALoopThatWaitsForTheDeviceIsLetGoAndTold) {
     EXPECT_EQ(ending.status, 70) << ending.said;
     EXPECT_LT(ending.seconds, bound_seconds);
     EXPECT_THAT(ending.said, HasSubstr("the loop goes on, aborted: true"));
-    EXPECT_THAT(ending.said, HasSubstr(std::string("told: ") + sentence)) << way;
+    EXPECT_THAT(ending.said, HasSubstr(fmt::format("told: {}", sentence))) << way;
   }
 }
 

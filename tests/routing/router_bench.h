@@ -98,6 +98,9 @@ struct RouterBench {
   std::unique_ptr<Router> router;
 };
 
+// Six tokens' logits for three experts, of the golden vectors.
+inline const std::vector<double> vector_logits = {2, 1, 0, 1.5, 1.4, .2, .1, .3, .2, 3, .5, .1, 2.5, 2.4, 2.3, 0, 1, 2};
+
 inline RouterSettings switch_settings() {
   RouterSettings settings{.tokens = "switch"};
   return settings;

@@ -13,8 +13,7 @@ using test::RouterBench;
 using test::gshard_settings;
 using test::plainly;
 using test::switch_settings;
-
-const std::vector<double> vector_logits = {2, 1, 0, 1.5, 1.4, .2, .1, .3, .2, 3, .5, .1, 2.5, 2.4, 2.3, 0, 1, 2};
+using test::vector_logits;
 
 TEST(SwitchRouter, GivesTheReferencesNumbers) {
   RouterBench b;

@@ -2,7 +2,6 @@
 """The preset cpu-bare, with everything left out that can be: it needs nothing at run time, trains on one rank without
 mpirun, reads the checkpoints of a full build, and says in a sentence what it can't do."""
 import os
-import pathlib
 
 import builds
 import harness
@@ -108,6 +107,6 @@ def says_what_was_left_out(place):
 
 
 if __name__ == "__main__":
-    builds.build("cpu-bare", pathlib.Path(os.environ["SMLP_BUILDS"]) / "cpu-bare", seconds=BUILD_SECONDS)
+    builds.build("cpu-bare", seconds=BUILD_SECONDS)
     harness.main([needs_no_library_but_the_compilers, trains_alone_as_a_full_build_does_and_saves_nothing,
                   goes_on_from_a_full_builds_checkpoint, a_run_that_is_stopped_begins_again, says_what_was_left_out])

@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """The preset cuda-release, built with nvcc and run where there is no GPU, or where none is shown. Skipped without nvcc."""
 import os
-import pathlib
 import shutil
 import subprocess
 import sys
@@ -65,7 +64,7 @@ if __name__ == "__main__":
         print("skipped: no nvcc in the path, in /usr/local/cuda/bin or in CUDACXX")
         sys.exit(SKIPPED)
     subprocess.run([harness.ROOT / "scripts/cudnn_frontend.sh"], check=False)
-    builds.build("cuda-release", pathlib.Path(os.environ["SMLP_BUILDS"]) / "cuda-release", seconds=BUILD_SECONDS,
+    builds.build("cuda-release", seconds=BUILD_SECONDS,
                  tests=["cudnn_plans", "cuda_device_own"])
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # where there is a GPU it is not shown: this test is about its absence
     harness.main([both_programs_start_where_there_is_no_driver, cudnn_is_built_in_where_its_headers_are,

@@ -11,14 +11,14 @@
 namespace smlp {
 namespace {
 
-struct Outcome {
+struct Scaling {
   std::vector<double> shares;
   int rounds = 0;
 };
 
-Outcome shares_of(const std::vector<double>& logits, std::size_t experts, int limit = Sinkhorn::round_limit) {
+Scaling shares_of(const std::vector<double>& logits, std::size_t experts, int limit = Sinkhorn::round_limit) {
   Sinkhorn sinkhorn;
-  Outcome outcome{std::vector<double>(logits.size(), 77), 0};
+  Scaling outcome{std::vector<double>(logits.size(), 77), 0};
   const auto tokens = static_cast<std::int64_t>(logits.size() / experts), width = static_cast<std::int64_t>(experts);
   outcome.rounds = sinkhorn.scale(logits, tokens, width, outcome.shares, limit);
   auto again = logits;
@@ -34,7 +34,7 @@ std::vector<double> random_logits(std::size_t count, std::uint64_t seed, double 
   return logits;
 }
 
-double of_expert(const Outcome& outcome, std::size_t expert, std::size_t experts) {
+double of_expert(const Scaling& outcome, std::size_t expert, std::size_t experts) {
   double sum = 0;
   for (std::size_t i = expert; i < outcome.shares.size(); i += experts) sum += outcome.shares[i];
   return sum;
