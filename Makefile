@@ -5,7 +5,7 @@
 #   make tests     build the test programs too, run nothing
 #   make sanitize  the fast tests under the address, undefined-behaviour and thread sanitizers (build-debug, build-tsan)
 #   make install PREFIX=/somewhere
-#   make clean     remove build/
+#   make clean     remove build/ and the builds of tests beside it
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 TEST_JOBS ?= 2
@@ -41,4 +41,4 @@ install: build
 	cmake --install build --prefix "$(PREFIX)"
 
 clean:
-	rm -rf build
+	rm -rf build build-test-*
