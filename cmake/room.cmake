@@ -1,9 +1,9 @@
 # smlp_room(name FILES a.cpp ... LINKS other rooms and libraries [USES libraries] [PRECOMPILE <heavy/header.h> ...]
 #   [TOGETHER n] [LIGHT])
 # A static library of one folder, with headers included from the repository root. USES: libraries that its headers don't
-# include; rooms above it are compiled without them. PRECOMPILE halves the build of a room
-# whose files spend their time in the headers of libraries; each file still includes what it uses. TOGETHER compiles n
-# files as one, which halves it again: names in their unnamed namespaces must differ then. LIGHT: as of smlp_options.
+# include; rooms above it are compiled without them. PRECOMPILE halves the build of a room whose files spend their time in the
+# headers of libraries; each file still includes what it uses. TOGETHER compiles n files as one, which halves it again: names
+# in their unnamed namespaces must differ then. LIGHT: as of smlp_options.
 function(smlp_room name)
   cmake_parse_arguments(ROOM "LIGHT" "TOGETHER" "FILES;LINKS;USES;PRECOMPILE" ${ARGN})
   add_library(smlp_${name} STATIC ${ROOM_FILES})
@@ -30,10 +30,26 @@ function(smlp_seconds variable seconds)
   set(${variable} ${seconds} PARENT_SCOPE)
 endfunction()
 
-# smlp_test(name FILES ... LINKS ... [OPTIONS of the compiler] [LABELS fast|mpi|slow] [RANKS n] [CORES n] [TIMEOUT seconds])
-# A GoogleTest program, whose files are compiled four as one (smlp_room, TOGETHER); with RANKS it runs under mpirun. `make test`
-# has two cores at a time for tests: most want both, for their clocks or their ranks. Those of one core run one after another,
-# beside what compiles at idle priority (cuda_preset).
+# smlp_test_program(name FILES ... LINKS ... [OPTIONS of the compiler])
+# A GoogleTest program, whose files are compiled four as one (smlp_room, TOGETHER).
+function(smlp_test_program name)
+  cmake_parse_arguments(TEST "" "" "FILES;LINKS;OPTIONS" ${ARGN})
+  add_executable(${name} ${TEST_FILES})
+  target_link_libraries(${name} PRIVATE ${TEST_LINKS})
+  smlp_options(${name} LIGHT)
+  if(TEST_OPTIONS)
+    target_compile_options(${name} PRIVATE ${TEST_OPTIONS})
+    target_precompile_headers(${name} PRIVATE <gtest/gtest.h> <string> <vector>)
+  else()
+    target_precompile_headers(${name} REUSE_FROM test_headers)
+  endif()
+  set_target_properties(${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 4)
+endfunction()
+
+# smlp_test(name as of smlp_test_program ... [LABELS fast|mpi|slow] [RANKS n] [CORES n] [TIMEOUT seconds])
+# The program, unless it is there, and a test that runs it; with RANKS under mpirun. `make test` has two cores at a time for
+# tests: most want both, for their clocks or their ranks. Those of one core run one after another, beside what compiles at idle
+# priority (cuda_preset).
 function(smlp_test name)
   cmake_parse_arguments(TEST "" "RANKS;CORES;TIMEOUT" "FILES;LINKS;OPTIONS;LABELS" ${ARGN})
   if(NOT TEST_TIMEOUT)
@@ -44,16 +60,7 @@ function(smlp_test name)
   endif()
   smlp_seconds(limit ${TEST_TIMEOUT})
   if(NOT TARGET ${name})
-    add_executable(${name} ${TEST_FILES})
-    target_link_libraries(${name} PRIVATE ${TEST_LINKS})
-    smlp_options(${name} LIGHT)
-    if(TEST_OPTIONS)
-      target_compile_options(${name} PRIVATE ${TEST_OPTIONS})
-      target_precompile_headers(${name} PRIVATE <gtest/gtest.h> <string> <vector>)
-    else()
-      target_precompile_headers(${name} REUSE_FROM test_headers)
-    endif()
-    set_target_properties(${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 4)
+    smlp_test_program(${name} FILES ${TEST_FILES} LINKS ${TEST_LINKS} OPTIONS ${TEST_OPTIONS})
   endif()
   set(command $<TARGET_FILE:${name}>)
   set(test_name ${name})

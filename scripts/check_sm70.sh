@@ -45,7 +45,8 @@ trap 'rm -r "$cubins"' EXIT
 # Loops that clang leaves rolled are no mistakes, and a user's V100 is compiled for by nvcc 12.
 compile() {
   "$clang" -std=c++20 -O2 -x cuda --cuda-device-only --cuda-gpu-arch=sm_70 --cuda-path="$2" -Wno-unknown-cuda-version \
-    -Wno-pass-failed -I. -c "$1" -o "$3/$(basename "$1" .cu).cubin" || { echo "check_sm70: $1 does not compile for sm_70" >&2; exit 1; }
+    -Wno-pass-failed -I. -c "$1" -o "$3/$(basename "$1" .cu).cubin" ||
+    { echo "check_sm70: $1 does not compile for sm_70" >&2; exit 1; }
 }
 export -f compile
 export clang
