@@ -20,8 +20,9 @@ class PlainFile {
  public:
   PlainFile(const std::filesystem::path& path, int flags)
       : descriptor_(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | flags)) {
-    if (descriptor_ < 0 || ::fstat(descriptor_, &facts_) != 0 || !S_ISREG(facts_.st_mode)) size_ = -1;
-    else size_ = facts_.st_size;
+    struct stat facts {};
+    if (descriptor_ < 0 || ::fstat(descriptor_, &facts) != 0 || !S_ISREG(facts.st_mode)) return;
+    size_ = left_ = facts.st_size;
   }
   ~PlainFile() {
     if (descriptor_ >= 0) ::close(descriptor_);
@@ -30,34 +31,34 @@ class PlainFile {
   PlainFile& operator=(const PlainFile&) = delete;
 
   std::int64_t size() const { return size_; }  // -1: no plain file
-  // Up to `bytes` more; less at the end, or where reading fails.
-  std::string read(std::size_t bytes) const {
-    std::string text(bytes, '\0');
+  // Up to `bytes` more of what was there when it was opened; less where reading fails.
+  std::string read(std::int64_t bytes) {
+    std::string text(static_cast<std::size_t>(std::min(bytes, left_)), '\0');
     std::size_t got = 0;
-    while (got < bytes) {
-      const auto n = ::read(descriptor_, text.data() + got, bytes - got);
+    while (got < text.size()) {
+      const auto n = ::read(descriptor_, text.data() + got, text.size() - got);
       if (n < 0 && errno == EINTR) continue;
       if (n <= 0) break;
       got += static_cast<std::size_t>(n);
     }
+    left_ -= static_cast<std::int64_t>(text.size());
     text.resize(got);
     return text;
   }
-  void skip(std::int64_t bytes) const { ::lseek(descriptor_, bytes, SEEK_SET); }
+  void skip(std::int64_t bytes) { left_ = size_ - ::lseek(descriptor_, bytes, SEEK_SET); }
 
  private:
   int descriptor_;
-  struct stat facts_ {};
-  std::int64_t size_ = -1;
+  std::int64_t size_ = -1, left_ = 0;
 };
 
-constexpr std::size_t block_bytes = 1 << 20;
+constexpr std::int64_t block_bytes = 1 << 20;
 
 }  // namespace
 
 void read_json_lines(const std::filesystem::path& path, const std::function<void(const nlohmann::json&)>& take,
                      std::int64_t tail_bytes) {
-  const PlainFile file(path, 0);
+  PlainFile file(path, 0);
   if (file.size() < 0) return;
   bool whole = true;  // what comes next is the beginning of a line
   if (tail_bytes > 0 && file.size() > tail_bytes) {
@@ -82,9 +83,9 @@ void read_json_lines(const std::filesystem::path& path, const std::function<void
 }
 
 std::optional<std::string> read_plain_file(const std::filesystem::path& path, std::int64_t limit) {
-  const PlainFile file(path, O_NOFOLLOW);
+  PlainFile file(path, O_NOFOLLOW);
   if (file.size() < 0 || file.size() > limit) return std::nullopt;
-  return file.read(static_cast<std::size_t>(limit));
+  return file.read(limit);
 }
 
 namespace {
