@@ -4,7 +4,7 @@
 // name of an argument says that they add to it. Inputs and outputs of one call must not overlap unless the
 // verb says "may be in place". Values of one call share a type (f64, f32, bf16, f16) unless said otherwise;
 // gradients of parameters are f32 where values are bf16 or f16. Sums are taken in f32 or better, in a fixed order:
-// the same call on the same shapes gives the same bits.
+// the same call on the same shapes, in memory that is aligned alike, gives the same bits.
 #pragma once
 
 #include <cstdint>

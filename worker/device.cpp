@@ -13,6 +13,7 @@ std::optional<int> gpu_of(const JobConfig& job, int gpus, std::int64_t local_ran
 }
 
 std::optional<int> gpu_of(const JobConfig& job) {
+  if (job.cluster.device == "cpu") return std::nullopt;  // also where the driver of its GPUs is ill
   return gpu_of(job, cuda_devices(), local_rank().value_or(0));
 }
 

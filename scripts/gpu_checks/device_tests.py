@@ -124,7 +124,7 @@ class TestParts:
         knows_names = "--kernel-name" in self.programs.run(tool, "--help", seconds=LOOK_SECONDS).text
         for kind in SANITIZERS:
             with self.check(kind):
-                own = ["--kernel-name", "kns=smlp"] if kind == "racecheck" and knows_names else []  # NVIDIA's are not ours to mend
+                own = ["--kernel-name", "kns=smlp"] if kind in ("racecheck", "synccheck") and knows_names else []  # NVIDIA's are not ours to mend
                 api = ["--report-api-errors", "no"] if kind == "memcheck" else []  # tests ask for more memory than there is
                 self.sanitize(kind, [tool, "--tool", kind, "--error-exitcode", 1, "--print-limit", 50, *own, *api])
 

@@ -48,7 +48,10 @@ int device_count() {
   if (status == cudaErrorNoDevice || status == cudaErrorInsufficientDriver || status == cudaErrorStubLibrary)
     return 0;
   throw Error(ExitCode::unavailable,
-              fmt::format("the GPUs of this machine could not be counted: {}", cudaGetErrorString(status)));
+              fmt::format("the GPUs of this machine could not be counted: {}; `nvidia-smi` says more, and where NVSwitch "
+                          "joins them its fabric manager must run (`systemctl status nvidia-fabricmanager`); run on the "
+                          "CPU with cluster.device = \"cpu\", or on another machine",
+                          cudaGetErrorString(status)));
 }
 
 Device::Device(int ordinal) : ordinal_(ordinal) {
@@ -88,6 +91,7 @@ void* Device::allocate(std::int64_t bytes) {
   void* memory = nullptr;
   const cudaError_t status = cudaMalloc(&memory, static_cast<std::size_t>(bytes > 0 ? bytes : 1));
   if (status == cudaSuccess) return memory;
+  if (status != cudaErrorMemoryAllocation) check(status, "memory could not be taken");
   cudaGetLastError();
   throw Error(
       ExitCode::unavailable,
@@ -111,6 +115,8 @@ void* Device::allocate_host(std::int64_t bytes) {
   const cudaError_t status =
       cudaHostAlloc(&memory, static_cast<std::size_t>(bytes > 0 ? bytes : 1), cudaHostAllocDefault);
   if (status == cudaSuccess) return memory;
+  if (status != cudaErrorMemoryAllocation && status != cudaErrorOperatingSystem)
+    check(status, "pinned memory could not be taken");
   cudaGetLastError();
   throw Error(ExitCode::unavailable,
               fmt::format("the host has no {} bytes of memory that a GPU may copy from ({}); `ulimit -l` must be "

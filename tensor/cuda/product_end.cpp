@@ -8,7 +8,7 @@ namespace smlp::cuda {
 
 namespace {
 
-constexpr std::int64_t pack = 8, aligned_bytes = 16, most_size = 0x7FFFFFFF;
+constexpr std::int64_t pack = 8, library_k = 64, aligned_bytes = 16, most_size = 0x7FFFFFFF;
 
 bool aligned(const void* memory, std::int64_t apart_bytes = 0) {
   const auto bits = reinterpret_cast<std::uintptr_t>(memory) | static_cast<std::uintptr_t>(apart_bytes);
@@ -56,6 +56,8 @@ bool library_may_end(const Product& p) {
   return p.n % pack == 0 && shifts && (!kept.data || (aligned(kept.data) && kept.stride % pack == 0));
 }
 
+bool library_may_split(const Product& p) { return p.type == DType::f32 || p.k % library_k == 0; }
+
 void end(cudaStream_t stream, const Product& p, std::int64_t groups, const GroupTable& table) {
   if (p.bias_gradient) {
     const Matrix a{const_cast<void*>(p.a), p.batch * p.k, p.m, p.a_stride};
@@ -89,6 +91,9 @@ bool library_may_group(const Product& p, std::span<const RowGroup> groups) {
   if (p.type != p.out_type || p.bias_gradient || groups.size() < 2) return false;
   for (const std::int64_t size : {p.m, p.n, p.k, p.a_stride, p.b_stride, p.out.stride}) {
     if (size > most_size) return false;
+  }
+  for (const std::int64_t stride : {p.a_stride, p.b_stride, p.out.stride}) {
+    if (stride * size_of(p.type) % aligned_bytes != 0) return false;
   }
   return std::all_of(groups.begin(), groups.end(), [&](const RowGroup& group) {
     const GroupPlace place = place_of(p, group);

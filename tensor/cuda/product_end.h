@@ -15,6 +15,9 @@ std::int64_t scratch_floats(const Product& p);
 // May the library be asked? Vectors must lie on 16 bytes and have whole packs of 8, and sums must be f32: a
 // library gives a bias's gradient the type of `out`.
 bool library_may_end(const Product& p);
+// May the library split k among blocks? On Hopper and Blackwell cuBLASLt 12.8 to 13.2 then leave out the last
+// k % 64 terms of 16-bit factors, for some sizes (k = 11,528 is the least that was seen on Hopper).
+bool library_may_split(const Product& p);
 // After alone(p) was multiplied. Rows of groups take the bias of their expert.
 void end(cudaStream_t stream, const Product& p, std::int64_t groups = 0, const GroupTable& table = {});
 // After a library left the sums of a's columns in p.scratch [batch, m].

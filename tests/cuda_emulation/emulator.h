@@ -29,6 +29,7 @@ enum class Order : int { forwards, backwards, shuffled, changing };
 void set_order(Order order);  // changing (from launch to launch) unless told otherwise
 std::int64_t launches();      // so far
 void set_devices(int count);  // 0: no driver is there
+void set_driver_error(int error);  // the cudaError that counting devices and taking memory meet; 0: none
 
 // The products of libraries (products.cpp): how many were asked for so far, and what is refused from now on that its
 // rules allow, as a library or a card may.

@@ -147,6 +147,33 @@ TEST(CudaDevices, AMachineWithoutADriverSaysSo) {
   emulation::set_devices(1);
 }
 
+TEST(CudaDevices, ADriverThatIsIllIsToldWithWhatMayHelp) {
+  emulation::set_driver_error(cudaErrorSystemNotReady);
+  try {
+    make_cuda_backend();
+    ADD_FAILURE() << "it was made";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::unavailable);
+    EXPECT_NE(std::string(error.what()).find("fabric manager"), std::string::npos) << error.what();
+  }
+  emulation::set_driver_error(cudaSuccess);
+}
+
+// A kernel's fault may first show at the next allocation: final, as a lack of memory is, it would end the run for good.
+TEST(CudaDevices, AFaultThatShowsWhenMemoryIsTakenIsNoLackOfMemory) {
+  const auto backend = make_cuda_backend();
+  emulation::set_driver_error(cudaErrorIllegalAddress);
+  for (const bool pinned : {false, true}) {
+    try {
+      pinned ? backend->allocate_host(64) : backend->allocate(64);
+      ADD_FAILURE() << "it was taken";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::fault) << error.what();
+    }
+  }
+  emulation::set_driver_error(cudaSuccess);
+}
+
 TEST(CudaDevices, MemoryThatIsNotThereIsAskedForInASentence) {
   const auto backend = make_cuda_backend();
   try {

@@ -1,6 +1,7 @@
 // Ranks on emulated GPUs take the communicator that fits where they sit.
 #include "worker/gpu_ranks.h"
 
+#include <cuda_runtime.h>
 #include <gtest/gtest.h>
 
 #include "comm/nccl/nccl_communicator.h"
@@ -8,13 +9,17 @@
 #include "tests/comm/memory.h"
 #include "tests/comm/ranks.h"
 #include "tests/cuda_emulation/emulator.h"
+#include "worker/device.h"
 
 namespace smlp::test {
 namespace {
 
 class GpuRanks : public testing::Test {
  protected:
-  ~GpuRanks() override { emulation::set_devices(1); }
+  ~GpuRanks() override {
+    emulation::set_devices(1);
+    emulation::set_driver_error(cudaSuccess);
+  }
   std::string kind_of(const Communicator& comm) {
     return dynamic_cast<const NcclCommunicator*>(&comm) != nullptr ? "nccl" : "another";
   }
@@ -22,6 +27,15 @@ class GpuRanks : public testing::Test {
     return join_gpus(world().split(0, world().rank()), backend, wanted, true);
   }
 };
+
+TEST_F(GpuRanks, OfAJobOnTheCpuDoNotAskADriverThatMayBeIll) {
+  emulation::set_driver_error(cudaErrorSystemNotReady);
+  JobConfig job;
+  job.cluster.device = "cpu";
+  EXPECT_EQ(gpu_of(job), std::nullopt);
+  job.cluster.device = "auto";
+  EXPECT_THROW(gpu_of(job), Error);
+}
 
 TEST_F(GpuRanks, WithOneEachTalkByNccl) {
   emulation::set_devices(world().size());

@@ -10,6 +10,7 @@
 namespace smlp::emulation {
 namespace {
 int devices = 1;
+cudaError_t driver_error = cudaSuccess;
 thread_local cudaError_t last_error = cudaSuccess;
 
 cudaError_t result(cudaError_t error) {
@@ -19,13 +20,16 @@ cudaError_t result(cudaError_t error) {
 }  // namespace
 
 void set_devices(int count) { devices = count; }
+void set_driver_error(int error) { driver_error = static_cast<cudaError_t>(error); }
 }  // namespace smlp::emulation
 
 using smlp::emulation::devices;
+using smlp::emulation::driver_error;
 using smlp::emulation::last_error;
 using smlp::emulation::result;
 
 cudaError_t cudaGetDeviceCount(int* count) {
+  if (driver_error != cudaSuccess) return result(driver_error);
   if (devices == 0)
     return result(cudaErrorInsufficientDriver);  // and leaves *count alone, as a machine without a driver
   *count = devices;
@@ -50,6 +54,7 @@ cudaError_t cudaDeviceGetPCIBusId(char* text, int length, int device) {
 
 cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
   *memory = nullptr;
+  if (driver_error != cudaSuccess) return result(driver_error);
   if (smlp::emulation::breaks_capture()) return result(cudaErrorStreamCaptureUnsupported);
   if (bytes > (std::size_t{1} << 40) || posix_memalign(memory, 256, bytes) != 0)
     return result(cudaErrorMemoryAllocation);
