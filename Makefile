@@ -2,6 +2,7 @@
 #   make demo      train, kill, resume, look: about four minutes          make demo TEXT="path…" on other text
 #   make test      build everything, run every test
 #   make build     build/bin/smlp and build/bin/smlp-worker
+#   make build-cuda  the same for GPUs, with the CUDA toolkit: build-cuda/bin/…
 #   make tests     build the test programs too, run nothing
 #   make sanitize  the fast tests under the address, undefined-behaviour and thread sanitizers (build-debug, build-tsan)
 #   make install PREFIX=/somewhere
@@ -11,7 +12,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 TEST_JOBS ?= 2
 
 .DEFAULT_GOAL := build
-.PHONY: demo test build tests sanitize install clean setup
+.PHONY: demo test build build-cuda tests sanitize install clean setup
 
 setup:
 	@scripts/setup.sh
@@ -22,6 +23,12 @@ build/build.ninja: CMakePresets.json | setup
 
 build: build/build.ninja
 	cmake --build --preset cpu-release --parallel $(JOBS) --target smlp smlp-worker
+
+build-cuda/build.ninja: CMakePresets.json | setup
+	cmake --preset cuda-release
+
+build-cuda: build-cuda/build.ninja
+	cmake --build --preset cuda-release --parallel $(JOBS) --target smlp smlp-worker
 
 tests: build/build.ninja
 	cmake --build --preset cpu-release --parallel $(JOBS)

@@ -55,7 +55,8 @@ const LogicalTensor& tensor_named(const Manifest& manifest, const std::string& w
   std::vector<std::string> names;
   for (const auto& tensor : manifest.tensors) names.push_back(tensor.name);
   const auto nearest = nearest_name(name, names);
-  refuse_data(fmt::format("{} holds no tensor {}{}", where, name,
+  throw Error(ExitCode::configuration,
+              fmt::format("{} holds no tensor {}{}", where, name,
                           nearest.empty() ? "" : fmt::format("; the nearest name is {}", nearest)));
 }
 

@@ -19,7 +19,7 @@ const LogicalTensor& matching_tensor(const Manifest& manifest, const std::string
   const auto& tensor = tensor_named(manifest, where, piece.name);
   expect(piece.local.contiguous(), "checkpoint: a piece to load into is strided");
   if (tensor.shape != piece.global_shape || tensor.dtype != piece.local.dtype) {
-    throw Error(ExitCode::bad_data,
+    throw Error(ExitCode::configuration,
                 fmt::format("{}: tensor {} is {} {} there, {} {} in this run", where,
                             piece.name, name_of(tensor.dtype), tensor.shape.text(),
                             name_of(piece.local.dtype), piece.global_shape.text()));
@@ -34,8 +34,8 @@ void check_nothing_unread(const Manifest& manifest, const std::string& where, st
   for (const auto& tensor : manifest.tensors) {
     if (options.weights_only && !is_weight(tensor.name)) continue;
     if (!wanted.contains(tensor.name)) {
-      throw Error(ExitCode::bad_data, fmt::format("{} holds tensor {}, which this run's model does not have",
-                                                  where, tensor.name));
+      throw Error(ExitCode::configuration,
+                  fmt::format("{} holds tensor {}, which this run's model does not have", where, tensor.name));
     }
   }
 }

@@ -10,6 +10,7 @@
 #include "checkpoint/checkpoint.h"
 #include "commands/commands.h"
 #include "commands/job_check.h"
+#include "commands/job_of_run.h"
 #include "commands/job_options.h"
 #include "commands/usage.h"
 #include "core/clock.h"
@@ -69,14 +70,14 @@ int run(RunOptions options) {
   supervision.worker = find_worker();
   supervision.max_restarts = options.max_restarts;
   for (const auto& key : options.settings.accepted_changes) value_of(job.config, key);  // refuses an unknown one
-  if (!options.init_from.empty() && !job_of_checkpoints(directory)) {
+  if (!options.init_from.empty() && !job_of_run(directory)) {
     supervision.init_from = std::filesystem::absolute(find_checkpoint(options.init_from));
   }
   make_folder(directory.root);
   if (in_batch_job()) wait_for_room(directory);
   const auto lock = take_run(directory, patience_here());
 
-  const auto before = job_of_checkpoints(directory);
+  const auto before = job_of_run(directory);
   if (before) keep_resolved(job, *before);
   check_and_resolve(job);
   if (!options.init_from.empty() && before) {
@@ -84,7 +85,7 @@ int run(RunOptions options) {
     supervision.init_from.reset();
   }
   if (supervision.init_from) options.settings.init_from = *supervision.init_from;
-  prepare_run(directory, job, options.settings);
+  prepare_run(directory, job, before, options.settings);
   if (!built_with_hdf5()) {
     tell("this smlp was built without HDF5: the run saves nothing, and what ends before it is done begins again");
   }

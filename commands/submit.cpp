@@ -9,6 +9,7 @@
 #include "checkpoint/checkpoint.h"
 #include "commands/commands.h"
 #include "commands/job_check.h"
+#include "commands/job_of_run.h"
 #include "commands/job_options.h"
 #include "commands/submit_check.h"
 #include "commands/usage.h"
@@ -88,7 +89,7 @@ Prepared prepare(SubmitOptions& options, const Controller& controller) {
   p.run.root = std::filesystem::absolute(folder).lexically_normal();
   if (!p.run.root.has_filename()) p.run.root = p.run.root.parent_path();
   p.script = p.run.root / "submit.sh";
-  if (const auto before = job_of_checkpoints(p.run)) keep_resolved(job, *before);
+  if (const auto before = job_of_run(p.run)) keep_resolved(job, *before);
   check_and_resolve(job);
   p.snapshot_text = snapshot_of(job.config, as_written);
   p.snapshot = snapshot_file(p.run, job.config, p.snapshot_text);
@@ -126,7 +127,7 @@ void write_files(const Prepared& p, const SubmitOptions& options) {
   const auto lock = take_run(p.run);  // let go before the job can start
   auto settings = options.settings;
   settings.starts_now = false;
-  if (!has_runs_of_their_own(p.job.config)) prepare_run(p.run, p.job, settings);
+  if (!has_runs_of_their_own(p.job.config)) prepare_run(p.run, p.job, job_of_run(p.run), settings);
   write_durably(p.snapshot, p.snapshot_text);
   write_durably(p.script, p.script_text);
 }

@@ -16,6 +16,7 @@
 #include "core/files.h"
 #include "core/host_name.h"
 #include "core/json_lines.h"
+#include "core/tell.h"
 #include "core/version.h"
 #include "launcher/processes.h"
 #include "launcher/run_history.h"
@@ -36,40 +37,60 @@ nlohmann::json known_identity(const RunDirectory& run) {
   return known.is_object() ? known : nlohmann::json::object();
 }
 
+bool was_accepted(const nlohmann::json& identity, const std::string& key, const std::string& value) {
+  const auto& changes = identity["accepted_changes"];
+  return std::any_of(changes.begin(), changes.end(), [&](const auto& change) {
+    return change.is_object() && text_in(change, "key") == key && text_in(change, "to") == value;
+  });
+}
+
+void keep_given_job(const RunDirectory& run, const std::string& resolved) {
+  const auto given = read_if_there(run.job());
+  if (given.empty() || given == resolved) return;
+  const auto kept = run.root / "job.given.toml";
+  if (const auto other = read_if_there(kept); !other.empty() && other != given) {
+    throw Error(ExitCode::configuration,
+                fmt::format("{} would be overwritten by the resolved job, and {} is another one kept before: move one of them, "
+                            "or take another --run-dir",
+                            run.job().string(), kept.string()));
+  }
+  write_durably(kept, given);
+  tell("{} becomes the resolved job: what it held is kept as {}", run.job().string(), kept.string());
+}
+
 void refuse(const RunDirectory& run, const LoadedJob& now, const JobConfig& before,
             const std::vector<std::string>& keys) {
-  std::vector<std::string> differences;
+  std::vector<std::string> differences, options;
   for (const auto& key : keys) {
+    options.push_back("--accept-change " + key);
     differences.push_back(fmt::format("{}: {} = {}, but the run has {}", origin_of(now, key), key,
                                       value_of(now.config, key), value_of(before, key)));
   }
   throw Error(ExitCode::configuration,
-              fmt::format("the checkpoints in {} are of another job: {}. Take another --run-dir, or --accept-change {} "
-                          "if that is meant",
-                          run.root.string(), fmt::join(differences, "; "), keys.front()));
+              fmt::format("the checkpoints in {} are of another job: {}. Take another --run-dir, or {} if that is "
+                          "meant",
+                          run.root.string(), fmt::join(differences, "; "), fmt::join(options, " ")));
 }
 
 }  // namespace
 
-std::optional<JobConfig> job_of_checkpoints(const RunDirectory& run) {
-  if (RunHistory(run).published_steps().empty() || !std::filesystem::exists(run.job())) return std::nullopt;
-  return load_job(run.job()).config;
-}
-
-void prepare_run(const RunDirectory& run, const LoadedJob& job, const RunSettings& settings) {
+void prepare_run(const RunDirectory& run, const LoadedJob& job, const std::optional<JobConfig>& before,
+                 const RunSettings& settings) {
   RunHistory history(run);
   auto identity = known_identity(run);
+  const bool first_start = identity.empty(), same_job = text_in(identity, "fingerprint") == fingerprint(job.config);
   if (!identity.contains("id")) identity["id"] = new_identity();
   if (!identity.contains("created")) identity["created"] = utc_time();
   if (!identity.contains("accepted_changes")) identity["accepted_changes"] = nlohmann::json::array();
 
-  const auto before = job_of_checkpoints(run);
   auto changed = before ? changed_keys(*before, job.config) : std::vector<std::string>();
   const auto accepted = [&](const std::string& key) {
     return std::find(settings.accepted_changes.begin(), settings.accepted_changes.end(), key) !=
            settings.accepted_changes.end();
   };
   for (const auto& key : settings.accepted_changes) value_of(job.config, key);  // refuses an unknown one
+  // A start that accepted a key may have ended before it published a checkpoint with it.
+  std::erase_if(changed, [&](const auto& key) { return same_job && was_accepted(identity, key, value_of(job.config, key)); });
   std::vector<std::string> refused;
   std::copy_if(changed.begin(), changed.end(), std::back_inserter(refused), [&](const auto& k) { return !accepted(k); });
   if (!refused.empty()) refuse(run, job, *before, refused);
@@ -80,15 +101,14 @@ void prepare_run(const RunDirectory& run, const LoadedJob& job, const RunSetting
   }
 
   // What the nodes may have saved of another job, before it published anything, is not this run's.
-  if (!before && text_in(identity, "fingerprint") != fingerprint(job.config)) {
-    std::filesystem::remove(run.local_tier());
-  }
+  if (!before && !same_job) std::filesystem::remove(run.local_tier());
   identity["name"] = job.config.name;
   identity["job_file"] = job.file.string();
   identity["fingerprint"] = fingerprint(job.config);
   identity["host"] = host_name();
   identity["versions"] = {{"smlp", version()}, {"compiler", compiler()}};
   if (!settings.init_from.empty()) identity["init_from"] = settings.init_from;
+  if (first_start) keep_given_job(run, to_toml(job.config));
   write_durably(run.job(), to_toml(job.config));
   write_durably(run.identity(), identity.dump(2) + "\n");
   if (!settings.starts_now) return;

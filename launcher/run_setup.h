@@ -11,17 +11,16 @@
 
 namespace smlp {
 
-// The job of the checkpoints in there; nullopt when there are none, so that any job may start.
-std::optional<JobConfig> job_of_checkpoints(const RunDirectory& run);
-
 struct RunSettings {
   std::vector<std::string> accepted_changes;  // keys that may differ from the run's own, on purpose
   std::string init_from;                      // for the records
   bool starts_now = true;                     // false: a batch job will start it
 };
 
-// Writes job.toml and run.json. The caller holds the run's lock. Throws Error(configuration) with the keys that
-// differ and must not; accepted ones are logged to events.jsonl.
-void prepare_run(const RunDirectory& run, const LoadedJob& job, const RunSettings& settings);
+// Writes job.toml and run.json. The caller holds the run's lock. `before`: the job of the checkpoints there. Throws
+// Error(configuration) with the keys that differ from it and must not; accepted ones are logged to events.jsonl, and hold
+// for later starts of the same job. A job.toml from before the first start, a user's own, is kept as job.given.toml.
+void prepare_run(const RunDirectory& run, const LoadedJob& job, const std::optional<JobConfig>& before,
+                 const RunSettings& settings);
 
 }  // namespace smlp

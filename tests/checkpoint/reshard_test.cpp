@@ -105,7 +105,7 @@ std::string load_complaint(const fs::path& path, SampleRank& memory, const LoadO
   try {
     load_checkpoint(path, memory.backend(), memory.pieces(), options);
   } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ExitCode::bad_data);
+    EXPECT_EQ(error.code(), ExitCode::configuration);
     return error.what();
   }
   return "";

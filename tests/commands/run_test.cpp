@@ -131,6 +131,25 @@ TEST_F(Run, RefusesAJobThatIsNotThatOfItsCheckpoints) {
   EXPECT_EQ(smlp({"run", "job.toml", "--accept-change", "model.widht"}, fake_worker()).code, 78);
 }
 
+// A user's own, with comments, was overwritten by the resolved one.
+TEST_F(Run, KeepsAJobFileThatLayWhereTheResolvedOneGoes) {
+  script("* * steps 2\n");
+  const auto given = "# mine\n" + test::contents(place / "job.toml");
+  write("runs/small/job.toml", given);
+  const auto answer = smlp({"run", "runs/small/job.toml"}, fake_worker());
+  ASSERT_EQ(answer.code, 0) << answer.err;
+  EXPECT_THAT(answer.err, HasSubstr("kept as runs/small/job.given.toml"));
+  EXPECT_EQ(test::contents(place / "runs/small/job.given.toml"), given);
+  EXPECT_THAT(test::contents(place / "runs/small/job.toml"), HasSubstr("vocabulary = 320"));
+  EXPECT_EQ(smlp({"run", "runs/small/job.toml"}, fake_worker()).err.find("job.given.toml"), std::string::npos) << "once";
+
+  std::filesystem::remove(place / "runs/small/run.json");
+  write("runs/small/job.toml", "# another\n" + given);
+  const auto refused = smlp({"run", "runs/small/job.toml"}, fake_worker());
+  EXPECT_EQ(refused.code, 78);
+  EXPECT_THAT(refused.err, HasSubstr("another one kept before"));
+}
+
 TEST_F(Run, KeepsWhatItOnceDerived) {
   script("* * steps 2\n* * checkpoint\n");
   ASSERT_EQ(smlp({"run", "job.toml", "--set", "schedule.kind=cosine", "--set", "schedule.warmup_steps=5"}, fake_worker()).code, 0);
