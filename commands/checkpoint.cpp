@@ -10,6 +10,7 @@
 
 #include "commands/commands.h"
 #include "core/error.h"
+#include "core/json_text.h"
 #include "core/tell.h"
 
 namespace smlp {
@@ -45,7 +46,7 @@ fs::path folder_of_run(const fs::path& path) {
 }
 
 void print_json(const ordered_json& document) {
-  fmt::print("{}\n", document.dump(2, ' ', false, ordered_json::error_handler_t::replace));
+  fmt::print("{}\n", json_text(document, 2));
 }
 
 ordered_json to_json(const CheckpointInfo& info) {

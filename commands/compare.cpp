@@ -14,6 +14,7 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/json_text.h"
 #include "core/tell.h"
 
 namespace smlp {
@@ -150,7 +151,7 @@ void print_json(const std::vector<Compared>& runs, double quality) {
     facts["steps_to_quality"] = reached ? nlohmann::json(reached->step) : nlohmann::json();
     document["runs"].push_back(std::move(facts));
   }
-  fmt::print("{}\n", document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+  fmt::print("{}\n", json_text(document, 2));
 }
 
 void compare(const CompareOptions& options) {

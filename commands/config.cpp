@@ -9,6 +9,7 @@
 #include "commands/job_check.h"
 #include "commands/job_options.h"
 #include "core/error.h"
+#include "core/json_text.h"
 #include "core/tell.h"
 
 namespace smlp {
@@ -51,7 +52,7 @@ void show(const ConfigOptions& options) {
     nlohmann::ordered_json document = {{"file", job.file.string()}, {"fingerprint", fingerprint(job.config)}};
     document["values"] = std::move(values);
     document["origins"] = std::move(origins);
-    fmt::print("{}\n", document.dump(2));
+    fmt::print("{}\n", json_text(document, 2));
     return;
   }
   if (!options.origin) {
@@ -84,7 +85,7 @@ void list_keys(bool json) {
       all.push_back({{"key", key.key}, {"type", key.type}, {"default", json_of(key.fallback)},
                      {"meaning", key.meaning}, {"may_change", key.may_change}});
     }
-    fmt::print("{}\n", all.dump(2));
+    fmt::print("{}\n", json_text(all, 2));
     return;
   }
   std::size_t key_width = 0, value_width = 0;

@@ -14,6 +14,7 @@
 #include "commands/commands.h"
 #include "commands/usage.h"
 #include "core/error.h"
+#include "core/json_text.h"
 #include "core/tell.h"
 #include "data/bpe_trainer.h"
 #include "data/prepare.h"
@@ -93,7 +94,7 @@ nlohmann::ordered_json facts_of(const TokenFileInfo& info) {
 }
 
 void print(const nlohmann::ordered_json& document) {
-  fmt::print("{}\n", document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+  fmt::print("{}\n", json_text(document, 2));
 }
 
 void print_side(const std::string& prefix, const TokenFileInfo& info) {

@@ -17,6 +17,7 @@
 #include "core/features.h"
 #include "core/error.h"
 #include "core/host_name.h"
+#include "core/json_text.h"
 #include "core/tell.h"
 #include "core/version.h"
 #include "launcher/mpi_launch.h"
@@ -145,7 +146,7 @@ int report(bool json) {
   }
   document["sound"] = sound;
   document["host"] = host_name();
-  if (json) fmt::print("{}\n", document.dump(2));
+  if (json) fmt::print("{}\n", json_text(document, 2));
   if (!sound) tell("something is missing that a run here needs");
   return static_cast<int>(sound ? ExitCode::done : ExitCode::unavailable);
 }

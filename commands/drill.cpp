@@ -19,6 +19,7 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/features.h"
+#include "core/json_text.h"
 #include "core/tell.h"
 #include "launcher/drill.h"
 #include "launcher/drill_verdict.h"
@@ -211,7 +212,7 @@ int drill_job(const DrillOptions& options) {
                              {"save_every", shape.save_every}, {"ranks", shape.ranks},
                              {"faults", ordered_json::array()}, {"problems", problems}};
     for (const auto& one : drill.faults) document["faults"].push_back(json_of(one));
-    fmt::print("{}\n", document.dump(2, ' ', false, ordered_json::error_handler_t::replace));
+    fmt::print("{}\n", json_text(document, 2));
   } else if (problems.empty()) {
     fmt::print("all is well: {} faults, the last checkpoint is bit for bit that of the undisturbed run, nothing is left\n",
                drill.faults.size());
@@ -247,7 +248,7 @@ int drill_live(const DrillOptions& options) {
       sleep_seconds(0.005);
     }
   });
-  if (options.json) fmt::print("{}\n", json_of(result).dump(2, ' ', false, ordered_json::error_handler_t::replace));
+  if (options.json) fmt::print("{}\n", json_text(json_of(result), 2));
   else fmt::print("{}\n", line_of(result));
   return 0;
 }

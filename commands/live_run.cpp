@@ -8,6 +8,7 @@
 #include "commands/usage.h"
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/json_text.h"
 #include "launcher/run_status.h"
 
 namespace smlp {
@@ -103,7 +104,7 @@ void print_answer(const Answer& answer, bool json) {
   }
   nlohmann::json document = {{"outcome", answer.outcome}, {"detail", answer.detail}, {"step", nullptr}};
   if (answer.step) document["step"] = *answer.step;
-  fmt::print("{}\n", document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+  fmt::print("{}\n", json_text(document, 2));
 }
 
 }  // namespace smlp

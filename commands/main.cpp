@@ -3,6 +3,7 @@
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <csignal>
 #include <cstdio>
 #include <sstream>
 #include <system_error>
@@ -63,9 +64,10 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   spdlog::set_default_logger(spdlog::stderr_logger_mt("smlp"));
   spdlog::set_pattern("smlp: %v");
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that may grow no more (`ulimit -f`) is a write that fails, and told
   try {
     const int code = smlp::run(argc, argv);
-    if (std::fflush(stdout) != 0 && code == 0) {
+    if ((std::fflush(stdout) != 0 || std::ferror(stdout) != 0) && code == 0) {
       return smlp::complain(smlp::ExitCode::io_failed, "writing to the standard output failed");
     }
     return code;

@@ -14,6 +14,7 @@
 #include "commands/plain_text.h"
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/json_text.h"
 #include "launcher/run_status.h"
 
 namespace smlp {
@@ -103,7 +104,7 @@ std::vector<std::string> screen(const RunStatus& s) {
 
 void print_once(const RunStatus& status, bool json, bool in_place) {
   if (json) {
-    fmt::print("{}\n", to_json(status).dump(in_place ? -1 : 2, ' ', false, nlohmann::json::error_handler_t::replace));
+    fmt::print("{}\n", json_text(to_json(status), in_place ? -1 : 2));
   } else {
     for (const auto& line : screen(status)) fmt::print("{}{}\n", line, in_place ? "\033[K" : "");
   }

@@ -17,6 +17,7 @@
 #include "core/error.h"
 #include "core/features.h"
 #include "core/files.h"
+#include "core/json_text.h"
 #include "core/tell.h"
 #include "launcher/run_history.h"
 #include "launcher/run_lock.h"
@@ -136,14 +137,14 @@ void record(const RunDirectory& run, const std::string& job_id, const std::files
   const nlohmann::json line = {{"time", utc_time()}, {"event", "submitted"}, {"attempt", 0}, {"job_id", job_id},
                                {"detail", fmt::format("job {} by {}", job_id, script.string())}};
   try {
-    append_line(run.events(), line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+    append_line(run.events(), json_text(line));
   } catch (const Error& error) {
     tell("{}; job {} is submitted all the same", error.what(), job_id);
   }
 }
 
 void print_json(const nlohmann::ordered_json& document) {
-  fmt::print("{}\n", document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+  fmt::print("{}\n", json_text(document, 2));
 }
 
 void submit(SubmitOptions options) {

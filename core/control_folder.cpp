@@ -19,6 +19,7 @@
 #include "core/files.h"
 #include "core/host_name.h"
 #include "core/json_lines.h"
+#include "core/json_text.h"
 
 namespace smlp {
 
@@ -42,7 +43,7 @@ std::string id_in(const std::string& name, const std::string& beginning) {
 }
 
 std::string dump(const nlohmann::json& value) {
-  return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  return json_text(value) + "\n";
 }
 
 std::string user_name() {

@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/json_lines.h"
+#include "core/json_text.h"
 #include "core/random.h"
 
 namespace smlp {
@@ -157,7 +158,7 @@ void DrillFolder::begin(std::span<const Fault> faults) const {
   auto list = nlohmann::json::array();
   for (const auto& fault : faults) list.push_back(to_json(fault));
   std::filesystem::create_directories(folder_);
-  write_atomically(folder_ / "plan.json", nlohmann::json({{"faults", list}}).dump(2) + "\n");
+  write_atomically(folder_ / "plan.json", json_text(nlohmann::json({{"faults", list}}), 2) + "\n");
 }
 
 std::vector<Fault> DrillFolder::plan() const {
@@ -169,7 +170,7 @@ std::vector<Fault> DrillFolder::plan() const {
   std::vector<Fault> plan;
   for (const auto& one : json["faults"]) {
     const auto fault = from_json(one);
-    if (!fault) throw Error(ExitCode::configuration, fmt::format("{}: {} is no fault", file.string(), one.dump()));
+    if (!fault) throw Error(ExitCode::configuration, fmt::format("{}: {} is no fault", file.string(), json_text(one)));
     plan.push_back(*fault);
   }
   return plan;
@@ -179,8 +180,8 @@ void DrillFolder::open_turn(int number) const { write_atomically(turn(number), "
 bool DrillFolder::is_turn(int number) const { return ::access(turn(number).c_str(), F_OK) == 0; }
 
 bool DrillFolder::strike(int number, const Strike& strike) const {
-  const auto text = nlohmann::json({{"number", number}, {"step", strike.step}, {"attempt", strike.attempt},
-                                    {"time", strike.time}}).dump() + "\n";
+  const auto text = json_text(nlohmann::json({{"number", number}, {"step", strike.step}, {"attempt", strike.attempt},
+                                    {"time", strike.time}})) + "\n";
   static std::atomic<int> used = 0;
   const auto beside = folder_ / fmt::format("struck-{:04}.{}-{}.new", number, ::getpid(), ++used);
   write_atomically(beside, text);

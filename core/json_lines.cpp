@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "core/json_text.h"
 
 namespace smlp {
 
@@ -91,7 +92,7 @@ std::optional<std::string> read_plain_file(const std::filesystem::path& path, st
 namespace {
 
 [[noreturn]] void refuse(const nlohmann::json& value, const char* why) {
-  const std::string text = value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  const std::string text = json_text(value);
   throw Error(ExitCode::bad_data, fmt::format("{} {}", text.substr(0, 40), why));
 }
 

@@ -4,6 +4,7 @@
 
 #include "core/files.h"
 #include "core/json_lines.h"
+#include "core/json_text.h"
 
 namespace smlp {
 
@@ -22,7 +23,7 @@ void write_verdict(const std::filesystem::path& file, const Verdict& verdict) {
                                {"budgeted", verdict.budgeted},
                                {"not_after", verdict.not_after},
                                {"reason", verdict.reason}};
-  write_durably(file, json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+  write_durably(file, json_text(json, 2) + "\n");
 }
 
 std::optional<Verdict> read_verdict(const std::filesystem::path& file) {

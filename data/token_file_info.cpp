@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/json_lines.h"
+#include "core/json_text.h"
 
 namespace smlp {
 
@@ -65,7 +66,7 @@ void write_info(const std::string& prefix, const TokenFileInfo& info) {
   give(file, "documents", info.documents);
   give(file, "tokens", info.tokens);
   give(file, "bytes", info.bytes);
-  write_durably(prefix + ".json", file.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n');
+  write_durably(prefix + ".json", json_text(file, 2) + '\n');
 }
 
 void check_tokenizer(const std::string& prefix, const Tokenizer& tokenizer,

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/json_lines.h"
+#include "core/json_text.h"
 #include "core/statistics.h"
 #include "launcher/preflight.h"
 
@@ -40,7 +41,7 @@ Links read_links(const std::string& line) {
     const auto a = host_of(pair, "a"), b = host_of(pair, "b");
     const double rate = number_in(pair, "bytes_per_second").value_or(-1);
     if (a.empty() || b.empty() || !std::isfinite(rate) || rate <= 0) {
-      links.failure = fmt::format("the report of the exchange has a pair that makes no sense: {}", pair.dump());
+      links.failure = fmt::format("the report of the exchange has a pair that makes no sense: {}", json_text(pair));
       return links;
     }
     auto& best = a == b ? links.within : links.between;

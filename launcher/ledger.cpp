@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/json_text.h"
 #include "core/tell.h"
 
 namespace smlp {
@@ -48,7 +49,7 @@ void Ledger::write(const Goodput& book, const char* what, int attempt) {
   if (attempt > 0) line["attempt"] = attempt;
   book.write_into(line);
   try {
-    append_line(run_.ledger(), line.dump());
+    append_line(run_.ledger(), json_text(line));
   } catch (const Error& error) {
     tell("{}; the run goes on", error.what());
   }

@@ -72,6 +72,45 @@ std::vector<std::string> as_list(const Variables& variables) {
   return list;
 }
 
+// While it lives, an interrupt ends the child, and us when the child has ended. Ctrl-C reaches both, which are of one group;
+// what another process sent to us alone is passed on.
+class Interrupts {
+ public:
+  Interrupts() {
+    from_terminal_ = 0;
+    from_process_ = 0;
+    child_ = 0;
+    struct sigaction taken {};
+    taken.sa_sigaction = take;
+    taken.sa_flags = SA_SIGINFO;
+    sigaction(SIGINT, &taken, nullptr);
+    signal(SIGQUIT, SIG_IGN);
+  }
+  ~Interrupts() {
+    signal(SIGINT, SIG_DFL);
+    signal(SIGQUIT, SIG_DFL);
+  }
+  Interrupts(const Interrupts&) = delete;
+  Interrupts& operator=(const Interrupts&) = delete;
+
+  void pass_on_to(pid_t child) const {
+    child_ = child;
+    if (from_process_ != 0) kill(child, SIGINT);
+  }
+  bool seen() const { return from_terminal_ != 0 || from_process_ != 0; }
+
+ private:
+  static void take(int number, siginfo_t* info, void*) {
+    const bool by_a_process = info->si_code == SI_USER || info->si_code == SI_QUEUE;
+    (by_a_process ? from_process_ : from_terminal_) = 1;
+    if (by_a_process && child_ != 0) kill(child_, number);
+  }
+
+  static volatile std::sig_atomic_t from_terminal_, from_process_, child_;
+};
+
+volatile std::sig_atomic_t Interrupts::from_terminal_ = 0, Interrupts::from_process_ = 0, Interrupts::child_ = 0;
+
 }  // namespace
 
 std::filesystem::path find_worker() {
@@ -177,15 +216,13 @@ int run_worker(const std::vector<std::string>& arguments, const LaunchShape& sha
   if (bound) append(start.command, binding_option(demand));
   start.environment = launch_environment(shape, cores, session.path());
   std::fflush(nullptr);
-  // Ctrl-C reaches the child too, being of our group: its end is ours.
-  signal(SIGINT, SIG_IGN);
-  signal(SIGQUIT, SIG_IGN);
+  const Interrupts interrupts;
   const pid_t child = start_process(start);
+  interrupts.pass_on_to(child);
   int status = 0;
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
-  signal(SIGINT, SIG_DFL);
-  signal(SIGQUIT, SIG_DFL);
+  if (interrupts.seen() && status != 0) return 128 + SIGINT;  // mpirun's own code is 1
   return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 

@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/json_lines.h"
+#include "core/json_text.h"
 #include "core/numbers.h"
 #include "core/tell.h"
 
@@ -101,7 +102,7 @@ void RunHistory::event(const std::string& name, int attempt, std::optional<std::
 }
 
 void RunHistory::append_safely(const std::filesystem::path& file, const nlohmann::json& line) {
-  waiting_.emplace_back(file, line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  waiting_.emplace_back(file, json_text(line));
   write_waiting();
 }
 

@@ -13,6 +13,7 @@
 #include "core/files.h"
 #include "core/host_name.h"
 #include "core/json_lines.h"
+#include "core/json_text.h"
 #include "launcher/processes.h"
 #include "slurm/allocation.h"
 
@@ -66,7 +67,7 @@ FileLock take_run(const RunDirectory& run, const Patience& patience) {
     throw Error(ExitCode::call_again, fmt::format("{} is in use by {}; stop it first, or choose another --run-dir",
                                                   run.root.string(), describe_holder(run)));
   }
-  lock.write(nlohmann::json({{"host", host_name()}, {"pid", getpid()}, {"since", utc_time()}}).dump() + "\n");
+  lock.write(json_text(nlohmann::json({{"host", host_name()}, {"pid", getpid()}, {"since", utc_time()}})) + "\n");
   for (const double end = monotonic_seconds() + patience.workers_seconds;; pause_briefly()) {
     if (FileLock::try_lock(run.workers_lock(), FileLock::Kind::exclusive).held()) return lock;
     if (monotonic_seconds() > end && patience.pass_by_workers) return lock;

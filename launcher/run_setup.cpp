@@ -16,6 +16,7 @@
 #include "core/files.h"
 #include "core/host_name.h"
 #include "core/json_lines.h"
+#include "core/json_text.h"
 #include "core/tell.h"
 #include "core/version.h"
 #include "launcher/processes.h"
@@ -110,7 +111,7 @@ void prepare_run(const RunDirectory& run, const LoadedJob& job, const std::optio
   if (!settings.init_from.empty()) identity["init_from"] = settings.init_from;
   if (first_start) keep_given_job(run, to_toml(job.config));
   write_durably(run.job(), to_toml(job.config));
-  write_durably(run.identity(), identity.dump(2) + "\n");
+  write_durably(run.identity(), json_text(identity, 2) + "\n");
   if (!settings.starts_now) return;
   history.event("run_started", 0, history.newest_step(), fmt::format("{} by process {} on {}", job.file.string(),
                                                                      getpid(), host_name()));

@@ -23,6 +23,7 @@ namespace smlp {
 namespace {
 
 constexpr double poll_seconds = 0.1;
+constexpr double one_request_seconds = 0.1;  // the same signal again within this is no second request
 constexpr double silent_end_seconds = 10;  // for the starter to notice that all its ranks are gone
 constexpr int stopped_code = static_cast<int>(ExitCode::call_again);
 
@@ -205,11 +206,17 @@ void Supervisor::watch(Attempt& attempt) {
   }
 }
 
-// False for one that only repeats what is known: the TERM of a preemption or a time limit after its warning.
+// False for one that only repeats what is known: the TERM of a preemption or a time limit after its warning, or the second
+// of two that coreutils' `timeout` sends, to a program and to its group.
 bool Supervisor::note_signal(int signal) {
   history_.event("signal", attempt_number_, {}, fmt::format("{} to the launcher", signal_text(signal)));
   if (first_signal_ == SIGUSR1 && signal == SIGTERM) return false;
-  if (first_signal_ == 0) first_signal_ = signal;
+  const double now = monotonic_seconds();
+  if (signal == first_signal_ && now - first_signal_at_ < one_request_seconds) return false;
+  if (first_signal_ == 0) {
+    first_signal_ = signal;
+    first_signal_at_ = now;
+  }
   ++stop_requests_;
   return true;
 }

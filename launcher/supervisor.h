@@ -114,6 +114,7 @@ class Supervisor {
   std::optional<ControlDesk> desk_;
 
   int stop_requests_ = 0, first_signal_ = 0;
+  double first_signal_at_ = 0;
   int attempt_number_ = 0;
   double started_at_ = 0;
   std::optional<Verdict> verdict_;               // of the last attempt

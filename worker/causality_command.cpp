@@ -6,6 +6,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "core/error.h"
+#include "core/json_text.h"
 #include "core/random.h"
 #include "eval/causality.h"
 #include "worker/commands.h"
@@ -133,7 +134,7 @@ bool causality_command(const JobConfig& job, const CausalityOptions& options) {
     auto facts = to_json(report, plan);
     facts.update({{"name", job.name}, {"kind", job.model.kind}, {"weights", weights}});
     facts["tensors_randomised"] = randomised;
-    fmt::print("{}\n", facts.dump(2));
+    fmt::print("{}\n", json_text(facts, 2));
   } else {
     fmt::print("{} ({}): {}\n", job.name, weights, sentence(report, plan));
     if (plan.first_position > 0) {

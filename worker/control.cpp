@@ -9,6 +9,7 @@
 
 #include "core/clock.h"
 #include "core/files.h"
+#include "core/json_text.h"
 #include "worker/backtrace.h"
 
 namespace smlp {
@@ -144,7 +145,7 @@ void Control::answer_dump(const Request& request) {
     if (more_) place.update(more_());
   }
   place["backtrace"] = backtrace_of(loop_, backtrace_seconds);
-  spdlog::info("{}: {}", describe(request), place.dump());
+  spdlog::info("{}: {}", describe(request), json_text(place));
   folder_.put_place(request.id, rank_, place);
 }
 
@@ -155,7 +156,7 @@ void Control::event(const std::string& name, const std::string& detail) {
     line["step"] = step_;
   }
   spdlog::info("{}: {}", name, detail);
-  append_line(run_.events(), line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  append_line(run_.events(), json_text(line));
 }
 
 }  // namespace smlp

@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/json_text.h"
 #include "data/prepare.h"
 #include "eval/perplexity.h"
 #include "worker/commands.h"
@@ -44,7 +45,7 @@ void evaluate_command(const std::filesystem::path& checkpoint, const std::string
                                   {"bits_per_byte", bits},
                                   {"checkpoint", checkpoint.string()},
                                   {"data", data}};
-    fmt::print("{}\n", facts.dump(2));
+    fmt::print("{}\n", json_text(facts, 2));
   } else {
     fmt::print("{} on {}: loss {:.4f}, perplexity {:.2f}, {:.4f} bits a byte, {} tokens\n",
                checkpoint.filename().string(), data, result.loss(), result.perplexity(), bits, result.tokens);

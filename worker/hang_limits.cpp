@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/json_lines.h"
+#include "core/json_text.h"
 #include "core/statistics.h"
 
 namespace smlp {
@@ -85,7 +86,7 @@ std::string HangLimits::text() const {
   for (const auto section : learned) {
     if (const auto usual = median(section)) json[name_of(section)] = *usual;
   }
-  return json.dump(2) + "\n";
+  return json_text(json, 2) + "\n";
 }
 
 }  // namespace smlp

@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/json_lines.h"
+#include "core/json_text.h"
 
 namespace smlp {
 
@@ -53,7 +54,7 @@ LocalRecord LocalRecord::parse(const std::string& text) {
     json.at("run").get_to(record.run_);
     for (const auto& start : json.at("starts")) {
       const auto attempt = as_attempt(whole_number(start.at(0)));
-      if (!attempt) throw std::runtime_error(fmt::format("there can be no attempt {}", start.at(0).dump()));
+      if (!attempt) throw std::runtime_error(fmt::format("there can be no attempt {}", json_text(start.at(0))));
       record.starts_.emplace_back(*attempt, whole_number(start.at(1)));
     }
     if (!is_name(record.name_)) throw std::runtime_error(fmt::format("'{}' is no name of a folder", record.name_));
@@ -64,7 +65,7 @@ LocalRecord LocalRecord::parse(const std::string& text) {
 }
 
 std::string LocalRecord::text() const {
-  return nlohmann::json{{"name", name_}, {"run", run_}, {"starts", starts_}}.dump() + "\n";
+  return json_text(nlohmann::json{{"name", name_}, {"run", run_}, {"starts", starts_}}) + "\n";
 }
 
 bool LocalRecord::counts(SaveId save) const {

@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/host_name.h"
+#include "core/json_text.h"
 #include "worker/local_tier.h"
 #include "worker/texts.h"
 
@@ -34,8 +35,6 @@ LocalRecord record_of(const RunDirectory& run, Communicator& world) {
 }
 
 std::string name_of_save(SaveId save) { return "local " + local_name(save.step, save.attempt); }
-
-std::string dumped(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
 
 }  // namespace
 
@@ -71,7 +70,7 @@ std::vector<Holding> LocalStart::ask_around() {
   }
   std::vector<Holding> holdings;
   std::vector<std::string> told;  // ranks of one node find the same faults
-  const auto texts = gather_texts(world_, dumped(mine));
+  const auto texts = gather_texts(world_, json_text(mine));
   for (std::size_t rank = 0; rank < texts.size(); ++rank) {
     const auto theirs = json::parse(texts[rank]);
     for (const auto& entry : theirs.at("shards")) {
@@ -113,7 +112,7 @@ std::optional<std::vector<Reader>> LocalStart::agree_on_readers() {
     plan = {{"step", candidate.save.step}, {"attempt", candidate.save.attempt}, {"readers", json::array()}};
     for (const auto& reader : candidate.readers()) plan["readers"].push_back({reader.holder, reader.copy ? 1 : 0});
   }
-  plan = json::parse(broadcast_text(world_, plan.dump()));
+  plan = json::parse(broadcast_text(world_, json_text(plan)));
   if (plan.empty()) return std::nullopt;
   std::vector<Reader> readers;
   for (const auto& entry : plan["readers"]) readers.push_back({entry[0], entry[1] == 1});
@@ -135,7 +134,7 @@ std::string LocalStart::verify_mine(const std::vector<Reader>& readers) const {
     report.push_back({{"rank", rank}, {"complaint", complaint}});
     if (complaint.empty()) report.back()["sidecar"] = found->sidecar;
   }
-  return dumped(report);
+  return json_text(report);
 }
 
 // Rank 0: false when a shard must be read elsewhere, or the shards don't fit together.
@@ -168,7 +167,7 @@ std::optional<LocalSource> LocalStart::take_newest() {
     std::vector<std::string> sidecars;
     const auto reports = gather_texts(world_, verify_mine(*readers));
     const bool sound = root && hear_reports(reports, *readers, sidecars);
-    const auto agreed = json::parse(broadcast_text(world_, sound ? dumped(sidecars) : "[]"));
+    const auto agreed = json::parse(broadcast_text(world_, sound ? json_text(json(sidecars)) : "[]"));
     if (agreed.empty()) continue;
     std::string fault;
     try {
@@ -203,7 +202,7 @@ bool LocalStart::begin(int attempt, std::int64_t step) {
         list.push_back({candidate.save.step, candidate.save.attempt});
       }
     }
-    kept = list.dump();
+    kept = json_text(list);
   }
   trouble = broadcast_text(world_, trouble);
   const auto list = json::parse(broadcast_text(world_, kept));

@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <system_error>
 
 #include "core/cores.h"
 #include "core/files.h"
@@ -215,15 +216,19 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   spdlog::set_default_logger(spdlog::stderr_logger_mt("smlp"));
   spdlog::set_pattern("smlp-worker: %v");
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that may grow no more (`ulimit -f`) is a write that fails, and told
   int status = static_cast<int>(smlp::ExitCode::fault);
   try {
     status = smlp::run(argc, argv);
     smlp::leave_world();
-    if (std::fflush(stdout) == 0 || status != 0) return status;
+    if ((std::fflush(stdout) == 0 && std::ferror(stdout) == 0) || status != 0) return status;
     smlp::tell("writing to the standard output failed");
     return static_cast<int>(smlp::ExitCode::io_failed);
   } catch (const smlp::Error& error) {
     status = static_cast<int>(error.code());
+    smlp::tell("{}", error.what());
+  } catch (const std::system_error& error) {  // file system errors and failed prints among them
+    status = static_cast<int>(smlp::ExitCode::io_failed);
     smlp::tell("{}", error.what());
   } catch (const std::exception& error) {
     smlp::tell("{}", error.what());

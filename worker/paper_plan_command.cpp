@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/job_file.h"
+#include "core/json_text.h"
 #include "layers/mixing_counts.h"
 #include "worker/commands.h"
 #include "worker/paper_tables.h"
@@ -115,7 +116,7 @@ void paper_plan_command(bool json) {
     fmt::print("\n");
   }
   if (json) {
-    fmt::print("{}\n", document.dump(2));
+    fmt::print("{}\n", json_text(document, 2));
     return;
   }
   fmt::print("Multiply-adds: forward, two sequences of 1024 tokens, the full square of the causal token mixing, as the\n"

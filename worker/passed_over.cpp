@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/json_lines.h"
+#include "core/json_text.h"
 
 namespace smlp {
 
@@ -29,7 +30,7 @@ PassedOver PassedOver::parse(const std::string& text, const std::string& file) {
 }
 
 std::string PassedOver::text() const {
-  return nlohmann::json{{"sequences", flat()}, {"spikes", spikes}}.dump(2) + "\n";
+  return json_text(nlohmann::json{{"sequences", flat()}, {"spikes", spikes}}, 2) + "\n";
 }
 
 void PassedOver::add(std::int64_t from, std::int64_t to) {

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "core/json_text.h"
 #include "worker/commands.h"
 #include "worker/plan_json.h"
 
@@ -47,7 +48,7 @@ void print(const JobConfig& job, const PlanCounts& counts) {
 void plan_command(const JobConfig& job, bool json) {
   const auto counts = count_job(job);
   if (json) {
-    fmt::print("{}\n", to_json(counts).dump(2));
+    fmt::print("{}\n", json_text(to_json(counts), 2));
   } else {
     print(job, counts);
   }

@@ -26,6 +26,7 @@
 #include "core/files.h"
 #include "core/host_name.h"
 #include "core/job_file.h"
+#include "core/json_text.h"
 #include "core/tell.h"
 #include "core/version.h"
 #include "tensor/backend.h"
@@ -169,7 +170,7 @@ void end_late(int) {
 }
 
 [[noreturn]] void print_and_leave(const nlohmann::ordered_json& document, ExitCode code) {
-  const auto line = document.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+  const auto line = json_text(document) + "\n";
   for (std::size_t at = 0; at < line.size();) {
     const auto written = ::write(STDOUT_FILENO, line.data() + at, line.size() - at);
     if (written < 0 && errno == EINTR) continue;

@@ -13,6 +13,7 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/host_name.h"
+#include "core/json_text.h"
 #include "core/statistics.h"
 #include "worker/preflight.h"
 #include "worker/texts.h"
@@ -118,7 +119,7 @@ void preflight_exchange_command() {
   const auto all = world->gather_bytes(std::as_bytes(std::span(meetings)), 0);
   world->barrier();  // nobody leaves, and takes a message along that is not sent yet, before rank 0 has them all
   ::alarm(0);
-  if (world->rank() == 0) fmt::print("{}\n", report(hosts, all).dump());
+  if (world->rank() == 0) fmt::print("{}\n", json_text(report(hosts, all)));
 }
 
 }  // namespace smlp

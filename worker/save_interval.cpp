@@ -9,6 +9,7 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/json_lines.h"
+#include "core/json_text.h"
 #include "core/statistics.h"
 
 namespace smlp {
@@ -126,7 +127,7 @@ std::string SaveIntervals::text() const {
                            {"save_seconds", one.save_seconds().value_or(0)},
                            {"interval_seconds", one.interval}};
   }
-  return json.dump(2) + "\n";
+  return json_text(json, 2) + "\n";
 }
 
 }  // namespace smlp

@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/json_text.h"
+
 namespace smlp {
 
 std::string broadcast_text(Communicator& world, const std::string& mine) {
@@ -21,8 +23,7 @@ std::vector<std::string> gather_texts(Communicator& world, const std::string& mi
 
 std::vector<std::string> all_texts(Communicator& world, const std::string& mine) {
   const auto texts = gather_texts(world, mine);
-  return nlohmann::json::parse(broadcast_text(world, nlohmann::json(texts).dump(
-                                                         -1, ' ', false, nlohmann::json::error_handler_t::replace)));
+  return nlohmann::json::parse(broadcast_text(world, json_text(nlohmann::json(texts))));
 }
 
 }  // namespace smlp

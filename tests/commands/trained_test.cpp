@@ -386,6 +386,33 @@ TEST_F(Trained, OutputThatCannotBeWrittenIsAFailure) {
     EXPECT_EQ(answer.code, 74) << line;
     EXPECT_THAT(answer.err, HasSubstr("writing to the standard output failed")) << line;
   }
+  for (const std::string line : {"smlp status runs/small", "smlp status runs/small --json", "smlp logs runs/small",
+                                 "smlp --version", "smlp plan --paper"}) {  // what fails before the last flush
+    const auto answer = shell(line + " > /dev/full");
+    EXPECT_EQ(answer.code, 74) << line;
+    EXPECT_THAT(answer.err, AllOf(StartsWith("smlp"), Not(HasSubstr("defect")))) << line;
+  }
+}
+
+// It was ignored, as Ctrl-C is by a command whose worker gets it too.
+TEST_F(Trained, AnInterruptFromAnotherProcessReachesTheWorker) {
+  const auto began = monotonic_seconds();
+  const auto answer = shell("smlp bench step >words & pid=$!; sleep 1; kill -INT $pid; wait $pid");
+  EXPECT_EQ(answer.code, 130) << answer.err;
+  EXPECT_LT(monotonic_seconds() - began, 20);
+}
+
+TEST_F(Trained, NamesThatAreNoUtf8AreShownAsFarAsTheyAre) {
+  fs::rename(place / "runs", place / "runs\xff");
+  for (const std::string line : {"smlp eval runs* --data valid --json", "smlp checkpoint ls runs*/small --json",
+                                 "smlp check causality runs*/small --json"}) {
+    const auto answer = shell(line);
+    EXPECT_THAT(answer.err, Not(HasSubstr("json.exception"))) << line;
+  }
+  const auto answer = shell("smlp eval runs*/small --data valid --json");
+  EXPECT_EQ(answer.code, 0) << answer.err;
+  EXPECT_FALSE(json::parse(answer.out, nullptr, false).is_discarded()) << answer.out;
+  EXPECT_EQ(shell("cp job.toml x\xff.toml; smlp run x*.toml --ranks 1 --run-dir other --set train.steps=2").code, 0);
 }
 
 TEST_F(Trained, AReaderThatLeavesEndsTheCommandQuietly) {

@@ -133,6 +133,16 @@ TEST_F(DataCommands, FailWhenTheirLastWordsCannotBeWritten) {
   EXPECT_THAT(long_answer.err, Not(HasSubstr("defect")));
 }
 
+// SIGXFSZ ended it without a word, and half a token file stayed.
+TEST_F(DataCommands, AFileThatMayGrowNoMoreIsAFailedWrite) {
+  const auto answer = shell(
+      "head -c 100000 /dev/zero | tr '\\0' a > big.txt; ulimit -f 10; smlp data prepare --input big.txt --tokenizer bytes "
+      "--output big");
+  EXPECT_EQ(answer.code, 74);
+  EXPECT_THAT(answer.err, HasSubstr("big.bin"));
+  EXPECT_THAT(shell("ls big.*").out, "big.txt\n");
+}
+
 // What is wrong could not be said, and the exit code was that of an abort.
 TEST_F(DataCommands, KeepTheirExitCodeWhereTheErrorCannotBeWritten) {
   for (const std::string nowhere : {" 2> /dev/full", " 2>&-"}) {

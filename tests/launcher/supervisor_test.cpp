@@ -310,6 +310,19 @@ TEST_F(SupervisorStops, AtOnceOnTheSecondSignal) {
   EXPECT_TRUE(nothing_lives());
 }
 
+// coreutils' `timeout` signals the program and then its group: nothing was saved.
+TEST_F(SupervisorStops, SavingFirstWhereTheSameSignalComesTwiceAtOnce) {
+  script("* * steps 100000\n");
+  const pid_t pid = start();
+  ASSERT_TRUE(test::eventually([&] { return trains(4); }));
+  kill(pid, SIGTERM);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  kill(pid, SIGTERM);
+  EXPECT_EQ(wait(5), 75);
+  EXPECT_THAT(output(), Not(HasSubstr("leaving at once")));
+  EXPECT_EQ(RunHistory(RunDirectory{run}).newest_step(), attempts().back()["last_step"].get<std::int64_t>());
+}
+
 TEST_F(SupervisorStops, WhileItWaitsBetweenTwoAttempts) {
   script("* 0 exit 70\n* 1 wait\n");
   const pid_t pid = start({"pause=30"});
