@@ -85,7 +85,9 @@ std::string first_error(const RunDirectory& run, int attempt, int ranks) {
 Outcome explain_end(const RunDirectory& run, int attempt, int ranks, const std::string& starter, int status) {
   Outcome outcome;
   const auto words = read_if_there(run.launch_log(attempt));
-  outcome.code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+  const int code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+  const bool of_the_starter = code > 0 && code < static_cast<int>(ExitCode::usage);  // none of ours: it could not start them
+  outcome.code = of_the_starter ? static_cast<int>(ExitCode::fault) : code;
   outcome.cause = cause_of(outcome.code);
   if (WIFSIGNALED(status) && outcome.cause != "hang") {
     outcome.reason = fmt::format("{} was killed by {}", starter, signal_text(WTERMSIG(status)));
@@ -106,7 +108,7 @@ Outcome explain_end(const RunDirectory& run, int attempt, int ranks, const std::
     outcome.reason = fmt::format("a rank was killed by {}", signal_text(outcome.code - 128));
   }
   if (outcome.reason.empty()) {
-    outcome.reason = fmt::format("{} ended with exit code {}; its words are in {}", starter, outcome.code,
+    outcome.reason = fmt::format("{} ended with exit code {}; its words are in {}", starter, code,
                                  run.launch_log(attempt).string());
   }
   return outcome;

@@ -204,6 +204,8 @@ TEST_F(Launcher, ExplainsWhyAnAttemptEnded) {
   EXPECT_EQ(end(0).cause, "done");
   EXPECT_EQ(end(9).reason, "mpirun was killed by signal 9 (SIGKILL)");
   EXPECT_EQ(end(9).code, 137);
+  EXPECT_EQ(end(1 << 8).code, 70) << "1 is the word of `checkpoint diff`, not of a run that mpirun could not start";
+  EXPECT_THAT(end(1 << 8).reason, HasSubstr("mpirun ended with exit code 1"));
   const auto killed = end(137 << 8, "mpirun noticed that process rank 3 with PID 0 on node vm exited on\nsignal 9 (Killed).");
   EXPECT_EQ(killed.reason, "rank 3 was killed by signal 9 (SIGKILL)");
   EXPECT_EQ(killed.cause, "signal");
