@@ -54,7 +54,7 @@ endif()
 if(SMLP_PROMETHEUS)
   find_package(ZLIB REQUIRED)
   find_package(CURL REQUIRED)
-  find_package(prometheus-cpp CONFIG REQUIRED COMPONENTS core pull)
+  find_package(prometheus-cpp CONFIG REQUIRED COMPONENTS core pull)  # and the HTTP server that pull uses: civetweb
 endif()
 if(SMLP_HDF5)
   find_package(HDF5 REQUIRED COMPONENTS C)

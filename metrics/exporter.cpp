@@ -1,11 +1,11 @@
 #include "metrics/exporter.h"
 
+#include <CivetServer.h>
 #include <arpa/inet.h>
 #include <dlfcn.h>
 #include <fmt/format.h>
 #include <netdb.h>
-#include <prometheus/exposer.h>
-#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
 #include <pthread.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -16,7 +16,10 @@
 #include <chrono>
 #include <cstring>
 #include <exception>
+#include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "core/error.h"
 #include "core/host_name.h"
@@ -36,7 +39,7 @@ namespace smlp {
 
 namespace {
 
-constexpr std::size_t threads = 8;  // a scraper or browser that keeps its connections holds one each
+constexpr const char* threads = "8";  // a scraper or browser that keeps its connections holds one each
 
 [[noreturn]] void refuse(const std::string& listen, const std::string& why) {
   throw Error(
@@ -104,17 +107,35 @@ void try_to_listen(const Place& place, const std::string& listen) {
   }
 }
 
+// prometheus-cpp's own Exposer would add metrics of itself to every page.
+class Page final : public CivetHandler {
+ public:
+  Page(const RunMetrics& metrics, std::unique_ptr<GpuMeter> meter)
+      : metrics_(metrics), gpu_(meter ? gpu_metrics(std::move(meter), metrics.rank()) : nullptr) {}
+
+  bool handleGet(CivetServer*, mg_connection* to) override {
+    auto text = metrics_.text();
+    if (gpu_) text += prometheus::TextSerializer().Serialize(gpu_->Collect());
+    mg_send_http_ok(to, "text/plain; charset=utf-8", static_cast<long long>(text.size()));
+    mg_write(to, text.data(), text.size());
+    return true;
+  }
+
+ private:
+  const RunMetrics& metrics_;
+  std::shared_ptr<prometheus::Collectable> gpu_;
+};
+
 }  // namespace
 
 struct Exporter::Server {
   Server(const Place& where, const RunMetrics& metrics, std::unique_ptr<GpuMeter> meter)
       : place(where),
-        gpu(meter ? gpu_metrics(std::move(meter), metrics.rank()) : nullptr),
-        exposer(std::make_unique<prometheus::Exposer>(
-            fmt::format("{}:{}", where.host(), ntohs(where.where.sin_port)), threads)) {
-    exposer->RegisterCollectable(metrics.registry());
-    if (gpu) exposer->RegisterCollectable(gpu);
-    place.where.sin_port = htons(static_cast<std::uint16_t>(exposer->GetListeningPorts().at(0)));
+        page(metrics, std::move(meter)),
+        http(std::make_unique<CivetServer>(std::vector<std::string>{
+            "listening_ports", fmt::format("{}:{}", where.host(), ntohs(where.where.sin_port)), "num_threads", threads})) {
+    http->addHandler("/metrics", page);
+    place.where.sin_port = htons(static_cast<std::uint16_t>(http->getListeningPorts().at(0)));
   }
   // The server's listener looks up every two seconds only: knocking makes it see at once that it shall stop.
   ~Server() {
@@ -125,12 +146,12 @@ struct Exporter::Server {
         std::this_thread::sleep_for(std::chrono::milliseconds(5));
       }
     });
-    exposer.reset();
+    http.reset();
   }
 
   Place place;  // a wildcard address reaches this host too
-  std::shared_ptr<prometheus::Collectable> gpu;
-  std::unique_ptr<prometheus::Exposer> exposer;
+  Page page;
+  std::unique_ptr<CivetServer> http;
 };
 
 Exporter::Exporter(const std::string& listen, const RunMetrics& metrics, std::unique_ptr<GpuMeter> gpu) {

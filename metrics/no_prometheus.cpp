@@ -48,7 +48,6 @@ void RunMetrics::spikes(std::string_view, std::int64_t) {}
 void RunMetrics::goodput(std::string_view, double) {}
 std::string RunMetrics::text() const { return ""; }
 int RunMetrics::rank() const { return families_->identity.rank; }
-std::weak_ptr<prometheus::Registry> RunMetrics::registry() const { return {}; }
 
 nlohmann::json RunMetrics::to_json(const StepReport& report, double unix_time) const {
   return step_line(report, families_->identity.attempt, unix_time, families_->totals);

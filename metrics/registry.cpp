@@ -298,6 +298,4 @@ std::string RunMetrics::text() const {
   return prometheus::TextSerializer().Serialize(families_->registry->Collect());
 }
 
-std::weak_ptr<prometheus::Registry> RunMetrics::registry() const { return families_->registry; }
-
 }  // namespace smlp

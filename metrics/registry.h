@@ -14,10 +14,6 @@
 #include <string_view>
 #include <vector>
 
-namespace prometheus {
-class Registry;
-}
-
 namespace smlp {
 
 // Maximum over mean of the tokens that each expert took: 1 is even. NaN when there were none.
@@ -95,7 +91,6 @@ class RunMetrics {
 
   std::string text() const;  // what a scrape gets, but for a GPU's readings
   int rank() const;
-  std::weak_ptr<prometheus::Registry> registry() const;
 
  private:
   struct Families;

@@ -70,6 +70,14 @@ TEST(Exporter, ServesTheRegistryOnAnyFreePort) {
   }
 }
 
+TEST(Exporter, ServesNothingButTheRunsOwnMetrics) {
+  RunMetrics metrics(test::small_run(0));
+  metrics.publish(test::small_step(1));
+  const Exporter exporter("127.0.0.1:0", metrics);
+  EXPECT_EQ(scrape(exporter).body, metrics.text());
+  EXPECT_EQ(scrape(exporter).body, metrics.text()) << "after a scrape";
+}
+
 TEST(Exporter, NamesThisHostWhenItListensEverywhere) {
   const RunMetrics metrics(test::small_run(0));
   const Exporter exporter("0.0.0.0:0", metrics);
