@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -110,6 +111,12 @@ void append_line(const std::filesystem::path& path, std::string_view text) {
   std::string line(last == '\n' ? 0 : 1, '\n');
   line.append(text).push_back('\n');
   write_all(file.value(), line, path);
+}
+
+std::optional<double> written_at(const std::filesystem::path& path) noexcept {
+  struct stat facts {};
+  if (::stat(path.c_str(), &facts) != 0) return std::nullopt;
+  return static_cast<double>(facts.st_mtim.tv_sec) + 1e-9 * static_cast<double>(facts.st_mtim.tv_nsec);
 }
 
 void sync_file(const std::filesystem::path& path) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -18,6 +19,8 @@ void write_atomically(const std::filesystem::path& path, std::string_view text);
 // One write(2) of text and a newline with O_APPEND: lines of several processes don't mix, and none is glued to the half
 // line that a crash left.
 void append_line(const std::filesystem::path& path, std::string_view text);
+// When it was last written, in seconds since 1970; nullopt when it is not there.
+std::optional<double> written_at(const std::filesystem::path& path) noexcept;
 void sync_file(const std::filesystem::path& path);    // fsync; folders too
 void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to);  // rename, fsync the folder
 

@@ -1,7 +1,6 @@
 #include "launcher/ledger.h"
 
 #include <fmt/format.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -21,9 +20,7 @@ double last_sign_of_life(const RunDirectory& run) {
   double newest = 0;
   std::error_code ignored;
   for (const auto& entry : std::filesystem::directory_iterator(run.heartbeats(), ignored)) {
-    struct stat facts {};
-    if (::stat(entry.path().c_str(), &facts) != 0) continue;
-    newest = std::max(newest, static_cast<double>(facts.st_mtim.tv_sec) + 1e-9 * static_cast<double>(facts.st_mtim.tv_nsec));
+    newest = std::max(newest, written_at(entry.path()).value_or(0));
   }
   return newest;
 }

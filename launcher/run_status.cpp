@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/clock.h"
+#include "core/files.h"
 #include "core/job_file.h"
 #include "core/json_lines.h"
 #include "launcher/heartbeat_watch.h"
@@ -29,10 +29,8 @@ constexpr int most_ranks = 100000;
 
 // Seconds since a file was written; nullopt when it is not there.
 std::optional<double> age_of(const std::filesystem::path& file) {
-  struct stat facts {};
-  if (::stat(file.c_str(), &facts) != 0) return std::nullopt;
-  const double written = static_cast<double>(facts.st_mtim.tv_sec) + 1e-9 * static_cast<double>(facts.st_mtim.tv_nsec);
-  return std::max(0.0, unix_seconds() - written);
+  const auto written = written_at(file);
+  return written ? std::optional(std::max(0.0, unix_seconds() - *written)) : std::nullopt;
 }
 
 // Asks for the lock and gives it back: only where its holder seems to be gone does it ever get it.

@@ -187,6 +187,11 @@ std::optional<LocalSource> LocalStart::take_newest() {
   return std::nullopt;
 }
 
+std::optional<double> LocalStart::saved_at(SaveId save) const {
+  const auto found = std::ranges::find(listing_.shards, save, &LocalShard::save);
+  return found == listing_.shards.end() ? std::nullopt : written_at(found->file);
+}
+
 bool LocalStart::begin(int attempt, std::int64_t step) {
   std::string trouble, kept;
   if (world_.rank() == 0) {

@@ -41,6 +41,8 @@ class LocalStart {
   void load(const LocalSource& source, Backend& backend, std::span<const Piece> pieces,
             const std::function<void()>& between, std::int64_t block_bytes = std::int64_t{16} << 20);
 
+  std::optional<double> saved_at(SaveId save) const;  // when its part that lies here was written; nullopt: none does
+
   // The run goes on from this step: later saves count no more, what is not kept is removed. False on every rank when that
   // can't be recorded: the tier must not be used then.
   bool begin(int attempt, std::int64_t step);

@@ -4,6 +4,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <limits>
 #include <map>
 
 #include "core/clock.h"
@@ -255,16 +256,17 @@ void RunLog::left_out(const Divergence::Counts& counts) {
   impl_->metrics.spikes("rewind", counts.rewound);
 }
 
-void RunLog::resumed(std::int64_t step, std::int64_t tokens, Tier from) {
+void RunLog::resumed(std::int64_t step, std::int64_t tokens, Tier from, std::optional<double> saved_at) {
   impl_->metrics.resume(step, tokens);
   if (step == 0) return;
-  impl_->metrics.checkpoint_found(name_of(from), step, unix_seconds());
+  const double time = saved_at.value_or(std::numeric_limits<double>::quiet_NaN());
+  impl_->metrics.checkpoint_found(name_of(from), step, time);
   if (from == Tier::local) {
     impl_->local_step = step;
     return;
   }
   impl_->saved_step = step;
-  impl_->saved_time = unix_seconds();
+  impl_->saved_time = time;
 }
 
 }  // namespace smlp

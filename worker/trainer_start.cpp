@@ -2,7 +2,9 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include "checkpoint/manifest.h"
 #include "core/features.h"
+#include "core/files.h"
 #include "worker/plan_json.h"
 #include "worker/restore.h"
 #include "worker/routing_settings.h"
@@ -45,7 +47,10 @@ void Trainer::restore() {
   replicas_alike_ = step_;
   const auto tier = chosen && chosen->local ? Tier::local : Tier::shared;
   plan_->start(step_, tier);
-  log_->resumed(step_, divergence_->trained(sequences_) * job_.model.context, tier);
+  const auto saved_at = !chosen         ? std::nullopt
+                        : chosen->local ? local->saved_at(chosen->local->save)
+                                        : written_at(chosen->shared / manifest_name);
+  log_->resumed(step_, divergence_->trained(sequences_) * job_.model.context, tier, saved_at);
   log_->left_out(divergence_->counts());
   const auto from = chosen && chosen->local ? fmt::format("from the local save of step {}", step_)
                     : chosen               ? fmt::format("from {}", chosen->shared.filename().string())

@@ -2,6 +2,7 @@
 """Runs that stop and go on: bit for bit on the same layout, to rounding on another; damaged checkpoints; requests to
 leave; a second run in the same directory. Real processes, real files."""
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -195,6 +196,17 @@ def metrics_lines_hold_every_step(place):
     assert len([address for group in targets for address in group["targets"]]) == 2
 
 
+def a_checkpoint_is_as_old_as_its_publication_after_a_restart_too(place):
+    place.run(place.job(steps=4, every=1000), "run")
+    published = time.time() - 5000
+    os.utime(place.path / final("run", 4) / "manifest.json", (published, published))
+    shown = place.run(place.job(steps=8, every=1000), "run").stdout
+    line = place.lines("run", "metrics.jsonl")[4]
+    assert line["step"] == 5 and line["checkpoint_last_step"] == 4, line
+    assert abs(line["checkpoint_last_timestamp_seconds"] - published) < 1, (line, published)
+    assert "checkpoint 4 (1:23:2" in shown, shown
+
+
 def text_comes_out_of_a_trained_model(place):
     place.run(place.job(steps=40), "run")
     once = smlp("generate", "run", "--prompt", "the ", "--tokens", 40, "--seed", 7, cwd=place.path).stdout
@@ -208,4 +220,5 @@ if __name__ == "__main__":
                   three_ranks_do_the_work_of_four,
                   a_second_run_in_the_same_directory_is_refused, a_changed_job_is_refused_with_the_keys,
                   weights_of_another_run_start_a_new_one, metrics_lines_hold_every_step,
+                  a_checkpoint_is_as_old_as_its_publication_after_a_restart_too,
                   text_comes_out_of_a_trained_model])
