@@ -136,9 +136,8 @@ struct RunMetrics::Families {
   const std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
 
   Gauge& step = gauge("smlp_step", "The step that was done last", 0);
-  Counter& steps = counter("smlp_steps_total", "Steps done by the run, those before this attempt included");
-  Counter& tokens =
-      counter("smlp_tokens_total", "Tokens trained on by all ranks, those before this attempt included");
+  Counter& steps = counter("smlp_steps_total", "Steps that this attempt has done");
+  Counter& tokens = counter("smlp_tokens_total", "Tokens that all ranks have trained on in this attempt");
   Gauge& loss = gauge("smlp_loss", "Training loss of the last step, in nats a token", unknown);
   Gauge& learning_rate = gauge("smlp_learning_rate", "Learning rate of the last step", 0);
   Gauge& gradient_norm = gauge("smlp_gradient_norm", "Norm of the whole gradient, before clipping", unknown);
@@ -185,11 +184,12 @@ struct RunMetrics::Families {
   Family<Counter>& goodput = counter_family(
       "smlp_goodput_seconds_total", "Seconds of the run's wall time by what they went to, from its first start");
   Family<Counter>& skipped_updates =
-      counter_family("smlp_skipped_updates_total", "Steps of the run that changed no weight, by reason");
-  Family<Counter>& spikes = counter_family("smlp_spikes_total", "Spikes of the run's loss, by what was done about them");
+      counter_family("smlp_skipped_updates_total", "Steps of this attempt that changed no weight, by reason");
+  Family<Counter>& spikes = counter_family("smlp_spikes_total", "Spikes of the loss, by what was done: skipped in this attempt, rewound in the run");
   Gauge& attempt = gauge("smlp_attempt", "The attempt that runs, counted from 1", 0);
   Gauge& validation_loss = gauge("smlp_validation_loss", "Loss on held-out text, in nats a token", unknown);
 
+  double steps_before = 0, tokens_before = 0;  // this attempt
   std::array<Counter*, phases.size()> phase_seconds{};
   std::array<Counter*, reasons.size()> restarts{};
   std::map<std::int64_t, Block> blocks;  // loop thread only
@@ -200,8 +200,8 @@ RunMetrics::RunMetrics(const RunIdentity& identity) : families_(std::make_unique
 RunMetrics::~RunMetrics() = default;
 
 void RunMetrics::resume(std::int64_t steps, std::int64_t tokens) {
-  raise_to(families_->steps, static_cast<double>(steps));
-  raise_to(families_->tokens, static_cast<double>(tokens));
+  families_->steps_before = static_cast<double>(steps);
+  families_->tokens_before = static_cast<double>(tokens);
   families_->step.Set(static_cast<double>(steps));
 }
 
@@ -285,8 +285,8 @@ nlohmann::json RunMetrics::to_json(const StepReport& report, double unix_time) c
   const auto& f = *families_;
   const auto& shared = f.of_tiers[place_of(tiers, "shared")];
   return step_line(report, f.identity.attempt, unix_time,
-                   {.steps = f.steps.Value(),
-                    .tokens = f.tokens.Value(),
+                   {.steps = f.steps_before + f.steps.Value(),
+                    .tokens = f.tokens_before + f.tokens.Value(),
                     .checkpoint_step = shared.step->Value(),
                     .checkpoint_stall_seconds = f.checkpoint_stall.Value(),
                     .checkpoint_failures = shared.failures->Value()});

@@ -62,7 +62,8 @@ class RunMetrics {
   RunMetrics(const RunMetrics&) = delete;
   RunMetrics& operator=(const RunMetrics&) = delete;
 
-  // Steps and tokens that earlier attempts have done: the counters start there, and never go back.
+  // Where the run stands when this attempt begins. Counters start at 0 all the same: a restart goes back to a checkpoint,
+  // and of a counter that goes back Prometheus takes all of the new value for growth. Lines of metrics.jsonl count on.
   void resume(std::int64_t steps, std::int64_t tokens);
   void publish(const StepReport& report);
   void validation_loss(double loss);
@@ -79,7 +80,7 @@ class RunMetrics {
   // "other".
   void restarts(std::string_view reason, std::int64_t count);
   static std::span<const char* const> restart_reasons();
-  // Over the whole run so far. Updates left out: "nonfinite" or "spike"; spikes of the loss: "skip" or "rewind".
+  // So far, never less than before. Updates left out: "nonfinite" or "spike"; spikes of the loss: "skip" or "rewind".
   void skipped_updates(std::string_view reason, std::int64_t count);
   void spikes(std::string_view reason, std::int64_t count);
   // Seconds of the run's wall time that went to this phase so far; what the run's one book-keeper says, rank 0.

@@ -116,6 +116,7 @@ struct RunLog::Impl {
   Exporter exporter;
   std::int64_t saved_step = -1, local_step = -1;
   double saved_time = 0;
+  Divergence::Counts left_out_before;  // this attempt
   std::string local_trouble;  // of the last local save
   bool losing = false;
   std::optional<Goodput> goodput;  // rank 0: the run's, up to the last step
@@ -250,14 +251,18 @@ double RunLog::seconds_up() const {
 }
 
 void RunLog::left_out(const Divergence::Counts& counts) {
-  impl_->metrics.skipped_updates("nonfinite", counts.nonfinite);
-  impl_->metrics.skipped_updates("spike", counts.skipped);
-  impl_->metrics.spikes("skip", counts.skipped);
-  impl_->metrics.spikes("rewind", counts.rewound);
+  const auto& before = impl_->left_out_before;
+  impl_->metrics.skipped_updates("nonfinite", counts.nonfinite - before.nonfinite);
+  impl_->metrics.skipped_updates("spike", counts.skipped - before.skipped);
+  impl_->metrics.spikes("skip", counts.skipped - before.skipped);
+  impl_->metrics.spikes("rewind", counts.rewound);  // ends its attempt, and no checkpoint takes it back: the run's
 }
 
-void RunLog::resumed(std::int64_t step, std::int64_t tokens, Tier from, std::optional<double> saved_at) {
+void RunLog::resumed(std::int64_t step, std::int64_t tokens, Tier from, std::optional<double> saved_at,
+                     const Divergence::Counts& counts) {
   impl_->metrics.resume(step, tokens);
+  impl_->left_out_before = counts;
+  left_out(counts);
   if (step == 0) return;
   const double time = saved_at.value_or(std::numeric_limits<double>::quiet_NaN());
   impl_->metrics.checkpoint_found(name_of(from), step, time);

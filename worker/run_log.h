@@ -40,8 +40,9 @@ class RunLog {
   void save_stalled(double seconds);
   void save_interval(Tier tier, std::int64_t step, double seconds, const std::string& sentence);
   double seconds_up() const;  // rank 0: of the run so far, without the time in which no launcher was there
-  // `saved_at`: when the save that it begins from was published, in seconds since 1970.
-  void resumed(std::int64_t step, std::int64_t tokens, Tier from, std::optional<double> saved_at);
+  // `saved_at`: when the save that it begins from was published, in seconds since 1970; `counts`: what that save knows.
+  void resumed(std::int64_t step, std::int64_t tokens, Tier from, std::optional<double> saved_at,
+               const Divergence::Counts& counts);
   void left_out(const Divergence::Counts& counts);
 
  private:

@@ -50,8 +50,7 @@ void Trainer::restore() {
   const auto saved_at = !chosen         ? std::nullopt
                         : chosen->local ? local->saved_at(chosen->local->save)
                                         : written_at(chosen->shared / manifest_name);
-  log_->resumed(step_, divergence_->trained(sequences_) * job_.model.context, tier, saved_at);
-  log_->left_out(divergence_->counts());
+  log_->resumed(step_, divergence_->trained(sequences_) * job_.model.context, tier, saved_at, divergence_->counts());
   const auto from = chosen && chosen->local ? fmt::format("from the local save of step {}", step_)
                     : chosen               ? fmt::format("from {}", chosen->shared.filename().string())
                     : options_.init_from   ? fmt::format("with the weights of {}", options_.init_from->string())

@@ -145,13 +145,22 @@ TEST(Metrics, KeepTiersOfSavesApart) {
   EXPECT_EQ(value_of(text, "smlp_checkpoint_interval_seconds{rank=\"0\",tier=\"local\"}"), 30.5);
 }
 
-TEST(Metrics, CountOnFromWhatEarlierAttemptsDid) {
+// A restart goes back to a checkpoint: 22954 steps, then 21242, are 21242 more to Prometheus.
+TEST(Metrics, CountFromNothingInEachAttemptAndTellThePlace) {
   RunMetrics metrics(test::small_run(0));
   metrics.resume(120, 240'000);
   EXPECT_EQ(value_of(metrics.text(), "smlp_step{rank=\"0\"}"), 120);
-  metrics.publish(test::small_step(121));
-  EXPECT_EQ(value_of(metrics.text(), "smlp_steps_total{rank=\"0\"}"), 121);
-  EXPECT_EQ(value_of(metrics.text(), "smlp_tokens_total{rank=\"0\"}"), 242'048);
+  for (const char* counter : {"smlp_steps_total{rank=\"0\"}", "smlp_tokens_total{rank=\"0\"}"}) {
+    EXPECT_EQ(value_of(metrics.text(), counter), 0) << counter;
+  }
+  const auto report = test::small_step(121);
+  metrics.publish(report);
+  EXPECT_EQ(value_of(metrics.text(), "smlp_step{rank=\"0\"}"), 121);
+  EXPECT_EQ(value_of(metrics.text(), "smlp_steps_total{rank=\"0\"}"), 1);
+  EXPECT_EQ(value_of(metrics.text(), "smlp_tokens_total{rank=\"0\"}"), 2048);
+  const auto line = metrics.to_json(report, 1.0);
+  EXPECT_EQ(line["steps_total"], 121) << "a line of the run's history";
+  EXPECT_EQ(line["tokens_total"], 242'048);
 }
 
 TEST(Metrics, KeepLabelsWithinTheModel) {

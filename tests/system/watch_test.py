@@ -6,6 +6,7 @@ import random
 import re
 import signal
 import time
+import urllib.request
 
 import harness
 from harness import smlp, smlp_json
@@ -194,9 +195,28 @@ def first_bytes(folder, tensor):
     raise AssertionError(f"{folder} has no {tensor}")
 
 
+def counters_begin_anew_in_each_attempt(place):
+    poison(place)
+    place.run(place.job(steps=190, every=10), "run", *SPIKES)
+    before = len(spikes(place, "run"))
+    assert before > 0
+    process = place.start(place.job(steps=1000000, every=1000000), "run", *SPIKES)
+    harness.wait_until(lambda: place.lines("run", "metrics.jsonl")[-1]["attempt"] == 2, 60, "a step of the second attempt")
+    address = json.loads((place.path / "run" / "targets.json").read_text())[0]["targets"][0]
+    page = urllib.request.urlopen(f"http://{address}/metrics", timeout=10).read().decode()
+    values = dict(line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
+    step, steps = float(values['smlp_step{rank="0"}']), float(values['smlp_steps_total{rank="0"}'])
+    assert step > 190 and abs(190 + steps - step) <= 1, (step, steps)
+    skipped = float(values['smlp_skipped_updates_total{rank="0",reason="spike"}'])
+    assert skipped <= len(spikes(place, "run")) - before, (skipped, before)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 75
+
+
 if __name__ == "__main__":
     harness.main([a_stopped_rank_costs_its_limit_and_is_named,
                   a_spike_is_skipped_alike_on_any_layout_and_after_a_restart,
                   a_rewind_passes_over_the_data_and_can_be_interrupted,
+                  counters_begin_anew_in_each_attempt,
                   a_run_that_stops_at_a_spike_stays_stopped_until_it_is_started_again, a_run_that_diverges_says_why_it_gave_up,
                   a_bit_that_flips_in_the_memory_of_a_rank_ends_the_attempt_and_does_no_harm])
