@@ -16,4 +16,6 @@ std::string listen_of_process(const std::string& listen, std::int64_t number) {
   return port == 0 ? listen : fmt::format("{}:{}", listen.substr(0, colon), port + number);
 }
 
+std::string on_any_port(const std::string& listen) { return listen.substr(0, listen.rfind(':')) + ":0"; }
+
 }  // namespace smlp

@@ -4,10 +4,12 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <limits>
 #include <map>
 
 #include "core/clock.h"
+#include "core/error.h"
 #include "core/files.h"
 #include "core/goodput.h"
 #include "core/json_lines.h"
@@ -86,6 +88,17 @@ std::unique_ptr<GpuMeter> meter_of(const std::string& gpu) {
   return meter;
 }
 
+// A job whose port is taken is refused before its first step. A run that has trained must not end for it.
+Exporter serve(const std::string& listen, const RunMetrics& metrics, const std::string& gpu, bool has_trained) {
+  if (!has_trained) return Exporter(listen, metrics, meter_of(gpu));
+  try {
+    return Exporter(listen, metrics, meter_of(gpu));
+  } catch (const Error& error) {
+    spdlog::warn("{}. This attempt takes any free port: see targets.json", error.what());
+  }
+  return Exporter(on_any_port(listen), metrics, meter_of(gpu));
+}
+
 }  // namespace
 
 struct RunLog::Impl {
@@ -94,7 +107,8 @@ struct RunLog::Impl {
         attempt(attempt_number),
         rank(my_rank),
         metrics(identity_of(attempt_number, job, my_rank)),
-        exporter(listen_of_process(job.metrics.listen, local_rank().value_or(my_rank)), metrics, meter_of(gpu)) {}
+        exporter(serve(listen_of_process(job.metrics.listen, local_rank().value_or(my_rank)), metrics, gpu,
+                       std::filesystem::exists(run.metrics()))) {}
 
   // A line that can't be written is lost; the run is not.
   void append(const std::filesystem::path& file, const std::string& line) {

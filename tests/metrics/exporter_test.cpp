@@ -92,6 +92,7 @@ TEST(Exporter, EachProcessOfAHostHasAPortOfItsOwn) {
   EXPECT_EQ(listen_of_process("0.0.0.0:9100", 3), "0.0.0.0:9103");
   EXPECT_EQ(listen_of_process("127.0.0.1:0", 3), "127.0.0.1:0");
   EXPECT_EQ(listen_of_process("9100", 1), "9100");
+  EXPECT_EQ(on_any_port("0.0.0.0:9100"), "0.0.0.0:0");
   EXPECT_NE(refusal(listen_of_process("127.0.0.1:65535", 1)).find("'65536' is not a port"), std::string::npos);
 }
 

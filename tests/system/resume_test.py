@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import time
 
 import harness
@@ -207,6 +208,22 @@ def a_checkpoint_is_as_old_as_its_publication_after_a_restart_too(place):
     assert "checkpoint 4 (1:23:2" in shown, shown
 
 
+def a_port_that_is_taken_ends_no_run_that_has_trained(place):
+    with socket.create_server(("127.0.0.1", 0)) as chosen:
+        port = chosen.getsockname()[1]
+    fixed = ["--set", f"metrics.listen=127.0.0.1:{port}"]
+    place.run(place.job(steps=4), "run", *fixed)
+    with socket.create_server(("127.0.0.1", port + 1)):
+        done = place.run(place.job(steps=4), "new", *fixed, expect=78)
+        assert f"127.0.0.1:{port + 1}" in done.stderr, done.stderr
+        place.run(place.job(steps=8), "run", *fixed)
+    targets = json.loads((place.path / "run" / "targets.json").read_text())
+    first, second = [address for group in targets for address in group["targets"]]
+    assert first == f"127.0.0.1:{port}" and second.startswith("127.0.0.1:") and second != f"127.0.0.1:{port + 1}", targets
+    log = (place.path / "run" / "logs" / "attempt-0002" / "rank-0001.log").read_text()
+    assert f"metrics can't be served on '127.0.0.1:{port + 1}'" in log and "any free port" in log, log
+
+
 def text_comes_out_of_a_trained_model(place):
     place.run(place.job(steps=40), "run")
     once = smlp("generate", "run", "--prompt", "the ", "--tokens", 40, "--seed", 7, cwd=place.path).stdout
@@ -219,6 +236,6 @@ if __name__ == "__main__":
                   a_flipped_bit_is_found_and_the_run_falls_back, any_number_of_ranks_reads_what_four_wrote,
                   three_ranks_do_the_work_of_four,
                   a_second_run_in_the_same_directory_is_refused, a_changed_job_is_refused_with_the_keys,
-                  weights_of_another_run_start_a_new_one, metrics_lines_hold_every_step,
+                  weights_of_another_run_start_a_new_one, metrics_lines_hold_every_step, a_port_that_is_taken_ends_no_run_that_has_trained,
                   a_checkpoint_is_as_old_as_its_publication_after_a_restart_too,
                   text_comes_out_of_a_trained_model])
