@@ -290,7 +290,7 @@ bool Trainer::asked_meanwhile() {
 }
 
 std::optional<Evaluation> Trainer::evaluate(std::int64_t step) {
-  if (valid_.empty()) return std::nullopt;
+  if (!evaluates()) return std::nullopt;
   heartbeat_.enter(Section::evaluation, step);
   struct CutShort {};
   const auto between = [this] {

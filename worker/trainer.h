@@ -64,7 +64,8 @@ class Trainer {
   void leave_verdict(const Verdict& verdict);  // before any rank leaves
   RunState run_state() const;
   bool complete() const { return step_ >= job_.train.steps; }
-  bool evaluated() const { return valid_.empty() || validated_step_ == step_; }
+  bool evaluates() const { return job_.train.eval_every > 0 && !valid_.empty(); }
+  bool evaluated() const { return !evaluates() || validated_step_ == step_; }
 
   JobConfig job_;
   TrainerOptions options_;

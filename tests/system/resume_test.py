@@ -208,6 +208,13 @@ def a_checkpoint_is_as_old_as_its_publication_after_a_restart_too(place):
     assert "checkpoint 4 (1:23:2" in shown, shown
 
 
+def a_job_that_turns_evaluation_off_is_never_evaluated(place):
+    place.run(place.job(steps=3, eval_every=0), "run")
+    place.run(place.job(steps=6, eval_every=0), "run")
+    kinds = [event["event"] for event in place.lines("run", "events.jsonl")]
+    assert kinds.count("complete") == 2 and "evaluation" not in kinds, kinds
+
+
 def a_port_that_is_taken_ends_no_run_that_has_trained(place):
     with socket.create_server(("127.0.0.1", 0)) as chosen:
         port = chosen.getsockname()[1]
@@ -237,5 +244,6 @@ if __name__ == "__main__":
                   three_ranks_do_the_work_of_four,
                   a_second_run_in_the_same_directory_is_refused, a_changed_job_is_refused_with_the_keys,
                   weights_of_another_run_start_a_new_one, metrics_lines_hold_every_step, a_port_that_is_taken_ends_no_run_that_has_trained,
+                  a_job_that_turns_evaluation_off_is_never_evaluated,
                   a_checkpoint_is_as_old_as_its_publication_after_a_restart_too,
                   text_comes_out_of_a_trained_model])
