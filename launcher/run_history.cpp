@@ -63,6 +63,11 @@ int RunHistory::begin_attempt() {
   }
   if (seen > recorded) {
     AttemptRecord lost{.attempt = seen, .ended = utc_time(), .exit_code = 137, .cause = "launcher"};
+    read_json_lines(run_.metrics(), [&](const nlohmann::json& line) {
+      if (attempt_in(line) != seen) return;
+      lost.last_step = integer_in(line, "step");
+      if (!lost.first_step) lost.first_step = lost.last_step;
+    });
     lost.reason = "the launcher of this attempt ended without a word: it was killed, or the machine went down";
     append(lost);
     event("attempt_lost", seen, newest_step(), lost.reason);

@@ -289,12 +289,21 @@ TEST_F(Launcher, NumbersAttemptsOnAndTellsOfOneWhoseLauncherDied) {
   std::filesystem::create_directories(run.log_folder(1));
   EXPECT_EQ(history.begin_attempt(), 2);
   EXPECT_EQ((*history.last_attempt())["cause"], "launcher");
+  EXPECT_TRUE((*history.last_attempt())["first_step"].is_null()) << "it did none";
   history.append({.attempt = 2, .ranks = 4, .exit_code = 137, .cause = "signal", .reason = "r"});
   append_line(run.attempts(), "{half a li");
   std::filesystem::create_directories(run.log_folder(2));
   EXPECT_EQ(history.begin_attempt(), 3);
   EXPECT_EQ((*history.last_attempt())["ranks"], 4);
   EXPECT_TRUE((*history.last_attempt())["first_step"].is_null());
+  for (const auto* line : {R"({"step":4,"attempt":2})", R"({"step":3,"attempt":3})", R"({"step":4,"attempt":3})",
+                           R"({"step":5,"attempt":3})", R"({"step":6,"atte)"}) {
+    append_line(run.metrics(), line);
+  }
+  std::filesystem::create_directories(run.log_folder(3));
+  EXPECT_EQ(history.begin_attempt(), 4);
+  EXPECT_EQ((*history.last_attempt())["first_step"], 3);
+  EXPECT_EQ((*history.last_attempt())["last_step"], 5);
 }
 
 TEST_F(Launcher, PassesOverAttemptsThatCanNotHaveBeen) {
