@@ -37,8 +37,6 @@ BenchEngine::Step BenchEngine::step() {
   return {watch.seconds(), result.phases};
 }
 
-double BenchEngine::tokens_per_step() const {
-  return static_cast<double>(job_.train.global_batch * job_.model.context);
-}
+std::int64_t BenchEngine::tokens_per_step() const { return job_.train.global_batch * job_.model.context; }
 
 }  // namespace smlp

@@ -21,7 +21,7 @@ class BenchEngine {
   };
   void warm_up();  // the steps that allocate and set up kernels
   Step step();
-  double tokens_per_step() const;  // of all ranks
+  std::int64_t tokens_per_step() const;  // of all ranks
   Engine& engine() { return *engine_; }
 
  private:

@@ -19,7 +19,7 @@ double turn(BenchEngine& bench, Communicator& world, bool independent) {
   world.barrier();
   const Stopwatch watch;
   for (int i = 0; i < steps_a_turn; ++i) bench.step();
-  std::array<double, 1> rate = {steps_a_turn * bench.tokens_per_step() / watch.seconds()};
+  std::array<double, 1> rate = {static_cast<double>(steps_a_turn * bench.tokens_per_step()) / watch.seconds()};
   world.all_reduce_host(rate, Reduce::sum);
   return independent ? rate[0] : rate[0] / world.size();
 }

@@ -34,8 +34,8 @@ void bench_step(const BenchOptions& options, nlohmann::json& result) {
   rate = std::max(rate, product_rate(machine, value_type(job), options.least_product));
   if (world.rank() != 0) return;
   const double median = upper_median(seconds);
-  const double ranks = world.size();
-  const double tokens_per_second = bench.tokens_per_step() / median;
+  const int ranks = world.size();
+  const double tokens_per_second = static_cast<double>(bench.tokens_per_step()) / median;
   const double useful = tokens_per_second / ranks * useful_flops_per_token(count_alone(job), job.model.context);
   result = {{"tokens_per_second", tokens_per_second},
             {"tokens_per_step", bench.tokens_per_step()},

@@ -66,6 +66,8 @@ TEST_F(DeviceBench, AStepHasTheJobsGlobalBatch) {
   nlohmann::json result;
   bench_step(options, result);
   EXPECT_EQ(result["tokens_per_step"], 6 * 8);
+  EXPECT_EQ(result["ranks"], 1);
+  EXPECT_TRUE(result["tokens_per_step"].is_number_integer() && result["ranks"].is_number_integer()) << result;
   EXPECT_EQ(result["micro_batch"], 2);
   EXPECT_NEAR(result["tokens_per_second"].get<double>() * result["step_seconds"].get<double>(), 6 * 8, 1e-6);
 }
