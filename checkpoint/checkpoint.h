@@ -34,12 +34,13 @@ struct Piece {
 struct RunState {
   std::map<std::string, std::vector<double>> numbers;
   std::map<std::string, std::vector<std::int64_t>> integers;  // step, tokens, sequences, seed, updates...
-  std::map<std::string, std::string> texts;                   // fingerprint, versions
+  std::map<std::string, std::string> texts;                   // fingerprint, job, tokenizer (its fingerprint)
 
   // In `numbers` where an evaluation took place at this very step; what WriterOptions::keep_best goes by.
   static constexpr const char* validation_loss = "validation_loss";
   bool operator==(const RunState&) const = default;
   std::int64_t integer(const std::string& name) const;  // first entry; throws Error(bad_data) when absent
+  std::string text(const std::string& name) const;      // "" where there is none
 };
 
 struct WriterOptions {

@@ -50,6 +50,11 @@ std::int64_t RunState::integer(const std::string& name) const {
   return found->second.front();
 }
 
+std::string RunState::text(const std::string& name) const {
+  const auto found = texts.find(name);
+  return found == texts.end() ? "" : found->second;
+}
+
 RunState read_run_state(const std::filesystem::path& checkpoint) { return read_manifest(checkpoint).state; }
 
 void load_checkpoint(const std::filesystem::path& checkpoint, Backend& backend, std::span<const Piece> pieces,

@@ -23,11 +23,11 @@ struct CausalityOptions {
 
 LoadedJob job_of_checkpoint(const std::filesystem::path& checkpoint, const std::vector<std::string>& overrides) {
   const auto state = read_run_state(checkpoint);
-  const auto found = state.texts.find("job");
-  if (found == state.texts.end()) {
+  const auto text = state.text("job");
+  if (text.empty()) {
     throw Error(ExitCode::bad_data, fmt::format("{} does not say which job it is of", checkpoint.string()));
   }
-  return parse_job(found->second, checkpoint / "manifest.json", overrides);
+  return parse_job(text, checkpoint / "manifest.json", overrides);
 }
 
 int check(const CausalityOptions& options) {

@@ -38,10 +38,10 @@ void check_data(const std::filesystem::path& checkpoint, const std::string& data
                 fmt::format("{} holds {} tokens, and two are needed for a loss", data, file.tokens()));
   }
   const auto state = read_run_state(checkpoint);
-  const auto found = state.texts.find("job");
-  if (found == state.texts.end()) return;
-  const auto job = parse_job(found->second, checkpoint / "manifest.json").config;
+  if (state.text("job").empty()) return;
+  const auto job = parse_job(state.text("job"), checkpoint / "manifest.json").config;
   if (const auto tokenizer = tokenizer_if_there(job.data.tokenizer)) {
+    expect_tokenizer(*tokenizer, job.data.tokenizer, state.text("tokenizer"), checkpoint.string());
     check_tokenizer(data, *tokenizer, job.data.tokenizer);
   }
   const auto notes = read_info(data);

@@ -12,4 +12,7 @@ namespace smlp {
 // defaults. nullopt when there are no checkpoints, so that any job may start.
 std::optional<JobConfig> job_of_run(const RunDirectory& run);
 
+// Throws Error(configuration) where data.tokenizer is named as it was, and is another than the run was trained with.
+void check_tokenizer_of_run(const RunDirectory& run, const LoadedJob& job);
+
 }  // namespace smlp

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <limits>
 #include <memory>
@@ -78,6 +79,8 @@ int run(RunOptions options) {
   const auto lock = take_run(directory, patience_here());
 
   const auto before = job_of_run(directory);
+  const auto& accepted = options.settings.accepted_changes;
+  if (std::find(accepted.begin(), accepted.end(), "data.tokenizer") == accepted.end()) check_tokenizer_of_run(directory, job);
   if (before) keep_resolved(job, *before);
   check_and_resolve(job);
   if (!options.init_from.empty() && before) {

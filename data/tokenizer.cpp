@@ -46,4 +46,13 @@ std::unique_ptr<Tokenizer> open_tokenizer(const std::string& folder_or_bytes) {
   return open_bpe_tokenizer(folder_or_bytes);
 }
 
+void expect_tokenizer(const Tokenizer& tokenizer, const std::string& name, const std::string& fingerprint,
+                      const std::string& model) {
+  if (fingerprint.empty() || tokenizer.fingerprint() == fingerprint) return;
+  throw Error(ExitCode::configuration,
+              fmt::format("{} is another tokenizer than the one that {} was trained with, though it has its name: put that "
+                          "one back there",
+                          name, model));
+}
+
 }  // namespace smlp

@@ -37,4 +37,8 @@ class Tokenizer {
 // Throws Error(configuration) when the folder or one of its files is missing, bad_data when one is corrupt.
 std::unique_ptr<Tokenizer> open_tokenizer(const std::string& folder_or_bytes);
 
+// Throws Error(configuration) where it is not the one of this fingerprint, with which `model` was trained; "" is any.
+void expect_tokenizer(const Tokenizer& tokenizer, const std::string& name, const std::string& fingerprint,
+                      const std::string& model);
+
 }  // namespace smlp

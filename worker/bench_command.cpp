@@ -3,6 +3,7 @@
 #include <map>
 
 #include "core/error.h"
+#include "core/json_text.h"
 #include "worker/bench.h"
 #include "worker/commands.h"
 
@@ -18,7 +19,7 @@ void print_flat(const nlohmann::json& value, const std::string& name) {
   } else if (value.is_number_float()) {
     fmt::print("{:<44} {:.6g}\n", name, value.get<double>());
   } else {
-    fmt::print("{:<44} {}\n", name, value.dump());
+    fmt::print("{:<44} {}\n", name, json_text(value));
   }
 }
 
@@ -37,7 +38,7 @@ void bench_command(const std::string& what, const JobConfig& job, bool json) {
   found->second({.job = job}, result);
   if (result.is_null()) return;  // not rank 0
   if (json) {
-    fmt::print("{}\n", result.dump(2));
+    fmt::print("{}\n", json_text(result, 2));
   } else {
     print_flat(result, "");
   }

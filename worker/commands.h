@@ -17,6 +17,7 @@ namespace smlp {
 struct LoadedModel {
   JobConfig job;
   std::unique_ptr<Engine> engine;
+  std::string tokenizer;  // fingerprint of the one it was trained with; "": not known
 };
 LoadedModel load_model(const std::filesystem::path& checkpoint);
 

@@ -43,8 +43,9 @@ std::unique_ptr<Tokenizer> open_named(const std::string& name) {
 
 void generate_command(const std::filesystem::path& checkpoint, const std::string& prompt,
                       GenerationSettings settings) {
-  auto [job, engine] = load_model(checkpoint);
+  auto [job, engine, fingerprint] = load_model(checkpoint);
   const auto tokenizer = open_named(job.data.tokenizer);
+  expect_tokenizer(*tokenizer, job.data.tokenizer, fingerprint, checkpoint.string());
   const bool root = engine->grid().world->rank() == 0;
   std::vector<std::int32_t> ids;
   tokenizer->encode(prompt, ids);

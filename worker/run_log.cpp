@@ -13,6 +13,7 @@
 #include "core/files.h"
 #include "core/goodput.h"
 #include "core/json_lines.h"
+#include "core/json_text.h"
 #include "core/version.h"
 #include "metrics/exporter.h"
 #include "metrics/gpu_meter.h"
@@ -172,7 +173,7 @@ RunLog::RunLog(const RunDirectory& run, int attempt, const JobConfig& job, Commu
     if (target.empty()) continue;
     groups.push_back({{"targets", {target}}, {"labels", {{"run", job.name}}}});
   }
-  write_atomically(impl_->run.targets(), groups.dump(2) + "\n");
+  write_atomically(impl_->run.targets(), json_text(groups, 2) + "\n");
 }
 
 RunLog::~RunLog() = default;
@@ -181,7 +182,7 @@ void RunLog::event(const std::string& kind, std::int64_t step, const std::string
   nlohmann::json line = {{"time", utc_time()}, {"event", kind}, {"attempt", impl_->attempt}, {"step", step},
                          {"detail", detail}};
   line.update(more);
-  impl_->append(impl_->run.events(), line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  impl_->append(impl_->run.events(), json_text(line));
 }
 
 void RunLog::step(const StepLine& line) {
@@ -203,7 +204,7 @@ void RunLog::step(const StepLine& line) {
     json["checkpoint_last_timestamp_seconds"] = impl_->saved_time;
   }
   if (impl_->local_step >= 0) json["local_checkpoint_last_step"] = impl_->local_step;
-  impl_->append(impl_->run.metrics(), json.dump());
+  impl_->append(impl_->run.metrics(), json_text(json));
 }
 
 void RunLog::evaluated(std::int64_t step, const Evaluation& evaluation) {

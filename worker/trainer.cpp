@@ -10,6 +10,7 @@
 #include "core/features.h"
 #include "core/files.h"
 #include "core/job_file.h"
+#include "data/token_file_info.h"
 #include "worker/machine_limits.h"
 #include "worker/not_finite.h"
 #include "worker/plan_json.h"
@@ -78,7 +79,8 @@ Trainer::Trainer(const JobConfig& job, const TrainerOptions& options, std::uniqu
       engine_(std::move(engine)),
       heartbeat_(heartbeat),
       control_(control),
-      counts_(count_alone(job)) {
+      counts_(count_alone(job)),
+      tokenizer_(read_info(job.data.train.front()).fingerprint.value_or("")) {
   if (!built_with_hdf5()) job_.checkpoint = no_saves(job_.checkpoint);
   auto& world = *engine_->grid().world;
   const double peak = product_rate(engine_->backend(), value_type(job_));
@@ -126,6 +128,7 @@ RunState Trainer::run_state() const {
   divergence_->put(state);
   if (validated_step_ == step_) state.numbers[RunState::validation_loss] = {validation_loss_};
   state.texts = {{"fingerprint", fingerprint(job_)}, {"job", identity_toml(job_)}};
+  if (!tokenizer_.empty()) state.texts["tokenizer"] = tokenizer_;
   return state;
 }
 

@@ -73,6 +73,7 @@ class Trainer {
   Heartbeat& heartbeat_;
   Control& control_;
   PlanCounts counts_;
+  std::string tokenizer_;  // fingerprint of the one behind data.train; "": not known
   std::unique_ptr<RunLog> log_;
   std::unique_ptr<DrillFaults> drill_;  // none, but in a drill
   std::unique_ptr<Saves> saves_;
