@@ -48,12 +48,16 @@ bool is_checkpoint(const fs::path& path) {
          step_of_aside(path.filename().string());
 }
 
+// A live run renames and deletes its older checkpoints, also while somebody looks at them: there is a newer one then.
+bool is_gone(const fs::path& checkpoint) { return !fs::exists(fs::symlink_status(checkpoint)); }
+
 fs::path newest_valid(const fs::path& root, const fs::path& as_typed, std::vector<CheckpointInfo>* rejected) {
   auto list = published_under(root);
   std::string reasons;
   for (auto published = list.rbegin(); published != list.rend(); ++published) {
     const auto info = examine(*published, true);
     if (info.valid) return info.path;
+    if (is_gone(info.path)) return newest_valid(root, as_typed, rejected);
     reasons += fmt::format("\n  {}: {}", info.path.filename().string(), info.reason);
     if (rejected != nullptr) rejected->push_back(info);
   }
@@ -67,7 +71,10 @@ fs::path newest_valid(const fs::path& root, const fs::path& as_typed, std::vecto
 
 std::vector<CheckpointInfo> list_checkpoints(const fs::path& root, bool thorough) {
   std::vector<CheckpointInfo> list;
-  for (const auto& published : published_under(root)) list.push_back(examine(published, thorough));
+  for (const auto& published : published_under(root)) {
+    auto info = examine(published, thorough);
+    if (info.valid || !is_gone(info.path)) list.push_back(std::move(info));
+  }
   return list;
 }
 

@@ -190,7 +190,9 @@ class Reader {
     for (const auto& [name, node] : document) {
       const std::string section(name.str());
       const auto* table = node.as_table();
-      if (!table) {
+      if (section.find('.') != std::string::npos) {  // TOML takes a name in quotes as one name
+        problem(place(node, origin), fmt::format("there is no key \"{}\"; leave the quotes out", section));
+      } else if (!table) {
         read_value(section, node, origin);
       } else if (!is_section(section)) {
         problem(place(node, origin), fmt::format("there is no section [{}]; {}", section, section_hint(section)));

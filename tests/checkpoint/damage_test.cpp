@@ -3,9 +3,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <fstream>
 #include <random>
 #include <stdexcept>
+#include <thread>
 
 #include "checkpoint/digest.h"
 #include "checkpoint/manifest.h"
@@ -214,6 +216,29 @@ TEST(Find, TakesARunItsFolderOrOneCheckpoint) {
   EXPECT_EQ(code_for(older), ExitCode::bad_data);
   EXPECT_TRUE(list_checkpoints(scratch.path() / "absent", true).empty());
   EXPECT_NO_THROW(sweep_checkpoints(scratch.path() / "absent"));
+}
+
+// Of 25 looks at a live run, 18 met a checkpoint that its retention had just deleted, and called it damage.
+TEST(Retention, WhoeverLooksMeanwhileFindsTheNewest) {
+  const Scratch scratch;
+  auto options = options_for(scratch.path(), 1);
+  options.keep_last = 1;
+  ASSERT_TRUE(save(options, 1, few_tensors()).published);
+  std::atomic<bool> over = false;
+  std::jthread run([&] {
+    for (int step = 2; step <= 200; ++step) save(options, step, few_tensors());
+    over = true;
+  });
+  while (!over) {
+    std::vector<CheckpointInfo> rejected;
+    try {
+      find_checkpoint(scratch.path(), &rejected);
+    } catch (const Error& error) {
+      ADD_FAILURE() << error.what();
+    }
+    EXPECT_TRUE(rejected.empty()) << rejected.front().reason;
+    for (const auto& info : list_checkpoints(scratch.path(), false)) EXPECT_TRUE(info.valid) << info.reason;
+  }
 }
 
 }  // namespace smlp::test

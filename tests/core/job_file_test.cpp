@@ -66,6 +66,8 @@ TEST(JobFile, UnknownKeysGetTheNearestName) {
   EXPECT_THAT(refusal("naem = \"x\"\n"), HasSubstr("did you mean name?"));
   EXPECT_THAT(refusal("[train]\nqqqqqqqqqqqqqqqqqq = 5\n"), HasSubstr("smlp config keys"));
   EXPECT_THAT(refusal("model = 3\n"), HasSubstr("[model] is a section"));
+  EXPECT_THAT(refusal("\"model.context\" = 3\n[model]\ncontext = 40\n"),
+              AllOf(HasSubstr("demo.toml:1"), HasSubstr("there is no key \"model.context\"; leave the quotes out")));
   EXPECT_THAT(refusal("[model.width]\nx = 1\n"), HasSubstr("model.width is a section, but"));
 }
 
