@@ -6,9 +6,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <thread>
 
 #include "checkpoint/names.h"
+#include "core/clock.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "tests/checkpoint/sample.h"
@@ -139,6 +141,18 @@ TEST_F(Tiers, GoOnFromTheNewestLocalSave) {
   auto attempt = begin(rank());
   expect_loads(attempt, 30);
   EXPECT_EQ(said_, "");
+}
+
+TEST_F(Tiers, ASaveIsAsOldAsItsFiles) {
+  three_saves();
+  const auto hour_ago = fs::file_time_type::clock::now() - std::chrono::hours(1);
+  const auto folder = local_files(files_of(rank()), {30, 1}, rank(), false).shard.parent_path();
+  for (const auto& file : fs::directory_iterator(folder)) fs::last_write_time(file.path(), hour_ago);
+  const auto attempt = begin(rank());
+  const auto saved_at = attempt.start->saved_at({30, 1});
+  ASSERT_TRUE(saved_at);
+  EXPECT_NEAR(unix_seconds() - *saved_at, 3600, 60);
+  EXPECT_FALSE(attempt.start->saved_at({40, 1}));
 }
 
 // No test had a piece of more than one block.
