@@ -128,7 +128,8 @@ class Judge {
       if (one.lost > 0) problem("{}: {} steps were done again", title(one), one.lost);
       return;
     }
-    one.at_most = shape_.save_every + std::max(shape_.save_every, longest_save());
+    // From one save to the next, which waits for the one under way, and as many until that is published.
+    one.at_most = 2 * std::max(shape_.save_every, longest_save());
     if (one.fault.kind == FaultKind::torn_checkpoint) one.at_most += one.checkpoint - one.spare;
     if (one.fault.kind == FaultKind::nan) one.at_most += one.checkpoint - one.spare + nan_steps;
     if (one.lost > one.at_most) {

@@ -87,6 +87,10 @@ TEST_F(DrillVerdict, SaysThatMoreIsLostThanMayBe) {
   for (auto& step : drill.steps) step.checkpoint = std::max<std::int64_t>(0, step.step - 1) / 10 * 10 - (step.step > 11 ? 10 : 0);
   one().lost = 21;
   EXPECT_THAT(judged(), IsEmpty()) << "saves that took more than twenty steps";
+  one().lost = 22;
+  EXPECT_THAT(judged(), IsEmpty()) << "the next one waits for them";
+  one().lost = 23;
+  EXPECT_THAT(judged(), ElementsAre(HasSubstr("23 steps are lost")));
 }
 
 TEST_F(DrillVerdict, AllowsTheStepsThatARepairGoesFurtherBack) {
