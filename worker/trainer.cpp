@@ -70,6 +70,10 @@ PassedOver read_passed_over(const RunDirectory& run, Communicator& world) {
   return text.empty() ? PassedOver() : PassedOver::parse(text, run.passed_over().string());
 }
 
+std::string tokenizer_behind(const std::vector<std::string>& token_files) {
+  return token_files.empty() ? "" : read_info(token_files.front()).fingerprint.value_or("");
+}
+
 }  // namespace
 
 Trainer::Trainer(const JobConfig& job, const TrainerOptions& options, std::unique_ptr<Engine> engine,
@@ -80,7 +84,7 @@ Trainer::Trainer(const JobConfig& job, const TrainerOptions& options, std::uniqu
       heartbeat_(heartbeat),
       control_(control),
       counts_(count_alone(job)),
-      tokenizer_(read_info(job.data.train.front()).fingerprint.value_or("")) {
+      tokenizer_(tokenizer_behind(job.data.train)) {
   if (!built_with_hdf5()) job_.checkpoint = no_saves(job_.checkpoint);
   auto& world = *engine_->grid().world;
   const double peak = product_rate(engine_->backend(), value_type(job_));
