@@ -185,7 +185,8 @@ struct RunMetrics::Families {
       "smlp_goodput_seconds_total", "Seconds of the run's wall time by what they went to, from its first start");
   Family<Counter>& skipped_updates =
       counter_family("smlp_skipped_updates_total", "Steps of this attempt that changed no weight, by reason");
-  Family<Counter>& spikes = counter_family("smlp_spikes_total", "Spikes of the loss, by what was done: skipped in this attempt, rewound in the run");
+  Family<Counter>& spikes = counter_family(
+      "smlp_spikes_total", "Spikes of the loss, by what was done: skipped in this attempt, rewound in the run");
   Gauge& attempt = gauge("smlp_attempt", "The attempt that runs, counted from 1", 0);
   Gauge& validation_loss = gauge("smlp_validation_loss", "Loss on held-out text, in nats a token", unknown);
 
