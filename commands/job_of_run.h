@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 
 #include "core/job_file.h"
 #include "core/run_directory.h"
@@ -10,9 +11,13 @@ namespace smlp {
 
 // By the newest checkpoint that can be read; where none can, by job.toml. The keys that may change are as job.toml's or
 // defaults. nullopt when there are no checkpoints, so that any job may start.
-std::optional<JobConfig> job_of_run(const RunDirectory& run);
+struct JobOfRun {
+  JobConfig config;
+  std::string tokenizer;  // fingerprint of the one behind its training data; "": not known
+};
+std::optional<JobOfRun> job_of_run(const RunDirectory& run);
 
-// Throws Error(configuration) where data.tokenizer is named as it was, and is another than the run was trained with.
-void check_tokenizer_of_run(const RunDirectory& run, const LoadedJob& job);
+// Throws Error(configuration) where data.tokenizer is named as it was, and is another than `run` was trained with.
+void check_same_tokenizer(const RunDirectory& run, const JobOfRun& before, const JobConfig& now);
 
 }  // namespace smlp

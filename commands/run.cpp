@@ -80,15 +80,16 @@ int run(RunOptions options) {
 
   const auto before = job_of_run(directory);
   const auto& accepted = options.settings.accepted_changes;
-  if (std::find(accepted.begin(), accepted.end(), "data.tokenizer") == accepted.end()) check_tokenizer_of_run(directory, job);
-  if (before) keep_resolved(job, *before);
+  const bool same_tokenizer = std::find(accepted.begin(), accepted.end(), "data.tokenizer") == accepted.end();
+  if (before && same_tokenizer) check_same_tokenizer(directory, *before, job.config);
+  if (before) keep_resolved(job, before->config);
   check_and_resolve(job);
   if (!options.init_from.empty() && before) {
     fmt::print("--init-from is not used: {} goes on from its own checkpoints\n", directory.root.string());
     supervision.init_from.reset();
   }
   if (supervision.init_from) options.settings.init_from = *supervision.init_from;
-  prepare_run(directory, job, before, options.settings);
+  prepare_run(directory, job, before ? &before->config : nullptr, options.settings);
   if (!built_with_hdf5()) {
     tell("this smlp was built without HDF5: the run saves nothing, and what ends before it is done begins again");
   }

@@ -90,7 +90,7 @@ Prepared prepare(SubmitOptions& options, const Controller& controller) {
   p.run.root = std::filesystem::absolute(folder).lexically_normal();
   if (!p.run.root.has_filename()) p.run.root = p.run.root.parent_path();
   p.script = p.run.root / "submit.sh";
-  if (const auto before = job_of_run(p.run)) keep_resolved(job, *before);
+  if (const auto before = job_of_run(p.run)) keep_resolved(job, before->config);
   check_and_resolve(job);
   p.snapshot_text = snapshot_of(job.config, as_written);
   p.snapshot = snapshot_file(p.run, job.config, p.snapshot_text);
@@ -128,7 +128,10 @@ void write_files(const Prepared& p, const SubmitOptions& options) {
   const auto lock = take_run(p.run);  // let go before the job can start
   auto settings = options.settings;
   settings.starts_now = false;
-  if (!has_runs_of_their_own(p.job.config)) prepare_run(p.run, p.job, job_of_run(p.run), settings);
+  if (!has_runs_of_their_own(p.job.config)) {
+    const auto before = job_of_run(p.run);
+    prepare_run(p.run, p.job, before ? &before->config : nullptr, settings);
+  }
   write_durably(p.snapshot, p.snapshot_text);
   write_durably(p.script, p.script_text);
 }

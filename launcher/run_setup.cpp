@@ -75,7 +75,7 @@ void refuse(const RunDirectory& run, const LoadedJob& now, const JobConfig& befo
 
 }  // namespace
 
-void prepare_run(const RunDirectory& run, const LoadedJob& job, const std::optional<JobConfig>& before,
+void prepare_run(const RunDirectory& run, const LoadedJob& job, const JobConfig* before,
                  const RunSettings& settings) {
   RunHistory history(run);
   auto identity = known_identity(run);
@@ -90,8 +90,9 @@ void prepare_run(const RunDirectory& run, const LoadedJob& job, const std::optio
            settings.accepted_changes.end();
   };
   for (const auto& key : settings.accepted_changes) value_of(job.config, key);  // refuses an unknown one
-  // A start that accepted a key may have ended before it published a checkpoint with it.
-  std::erase_if(changed, [&](const auto& key) { return same_job && was_accepted(identity, key, value_of(job.config, key)); });
+  if (same_job) {  // a start that accepted a key may have ended before it published a checkpoint with it
+    std::erase_if(changed, [&](const auto& key) { return was_accepted(identity, key, value_of(job.config, key)); });
+  }
   std::vector<std::string> refused;
   std::copy_if(changed.begin(), changed.end(), std::back_inserter(refused), [&](const auto& k) { return !accepted(k); });
   if (!refused.empty()) refuse(run, job, *before, refused);
@@ -109,8 +110,9 @@ void prepare_run(const RunDirectory& run, const LoadedJob& job, const std::optio
   identity["host"] = host_name();
   identity["versions"] = {{"smlp", version()}, {"compiler", compiler()}};
   if (!settings.init_from.empty()) identity["init_from"] = settings.init_from;
-  if (first_start) keep_given_job(run, to_toml(job.config));
-  write_durably(run.job(), to_toml(job.config));
+  const auto resolved = to_toml(job.config);
+  if (first_start) keep_given_job(run, resolved);
+  write_durably(run.job(), resolved);
   write_durably(run.identity(), json_text(identity, 2) + "\n");
   if (!settings.starts_now) return;
   history.event("run_started", 0, history.newest_step(), fmt::format("{} by process {} on {}", job.file.string(),
