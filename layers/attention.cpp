@@ -18,9 +18,7 @@ SelfAttention::SelfAttention(ParameterStore& store, const std::string& name, std
                              std::int64_t heads, double dropout)
     : heads_(heads),
       norm_(store, name + ".norm", width),
-      query_(store, name + ".query", width, width),
-      key_(store, name + ".key", width, width),
-      value_(store, name + ".value", width, width),
+      projections_(store, {name + ".query", name + ".key", name + ".value"}, width, width),
       out_(store, name + ".out", width, width),
       dropout_(name, dropout) {}
 
@@ -30,9 +28,7 @@ void SelfAttention::forward(Context& c, TensorView x, TensorView y) {
   normed_ = c.scratch.take({rows, width}, x.dtype);
   norm_.forward(c, x, normed_);
   const TensorView projected = c.scratch.take({rows, 3 * width}, x.dtype);
-  query_.forward(c, normed_, projected.column_range(0, width));
-  key_.forward(c, normed_, projected.column_range(width, width));
-  value_.forward(c, normed_, projected.column_range(2 * width, width));
+  projections_.forward(c, normed_, projected);
   mixed_ = c.scratch.take({rows, width}, x.dtype);
   call_ = {.query = third(c, projected, 0),
            .key = third(c, projected, 1),
@@ -63,14 +59,9 @@ void SelfAttention::backward(Context& c, TensorView dy, TensorView dx) {
     c.backend.attention_backward(call_, dmixed.reshaped(call_.out.shape), third(c, dprojected, 0),
                                  third(c, dprojected, 1), third(c, dprojected, 2));
   }
-  for (std::int64_t i = 0; const Linear* map : {&query_, &key_, &value_}) {
-    map->add_gradients(c, normed_, dprojected.column_range(width * i++, width));
-  }
+  projections_.add_gradients(c, normed_, dprojected);
   const TensorView dnormed = normed_;  // in its place: it was read for the last time
-  for (std::int64_t i = 0; const Linear* map : {&query_, &key_, &value_}) {
-    map->backward_input(c, dprojected.column_range(width * i, width), dnormed, i > 0);
-    ++i;
-  }
+  projections_.backward_input(c, dprojected, dnormed);
   norm_.backward(c, dnormed, dy, dx);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "layers/dropout.h"
+#include "layers/joined_linear.h"
 #include "layers/linear.h"
 #include "layers/norm.h"
 
@@ -18,7 +19,8 @@ class SelfAttention final : public Layer {
  private:
   std::int64_t heads_;
   LayerNorm norm_;
-  Linear query_, key_, value_, out_;
+  JoinedLinear projections_;  // query, key and value
+  Linear out_;
   Dropout dropout_;
   TensorView normed_, mixed_;
   Attention call_;  // of the last forward

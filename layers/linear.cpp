@@ -27,10 +27,6 @@ void Linear::add_gradients(Context& c, TensorView x, TensorView dy) const {
                     .bias_gradient = bias_.grad});
 }
 
-void Linear::backward_input(Context& c, TensorView dy, TensorView dx, bool accumulate) const {
-  c.backend.matmul({.a = dy, .b = weight_.value, .out = dx, .accumulate = accumulate});
-}
-
 void Linear::backward_input(Context& c, TensorView dy, TensorView dx, const Activated& x) const {
   c.backend.matmul({.a = dy,
                     .b = weight_.value,

@@ -28,10 +28,10 @@ class Linear {
 
   void forward(Context& c, TensorView x, TensorView y, const Epilogue& epilogue = {}) const;
   void add_gradients(Context& c, TensorView x, TensorView dy) const;
-  // dx = dy · W, or dx += it.
-  void backward_input(Context& c, TensorView dy, TensorView dx, bool accumulate = false) const;
-  // dx = act'(pre_activation) · (dy · W): the gradient of what the input was the activation of.
-  void backward_input(Context& c, TensorView dy, TensorView dx, const Activated& x) const;
+  // dx = dy · W, and where the input was an activation, dx = act'(pre_activation) · (dy · W): that of what it was applied to.
+  void backward_input(Context& c, TensorView dy, TensorView dx, const Activated& x = {}) const;
+  const Parameter& weight() const { return weight_; }
+  const Parameter& bias() const { return bias_; }
 
  private:
   Parameter &weight_, &bias_;
