@@ -190,7 +190,7 @@ void add_data_and_optimizer_keys(Table& table) {
       .key("loss_scale_window", &T::loss_scale_window,
            "fp16: steps without overflow after which it doubles, as an overflow halves it; 0: it stays", size(0))
       .key("eval_every", &T::eval_every, "steps between evaluations on data.valid; 0: off")
-      .key("eval_sequences", &T::eval_sequences, "sequences an evaluation reads; 0: all");
+      .key("eval_sequences", &T::eval_sequences, "sequences an evaluation reads of each file; 0: all");
 }
 
 void add_operation_keys(Table& table) {
@@ -223,6 +223,10 @@ void add_operation_keys(Table& table) {
            "on GPUs; auto: the calls of a micro-batch are recorded and handed over at once where they are the same each time; off: "
            "one by one",
            words({"auto", "off"}))
+      .key("product_ends", &K::product_ends,
+           "on GPUs, what products end with: library: all that cuBLASLt can, in the product's pass; own_bias_gradient: own "
+           "kernels sum gradients of biases; own_gelu: and compute GELU and its gradient; own: and add bias and residual",
+           words({"library", "own_bias_gradient", "own_gelu", "own"}))
       .key("threads", &K::threads, "threads a rank, on CPU", size(1, 4096))
       .key("bind_cores", &K::bind_cores, "give each rank cores of its own where its node has enough for all")
       .key("launcher", &K::launcher, "what starts the ranks; auto: srun or mpirun in a batch job, else local",
@@ -315,18 +319,25 @@ std::string array_text(const Range& values, Show show) {
 
 }  // namespace
 
-std::string toml_quoted(std::string_view text) {
-  std::string quoted = "\"";
+std::string on_one_line(std::string_view text) {
+  std::string line;
   for (const char c : text) {
-    if (c == '"' || c == '\\') {
-      (quoted += '\\') += c;
-    } else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) {
-      quoted += fmt::format("\\u{:04X}", static_cast<unsigned>(static_cast<unsigned char>(c)));
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) {
+      line += fmt::format("\\u{:04X}", static_cast<unsigned>(static_cast<unsigned char>(c)));
     } else {
-      quoted += c;
+      line += c;
     }
   }
-  return quoted + '"';
+  return line;
+}
+
+std::string toml_quoted(std::string_view text) {
+  std::string escaped;
+  for (const char c : text) {
+    if (c == '"' || c == '\\') escaped += '\\';
+    escaped += c;
+  }
+  return '"' + on_one_line(escaped) + '"';
 }
 
 std::string toml_text(const JobField& field) {

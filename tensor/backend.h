@@ -262,9 +262,14 @@ std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options = {});
 // What this processor offers the CPU backend: "avx512+bf16", "avx2", "baseline".
 std::string cpu_isa();
 
+// Who computes what a product ends with on a GPU, where the library can: it, in the product's own pass, or own kernels. Each
+// value leaves them more than the one before: nothing, gradients of biases, GELU and its gradient, all.
+enum class ProductEnds { library, own_bias_gradient, own_gelu, own };
+
 struct CudaOptions {
   int device = 0;
   bool tf32 = false;  // f32 products by TF32: factors rounded to 11 significant bits, sums in f32 (Ampere and later)
+  ProductEnds product_ends = ProductEnds::own_bias_gradient;
 };
 // Throws Error(unavailable) where there is no such GPU, and in a build without CUDA (tensor/no_cuda.cpp).
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options = {});

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <map>
+
 #include "worker/own_cores.h"
 
 namespace smlp {
@@ -19,8 +21,22 @@ std::optional<int> gpu_of(const JobConfig& job) {
 
 std::string device_name(const std::optional<int>& gpu) { return gpu ? fmt::format("cuda:{}", *gpu) : "cpu"; }
 
+namespace {
+
+ProductEnds product_ends(const JobConfig& job) {
+  static const std::map<std::string, ProductEnds> named = {{"library", ProductEnds::library},
+                                                           {"own_bias_gradient", ProductEnds::own_bias_gradient},
+                                                           {"own_gelu", ProductEnds::own_gelu},
+                                                           {"own", ProductEnds::own}};
+  return named.at(job.cluster.product_ends);
+}
+
+}  // namespace
+
 std::unique_ptr<Backend> make_backend(const JobConfig& job) {
-  if (const auto gpu = gpu_of(job)) return make_cuda_backend({.device = *gpu, .tf32 = job.train.tf32});
+  if (const auto gpu = gpu_of(job)) {
+    return make_cuda_backend({.device = *gpu, .tf32 = job.train.tf32, .product_ends = product_ends(job)});
+  }
   return make_cpu_backend({.threads = static_cast<int>(job.cluster.threads)});
 }
 

@@ -24,16 +24,6 @@ class Operands {
   ~Operands() { backend_.release(first_.data); }
   Operands(const Operands&) = delete;
   Operands& operator=(const Operands&) = delete;
-  // The first two become random in [-1, 1): a GPU that multiplies equal numbers draws less power, and runs faster than it
-  // does in training.
-  void draw() {
-    backend_.fill((*this)[2], -1);
-    for (const std::int64_t i : {0, 1}) {
-      const TensorView x = (*this)[i];
-      backend_.jitter(x, 1, static_cast<std::uint64_t>(i), 0, x);
-      backend_.add(x, (*this)[2], x);
-    }
-  }
   TensorView operator[](std::int64_t i) const { return {first_.at(i * first_.size()), first_.shape, first_.dtype}; }
 
  private:
@@ -53,8 +43,8 @@ double least_seconds(Backend& backend, const std::function<void()>& work) {
 }
 
 double product_seconds(Backend& backend, DType type, std::int64_t n) {
-  Operands m(backend, {n, n}, type);
-  if (!backend.in_host_memory()) m.draw();  // a processor's products take as long with any numbers, and a run begins sooner
+  const Operands m(backend, {n, n}, type);
+  for (const std::int64_t i : {0, 1}) draw(backend, m[i], static_cast<std::uint64_t>(i));
   return least_seconds(backend, [&] { backend.matmul({.a = m[0], .b = m[1], .out = m[2]}); });
 }
 
@@ -85,6 +75,19 @@ Telling telling(Backend& backend, DType type, std::int64_t least, Seconds second
 }
 
 }  // namespace
+
+void draw(Backend& backend, TensorView x, std::uint64_t key) {
+  backend.fill(x, 1);
+  if (backend.in_host_memory() || x.size() == 0) return;
+  const TensorView rows = x.matrix();
+  TensorView less(backend.allocate(x.width() * size_of(x.dtype)), {1, x.width()}, x.dtype);
+  backend.fill(less, -1);
+  less.shape = rows.shape;
+  less.stride[0] = 0;  // one row for all
+  backend.jitter(rows, 1, key, 0, rows);  // to [0, 2)
+  backend.add(rows, less, rows);
+  backend.release(less.data);
+}
 
 std::int64_t telling_product(Backend& backend, DType type, std::int64_t least) {
   return telling(backend, type, least, product_seconds).size;

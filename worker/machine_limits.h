@@ -8,6 +8,10 @@
 
 namespace smlp {
 
+// Random numbers in [-1, 1), the same for each key: a GPU that multiplies equal numbers draws less power, and runs faster than
+// it does in training. A processor's products take as long with any numbers, and a run begins sooner: ones.
+void draw(Backend& backend, TensorView x, std::uint64_t key);  // x: contiguous
+
 // Sizes at which a machine shows what it can do: the least, doubled until one call takes a millisecond, as on a GPU, which
 // 1024³ does not fill, or until memory ends.
 inline constexpr std::int64_t least_product = 1024, least_vector = std::int64_t{16} << 20;

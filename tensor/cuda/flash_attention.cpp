@@ -13,9 +13,10 @@ namespace smlp::cuda {
 
 namespace {
 
-// A deterministic backward pass may keep a square of scores for each head. Calls that ask for more are cut; one head
-// never is: the products between which the softmax stands would take several times as much for it.
-constexpr std::int64_t most_workspace_bytes = std::int64_t{256} << 20;
+// A deterministic backward pass may keep a square of scores for each head. Calls that ask for more than this part of the
+// device's memory are cut; one head never is: the products between which the softmax stands would take several times as
+// much for it.
+constexpr std::int64_t workspace_share = 64, always_workspace_bytes = std::int64_t{256} << 20;
 constexpr std::int64_t alignment = 256;
 constexpr std::int64_t pack_bytes = 16;  // that kernels load at a time, without looking
 
@@ -49,6 +50,12 @@ HeadTensor moved(const HeadTensor& t, std::int64_t bytes_of_one, std::int64_t se
   return part;
 }
 
+std::int64_t most_workspace_bytes() {
+  std::size_t free = 0, all = 0;
+  check(cudaMemGetInfo(&free, &all), "the device does not say how much memory it has");
+  return std::max(always_workspace_bytes, static_cast<std::int64_t>(all) / workspace_share);
+}
+
 }  // namespace
 
 FlashCall FlashCall::part(std::int64_t sequence, std::int64_t head, std::int64_t some, std::int64_t some_heads) const {
@@ -58,6 +65,14 @@ FlashCall FlashCall::part(std::int64_t sequence, std::int64_t head, std::int64_t
   for (const auto tensor : tensors) part.*tensor = moved(this->*tensor, size_of(type), sequence, head);
   part.log_sum = log_sum + (sequence * heads + head) * length;
   return part;
+}
+
+std::string too_old_for(const CudnnVersions& version, const FlashCall& call) {
+  if (version.library >= 91501 && version.front_end >= 11600) return "";
+  if (call.length % 128 == 0) return "";
+  return fmt::format("cuDNN before 9.15.1, or with a front end before 1.16, is not to be trusted with sequences of {} tokens, "
+                     "which is no multiple of 128",
+                     call.length);
 }
 
 bool FlashAttention::run(const FlashCall& call, Arena& scratch) {
@@ -139,12 +154,13 @@ FlashAttention::Plan& FlashAttention::plan_of(const FlashCall& call) {
 
 FlashAttention::Plan FlashAttention::make(const FlashCall& call) {
   Plan plan{nullptr, call.sequences, call.heads};
+  const std::int64_t most_bytes = most_workspace_bytes();
   for (;;) {
     plan.kernels = library_->plan(call.part(0, 0, plan.sequences, plan.heads));
     const std::int64_t bytes = plan.kernels->workspace_bytes();
-    if (bytes <= most_workspace_bytes || (plan.sequences == 1 && plan.heads == 1)) return plan;
+    if (bytes <= most_bytes || (plan.sequences == 1 && plan.heads == 1)) return plan;
     std::int64_t& cut = plan.sequences > 1 ? plan.sequences : plan.heads;
-    const std::int64_t most = std::min(cut - 1, cut * most_workspace_bytes / bytes);
+    const std::int64_t most = std::min(cut - 1, cut * most_bytes / bytes);
     cut = largest_divisor(plan.sequences > 1 ? call.sequences : call.heads, most);
     if (plan.sequences * plan.heads * call.length * 4 % pack_bytes != 0) {
       throw Error(ExitCode::unavailable,

@@ -55,6 +55,12 @@ class FlashLibrary {
   virtual std::string name() const = 0;                                  // "cuDNN 9.19.0"
   virtual std::unique_ptr<FlashPlan> plan(const FlashCall& call) = 0;  // throws where the call is not for it
 };
+// As they number themselves: 91501 is 9.15.1, 11600 is 1.16.0.
+struct CudnnVersions {
+  std::size_t library = 0, front_end = 0;
+};
+// Why cuDNN of these versions is not asked for what it says it can; empty: it is.
+std::string too_old_for(const CudnnVersions& version, const FlashCall& call);
 // Throws Error(unavailable) where there is none, with a sentence's second half: "libcudnn.so.9 is not here".
 std::unique_ptr<FlashLibrary> make_flash_library(cudaStream_t stream);
 

@@ -123,8 +123,8 @@ __global__ void __launch_bounds__(block_threads, held * Team::n > 32 ? 2 : 3)
 }
 
 // The team keeps what it computes of a part, `held` packs a thread, between the sums and what follows from them; packs
-// beyond are read twice.
-template <class Team, int held, class T, Activation kind>
+// beyond, where these are not the `whole` part, are read twice.
+template <class Team, int held, bool whole, class T, Activation kind>
 __global__ void __launch_bounds__(block_threads, 3)
     normalise_backward(Norm norm, Sizes sizes, Matrix dy, Matrix residual, Matrix dx) {
   constexpr int n = Team::n;
@@ -152,7 +152,7 @@ __global__ void __launch_bounds__(block_threads, 3)
       sums = sums + Pair{at.gradient[i], at.gradient[i] * at.value[i]};
     }
   };
-  Elements kept[held], other;
+  Elements kept[held];
   Pack<T, n> in[held], gradient[held];
 #pragma unroll
   for (int k = 0; k < held; ++k) {
@@ -165,9 +165,15 @@ __global__ void __launch_bounds__(block_threads, 3)
     if (Team::column(k) < part.columns) look(Team::column(k), in[k], gradient[k], kept[k]);
   }
   const auto each_other = [&](auto body) {
-    for (std::int64_t c = Team::column(held); c < part.columns; c += Team::threads * n) body(c);
+    if constexpr (!whole) {
+      Elements other;
+      for (std::int64_t c = Team::column(held); c < part.columns; c += Team::threads * n) {
+        look(c, take<n>(x + c), take<n>(d + c), other);
+        body(c, other);
+      }
+    }
   };
-  each_other([&](std::int64_t c) { look(c, take<n>(x + c), take<n>(d + c), other); });
+  each_other([](std::int64_t, const Elements&) {});
   sums = across_team<Team::threads>(sums, Sum{});
   const float share = inverse / static_cast<float>(part.width);
   const float sum = sums.first * share, product = sums.second * share * inverse * inverse;
@@ -187,10 +193,7 @@ __global__ void __launch_bounds__(block_threads, 3)
   for (int k = 0; k < held; ++k) {
     if (Team::column(k) < part.columns) write(Team::column(k), kept[k]);
   }
-  each_other([&](std::int64_t c) {
-    look(c, take<n>(x + c), take<n>(d + c), other);
-    write(c, other);
-  });
+  each_other(write);
 }
 
 // Terms of dweight and dbias.
@@ -245,18 +248,20 @@ void with_team_that_holds(std::int64_t width, Body body) {
     body(Team<32, n>{}, Held<8>{});
   }
 }
-// The same for the way back, which keeps three numbers of each element.
+// The same for the way back, which keeps three numbers of each element: body(Team, Held, whether that is the whole part).
 template <int n, class Body>
 void with_team_that_keeps(std::int64_t width, Body body) {
+  using Whole = std::true_type;
   if constexpr (n > 1) {
-    if (width <= 4 * n) return body(Team<4, n>{}, Held<1>{});
-    if (width <= 8 * n) return body(Team<8, n>{}, Held<1>{});
-    if (width <= 2 * 32 * n) return body(Team<32, n>{}, Held<2>{});
-    if (width <= 2 * 64 * n) return body(Team<64, n>{}, Held<2>{});
-    if (width <= 2 * 128 * n) return body(Team<128, n>{}, Held<2>{});
-    return body(Team<block_threads, n>{}, Held<2>{});
+    if (width <= 4 * n) return body(Team<4, n>{}, Held<1>{}, Whole{});
+    if (width <= 8 * n) return body(Team<8, n>{}, Held<1>{}, Whole{});
+    if (width <= 2 * 32 * n) return body(Team<32, n>{}, Held<2>{}, Whole{});
+    if (width <= 2 * 64 * n) return body(Team<64, n>{}, Held<2>{}, Whole{});
+    if (width <= 2 * 128 * n) return body(Team<128, n>{}, Held<2>{}, Whole{});
+    if (width <= 2 * block_threads * n) return body(Team<block_threads, n>{}, Held<2>{}, Whole{});
+    return body(Team<block_threads, n>{}, Held<2>{}, std::false_type{});
   } else {
-    body(Team<32, n>{}, Held<4>{});
+    body(Team<32, n>{}, Held<4>{}, std::false_type{});
   }
 }
 
@@ -296,10 +301,10 @@ void layer_norm_backward(cudaStream_t stream, DType type, const Norm& norm, cons
       if (b.dweight) start_totals(stream, all, b.scratch, b.dweight, width);
       if (b.dbias) start_totals(stream, all, b.scratch + all.parts * all.runs * width, b.dbias, width);
     }
-    const auto start = [&](auto team, auto held) {
+    const auto start = [&](auto team, auto held, auto whole) {
       using Team = decltype(team);
-      launch(stream, teams_for<Team>(norm), normalise_backward<Team, decltype(held)::value, T, activation>, norm, sizes,
-             b.dy, b.residual, b.dx);
+      constexpr auto kernel = normalise_backward<Team, decltype(held)::value, decltype(whole)::value, T, activation>;
+      launch(stream, teams_for<Team>(norm), kernel, norm, sizes, b.dy, b.residual, b.dx);
     };
     in_n ? with_team_that_keeps<n>(sizes.part_width, start) : with_team_that_keeps<1>(sizes.part_width, start);
   });

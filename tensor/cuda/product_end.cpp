@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "tensor/cuda/kernels.h"
-
 namespace smlp::cuda {
 
 namespace {
@@ -17,6 +15,12 @@ bool aligned(const void* memory, std::int64_t apart_bytes = 0) {
 
 void* after(const void* memory, std::int64_t elements, DType type) {
   return static_cast<char*>(const_cast<void*>(memory)) + elements * size_of(type);
+}
+
+// From where on own kernels do it.
+ProductEnds own_from(const Product& p) {
+  if (p.bias_gradient) return ProductEnds::own_bias_gradient;
+  return p.gelu || p.gelu_gradient ? ProductEnds::own_gelu : ProductEnds::own;
 }
 
 }  // namespace
@@ -34,6 +38,17 @@ Product alone(const Product& p) {
   return product;
 }
 
+Product before_gelu(const Product& p) {
+  Product first = p;
+  first.gelu = false;
+  first.pre_activation = {};
+  if (!p.pre_activation.data) return first;
+  first.out = p.pre_activation;
+  first.out.rows = p.out.rows;
+  if (p.batch > 1) first.out_apart = p.m * p.pre_activation.stride;
+  return first;
+}
+
 Product one_of(const Product& p, std::int64_t i) {
   Product one = p;
   one.batch = 1;
@@ -46,7 +61,8 @@ Product one_of(const Product& p, std::int64_t i) {
 
 std::int64_t scratch_floats(const Product& p) { return std::max(p.batch * p.m, column_sum_floats(p.k, p.m, p.batch)); }
 
-bool library_may_end(const Product& p) {
+bool library_may_end(const Product& p, ProductEnds ends) {
+  if (ends >= own_from(p)) return false;
   // Its tanh is the hardware's, within 2^-11: as good as 16-bit numbers are, and no better.
   if ((p.gelu || p.gelu_gradient) && p.type == DType::f32) return false;
   if (p.bias_gradient) return p.out_type == DType::f32 && p.m % pack == 0 && aligned(p.scratch);
@@ -56,7 +72,10 @@ bool library_may_end(const Product& p) {
   return p.n % pack == 0 && shifts && (!kept.data || (aligned(kept.data) && kept.stride % pack == 0));
 }
 
-bool library_may_split(const Product& p) { return p.type == DType::f32 || p.k % library_k == 0; }
+bool library_may_split(const Product& p) {
+  if (p.bias && p.out_type != DType::f32) return false;
+  return p.type == DType::f32 || p.k % library_k == 0;
+}
 
 void end(cudaStream_t stream, const Product& p, std::int64_t groups, const GroupTable& table) {
   if (p.bias_gradient) {

@@ -24,7 +24,7 @@ constexpr std::size_t workspace_bytes = std::size_t{64} << 20, most_plans = 4096
 
 class Products::Library {
  public:
-  Library(cudaStream_t stream, bool tf32) : stream_(stream), tf32_(tf32) {
+  Library(cudaStream_t stream, bool tf32, ProductEnds ends) : stream_(stream), tf32_(tf32), ends_(ends) {
     check(cublasLtCreate(&handle_), "it could not be started");
     check(cudaMalloc(&workspace_, workspace_bytes), "there is no memory for the workspace of products");
     grouped_.emplace(stream, tf32, workspace_, workspace_bytes);
@@ -38,13 +38,10 @@ class Products::Library {
   Library(const Library&) = delete;
   Library& operator=(const Library&) = delete;
 
-  // What the library can't do in the same pass is done in one more; a batch that it can't do at once, one by
-  // one.
   void run(const Product& p) {
-    if (plain(p)) return run_plain(p);
-    if (library_may_end(p) && started(p)) return p.bias_gradient ? add_bias_gradient(stream_, p) : void();
-    run_plain(alone(p));
-    end(stream_, p);
+    run_with_end(
+        stream_, p, ends_, [this](const Product& product) { return started(product); },
+        [this](const Product& product) { run_plain(product); });
   }
 
   bool run_grouped(const Product& p, std::span<const RowGroup> groups, const GroupTable& table) {
@@ -54,15 +51,18 @@ class Products::Library {
   }
 
  private:
+  // A batch that the library can't do at once, one by one; what it has no algorithm for, as for numbers that lie on no more
+  // than 2 bytes, without it.
   void run_plain(const Product& p) {
     if (started(p)) return;
-    if (p.batch == 1) {
-      throw Error(
-          ExitCode::fault,
-          fmt::format("cuBLASLt has no way to multiply {} x {} x {} in {} to {} here ({})", p.m, p.n, p.k,
-                      name_of(p.type), name_of(p.out_type), cublasLtGetStatusString(plan_of(p).refusal())));
+    if (p.batch > 1) {
+      for (std::int64_t i = 0; i < p.batch; ++i) run_plain(one_of(p, i));
+      return;
     }
-    for (std::int64_t i = 0; i < p.batch; ++i) run_plain(one_of(p, i));
+    const cublasStatus_t refusal = plan_of(p).refusal();
+    if (refusal == CUBLAS_STATUS_NOT_SUPPORTED) return multiply_plainly(stream_, p);
+    throw Error(ExitCode::fault, fmt::format("cuBLASLt failed to multiply {} x {} x {} in {} to {} ({})", p.m, p.n, p.k,
+                                             name_of(p.type), name_of(p.out_type), cublasLtGetStatusString(refusal)));
   }
 
   ProductPlan& plan_of(const Product& p) {
@@ -80,13 +80,15 @@ class Products::Library {
 
   cudaStream_t stream_;
   bool tf32_;
+  ProductEnds ends_;
   cublasLtHandle_t handle_ = nullptr;
   void* workspace_ = nullptr;
   std::map<std::vector<std::int64_t>, ProductPlan> plans_;
   std::optional<GroupedProducts> grouped_;
 };
 
-Products::Products(cudaStream_t stream, bool tf32) : library_(std::make_unique<Library>(stream, tf32)) {}
+Products::Products(cudaStream_t stream, bool tf32, ProductEnds ends)
+    : library_(std::make_unique<Library>(stream, tf32, ends)) {}
 Products::~Products() = default;
 
 void Products::run(const Product& p) {

@@ -8,8 +8,8 @@
 #include <memory>
 #include <span>
 
+#include "tensor/backend.h"
 #include "tensor/matrix.h"
-#include "tensor/tensor_view.h"
 
 namespace smlp::cuda {
 
@@ -51,7 +51,7 @@ struct GroupTable {
 
 class Products {
  public:
-  Products(cudaStream_t stream, bool tf32);
+  Products(cudaStream_t stream, bool tf32, ProductEnds ends);
   ~Products();
   void run(const Product& p);
   // One product a group, all at once, where the library can; false: it can't, and nothing happened. Of `p`, a

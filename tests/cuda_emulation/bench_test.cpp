@@ -4,12 +4,15 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <set>
 #include <thread>
 
+#include "tensor/arena.h"
 #include "tests/comm/ranks.h"
+#include "worker/machine_limits.h"
 #include "worker/world.h"
 
 namespace smlp {
@@ -29,6 +32,14 @@ BenchOptions small(const std::string& kind) {
   job.train.micro_batch = job.train.global_batch = 2;
   job.cluster.ranks = job.cluster.expert_ranks = 1;
   job.cluster.device = "cuda";
+  return options;
+}
+
+BenchOptions with_experts() {
+  auto options = small("smlp");
+  options.job.model.sparse_blocks = 1;
+  options.job.model.experts = 4;
+  options.job.routing.group_sequences = 2;
   return options;
 }
 
@@ -73,9 +84,9 @@ TEST_F(DeviceBench, AStepHasTheJobsGlobalBatch) {
 }
 
 TEST_F(DeviceBench, EveryKernelStandsBesideItsFloor) {
-  for (const char* kind : {"gmlp", "transformer"}) {
+  for (const auto& options : {small("gmlp"), small("transformer"), with_experts()}) {
     nlohmann::json result;
-    bench_kernels(small(kind), result);
+    bench_kernels(options, result);
     EXPECT_EQ(result["device"], "cuda:0");
     const double products = result["matmul_flops_per_second"], memory = result["memory_bytes_per_second"];
     std::set<std::string> names;
@@ -93,6 +104,48 @@ TEST_F(DeviceBench, EveryKernelStandsBesideItsFloor) {
     }
     EXPECT_GT(result["step_seconds_dense"].get<double>(), result["product_seconds_dense"].get<double>());
     EXPECT_TRUE(positive(result["floor_seconds_dense"]));
+    const bool sparse = options.job.model.sparse_blocks > 0;
+    for (const char* name : {"experts in: + bias, gelu", "experts out: dx = gelu' · (dy · W)", "experts in: dW += dy^T · x",
+                             "groups: spatial", "groups: whole squares alone", "assignment, balanced"}) {
+      EXPECT_EQ(names.contains(name), sparse) << name;
+    }
+    EXPECT_EQ(result.contains("step_seconds_experts"), sparse);
+    if (!sparse) continue;
+    EXPECT_GT(result["step_seconds_experts"].get<double>(), result["product_seconds_experts"].get<double>());
+  }
+}
+
+TEST_F(DeviceBench, AProcessorHasTheSameKernels) {
+  std::set<std::string> names[2];
+  for (const bool device : {true, false}) {
+    auto options = with_experts();
+    options.job.cluster.device = device ? "cuda" : "cpu";
+    nlohmann::json result;
+    bench_kernels(options, result);
+    EXPECT_EQ(result.contains("product_ends"), device);
+    for (const auto& kernel : result["kernels"]) {
+      const std::string name = kernel["name"];
+      if (!name.starts_with("limit")) names[device].insert(name);
+    }
+  }
+  EXPECT_EQ(names[0], names[1]);
+}
+
+TEST_F(DeviceBench, MultipliesNumbersThatDiffer) {
+  const auto backend = make_cuda_backend();
+  Arena arena(*backend);
+  for (const Shape& shape : {Shape{128}, Shape{8, 16}, Shape{2, 4, 16}}) {
+    std::set<float> seen;
+    for (const std::uint64_t key : {1, 2}) {
+      const TensorView x = arena.take(shape, DType::f32);
+      draw(*backend, x, key);
+      std::vector<float> numbers(128);
+      backend->download(x, numbers.data());
+      const auto [least, most] = std::minmax_element(numbers.begin(), numbers.end());
+      EXPECT_TRUE(*least >= -1 && *least < -0.9f && *most > 0.9f && *most <= 1) << *least << " " << *most;
+      seen.insert(numbers.begin(), numbers.end());
+    }
+    EXPECT_GT(seen.size(), 250u) << "each key has its own";
   }
 }
 

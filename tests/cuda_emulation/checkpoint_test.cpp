@@ -6,9 +6,12 @@
 #include <spdlog/spdlog.h>
 #include <stdlib.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <sstream>
+#include <thread>
 
 #include "core/features.h"
 #include "tests/cuda_emulation/small_model.h"
@@ -194,13 +197,28 @@ TEST_P(DeviceCheckpoint, IsWrittenWithoutPinnedMemoryToo) {
 
 TEST_P(DeviceCheckpoint, AWriterThatEndsWaitsForItsCopy) {
   const SharedScratch scratch;
+  const auto root = scratch.path() / "device";
+  const bool first = world().rank() == 0;
   SmallRun run(job(GetParam()), Ranks::by_nccl, make_cuda_backend());
   const auto pieces = run.engine().pieces(true);
   run.step();
+  std::atomic<bool> copied = false;
+  std::jthread device;
+  emulation::set_slow_downloads(true);
   {
-    CheckpointWriter writer(options_in(scratch.path() / "device"));
+    CheckpointWriter writer(options_in(root));
     writer.begin(run.engine().backend(), pieces, state_of(1));
+    if (first) world().barrier();  // the other ranks' writers end before
+    device = std::jthread([&copied] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      copied = true;
+      emulation::set_slow_downloads(false);
+    });
   }
+  EXPECT_TRUE(copied) << "the writer ended before its copy";
+  if (!first) world().barrier();
+  world().barrier();
+  for (const auto& left : fs::directory_iterator(root)) EXPECT_NE(left.path().extension(), ".tmp") << left.path();
   run.step();
 }
 

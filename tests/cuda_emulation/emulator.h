@@ -29,13 +29,16 @@ enum class Order : int { forwards, backwards, shuffled, changing };
 void set_order(Order order);  // changing (from launch to launch) unless told otherwise
 std::int64_t launches();      // so far
 void set_devices(int count);  // 0: no driver is there
+constexpr std::size_t default_device_memory = std::size_t{16} << 30;
+void set_device_memory(std::size_t bytes);  // what cudaMemGetInfo tells; it limits nothing
 void set_driver_error(int error);  // the cudaError that counting devices and taking memory meet; 0: none
 
-// The products of libraries (products.cpp): how many were asked for so far, and what is refused from now on that its
-// rules allow, as a library or a card may.
+// The products of libraries (products.cpp): how many were asked for so far, how many of them with what follows them, and what
+// is refused from now on that its rules allow, as a library or a card may: ends, groups at once, or any algorithm.
 std::int64_t products();
+std::int64_t products_with_ends();
 struct Refusals {
-  bool ends = false, groups = false;
+  bool ends = false, groups = false, products = false;
 };
 void refuse(const Refusals& refusals);
 

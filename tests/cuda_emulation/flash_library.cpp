@@ -134,7 +134,8 @@ class PlainLibrary final : public FlashLibrary {
   std::string name() const override { return "the emulated library"; }
   std::unique_ptr<FlashPlan> plan(const FlashCall& call) override {
     ++emulation::flash_counts().plans;
-    const std::string why = emulation::flash_rules().declines(call);
+    const auto& rules = emulation::flash_rules();
+    const std::string old = too_old_for(rules.version, call), why = old.empty() ? rules.declines(call) : old;
     if (!why.empty()) throw Error(ExitCode::unavailable, why);
     return std::make_unique<PlainPlan>(stream_, call);
   }

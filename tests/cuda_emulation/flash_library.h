@@ -12,6 +12,7 @@ struct FlashRules {
   std::string absent;  // why there is no library; empty: there is
   std::function<std::string(const cuda::FlashCall&)> declines = [](const auto&) { return std::string(); };
   std::function<std::int64_t(const cuda::FlashCall&)> workspace = [](const auto&) { return std::int64_t{1000}; };
+  cuda::CudnnVersions version{91900, 13200};
   int runs_before_failure = -1;  // of a plan; then it writes NaN and throws. Negative: never
 };
 FlashRules& flash_rules();

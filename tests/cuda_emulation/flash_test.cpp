@@ -4,8 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <tuple>
+#include <utility>
 
 #include "tensor/backend.h"
+#include "tests/cuda_emulation/emulator.h"
 #include "tests/cuda_emulation/flash_library.h"
 #include "tests/tensor/field.h"
 
@@ -56,8 +59,9 @@ class Attending {
 
 class FlashAttention : public testing::Test {
  protected:
-  ~FlashAttention() override { flash_rules() = {}; }
+  ~FlashAttention() override { SetUp(); }
   void SetUp() override {
+    emulation::set_device_memory(emulation::default_device_memory);
     flash_rules() = {};
     flash_counts() = {};
   }
@@ -158,6 +162,34 @@ TEST_F(FlashAttention, IsCutWhereItsWorkspaceWouldBeLarge) {
     EXPECT_EQ(attend(sizes), whole);
     EXPECT_EQ(flash_counts().forward, parts);
     EXPECT_EQ(flash_counts().backward, parts);
+  }
+}
+
+TEST_F(FlashAttention, IsCutLessOnADeviceOfMoreMemory) {
+  for (const auto& [gigabytes, parts] : {std::pair{8, 2}, {16, 2}, {32, 1}}) {
+    SCOPED_TRACE(testing::Message() << gigabytes << " GiB");
+    SetUp();
+    emulation::set_device_memory(static_cast<std::size_t>(gigabytes) << 30);
+    flash_rules().workspace = [](const cuda::FlashCall& call) { return call.sequences * call.heads << 26; };
+    cuda_ = make_cuda_backend();
+    attend({.sequences = 2, .heads = 4});
+    EXPECT_EQ(flash_counts().backward, parts);
+  }
+}
+
+TEST_F(FlashAttention, AnOldLibraryIsAskedForWholeTilesAlone) {
+  for (const auto& [library, front_end, whole] :
+       {std::tuple{91500u, 13200u, true}, {91501u, 11500u, true}, {91501u, 11600u, false}}) {
+    SCOPED_TRACE(testing::Message() << library << " " << front_end);
+    SetUp();
+    flash_rules().version = {library, front_end};
+    cuda_ = make_cuda_backend();
+    attend({.length = 128});
+    EXPECT_EQ(flash_counts().forward + flash_counts().backward, 2);
+    attend({.length = 40});
+    EXPECT_EQ(flash_counts().forward + flash_counts().backward, whole ? 2 : 4);
+    const auto old = HasSubstr("not to be trusted with sequences of 40 tokens");
+    EXPECT_THAT(cuda_->attention_by(), whole ? testing::Matcher<std::string>(old) : testing::Not(old));
   }
 }
 

@@ -9,11 +9,12 @@
 
 namespace smlp::emulation {
 namespace {
-std::int64_t multiplied = 0;
+std::int64_t multiplied = 0, ended = 0;
 Refusals refused;
 }  // namespace
 
 std::int64_t products() { return multiplied; }
+std::int64_t products_with_ends() { return ended; }
 void refuse(const Refusals& refusals) { refused = refusals; }
 }  // namespace smlp::emulation
 
@@ -22,9 +23,10 @@ namespace smlp::cuda {
 class Products::Library {
  public:
   cudaStream_t stream;
+  ProductEnds ends;
 };
 
-Products::Products(cudaStream_t stream, bool) : library_(new Library{stream}) {}
+Products::Products(cudaStream_t stream, bool, ProductEnds ends) : library_(new Library{stream, ends}) {}
 Products::~Products() = default;
 
 namespace {
@@ -117,14 +119,24 @@ Product part(const Product& p, std::int64_t i) {
 }  // namespace
 
 void Products::run(const Product& p) {
-  ++emulation::multiplied;
-  const bool whole = plain(p) || (library_may_end(p) && !emulation::refused.ends);
-  const Product product = whole ? p : alone(p);
-  emulation::hand_over(library_->stream, [product] {
-    for (std::int64_t i = 0; i < product.batch; ++i) run_one(part(product, i));
-  });
-  if (!whole) return end(library_->stream, p);
-  if (p.bias_gradient) add_bias_gradient(library_->stream, p);
+  const cudaStream_t stream = library_->stream;
+  const auto multiply = [stream](const Product& product) {
+    ++emulation::multiplied;
+    if (emulation::refused.products && plain(product)) {
+      for (std::int64_t i = 0; i < product.batch; ++i) multiply_plainly(stream, one_of(product, i));
+      return;
+    }
+    emulation::hand_over(stream, [product] {
+      for (std::int64_t i = 0; i < product.batch; ++i) run_one(part(product, i));
+    });
+  };
+  const auto start = [&multiply](const Product& product) {
+    if (emulation::refused.ends) return false;
+    ++emulation::ended;
+    multiply(product);
+    return true;
+  };
+  run_with_end(stream, p, library_->ends, start, multiply);
 }
 
 bool Products::run_grouped(const Product& p, std::span<const RowGroup> groups, const GroupTable& table) {

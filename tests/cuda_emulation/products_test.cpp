@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "tensor/backend.h"
+#include "tensor/cuda/product_end.h"
 #include "tests/cuda_emulation/emulator.h"
 #include "tests/tensor/field.h"
 
@@ -130,7 +131,7 @@ TEST_F(GroupedProducts, GiveTheSameWhateverTheLibraryRefuses) {
           return layer;
         };
         Layer wanted = run({});
-        for (const auto& refusals : {emulation::Refusals{.ends = true}, {.groups = true}, {true, true}}) {
+        for (const auto& refusals : {emulation::Refusals{.ends = true}, {.groups = true}, {true, true}, {true, true, true}}) {
           Layer got = run(refusals);
           for (std::size_t i = 0; i < got.results().size(); ++i) {
             SCOPED_TRACE(testing::Message() << "result " << i << " of " << name_of(type));
@@ -140,6 +141,80 @@ TEST_F(GroupedProducts, GiveTheSameWhateverTheLibraryRefuses) {
           }
         }
       }
+    }
+  }
+}
+
+// What each value leaves to the library, of a layer that has everything.
+TEST_F(GroupedProducts, EndByWhomTheyAreToldTo) {
+  struct Share {
+    ProductEnds ends;
+    std::int64_t forward, input, weight;  // products that the library ends
+  };
+  const Rows rows = {5, 5};
+  for (const DType type : {DType::bf16, DType::f16}) {
+    std::vector<std::vector<double>> wanted;
+    for (const Share& share : {Share{ProductEnds::library, 1, 1, 1}, {ProductEnds::own_bias_gradient, 1, 1, 0},
+                               {ProductEnds::own_gelu, 1, 0, 0}, {ProductEnds::own, 0, 0, 0}}) {
+      SCOPED_TRACE(testing::Message() << name_of(type) << static_cast<int>(share.ends));
+      b_ = make_cuda_backend({.product_ends = share.ends});
+      Layer layer(type, rows, 0);
+      const auto ended = [&](auto call) {
+        const std::int64_t before = emulation::products_with_ends();
+        EXPECT_EQ(call(), 1);
+        return emulation::products_with_ends() - before;
+      };
+      EXPECT_EQ(ended([&] { return forward(layer, rows); }), share.forward);
+      EXPECT_EQ(ended([&] { return input_gradient(layer, rows); }), share.input);
+      EXPECT_EQ(ended([&] { return weight_gradient(layer, rows); }), share.weight);
+      b_->synchronize();
+      for (std::size_t i = 0; i < layer.results().size(); ++i) {
+        EXPECT_TRUE(layer.results()[i]->guards_intact()) << i;
+        if (share.ends == ProductEnds::library) wanted.push_back(layer.results()[i]->get());
+        expect_close("a result", layer.results()[i]->get(), wanted[i], 2e-2);
+      }
+    }
+  }
+}
+
+TEST(Products, AreSplitWhereNothingIsLostOfThem) {
+  const float bias = 0;
+  const cuda::Product f32{.k = 65}, whole{.k = 128, .type = DType::bf16, .out_type = DType::bf16};
+  EXPECT_TRUE(cuda::library_may_split(f32));
+  EXPECT_TRUE(cuda::library_may_split(whole));
+  cuda::Product rest = whole, biased = whole, wide = whole;
+  rest.k = 130;
+  biased.bias = wide.bias = &bias;
+  wide.out_type = DType::f32;
+  EXPECT_FALSE(cuda::library_may_split(rest)) << "the last terms";
+  EXPECT_FALSE(cuda::library_may_split(biased)) << "bits of the sums, before the bias";
+  EXPECT_TRUE(cuda::library_may_split(wide));
+}
+
+// By own kernels, from numbers that lie on no more than their own size.
+TEST_F(GroupedProducts, AreMultipliedWhereTheLibraryHasNoAlgorithm) {
+  for (const DType type : {DType::f32, DType::bf16, DType::f16}) {
+    for (int way = 0; way < 16; ++way) {
+      const bool ta = way & 1, tb = way & 2, wide = way & 4, accumulate = way & 8;
+      SCOPED_TRACE(testing::Message() << name_of(type) << way);
+      constexpr std::int64_t m = 9, n = 13, k = 21;
+      const auto run = [&](bool refused) {
+        emulation::refuse({.products = refused});
+        Field a(ta ? Shape{k, m} : Shape{m, k}, type, 3, 1), b(tb ? Shape{n, k} : Shape{k, n}, type, 1, 1);
+        Field out({m, n}, wide ? DType::f32 : type, 1, 1);
+        std::uint64_t seed = 0;
+        for (Field* field : {&a, &b, &out}) field->randomize(++seed);
+        b_->matmul({.a = a.view(),
+                    .b = b.view(),
+                    .out = out.view(),
+                    .transpose_a = ta,
+                    .transpose_b = tb,
+                    .accumulate = accumulate});
+        b_->synchronize();
+        EXPECT_TRUE(out.guards_intact());
+        return out.get();
+      };
+      expect_close("refused", run(true), run(false), type == DType::f32 || wide ? 1e-5 : 2e-2);
     }
   }
 }

@@ -10,6 +10,7 @@
 namespace smlp::emulation {
 namespace {
 int devices = 1;
+std::size_t device_memory = default_device_memory;
 cudaError_t driver_error = cudaSuccess;
 thread_local cudaError_t last_error = cudaSuccess;
 
@@ -20,9 +21,11 @@ cudaError_t result(cudaError_t error) {
 }  // namespace
 
 void set_devices(int count) { devices = count; }
+void set_device_memory(std::size_t bytes) { device_memory = bytes; }
 void set_driver_error(int error) { driver_error = static_cast<cudaError_t>(error); }
 }  // namespace smlp::emulation
 
+using smlp::emulation::device_memory;
 using smlp::emulation::devices;
 using smlp::emulation::driver_error;
 using smlp::emulation::last_error;
@@ -66,6 +69,11 @@ cudaError_t cudaFree(void* memory) {
   if (smlp::emulation::breaks_capture()) return result(cudaErrorStreamCaptureUnsupported);
   smlp::emulation::finish_all();
   std::free(memory);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* all) {
+  *free = *all = device_memory;
   return cudaSuccess;
 }
 

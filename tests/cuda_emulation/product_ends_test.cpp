@@ -1,0 +1,36 @@
+// Training by each value of cluster.product_ends.
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "tests/cuda_emulation/emulator.h"
+#include "tests/cuda_emulation/small_model.h"
+#include "worker/device.h"
+
+namespace smlp::test {
+namespace {
+
+TEST(ProductEnds, AreTheJobs) {
+  EXPECT_EQ(JobConfig().cluster.product_ends, "own_bias_gradient");
+  std::map<std::string, std::int64_t> ended;  // by the library
+  std::vector<double> wanted;
+  for (const std::string ends : {"library", "own_bias_gradient", "own_gelu", "own"}) {
+    auto job = small_job("transformer", "bf16");
+    job.cluster.device = "cuda";
+    job.cluster.product_ends = ends;
+    const std::int64_t before = emulation::products_with_ends();
+    SmallRun run(job, Ranks::one, make_backend(job));
+    std::vector<double> losses;
+    for (int step = 0; step < 3; ++step) losses.push_back(run.step().loss);
+    ended[ends] = emulation::products_with_ends() - before;
+    if (wanted.empty()) wanted = losses;
+    for (std::size_t step = 0; step < losses.size(); ++step) EXPECT_NEAR(losses[step], wanted[step], 0.02) << ends << step;
+  }
+  EXPECT_GT(ended["library"], ended["own_bias_gradient"]);
+  EXPECT_GT(ended["own_bias_gradient"], ended["own_gelu"]);
+  EXPECT_GT(ended["own_gelu"], 0);
+  EXPECT_EQ(ended["own"], 0);
+}
+
+}  // namespace
+}  // namespace smlp::test
