@@ -6,15 +6,17 @@ comes, a summary at the end, and ends with 1 where something failed.
 
     tests              every verb, the golden models and training steps, with one rank and with two that share the GPU
     sanitizer          the verbs under compute-sanitizer: memcheck, synccheck, and racecheck of own kernels
-    curves             a gMLP, an sMLP and a Transformer: 200 steps on the CPU and on the GPU, in f32, bf16 and fp16
+    curves             a gMLP, an sMLP and a Transformer: 200 steps in f32, bf16 and fp16, each on the GPU and on the CPU
     staged             two ranks on the one GPU train as one rank does
     moves              a checkpoint written on the GPU goes on on the CPU, and back
     speed-smlp         the paper's small sMLP with all its experts, 524,288 tokens a step
     speed-gmlp         the paper's dense gMLP beside PyTorch (scripts/torch_peers.py), in turn
     speed-transformer  the same of the Transformer, and whether cuDNN computes its attention
+    profile            the kernels of one step of a cut-down sMLP and Transformer by ncu or nsys, and cuBLASLt's log of them
 
 FOLDER (gpu-check-<date> here, if none is named; an old one is added to) gets three files, written as things happen: report.txt,
-what is printed; log.txt, all that programs say; results.jsonl, every curve, benchmark and list of tests whole.
+what is printed; log.txt, what programs say, 15 MB at most, its beginning and its end; results.jsonl, every curve, benchmark,
+table and list of tests whole. --caches names the folder of torch-gmlp.cache and torch-transformer.cache (torch_peers.py --cache).
 
 A program that takes longer than its kind may (SECONDS) is ended, as is what --minutes would be passed by; whatever else a check
 breaks on is its own failure, and the next one follows. What this build or machine can't show is named first and counted apart:
@@ -30,13 +32,14 @@ import time
 
 from gpu_checks.checks import ROOT, Checks
 from gpu_checks.device_tests import TestParts
+from gpu_checks.kernels import ProfileParts
 from gpu_checks.speed import SpeedParts
 from gpu_checks.training import TrainingParts
 
-PARTS = ["tests", "sanitizer", "curves", "staged", "moves", "speed-smlp", "speed-gmlp", "speed-transformer"]
+PARTS = ["tests", "sanitizer", "curves", "staged", "moves", "speed-smlp", "speed-gmlp", "speed-transformer", "profile"]
 
 
-class GpuCheck(TestParts, TrainingParts, SpeedParts, Checks):
+class GpuCheck(TestParts, TrainingParts, SpeedParts, ProfileParts, Checks):
     """A method for each part, of its name."""
 
 
@@ -48,6 +51,7 @@ def main():
     parser.add_argument("--minutes", type=float, help="all of it ends by then")
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--filter", default="*")
+    parser.add_argument("--caches", type=pathlib.Path, metavar="FOLDER", help="by default that of --out")
     parser.add_argument("--rehearse", action="store_true")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Packs a build for a machine that has a GPU, CUDA and little else (docs/gpu_check.md): the programs, the libraries that they
 # need but for those of the compiler, of C and of CUDA, Open MPI, and the golden files. The archive's folder, smlp-gpu, can lie
-# anywhere; `source smlp-gpu/env.sh` makes its programs run.
+# anywhere; `source smlp-gpu/env.sh` makes its programs run, and says which cuBLAS they take.
 #   scripts/gpu_pack.sh BUILD OUT.tar.xz [PROGRAM…]    by default smlp, smlp-worker and the three programs of ctest's label gpu
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -66,10 +66,8 @@ if [ -d "$smlp_here/golden" ]; then export SMLP_GOLDEN_DIR=$smlp_here/golden; fi
 
 smlp_run() { LD_LIBRARY_PATH=$SMLP_LIBRARY_PATH${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} "$@"; }
 
-# Where CUDA's libraries may be: the toolkit, the system, and the packages that a Python with PyTorch has.
+# Where CUDA's libraries may be: the packages that a Python with PyTorch has, the toolkit, and the system.
 smlp_cuda_folders() {
-  printf '%s\n' "${CUDA_HOME:-/usr/local/cuda}"/{lib64,lib,targets/x86_64-linux/lib} /usr/local/cuda-*/lib64
-  printf '%s\n' /usr/lib/x86_64-linux-gnu /usr/lib64 /usr/local/lib
   python3 - <<'PYTHON' 2>/dev/null
 import importlib.util, pathlib
 found = importlib.util.find_spec("nvidia")
@@ -77,11 +75,41 @@ for place in found.submodule_search_locations if found else ():
     for folder in sorted(pathlib.Path(place).glob("*/lib")):
         print(folder)
 PYTHON
+  printf '%s\n' "${CUDA_HOME:-/usr/local/cuda}"/{lib64,lib,targets/x86_64-linux/lib} /usr/local/cuda-*/lib64
+  printf '%s\n' /usr/lib/x86_64-linux-gnu /usr/lib64 /usr/local/lib
+}
+
+# Of several cuBLASes the newest; of two as new PyTorch's own, so that both sides of a comparison multiply by one. Which one it
+# is goes to stderr, with those passed over. Its folder comes first: with it come the other libraries that lie there.
+smlp_choose_cublas() {
+  local name folder file seen= version best=-1 chosen= passed_over= built
+  name=$(grep -m 1 '^libcublasLt\.so' "$smlp_here/cuda_libraries") || return 0
+  while read -r folder; do
+    file=$folder/$name
+    [ -e "$file" ] || continue
+    file=$(readlink -f "$file")
+    if [[ $seen == *":$file:"* ]]; then continue; fi
+    seen+=:$file:
+    version=$(python3 "$smlp_here/versions.py" number "$folder/$name" 2>/dev/null) || version=0
+    if [ "$version" -gt "$best" ]; then
+      passed_over+=${chosen:+" $best of $chosen"} best=$version chosen=$folder
+    else
+      passed_over+=" $version of $folder"
+    fi
+  done < <(smlp_cuda_folders; tr : '\n' <<<"${LD_LIBRARY_PATH:-}")
+  [ -n "$chosen" ] || return 0
+  SMLP_LIBRARY_PATH+=:$chosen
+  echo "env.sh: cuBLAS $best of $chosen${passed_over:+; passed over:$passed_over}" >&2
+  built=$(cat "$smlp_here/cublas_version")
+  if [ "$best" -gt 0 ] && [ "$best" -lt "$built" ]; then
+    echo "env.sh: that is older than $built, with which these programs were built: calls that it refuses go other ways" >&2
+  fi
 }
 
 smlp_find_libraries() {
   local name folder found
   SMLP_LIBRARY_PATH=$smlp_here/lib
+  smlp_choose_cublas
   while read -r name; do
     found=
     while read -r folder; do
@@ -106,6 +134,10 @@ write_cuda_libraries() {
   major=$(sed -n 's/^libcublas\.so\.//p' <<<"$names")
   if [ -n "$major" ]; then names+=$'\n'$(printf '%s\n' "libcudart.so.$major" "libnvrtc.so.$major" libcudnn.so.9); fi
   sed '/^$/d' <<<"$names" | sort -u >"$pack/cuda_libraries"
+  cp "$root/scripts/gpu_checks/versions.py" "$pack"
+  if ! python3 "$pack/versions.py" number "$(awk '$1 ~ /^libcublasLt/ {print $2}' <<<"$needed")" >"$pack/cublas_version"; then
+    echo 0 >"$pack/cublas_version"
+  fi
 }
 
 if [ $# -lt 2 ]; then

@@ -3,6 +3,7 @@ import contextlib
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 import traceback
 
@@ -17,7 +18,7 @@ class Checks:
     def __init__(self, options):
         self.rehearsal, self.python, self.filter = options.rehearse, options.python, options.filter
         self.device = "cpu" if self.rehearsal else "cuda"
-        self.binaries = options.build.resolve() / "bin"
+        self.binaries, self.caches = options.build.resolve() / "bin", (options.caches or options.out).resolve()
         self.record = Record(options.out)
         self.programs = Programs(self.record, options.minutes)
         self.place = tempfile.TemporaryDirectory(prefix="smlp-gpu-")
@@ -80,8 +81,12 @@ class Checks:
         if shutil.which("nvidia-smi"):
             with self.check("nvidia-smi"):
                 command = ("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
-                self.say("measured", "GPU: " + self.programs.run(*command, seconds=LOOK_SECONDS).demand().strip())
+                gpu = self.programs.run(*command, seconds=LOOK_SECONDS).demand().strip()
+                self.record.keep(part="start", gpu=gpu)
+                self.say("measured", f"GPU: {gpu}")
         lacks = ""
+        with self.check("libraries"):
+            self.tell_libraries("ours", self.binaries / "smlp-worker")
         with self.check("smlp"):
             outcome = self.programs.run(self.binaries / "smlp", "doctor", "--json", seconds=LOOK_SECONDS, cwd=self.folder)
             if outcome.code not in (0, 69):  # 69: mpirun is missing
@@ -91,9 +96,22 @@ class Checks:
             self.record.keep(part="start", doctor=found)
             self.judge(True, f"smlp {found['smlp']}{', built without ' + lacks if lacks else ''}; cores: {found['cores']}")
         with self.check("PyTorch"):
-            if {"speed-gmlp", "speed-transformer"} & set(parts) and not self.has_torch():
-                self.say("note", f"{self.python} has no torch (--python names one that has): speeds come without PyTorch's beside them")
+            if {"speed-gmlp", "speed-transformer"} & set(parts):
+                if self.has_torch():
+                    self.tell_libraries("torch")
+                else:
+                    self.say("note", f"{self.python} has no torch (--python names one that has): speeds come without PyTorch's "
+                                     "beside them")
         return lacks
+
+    def tell_libraries(self, whose, *program):
+        """Versions of CUDA's libraries, ours or PyTorch's (gpu_checks/versions.py)."""
+        python, ours = (sys.executable, True) if whose == "ours" else (self.python, False)
+        words = (ROOT / "scripts" / "gpu_checks" / "versions.py", whose, *program)
+        found = json_in(self.programs.run(python, *words, seconds=2 * LOOK_SECONDS, ours=ours).demand())
+        self.record.keep(part=self.part, libraries=whose, found=found)
+        words = ", ".join(f"{name} {entry['version']} ({entry['file']})" for name, entry in found.items()) or "none of CUDA's"
+        self.say("measured", f"libraries, {'ours' if whose == 'ours' else 'PyTorch'}: {words}")
 
     def absence(self, part, lacks):
         """Why a part can't be shown here, or ""."""
@@ -110,6 +128,13 @@ class Checks:
         if part == "moves" and "HDF5" in lacks:
             return "this smlp was built without HDF5, so it writes no checkpoints"
         return ""
+
+    @staticmethod
+    def profiler_path(name):
+        """In the path, in the toolkit, or where it is put by itself: the newest."""
+        folders = sorted(pathlib.Path("/opt/nvidia").glob(f"nsight-*/*/{name}"), reverse=True)
+        places = [name, f"/usr/local/cuda/bin/{name}", *map(str, folders)]
+        return next(filter(None, map(shutil.which, places)), None)
 
     @staticmethod
     def sanitizer_path():

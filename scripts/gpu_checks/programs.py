@@ -9,6 +9,7 @@ import re
 import shlex
 import signal
 import subprocess
+import tempfile
 import time
 
 
@@ -24,8 +25,11 @@ class NotHere(Exception):
     """Ends a check that this build or machine can't show, with a sentence."""
 
 
+MOST_LOG_BYTES = 15_000_000
+
+
 class Record:
-    """The files of the folder."""
+    """The files of the folder: few, and none that grows without bound, for a place that takes no more."""
 
     def __init__(self, folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -36,7 +40,18 @@ class Record:
         self.add("report.txt", text)
 
     def note(self, text):
-        self.add("log.txt", text)
+        self.add_to_log((text + "\n").encode())
+
+    def add_to_log(self, said):
+        """Of a log that grows too long the beginning stays, and the end."""
+        with open(self.log, "ab") as file:
+            file.write(said)
+            size = file.tell()
+        if size > MOST_LOG_BYTES:
+            third, whole = MOST_LOG_BYTES // 3, self.log.read_bytes()
+            part = self.log.with_name("log.part")
+            part.write_bytes(whole[:third] + b"\n[... left out ...]\n" + whole[-third:])
+            part.replace(self.log)
 
     def keep(self, **values):
         self.add("results.jsonl", json.dumps(dict(values, time=round(time.time()))))
@@ -74,33 +89,43 @@ class Programs:
     def __init__(self, record, minutes):
         self.record = record
         self.end = time.monotonic() + 60 * minutes if minutes else math.inf
+        self.passed = 0  # bytes of what a program said that are in the log
 
     def run(self, *command, seconds, silent=math.inf, cwd=None, ours=True):
         if time.monotonic() + 2 > self.end:
             raise NotHere("the minutes were over before it began")
         words = list(map(str, command))
         self.record.note(f"\n$ {shlex.join(words)}")
-        with open(self.record.log, "ab") as log:
-            began, start = time.monotonic(), log.tell()
+        with tempfile.TemporaryFile() as said:
+            began = time.monotonic()
             try:
-                process = subprocess.Popen(words, cwd=cwd, env=self.environment(ours), stdin=subprocess.DEVNULL, stdout=log,
+                process = subprocess.Popen(words, cwd=cwd, env=self.environment(ours), stdin=subprocess.DEVNULL, stdout=said,
                                            stderr=subprocess.STDOUT, start_new_session=True)
             except OSError as error:
                 raise Failure(f"{words[0]} could not be started: {error.strerror}") from error
             try:
-                why = self.wait(process, began + seconds, silent)
+                why = self.wait(process, said.fileno(), began + seconds, silent)
             finally:
                 end_session(process)
-        text = self.record.log.read_bytes()[start:].decode(errors="replace")
+                self.pass_on(said.fileno(), self.passed)
+            text = os.pread(said.fileno(), os.fstat(said.fileno()).st_size, 0).decode(errors="replace")
         return self.outcome(words, process, why, text, time.monotonic() - began)
 
-    def wait(self, process, end, silent):
+    def pass_on(self, said, begin):
+        """To the log, what a program has said since."""
+        while more := os.pread(said, 1 << 20, begin):
+            self.record.add_to_log(more)
+            begin += len(more)
+        self.passed = begin
+
+    def wait(self, process, said, end, silent):
         """Why the program must be ended, or "" once it has ended by itself."""
-        size, heard = -1, time.monotonic()
+        self.passed, heard = 0, time.monotonic()
         while process.poll() is None:
-            now = time.monotonic()
-            if (new := self.record.log.stat().st_size) != size:
-                size, heard = new, now
+            now, before = time.monotonic(), self.passed
+            self.pass_on(said, before)
+            if self.passed != before:
+                heard = now
             if now > self.end:
                 return "the minutes were over"
             if now > end:

@@ -5,7 +5,7 @@ from gpu_checks.checks import LOOK_SECONDS, ROOT
 from gpu_checks.programs import Failure, NotHere, json_in
 
 PAPER = ROOT / "examples" / "paper"
-SECONDS = dict(smlp=200, bench=100, torch=240)
+SECONDS = dict(smlp=200, bench=100, compile=300, torch=240)
 TURNS = 3
 SMLP_TOKENS, SMLP_TOKENS_PER_SECOND, SMLP_SHARE, PEER_RATIO = 524_288, 192_000, 0.5, 1.2
 NO_MEMORY = "bytes of memory left"  # of the sentence in tensor/cuda/device.cpp
@@ -66,30 +66,71 @@ class SpeedParts:
         asks = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is None)"
         return self.programs.run(self.python, "-c", asks, seconds=LOOK_SECONDS, ours=False).code == 0
 
-    def peer(self, model):
-        words = [ROOT / "scripts" / "torch_peers.py", model, "--device", self.device, "--sequences", 16, *(SMALL_PEER if self.rehearsal else ())]
-        outcome = self.programs.run(self.python, *words, seconds=SECONDS["torch"], cwd=self.folder, ours=False)
+    def peer(self, model, kind, *options):
+        words = [ROOT / "scripts" / "torch_peers.py", model, "--device", self.device, "--sequences", 16,
+                 "--cache", self.caches / f"torch-{model}.cache", *options, *(SMALL_PEER if self.rehearsal else ())]
+        outcome = self.programs.run(self.python, *words, seconds=SECONDS[kind], cwd=self.folder, ours=False)
         outcome.name = "torch_peers.py"
         found = json_in(outcome.demand())
-        self.record.keep(part=self.part, peer=model, found=found)
+        self.record.keep(part=self.part, peer=model, options=options, found=found)
         return found
+
+    def say_peer(self, name, found):
+        self.say("measured", f"{name}: {found['tokens_per_second']:,.0f} tokens/s, {found['step_seconds']:.4f} s a step; "
+                             f"{found['synchronised_step_seconds']:.4f} s where each is waited for")
+
+    def prepare_peer(self, model):
+        """What torch.compile makes, before anything is timed; or what it made elsewhere."""
+        with self.check("PyTorch compiles"):
+            found = self.peer(model, "compile", "--compile-only")
+            source = " from --caches" if found["from_cache"] else ""
+            self.say("measured", f"PyTorch {found['torch']} compiled {model}{source}: the first step took "
+                                 f"{found['first_step_seconds']:.0f} s")
+            for words in found["differs"].values():
+                self.say("", f"PyTorch's {model} differs: {words}")
+
+    def tell_kernels(self, model):
+        with self.check("PyTorch's kernels"):
+            found = self.peer(model, "torch", "--profile", "--timings", 1)
+            if "attention" in found:
+                self.say("measured", f"PyTorch's attention: {found['attention']}")
+            for name, kernel in list(found["kernels"].items())[:8]:
+                self.say("", f"{kernel['seconds'] * 1e3:9.3f} ms in {kernel['calls']:5} calls of {name[:90]}")
+
+    def tell_pure_bf16(self, model, ours):
+        with self.check("PyTorch, pure bf16"):
+            found = self.peer(model, "compile", "--pure-bf16")
+            self.say_peer("PyTorch with weights and moments in bf16", found)
+            if ours:
+                ratio = statistics.median(ours) / found["tokens_per_second"]
+                self.say("measured", f"{ratio:.2f} x that (not judged: it is less work than ours)")
 
     def beside_torch(self, model):
         ours, theirs, torch = [], [], self.has_torch()
+        if torch:
+            self.prepare_peer(model)
         for turn in range(1, TURNS + 1):
             with self.check(f"turn {turn}"):
-                found = self.bench("step", f"dense-{model}.toml", "train.global_batch=16", "train.micro_batch=16", seconds=SECONDS["bench"])
+                found = self.bench("step", f"dense-{model}.toml", "train.global_batch=16", "train.micro_batch=16",
+                                   seconds=SECONDS["bench"])
                 ours.append(found["tokens_per_second"])
                 self.say_step(f"turn {turn}, {model}", found)
             if torch:
                 with self.check(f"turn {turn}, PyTorch"):
-                    found = self.peer(model)
+                    found = self.peer(model, "torch")
                     theirs.append(found["tokens_per_second"])
-                    self.say("measured", f"turn {turn}, PyTorch {found['torch']}: {theirs[-1]:,.0f} tokens/s, {found['step_seconds']:.4f} s a step")
+                    self.say_peer(f"turn {turn}, PyTorch", found)
         with self.check("beside PyTorch"):
             if not torch:
                 raise NotHere(f"{self.python} has no torch")
             self.judge_ratio(ours, theirs)
+        return ours
+
+    def more_of_torch(self, model, ours):
+        """What explains the ratio; last, for it may take minutes."""
+        if self.has_torch():
+            self.tell_kernels(model)
+            self.tell_pure_bf16(model, ours)
 
     def judge_ratio(self, ours, theirs):
         if not ours or not theirs:
@@ -98,15 +139,17 @@ class SpeedParts:
         self.judge_speed(mine / other >= PEER_RATIO, f"{mine:,.0f} tokens/s, PyTorch {other:,.0f}: {mine / other:.2f} x, {PEER_RATIO} x asked for")
 
     def speed_gmlp(self):
-        self.beside_torch("gmlp")
+        ours = self.beside_torch("gmlp")
         with self.check("kernels"):
             self.kernels("dense-gmlp.toml", 16)
+        self.more_of_torch("gmlp", ours)
 
     def speed_transformer(self):
-        self.beside_torch("transformer")
+        ours = self.beside_torch("transformer")
         with self.check("cuDNN"):
             found = self.kernels("dense-transformer.toml", 16)
             if self.rehearsal:
                 raise NotHere("a rehearsal computes attention on the CPU")
             sentence = found.get("attention", "smlp does not say how attention is computed")
             self.judge(sentence.startswith("attention is computed by cuDNN"), f"cuDNN: {sentence}")
+        self.more_of_torch("transformer", ours)
