@@ -23,7 +23,7 @@ void add_generate_command(CLI::App& app, int& exit_code);
 void add_check_commands(CLI::App& app, int& exit_code);
 void add_compare_command(CLI::App& app);
 void add_bench_command(CLI::App& app, int& exit_code);
-void add_guard_command(CLI::App& app);
+void add_guard_command(CLI::App& app, int& exit_code);
 void add_doctor_command(CLI::App& app, int& exit_code);
 
 }  // namespace smlp

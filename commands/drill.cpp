@@ -127,13 +127,9 @@ std::vector<std::string> run_command(const DrillOptions& options, const RunDirec
   return command;
 }
 
-fs::path last_checkpoint(const RunDirectory& run, std::int64_t steps) {
-  return run.checkpoints() / fmt::format("step-{:08}", steps);
-}
-
 // What the drilled run is compared with: a run of the same job that nothing happens to.
 void run_undisturbed(const DrillOptions& options, const RunDirectory& run, std::int64_t steps) {
-  if (fs::exists(last_checkpoint(run, steps))) return;
+  if (fs::exists(run.checkpoint(steps))) return;
   if (!options.undisturbed.empty()) {
     throw Error(ExitCode::configuration, fmt::format("{} has no checkpoint of step {}, the last: it is no finished run of "
                                                      "this job", run.root.string(), steps));
@@ -154,8 +150,8 @@ void compare_ends(const RunDirectory& drilled, const RunDirectory& undisturbed, 
   for (const auto& info : list_checkpoints(drilled.checkpoints(), true)) {
     if (!info.valid) problems.push_back(fmt::format("{} does not hold: {}", info.path.string(), info.reason));
   }
-  if (!fs::exists(last_checkpoint(drilled, steps))) return;  // said already: the run is not done
-  const auto differences = diff_checkpoints(last_checkpoint(undisturbed, steps), last_checkpoint(drilled, steps));
+  if (!fs::exists(drilled.checkpoint(steps))) return;  // said already: the run is not done
+  const auto differences = diff_checkpoints(undisturbed.checkpoint(steps), drilled.checkpoint(steps));
   if (differences.empty()) return;
   problems.push_back(fmt::format("the last checkpoint is not that of the undisturbed run: {}: {}{}", differences[0].name,
                                  differences[0].what,

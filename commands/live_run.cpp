@@ -9,6 +9,7 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/json_text.h"
+#include "launcher/queue_look.h"
 #include "launcher/run_status.h"
 
 namespace smlp {
@@ -20,11 +21,22 @@ constexpr double least_patience = 0.01, most_patience = 1e9;
 
 volatile std::sig_atomic_t interrupts = 0;
 
+std::string what_to_do_instead(const RunStatus& status) {
+  if (status.job) return fmt::format("; job {} is to begin it, `scancel {}` cancels that", status.job->id, status.job->id);
+  return status.state == "dead" ? "; `smlp run` goes on" : "";
+}
+
 Error not_live(const RunDirectory& run) {
-  const auto status = read_status(run);
+  auto status = read_status(run);
+  QueueLook().complete(run, status);
+  const auto folder = run.root.string();
+  if (!status.tasks.empty()) {
+    return {ExitCode::call_again, fmt::format("{} holds the runs of an array: name one of them, as {}/task-{}", folder, folder,
+                                              status.tasks.front().number)};
+  }
   const auto why = status.words.empty() ? std::string() : fmt::format(" ({})", status.words);
-  return {ExitCode::call_again, fmt::format("{} is not live, it is {}{}: nobody is there to do it", run.root.string(),
-                                            status.state, why)};
+  return {ExitCode::call_again, fmt::format("{} is not live, it is {}{}: nobody is there to do it{}", folder, status.state,
+                                            why, what_to_do_instead(status))};
 }
 
 Answer judge(const Answer& answer) {

@@ -6,7 +6,9 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <optional>
 #include <string>
+#include <system_error>
 #include <thread>
 
 #include "commands/commands.h"
@@ -26,10 +28,13 @@ struct LogOptions {
   bool follow = false;
 };
 
-int newest_attempt(const RunDirectory& run) {
-  int newest = 0;
-  while (std::filesystem::is_directory(run.log_folder(newest + 1))) ++newest;
-  return newest;
+// The next one that has logs: one that could not even begin has none.
+std::optional<int> attempt_after(int attempt, const RunDirectory& run) {
+  std::error_code unknown;
+  for (const int newest = newest_attempt(run); ++attempt <= newest;) {
+    if (std::filesystem::is_directory(run.log_folder(attempt), unknown)) return attempt;
+  }
+  return std::nullopt;
 }
 
 // Prints what lies behind `offset`; the new end.
@@ -57,13 +62,13 @@ std::string ranks_with_logs(const RunDirectory& run, int attempt) {
 void show_logs(const LogOptions& options) {
   const RunDirectory run{options.run};
   const int newest = newest_attempt(run);
-  int attempt = options.attempt > 0 ? options.attempt : newest;
-  if (attempt > newest && newest > 0) {
-    throw Error(ExitCode::configuration, fmt::format("{} has no attempt {}; the newest is {}", options.run, attempt, newest));
-  }
-  if (attempt == 0) {
+  if (newest == 0) {
     throw Error(ExitCode::configuration, fmt::format("{} holds no logs: it is no run directory, or nothing was started "
                                                      "there yet", options.run));
+  }
+  int attempt = options.attempt > 0 ? options.attempt : newest;
+  if (attempt > newest) {
+    throw Error(ExitCode::configuration, fmt::format("{} has no attempt {}; the newest is {}", options.run, attempt, newest));
   }
   if (!options.follow && !std::filesystem::exists(run.log(attempt, options.rank))) {
     throw Error(ExitCode::configuration, fmt::format("there is no {}; {}", run.log(attempt, options.rank).string(),
@@ -73,8 +78,9 @@ void show_logs(const LogOptions& options) {
   while (options.follow) {
     const bool live = is_live(run);
     offset = print_from(run.log(attempt, options.rank), offset);
-    if (options.attempt == 0 && std::filesystem::is_directory(run.log_folder(attempt + 1))) {
-      tell("attempt {} begins", ++attempt);
+    if (const auto next = options.attempt == 0 ? attempt_after(attempt, run) : std::nullopt) {
+      attempt = *next;
+      tell("attempt {} begins", attempt);
       offset = 0;
     } else if (!live) {
       return;

@@ -15,6 +15,7 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/json_text.h"
+#include "launcher/queue_look.h"
 #include "launcher/run_status.h"
 
 namespace smlp {
@@ -75,31 +76,62 @@ std::string goodput_line(const Goodput& book) {
   return text;
 }
 
-std::vector<std::string> screen(const RunStatus& s) {
-  std::vector<std::string> lines = {first_line(s)};
-  const auto add_sentence = [&](const std::string& text, std::size_t indent) {
-    for (auto& line : plain_lines(text, widest, most_lines, indent)) lines.push_back(std::move(line));
-  };
-  if (!s.words.empty() && s.state != "running") add_sentence(s.words, 0);
-  if (s.state == "dead") lines.push_back(fmt::format("its launcher ({}) is gone without a word; `smlp run` goes on", s.holder));
+std::string job_line(const BatchJob& job) {
+  if (job.state == "unknown") return fmt::format("job         {}; SLURM does not say whether it waits still", job.id);
+  const bool has_reason = !job.reason.empty() && job.reason != "None";
+  return fmt::format("job         {} is {}{}", job.id, job.state, has_reason ? fmt::format(": {}", job.reason) : "");
+}
+
+std::string tasks_text(const RunStatus& s) {
+  std::string text = "tasks       ";
+  for (const auto& task : s.tasks) text += fmt::format("task-{}: {}, ", task.number, task.state);
+  return text.substr(0, text.size() - 2);
+}
+
+using Lines = std::vector<std::string>;
+
+void add_sentence(Lines& lines, const std::string& text, std::size_t indent) {
+  for (auto& line : plain_lines(text, widest, most_lines, indent)) lines.push_back(std::move(line));
+}
+
+// What the folder of an array has none of.
+void add_training(Lines& lines, const RunStatus& s) {
   lines.push_back(numbers_line(s));
   lines.push_back(checkpoint_line(s));
   lines.push_back(fmt::format("attempts    {}, restarts {}", s.attempts, s.restarts));
   const auto skipped = s.ends.size() > last_ends ? s.ends.size() - last_ends : 0;
   for (std::size_t i = skipped; i < s.ends.size(); ++i) {
     const auto line = fmt::format("{:{}}{} ended: {}", "", name_columns, s.ends[i].attempt, s.ends[i].reason);
-    if (i + 1 == s.ends.size()) add_sentence(line, name_columns);
+    if (i + 1 == s.ends.size()) add_sentence(lines, line, name_columns);
     else lines.push_back(line);
   }
   lines.push_back(ranks_line(s));
-  if (s.goodput) lines.push_back(goodput_line(*s.goodput));
+  if (s.goodput) add_sentence(lines, goodput_line(*s.goodput), name_columns);
   for (std::size_t i = 0; i < std::min(s.requests.size(), last_requests); ++i) {
     lines.push_back("asked for   " + describe(s.requests[i]));
   }
   if (!s.metrics_address.empty()) lines.push_back(fmt::format("metrics     http://{}/metrics", s.metrics_address));
+}
+
+Lines screen(const RunStatus& s) {
+  Lines lines = {first_line(s)};
+  if (!s.words.empty() && s.state != "running") add_sentence(lines, s.words, 0);
+  const bool is_array = !s.tasks.empty();
+  if (s.state == "dead" && !is_array) {
+    lines.push_back(fmt::format("its launcher ({}) is gone without a word; `smlp run` goes on", s.holder));
+  }
+  if (s.job) lines.push_back(job_line(*s.job));
+  if (is_array) add_sentence(lines, tasks_text(s), name_columns);
+  else add_training(lines, s);
   lines.push_back("logs        " + s.logs.string());
   std::transform(lines.begin(), lines.end(), lines.begin(), [](const auto& line) { return plain_line(line, widest); });
   return lines;
+}
+
+RunStatus look_at(const RunDirectory& run, QueueLook& queue) {
+  auto status = read_status(run);
+  queue.complete(run, status);
+  return status;
 }
 
 void print_once(const RunStatus& status, bool json, bool in_place) {
@@ -115,10 +147,10 @@ bool over(const std::string& state) {
   return state == "done" || state == "failed" || state == "stopped" || state == "dead";
 }
 
-void watch(const RunDirectory& run, bool json) {
+void watch(const RunDirectory& run, QueueLook& queue, bool json) {
   const bool terminal = !json && isatty(STDOUT_FILENO) == 1;
   for (bool first = true; !interrupted(); first = false) {
-    const auto status = read_status(run);
+    const auto status = look_at(run, queue);
     if (terminal) fmt::print("{}", first ? "\033[2J\033[H" : "\033[H");
     else if (!first && !json) fmt::print("\n");
     print_once(status, json, terminal || json);
@@ -149,8 +181,9 @@ void add_status_command(CLI::App& app) {
       throw Error(ExitCode::configuration, fmt::format("{} is no run directory: it holds neither run.json nor events.jsonl",
                                                        options->run));
     }
-    if (options->watch) watch(run, options->json);
-    else print_once(read_status(run), options->json, false);
+    QueueLook queue;
+    if (options->watch) watch(run, queue, options->json);
+    else print_once(look_at(run, queue), options->json, false);
   });
 }
 

@@ -13,6 +13,7 @@
 #include "commands/job_options.h"
 #include "commands/submit_check.h"
 #include "commands/usage.h"
+#include "commands/with_checkpoint.h"
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/features.h"
@@ -39,8 +40,8 @@ struct SubmitOptions {
 struct Prepared {
   LoadedJob job;
   RunDirectory run;
-  std::filesystem::path script, snapshot;
-  std::string snapshot_text, script_text;
+  std::string snapshot_text;
+  BatchScript script;
 };
 
 // As `run` would resolve it, with what is derived from the number of ranks left open: the job may go on with others.
@@ -62,9 +63,9 @@ std::vector<std::string> run_options(const SubmitOptions& options) {
 }
 
 // Of its own where an earlier job may wait still and has other settings: SLURM keeps a copy of the script alone.
-std::filesystem::path snapshot_file(const RunDirectory& run, const JobConfig& job, const std::string& text) {
-  auto file = run.root / "submit.toml";
-  if (job.slurm.dependency.empty()) return file;
+std::filesystem::path snapshot_file(const RunDirectory& run, const std::string& text, bool earlier_may_wait) {
+  auto file = run.submitted_job();
+  if (!earlier_may_wait) return file;
   for (int next = 2; std::filesystem::exists(file) && read_if_there(file) != text; ++next) {
     file = run.root / fmt::format("submit-{}.toml", next);
   }
@@ -73,7 +74,7 @@ std::filesystem::path snapshot_file(const RunDirectory& run, const JobConfig& jo
 
 // Everything that can be found wrong without touching a file.
 Prepared prepare(SubmitOptions& options, const Controller& controller) {
-  Prepared p{.job = load(options.job), .run = {}, .script = {}, .snapshot = {}, .snapshot_text = "", .script_text = ""};
+  Prepared p{.job = load(options.job), .run = {}, .snapshot_text = "", .script = {}};
   auto& job = p.job;
   size_for_slurm(job, options.job.ranks);
   const auto as_written = job.config;
@@ -89,28 +90,25 @@ Prepared prepare(SubmitOptions& options, const Controller& controller) {
                                                     : std::filesystem::path(options.run_directory);
   p.run.root = std::filesystem::absolute(folder).lexically_normal();
   if (!p.run.root.has_filename()) p.run.root = p.run.root.parent_path();
-  p.script = p.run.root / "submit.sh";
   if (const auto before = job_of_run(p.run)) keep_resolved(job, before->config);
   check_and_resolve(job);
   p.snapshot_text = snapshot_of(job.config, as_written);
-  p.snapshot = snapshot_file(p.run, job.config, p.snapshot_text);
   for (const auto& key : options.settings.accepted_changes) value_of(job.config, key);  // refuses an unknown one
   if (!options.init_from.empty()) {
-    options.settings.init_from = std::filesystem::absolute(find_checkpoint(options.init_from)).string();
+    options.settings.init_from = std::filesystem::absolute(chosen_checkpoint(options.init_from)).string();
   }
 
   const auto costs = measured_costs(p.run);
-  BatchScript script;
-  script.program = std::filesystem::read_symlink("/proc/self/exe");
-  script.job_file = p.snapshot;
-  script.run_directory = p.run.root;
-  script.working_directory = std::filesystem::current_path();
-  script.run_options = run_options(options);
-  script.warning_seconds = warning_seconds(job.config.slurm.signal_seconds, costs);
-  p.script_text = text_of(script, job.config);
+  p.script.program = std::filesystem::read_symlink("/proc/self/exe");
+  p.script.job_file = snapshot_file(p.run, p.snapshot_text, !job.config.slurm.dependency.empty());
+  p.script.run_directory = p.run.root;
+  p.script.working_directory = std::filesystem::current_path();
+  p.script.run_options = run_options(options);
+  p.script.warning_seconds = warning_seconds(job.config.slurm.signal_seconds, costs);
+  text_of(p.script, job.config);  // refuses what no script can name
 
   std::vector<std::string> notes;
-  check_time_limit(job, costs, script.warning_seconds);
+  check_time_limit(job, costs, p.script.warning_seconds);
   check_writable(p.run);
   check_disk(job, p.run, notes);
   check_partition(job, controller, notes);
@@ -118,13 +116,24 @@ Prepared prepare(SubmitOptions& options, const Controller& controller) {
   return p;
 }
 
-void write_files(const Prepared& p, const SubmitOptions& options) {
+void make_folders(const RunDirectory& run) {
   std::error_code error;
-  std::filesystem::create_directories(p.run.root / "logs", error);  // SLURM writes there, and makes no folder
-  if (error) {
-    throw Error(ExitCode::io_failed, fmt::format("the folder {} can't be made: {}; choose another --run-dir",
-                                                 (p.run.root / "logs").string(), error.message()));
-  }
+  std::filesystem::create_directories(run.logs(), error);  // SLURM writes there, and makes no folder
+  if (!error) return;
+  throw Error(ExitCode::io_failed, fmt::format("the folder {} can't be made: {}; choose another --run-dir", run.logs().string(),
+                                               error.message()));
+}
+
+// From the look at earlier jobs until the new one's number is written: two that looked at the same time would both submit.
+FileLock submit_alone(const RunDirectory& run) {
+  auto lock = FileLock::try_lock(run.submit_lock(), FileLock::Kind::exclusive);
+  if (lock.held()) return lock;
+  throw Error(ExitCode::call_again, fmt::format("another `smlp submit` into {} is under way; once it has ended, `smlp status` "
+                                                "shows its job",
+                                                run.root.string()));
+}
+
+void write_files(const Prepared& p, const SubmitOptions& options) {
   const auto lock = take_run(p.run);  // let go before the job can start
   auto settings = options.settings;
   settings.starts_now = false;
@@ -132,13 +141,13 @@ void write_files(const Prepared& p, const SubmitOptions& options) {
     const auto before = job_of_run(p.run);
     prepare_run(p.run, p.job, before ? &before->config : nullptr, settings);
   }
-  write_durably(p.snapshot, p.snapshot_text);
-  write_durably(p.script, p.script_text);
+  write_durably(p.script.job_file, p.snapshot_text);
+  write_durably(p.run.submit_script(), text_of(p.script, p.job.config));
 }
 
-void record(const RunDirectory& run, const std::string& job_id, const std::filesystem::path& script) {
+void record(const RunDirectory& run, const std::string& job_id) {
   const nlohmann::json line = {{"time", utc_time()}, {"event", "submitted"}, {"attempt", 0}, {"job_id", job_id},
-                               {"detail", fmt::format("job {} by {}", job_id, script.string())}};
+                               {"detail", fmt::format("job {} by {}", job_id, run.submit_script().string())}};
   try {
     append_line(run.events(), json_text(line));
   } catch (const Error& error) {
@@ -152,27 +161,31 @@ void print_json(const nlohmann::ordered_json& document) {
 
 void submit(SubmitOptions options) {
   const Controller controller;
-  const auto p = prepare(options, controller);
+  auto p = prepare(options, controller);
+  const auto script = p.run.submit_script().string();
   if (options.dry_run && options.json) {
-    return print_json({{"job_id", nullptr}, {"run_dir", p.run.root.string()}, {"script", p.script.string()},
-                       {"text", p.script_text}});
+    return print_json({{"job_id", nullptr}, {"run_dir", p.run.root.string()}, {"script", script},
+                       {"text", text_of(p.script, p.job.config)}});
   }
-  if (options.dry_run) return fmt::print("{}", p.script_text);
+  if (options.dry_run) return fmt::print("{}", text_of(p.script, p.job.config));
 
   if (!Controller::present()) {
     throw Error(ExitCode::unavailable, "there is no sbatch on PATH: submit where SLURM is installed, train here with "
                                        "`smlp run`, or see the script with --dry-run");
   }
-  check_earlier_submission(p.job, p.run, controller);
+  make_folders(p.run);
+  const auto alone = submit_alone(p.run);
+  const bool earlier_may_wait = check_earlier_submissions(p.job, p.run, controller);
+  p.script.job_file = snapshot_file(p.run, p.snapshot_text, earlier_may_wait);
   write_files(p, options);
-  const auto answer = controller.submit(p.script.string());
+  const auto answer = controller.submit(script);
   if (!answer.job_id) {
     throw Error(answer.refused ? ExitCode::configuration : ExitCode::unavailable,
                 fmt::format("the job was not submitted: {}", answer.words));
   }
-  record(p.run, *answer.job_id, p.script);
+  record(p.run, *answer.job_id);
   if (options.json) {
-    return print_json({{"job_id", *answer.job_id}, {"run_dir", p.run.root.string()}, {"script", p.script.string()}});
+    return print_json({{"job_id", *answer.job_id}, {"run_dir", p.run.root.string()}, {"script", script}});
   }
   const auto& c = p.job.config;
   fmt::print("{}: job {}, {} ranks on {} nodes{}\nruns in {}\n", c.name, *answer.job_id, c.cluster.ranks, c.slurm.nodes,

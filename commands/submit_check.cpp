@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -16,6 +17,7 @@
 #include "core/json_lines.h"
 #include "core/slurm_values.h"
 #include "launcher/mpi_launch.h"
+#include "launcher/queue_look.h"
 #include "launcher/run_history.h"
 #include "slurm/program.h"
 
@@ -143,23 +145,18 @@ void check_writable(const RunDirectory& run) {
   if (access(folder.c_str(), W_OK | X_OK) != 0) fail(fmt::format("{}: {}", folder.string(), std::strerror(errno)));
 }
 
-void check_earlier_submission(const LoadedJob& job, const RunDirectory& run, const Controller& controller) {
-  std::string earlier;
-  read_json_lines(run.events(), [&](const nlohmann::json& line) {
-    if (text_in(line, "event") == "submitted") earlier = text_in(line, "job_id");
-  });
-  if (earlier.empty() || !job.config.slurm.dependency.empty()) return;
-  const auto answer = controller.state_of_job(earlier);
-  switch (answer.state) {
-    case JobState::pending:
-    case JobState::running:
-    case JobState::preempted:
-    case JobState::requeued:
-      throw Error(ExitCode::call_again,
-                  fmt::format("job {} of {} is {} still; `scancel {}` ends it, slurm.dependency = \"afterany:{}\" waits for it",
-                              earlier, run.root.string(), name_of(answer.state), earlier, earlier));
-    default: return;
+bool check_earlier_submissions(const LoadedJob& job, const RunDirectory& run, const Controller& controller) {
+  if (!job.config.slurm.dependency.empty()) return true;
+  for (const auto& id : submitted_jobs(run)) {
+    const auto answer = controller.state_of_job(id);
+    if (answer.state == JobState::unknown && !answer.gone) return true;
+    constexpr std::array there = {JobState::pending, JobState::running, JobState::preempted, JobState::requeued};
+    if (std::find(there.begin(), there.end(), answer.state) == there.end()) continue;
+    throw Error(ExitCode::call_again,
+                fmt::format("job {} of {} is {} still; `scancel {}` ends it, slurm.dependency = \"afterany:{}\" waits for it",
+                            id, run.root.string(), name_of(answer.state), id, id));
   }
+  return false;
 }
 
 }  // namespace smlp

@@ -2,14 +2,36 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <string_view>
+#include <system_error>
+
 #include "core/files.h"
 #include "core/json_lines.h"
 #include "core/numbers.h"
 
 namespace smlp {
 
+namespace {
+
+constexpr std::string_view attempt_prefix = "attempt-", step_prefix = "step-", task_prefix = "task-";
+
+// The number behind `prefix` in a name that holds nothing else.
+std::optional<std::int64_t> numbered(std::string_view name, std::string_view prefix) {
+  return name.starts_with(prefix) ? parse_whole_number(name.substr(prefix.size())) : std::nullopt;
+}
+
+}  // namespace
+
+std::filesystem::path RunDirectory::checkpoint(std::int64_t step) const {
+  return checkpoints() / checkpoint_name(step);
+}
+std::filesystem::path RunDirectory::manifest(std::int64_t step) const { return checkpoint(step) / "manifest.json"; }
+std::filesystem::path RunDirectory::shard(std::int64_t step, int rank) const {
+  return checkpoint(step) / fmt::format("rank-{:04}.h5", rank);
+}
 std::filesystem::path RunDirectory::log_folder(int attempt) const {
-  return root / "logs" / fmt::format("attempt-{:04}", attempt);
+  return logs() / fmt::format("{}{:04}", attempt_prefix, attempt);
 }
 std::filesystem::path RunDirectory::log(int attempt, int rank) const {
   return log_folder(attempt) / fmt::format("rank-{:04}.log", rank);
@@ -23,12 +45,36 @@ std::filesystem::path RunDirectory::heartbeat(int rank) const {
   return heartbeats() / fmt::format("rank-{:04}", rank);
 }
 
+std::string checkpoint_name(std::int64_t step) { return fmt::format("{}{:08}", step_prefix, step); }
+
+std::optional<std::int64_t> step_of_checkpoint(const std::string& name) {
+  const auto step = numbered(name, step_prefix);
+  return step && checkpoint_name(*step) == name ? step : std::nullopt;
+}
+
 std::optional<int> as_attempt(std::optional<std::int64_t> number) noexcept {
   const bool sound = number && *number >= 0 && *number < highest_attempt;
   return sound ? std::optional(static_cast<int>(*number)) : std::nullopt;
 }
 
 std::optional<int> attempt_in(const nlohmann::json& line) { return as_attempt(integer_in(line, "attempt")); }
+
+std::optional<std::int64_t> task_number(const RunDirectory& run) {
+  auto folder = std::filesystem::absolute(run.root).lexically_normal();
+  if (!folder.has_filename()) folder = folder.parent_path();
+  return numbered(folder.filename().string(), task_prefix);
+}
+
+int newest_attempt(const RunDirectory& run) {
+  int newest = 0;
+  std::error_code failed;
+  for (std::filesystem::directory_iterator entry(run.logs(), failed), end; !failed && entry != end; entry.increment(failed)) {
+    const auto name = entry->path().filename().string();
+    const auto number = as_attempt(numbered(name, attempt_prefix));
+    if (number && run.log_folder(*number).filename() == name) newest = std::max(newest, *number);
+  }
+  return newest;
+}
 
 int attempt_in_charge(const std::filesystem::path& checkpoints) noexcept {
   const auto text = read_if_there(checkpoints / fence_name);

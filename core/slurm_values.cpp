@@ -45,18 +45,81 @@ bool is_option(const std::string& text) {
   return (letter == 1 || letter == 2) && std::isalpha(static_cast<unsigned char>(text[letter]));
 }
 
-// The key that an option of slurm.extra would contradict, and with it what was made of that key; empty: none.
-std::string_view key_instead_of(const std::string& option) {
-  constexpr std::array<std::array<std::string_view, 3>, 7> owned = {{{"--array", "-a", "slurm.array"},
-                                                                     {"--dependency", "-d", "slurm.dependency"},
-                                                                     {"--nodes", "-N", "slurm.nodes"},
-                                                                     {"--ntasks", "-n", "slurm.nodes"},
-                                                                     {"--ntasks-per-node", "", "slurm.tasks_per_node"},
-                                                                     {"--signal", "", "slurm.signal_seconds"},
-                                                                     {"--time", "-t", "slurm.time_limit"}}};
-  const auto name = option.substr(0, option.find_first_of("= "));
-  for (const auto& [whole, letter, key] : owned) {
-    if (name == whole || (!letter.empty() && name.starts_with(letter))) return key;
+// The words of an option as sbatch splits its #SBATCH line: quotes and backslashes are taken off, a # ends it.
+std::vector<std::string> words_of(const std::string& option) {
+  std::vector<std::string> words;
+  bool inside = false;
+  char quote = 0;
+  const auto add = [&](char c) {
+    if (!inside) words.emplace_back();
+    inside = true;
+    words.back() += c;
+  };
+  for (std::size_t i = 0; i < option.size(); ++i) {
+    const char c = option[i];
+    const bool blank = c == ' ' || c == '\t';
+    if (c == '\\' && i + 1 < option.size()) add(option[++i]);
+    else if (quote != 0 && c == quote) quote = 0;
+    else if (quote == 0 && (c == '"' || c == '\'')) quote = c;
+    else if (quote == 0 && c == '#') break;
+    else if (quote == 0 && blank) inside = false;
+    else add(c);
+  }
+  return words;
+}
+
+// An option that slurm.extra may not hold, and the rest of a sentence: what is wrong with it, what to do.
+struct Barred {
+  std::string_view whole;
+  char letter;
+  std::string_view why;
+};
+
+constexpr std::string_view submits_nothing = "with which sbatch submits no job; leave it out";
+constexpr std::array barred = {
+    Barred{"--array", 'a', "which has a key of its own that smlp reckons with; use slurm.array"},
+    Barred{"--dependency", 'd', "which has a key of its own that smlp reckons with; use slurm.dependency"},
+    Barred{"--nodes", 'N', "which has a key of its own that smlp reckons with; use slurm.nodes"},
+    Barred{"--ntasks", 'n', "which has a key of its own that smlp reckons with; use slurm.nodes"},
+    Barred{"--ntasks-per-node", 0, "which has a key of its own that smlp reckons with; use slurm.tasks_per_node"},
+    Barred{"--signal", 0, "which has a key of its own that smlp reckons with; use slurm.signal_seconds"},
+    Barred{"--time", 't', "which has a key of its own that smlp reckons with; use slurm.time_limit"},
+    Barred{"--wrap", 0, "and the script is smlp's own; use slurm.setup"},
+    Barred{"--wait", 'W', "with which sbatch waits for the end of the job; leave it out and see `smlp status RUN --watch`"},
+    Barred{"--test-only", 0, submits_nothing},
+    Barred{"--help", 'h', submits_nothing},
+    Barred{"--usage", 'u', submits_nothing},
+    Barred{"--version", 'V', submits_nothing}};
+
+// sbatch takes the beginning of a long option for the whole; no other option of it is the beginning of one of ours.
+std::string_view why_long_barred(const std::string& word) {
+  const auto name = word.substr(0, word.find('='));
+  constexpr std::size_t dashes = 2;
+  if (name.size() == dashes) return "";
+  const auto* found = std::find_if(barred.begin(), barred.end(), [&](const Barred& b) { return b.whole == name; });
+  if (found == barred.end()) {
+    found = std::find_if(barred.begin(), barred.end(), [&](const Barred& b) { return b.whole.starts_with(name); });
+  }
+  return found == barred.end() ? "" : found->why;
+}
+
+// "-HN3" is -H and -N 3: letters that take no value may stand before others.
+std::string_view why_letters_barred(const std::string& word) {
+  constexpr std::string_view without_value = "HkOQsv";
+  for (const char letter : word.substr(1)) {
+    const auto* found = std::find_if(barred.begin(), barred.end(), [&](const Barred& b) { return b.letter == letter; });
+    if (found != barred.end()) return found->why;
+    if (without_value.find(letter) == std::string_view::npos) return "";
+  }
+  return "";
+}
+
+// "holds '…', which …" for what an entry of slurm.extra may not hold; "": nothing.
+std::string barred_in(const std::string& option) {
+  for (const auto& word : words_of(option)) {
+    if (!word.starts_with('-')) continue;
+    const auto why = word.starts_with("--") ? why_long_barred(word) : why_letters_barred(word);
+    if (!why.empty()) return fmt::format("holds '{}', {}", option, why);
   }
   return "";
 }
@@ -124,10 +187,8 @@ std::vector<std::pair<std::string, std::string>> slurm_problems(const JobConfig:
       wrong("slurm.extra", fmt::format("holds {} inside an option; give every option its own entry", shown(option[at])));
     } else if (!is_option(option)) {
       wrong("slurm.extra", fmt::format("holds '{}', which is no option; write it as \"--reservation=maintenance\"", option));
-    } else if (option.starts_with("--wrap")) {
-      wrong("slurm.extra", fmt::format("holds '{}', and the script is smlp's own; use slurm.setup", option));
-    } else if (const auto key = key_instead_of(option); !key.empty()) {
-      wrong("slurm.extra", fmt::format("holds '{}', which has a key of its own that smlp reckons with; use {}", option, key));
+    } else if (const auto sentence = barred_in(option); !sentence.empty()) {
+      wrong("slurm.extra", sentence);
     }
   }
   return problems;

@@ -27,9 +27,7 @@ void write_verdict(const std::filesystem::path& file, const Verdict& verdict) {
 }
 
 std::optional<Verdict> read_verdict(const std::filesystem::path& file) {
-  const auto text = read_plain_file(file, largest_file);
-  if (!text) return std::nullopt;
-  const auto json = nlohmann::json::parse(*text, nullptr, false);
+  const auto json = read_json_file(file, largest_file);
   const auto not_after = json.is_object() ? integer_in(json, "not_after") : std::nullopt;
   if (!not_after || *not_after < 0) return std::nullopt;
   return Verdict{yes(json, "stop"), yes(json, "budgeted"), *not_after, text_in(json, "reason")};

@@ -32,15 +32,37 @@ void in_the_order_of(const std::vector<std::string>& all, std::vector<std::strin
   std::sort(some.begin(), some.end(), [&](const auto& a, const auto& b) { return place(a) < place(b); });
 }
 
+// To what the user, or SLURM itself, has set already.
+void add_words(std::vector<std::string>& environment, const std::string& name, const std::string& words) {
+  const auto found = std::find_if(environment.begin(), environment.end(),
+                                  [&](const std::string& variable) { return variable.starts_with(name + "="); });
+  if (found == environment.end()) environment.push_back(fmt::format("{}={}", name, words));
+  else *found += " " + words;
+}
+
 // coreutils 8.31 or newer; taken to be the same on all nodes.
 bool env_blocks_signals() {
   return run_program({"env", "--block-signal=TERM", "true"}, own_environment(), ask_seconds).code == 0;
 }
 
+// Ranks that have no place would be left out in silence.
 std::int64_t ranks_a_node(const JobConfig& job, const Allocation& allocation) {
-  if (job.slurm.nodes > 0) return job.slurm.tasks_per_node;
-  const auto nodes = static_cast<std::int64_t>(allocation.nodes.size()) - job.cluster.spare_nodes;
-  return std::max<std::int64_t>(1, job.cluster.ranks / std::max<std::int64_t>(1, nodes));
+  const auto ranks = job.cluster.ranks, tasks = job.slurm.tasks_per_node;
+  if (job.slurm.nodes > 0) {
+    if (ranks % tasks == 0) return tasks;
+    throw Error(ExitCode::configuration,
+                fmt::format("slurm.tasks_per_node = {} does not divide cluster.ranks = {}: no number of nodes has so many; "
+                            "change one of them (--ranks)",
+                            tasks, ranks));
+  }
+  const auto there = static_cast<std::int64_t>(allocation.nodes.size()) - job.cluster.spare_nodes;
+  const auto nodes = std::max<std::int64_t>(1, there);
+  if (ranks <= nodes) return 1;
+  if (ranks % nodes == 0) return ranks / nodes;
+  throw Error(ExitCode::configuration,
+              fmt::format("cluster.ranks = {} can't be shared out evenly over the {} nodes of this allocation that are no "
+                          "spare ones: take a multiple of {} (--ranks), or set slurm.nodes and slurm.tasks_per_node",
+                          ranks, nodes, nodes));
 }
 
 // Room for two more checkpoints like the newest: one being written beside one that is not yet let go.
@@ -111,8 +133,8 @@ Choice AllocatedNodes::choose() {
   in_the_order_of(allocation_.node_names(), nodes);
   choice.layout = layout_of(nodes);
   if (static_cast<std::int64_t>(nodes.size()) < nodes_wanted_) {
-    choice.notes.push_back(fmt::format("{} nodes are fit where {} are wanted: going on with {} ranks", nodes.size(),
-                                       nodes_wanted_, choice.layout->ranks));
+    choice.notes.push_back(fmt::format("of {} wanted nodes {} {} fit: going on with {} ranks", nodes_wanted_,
+                                       nodes.size(), nodes.size() == 1 ? "is" : "are", choice.layout->ranks));
   }
   return choice;
 }
@@ -160,6 +182,7 @@ ProcessStart AllocatedNodes::start(const Layout& layout, const std::vector<std::
                        "--kill-on-bad-exit=1",
                        "--input=none",
                        "--immediate=60",
+                       "--job-name=" + step_name_of(run_),
                        "--distribution=block",
                        fmt::format("--nodes={}", nodes),
                        fmt::format("--ntasks={}", layout.ranks),
@@ -181,6 +204,9 @@ ProcessStart AllocatedNodes::start(const Layout& layout, const std::vector<std::
   process.environment.push_back("SLURM_OVERLAP=1");
   // SLURM's TERM (scancel, preemption) reaches mpirun and its daemons too, which end the ranks at it: these are to save.
   process.deaf_to_term = true;
+  for (const char* of : {"OMPI_MCA_plm_slurm_args", "PRTE_MCA_plm_slurm_args"}) {
+    add_words(process.environment, of, "--job-name=" + step_name_of(run_));  // of Open MPI 4 and 5
+  }
   constexpr const char* daemon = "OMPI_MCA_orte_launch_agent";
   if (std::getenv(daemon) == nullptr && env_blocks_signals()) {
     process.environment.push_back(fmt::format("{}=env --block-signal=TERM orted", daemon));
@@ -198,7 +224,7 @@ CoreCount AllocatedNodes::fewest_cores(const Layout& layout) const {
 
 // srun's ids begin at 0 again when a job is requeued.
 void AllocatedNodes::pass_over_earlier_steps() {
-  const auto file = run_.root / "slurm-steps";
+  const auto file = run_.slurm_steps();
   const auto text = read_if_there(file);
   const auto mark = fmt::format("{} ", allocation_.job_id);
   std::string_view behind = text;
@@ -206,7 +232,7 @@ void AllocatedNodes::pass_over_earlier_steps() {
   const auto used = take_whole_number(behind).value_or(-1);
   std::optional<std::int64_t> number;
   for (int tries = 0; tries < 1000; ++tries) {
-    number = take_step_number(ask_seconds);
+    number = take_step_number(step_name_of(run_), ask_seconds);
     if (!number || *number >= used) break;
   }
   if (number) write_atomically(file, fmt::format("{}{}\n", mark, *number + 1));
@@ -217,11 +243,12 @@ void AllocatedNodes::tend() {
 }
 
 std::string AllocatedNodes::end_elsewhere(double seconds) {
+  const auto name = step_name_of(run_);
   std::optional<std::vector<std::string>> steps;
   const double end = monotonic_seconds() + seconds;
   const auto left = [&] { return end - monotonic_seconds(); };
   while (left() > 0) {
-    const auto listed = steps_of_job(allocation_.job_id, guard_step_name, left());
+    const auto listed = steps_named(name, allocation_.controller_id(), left());
     if (listed) steps = listed;
     if (steps && steps->empty()) return "";
     if (steps && left() > 0) kill_steps(*steps, left());
@@ -232,17 +259,7 @@ std::string AllocatedNodes::end_elsewhere(double seconds) {
 }
 
 Handover AllocatedNodes::hand_over(Leaving leaving, std::int64_t failures) {
-  if (leaving == Leaving::on_request) return {};
-  if (leaving == Leaving::after_failure && failures >= job_.slurm.max_requeues) {
-    return {.again = false, .words = fmt::format("requeued {} times after failures already (slurm.max_requeues)", failures)};
-  }
-  const auto answer = controller_.state_of_job(allocation_.job_id);
-  if (answer.state == JobState::cancelled) return {.again = false, .words = "the job was cancelled"};
-  if (answer.state == JobState::requeued) return {.again = true, .words = "SLURM has requeued the job by itself"};
-  const auto requeue = controller_.requeue(allocation_.job_id);
-  if (requeue.done) return {.again = true, .words = fmt::format("job {} is requeued", allocation_.job_id)};
-  return {.again = false,
-          .words = fmt::format("job {} could not be requeued ({}); submit it again", allocation_.job_id, requeue.words)};
+  return hand_over_job(controller_, allocation_, leaving, {.earlier = failures, .most = job_.slurm.max_requeues});
 }
 
 }  // namespace smlp

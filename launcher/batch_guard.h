@@ -5,6 +5,11 @@
 // down, it has the job requeued. It survives the death of the srun that started it.
 //
 // BatchGuard is the launcher's side, owned by AllocatedNodes: it writes the pulse and keeps the step alive.
+//
+// And what notices that the launcher alone is killed, as the kernel may for want of memory: with the process that has taken
+// the batch script's place the job would end, FAILED. So the launcher makes way (guard_this_launcher): it goes on as a child,
+// and that process becomes `smlp guard --launcher`, which is small, passes signals on, ends as the launcher does, and has the
+// job requeued when a signal has ended it.
 #pragma once
 
 #include <sys/types.h>
@@ -14,6 +19,8 @@
 #include <vector>
 
 #include "core/run_directory.h"
+#include "launcher/cluster.h"
+#include "slurm/allocation.h"
 #include "slurm/controller.h"
 
 namespace smlp {
@@ -49,7 +56,30 @@ struct GuardOptions {
 // The step's side: returns when the job has been requeued, which ends the step too.
 void keep_guard(const GuardOptions& options, const Controller& controller);
 
-// Where this process runs, as SLURM names the node.
-std::string slurm_node_name();
+bool in_the_batch_scripts_place();
+// Returns in the launcher, which is another process then, with its signals blocked; and in the same one, with a sentence on
+// stderr, where no other can be had. Call it before there are threads or locks.
+void guard_this_launcher(const RunDirectory& run, std::int64_t most_requeues);
+
+// SLURM's TERM reaches the launcher by two ways, of which one leads through its guard.
+constexpr double two_ways_seconds = 2;
+
+struct LauncherGuardOptions {
+  RunDirectory run;
+  pid_t launcher = 0;  // a child of ours
+  Allocation allocation;
+  std::int64_t most_requeues = 0;
+};
+// The launcher's exit code; 75 where a signal has ended it and the job is requeued, else 128 + signal.
+int guard_launcher(const LauncherGuardOptions& options, const Controller& controller);
+
+// An event for each time that a job was handed over after a failure.
+constexpr const char* after_failure_event = "handed_over_after_failure";
+
+// Has SLURM start the job again, where that is wanted: not when it was cancelled, and after failures so often only.
+struct FailureCount {
+  std::int64_t earlier = 0, most = 0;  // handovers after a failure
+};
+Handover hand_over_job(const Controller& controller, const Allocation& allocation, Leaving leaving, FailureCount failures);
 
 }  // namespace smlp

@@ -6,9 +6,9 @@
 
 #include <algorithm>
 #include <csignal>
-#include <cstdlib>
 
 #include "core/clock.h"
+#include "core/numbers.h"
 #include "launcher/fault_strike.h"
 #include "launcher/processes.h"
 
@@ -210,8 +210,10 @@ std::vector<std::string> processes_that_name(const std::filesystem::path& folder
   std::vector<std::string> found;
   std::error_code ignored;
   for (const auto& entry : std::filesystem::directory_iterator("/proc", ignored)) {
-    const pid_t pid = std::atoi(entry.path().filename().c_str());
-    if (pid <= 0 || pid == getpid() || !is_alive(pid)) continue;
+    const auto number = parse_whole_number(entry.path().filename().native());
+    if (!number) continue;
+    const auto pid = static_cast<pid_t>(*number);
+    if (pid == getpid() || !is_alive(pid)) continue;
     const auto words = command_line(pid);
     if (words.find(folder.string() + " ") != std::string::npos) found.push_back(fmt::format("{}: {}", pid, words));
   }

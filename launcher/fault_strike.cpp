@@ -26,9 +26,7 @@ std::optional<pid_t> mpirun_of(pid_t launcher) {
 
 // The second half of a rank's file of the newest checkpoint is gone, as after a disk that lied about what it had written.
 bool cut_off_newest(const RunFollower& run, int rank) {
-  const auto published = run.checkpoints();
-  if (published.empty()) return false;
-  const auto file = run.checkpoint(published.back()) / fmt::format("rank-{:04}.h5", rank);
+  const auto file = run.newest_shard(rank);
   std::error_code failed;
   const auto size = fs::file_size(file, failed);
   if (!failed) fs::resize_file(file, size / 2, failed);

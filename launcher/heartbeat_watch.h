@@ -53,7 +53,6 @@ class HeartbeatWatch {
   std::optional<int> last_rank() const;
   std::string describe(int rank) const;  // "in section 'step' of step 3, block 2:forward, 71 collectives begun (process 1 on n3)"
   std::vector<pid_t> pids_here() const;
-  const std::vector<std::optional<Beat>>& beats() const { return beats_; }
 
  private:
   std::vector<std::optional<Beat>> newest() const;  // as the files stand, of this attempt

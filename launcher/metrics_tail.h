@@ -6,7 +6,8 @@
 #include <deque>
 #include <filesystem>
 #include <optional>
-#include <string>
+
+#include "core/json_lines.h"
 
 namespace smlp {
 
@@ -32,11 +33,9 @@ class MetricsTail {
   double seconds_since(std::int64_t checkpoint_step) const;
 
  private:
-  void take(const std::string& line, double now);
+  void take(const nlohmann::json& line, double now);
 
-  std::filesystem::path file_;
-  std::uintmax_t offset_ = 0;
-  std::string rest_;  // an unfinished line
+  JsonTail file_;
   std::optional<StepFacts> newest_;
   std::optional<std::int64_t> first_step_;
   double began_ = 0;

@@ -12,12 +12,15 @@
 #include <csignal>
 #include <cstdlib>
 #include <map>
+#include <optional>
 #include <string_view>
 #include <utility>
 
 #include "core/error.h"
 #include "core/features.h"
+#include "core/tell.h"
 #include "launcher/processes.h"
+#include "launcher/rank_words.h"
 
 extern char** environ;
 
@@ -216,14 +219,23 @@ int run_worker(const std::vector<std::string>& arguments, const LaunchShape& sha
   if (bound) append(start.command, binding_option(demand));
   start.environment = launch_environment(shape, cores, session.path());
   std::fflush(nullptr);
+  std::optional<RankWords> words;
+  if (shape.ranks > 1) start.errors = words.emplace(stderr).entrance();
   const Interrupts interrupts;
   const pid_t child = start_process(start);
   interrupts.pass_on_to(child);
+  if (words) words->pass_on();
   int status = 0;
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
+  if (words) words->end(WIFEXITED(status) ? WEXITSTATUS(status) : 0);
   if (interrupts.seen() && status != 0) return 128 + SIGINT;  // mpirun's own code is 1
-  return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+  if (!WIFSIGNALED(status)) return WEXITSTATUS(status);
+  const int number = WTERMSIG(status);
+  if (number == SIGPIPE) return 128 + number;  // whoever read its words has enough
+  tell("{} was killed by {}{}", start.command.front(), signal_text(number),
+       number == SIGKILL ? "; without anybody's doing it is the kernel's, for want of memory" : "");
+  return 128 + number;
 }
 
 }  // namespace smlp

@@ -2,10 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <system_error>
 #include <thread>
 
 #include "slurm/program.h"
+#include "slurm/steps.h"
 
 namespace smlp {
 
@@ -18,10 +22,13 @@ std::string closing_line(const std::string& text) {
 
 namespace {
 
+constexpr std::size_t most_at_once = 64;  // each a process, and four descriptors of ours
+
 void probe(ProbeAnswer& answer, const std::filesystem::path& worker, const RunDirectory& run, double seconds) {
   std::vector<std::string> command = {"srun", "--overlap", "--mpi=none", "--cpu-bind=none", "--nodes=1", "--ntasks=1",
-                                      "--input=none", "--nodelist=" + answer.node, fmt::format("--immediate={:.0f}", seconds),
-                                      worker.string(), "preflight", "--run-dir", run.root.string()};
+                                      "--input=none", "--job-name=" + step_name_of(run), "--nodelist=" + answer.node,
+                                      fmt::format("--immediate={:.0f}", seconds), worker.string(), "preflight",
+                                      "--run-dir", run.root.string()};
   std::error_code unknown;
   if (std::filesystem::exists(run.job(), unknown)) {
     command.insert(command.end(), {"--job", run.job().string()});
@@ -34,7 +41,7 @@ void probe(ProbeAnswer& answer, const std::filesystem::path& worker, const RunDi
   answer.line = closing_line(reply.out);
   if (reply.code == 0 && !answer.line.empty()) return;
   const auto words = closing_line(reply.err);
-  answer.failure = reply.code < 0 ? fmt::format("it did not answer within {:.0f} s", seconds)
+  answer.failure = reply.code < 0 ? reply.failure
                    : words.empty() ? fmt::format("the probe ended with exit code {}", reply.code)
                                    : words;
 }
@@ -45,9 +52,18 @@ std::vector<ProbeAnswer> probe_nodes(const std::vector<std::string>& nodes, cons
                                      const RunDirectory& run, double seconds) {
   std::vector<ProbeAnswer> answers;
   for (const auto& node : nodes) answers.push_back({.node = node, .line = "", .failure = "", .received = 0});
-  std::vector<std::jthread> threads;
-  for (auto& answer : answers) threads.emplace_back([&] { probe(answer, worker, run, seconds); });
-  threads.clear();  // joins
+  std::atomic<std::size_t> next = 0;
+  const auto probe_in_turn = [&] {
+    for (auto i = next++; i < answers.size(); i = next++) probe(answers[i], worker, run, seconds);
+  };
+  std::vector<std::jthread> helpers;
+  try {
+    while (helpers.size() + 1 < std::min(answers.size(), most_at_once)) helpers.emplace_back(probe_in_turn);
+  } catch (const std::system_error&) {
+    // No more threads are to be had: those that are there take longer.
+  }
+  probe_in_turn();
+  helpers.clear();  // joins
   return answers;
 }
 

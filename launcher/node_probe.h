@@ -1,4 +1,4 @@
-// A short step on each of the given nodes, all at once, each for itself: one that is gone holds up no other.
+// A short step on each of the given nodes, many at once, each for itself: one that is gone holds up few others.
 #pragma once
 
 #include <filesystem>
@@ -10,7 +10,7 @@
 
 namespace smlp {
 
-// In the order of `nodes`, after `seconds` at most.
+// In the order of `nodes`; each within `seconds`.
 std::vector<ProbeAnswer> probe_nodes(const std::vector<std::string>& nodes, const std::filesystem::path& worker,
                                      const RunDirectory& run, double seconds);
 

@@ -6,9 +6,11 @@
 #include <csignal>
 #include <filesystem>
 #include <regex>
+#include <utility>
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/numbers.h"
 #include "launcher/processes.h"
 
 namespace smlp {
@@ -21,10 +23,15 @@ std::optional<std::smatch> find(const std::string& text, const char* words) {
   return std::regex_search(text, match, std::regex(words)) ? std::optional(match) : std::nullopt;
 }
 
+std::string signal_named(const std::string& digits) {
+  const auto number = parse_whole_number(digits);
+  return number && std::in_range<int>(*number) ? signal_text(static_cast<int>(*number)) : "signal " + digits;
+}
+
 // Who ended first, in mpirun's words: "rank 1 was killed by signal 9 (SIGKILL)", "" when it says nothing.
 std::string first_to_end(const std::string& words) {
   if (const auto m = find(words, R"(process\s+rank\s+(\d+)\s+with\s+PID\s+\d+\s+on\s+node\s+\S+\s+exited\s+on\s+signal\s+(\d+))")) {
-    return fmt::format("rank {} was killed by {}", (*m)[1].str(), signal_text(std::stoi((*m)[2].str())));
+    return fmt::format("rank {} was killed by {}", (*m)[1].str(), signal_named((*m)[2].str()));
   }
   if (const auto m = find(words, R"(Process\s+name:\s+\[\[\d+,\d+\],(\d+)\]\s+Exit\s+code:\s+(\d+))")) {
     return fmt::format("rank {} left with exit code {}", (*m)[1].str(), (*m)[2].str());

@@ -68,7 +68,7 @@ std::vector<NodeVerdict> judge(const std::vector<ProbeAnswer>& answers, const Jo
 // between nodes apart from those within one: a node whose best link stays under the share is named. Two nodes have
 // one link, and nothing to compare it with.
 struct ExchangeVerdict {
-  std::vector<std::string> slow_nodes;  // hosts as the ranks call themselves
+  std::vector<std::string> slow_nodes;  // as the ranks call them: core/host_name.h, node_name()
   std::vector<std::string> sentences;
   std::string failure;  // why nothing could be judged; empty: it could
 };

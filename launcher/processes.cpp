@@ -51,13 +51,14 @@ std::vector<char*> pointers(std::vector<std::string>& words) {
   if (start.deaf_to_term) sigaddset(&blocked, SIGTERM);
   for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGPIPE, SIGCHLD, SIGUSR1}) signal(number, SIG_DFL);
   if (start.silent_input) {
-    const int null = open("/dev/null", O_RDONLY);
+    const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
     if (null >= 0) dup2(null, 0);
   }
   if (output >= 0) {
     dup2(output, 1);
     dup2(output, 2);
   }
+  if (start.errors >= 0) dup2(start.errors, 2);
   sigprocmask(SIG_SETMASK, &blocked, nullptr);
   execvpe(command[0], command, environment);
   const int reason = errno;
@@ -112,7 +113,12 @@ pid_t start_process(const ProcessStart& start) {
     }
   }
   std::array<int, 2> failure{};
-  if (pipe2(failure.data(), O_CLOEXEC) != 0) throw Error(ExitCode::fault, "no pipe could be made");
+  if (pipe2(failure.data(), O_CLOEXEC) != 0) {
+    const int reason = errno;
+    if (output >= 0) close(output);
+    throw Error(ExitCode::unavailable,
+                fmt::format("{} could not be started: no pipe: {}", start.command.front(), std::strerror(reason)));
+  }
   const pid_t parent = getpid(), child = fork();
   if (child == 0) {
     become(command.data(), environment.data(), output, start, parent, failure[1]);

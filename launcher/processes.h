@@ -23,6 +23,7 @@ struct ProcessStart {
   std::vector<std::string> command{};      // command[0] is looked up in PATH
   std::vector<std::string> environment{};  // NAME=value, complete
   std::filesystem::path output{};          // stdout and stderr are appended here; empty: ours
+  int errors = -1;                         // the descriptor that is its stderr; -1: as `output` says
   bool own_group = true;                 // out of the reach of the terminal's Ctrl-C
   bool silent_input = true;              // stdin is /dev/null
   bool deaf_to_term = false;             // it starts with SIGTERM blocked

@@ -1,14 +1,8 @@
 #include "launcher/run_follower.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <fstream>
-#include <iterator>
-#include <nlohmann/json.hpp>
 
 #include "core/files.h"
-#include "core/json_lines.h"
 #include "launcher/run_history.h"
 #include "launcher/run_lock.h"
 
@@ -18,39 +12,26 @@ namespace {
 
 constexpr std::size_t steps_for_a_mean = 10;
 
-std::optional<StepDone> parse(const std::string& line) {
-  const auto json = nlohmann::json::parse(line, nullptr, false);
-  if (!json.is_object()) return std::nullopt;
-  const auto attempt = attempt_in(json);
-  const auto step = integer_in(json, "step");
+std::optional<StepDone> step_in(const nlohmann::json& line) {
+  const auto attempt = attempt_in(line);
+  const auto step = integer_in(line, "step");
   if (!attempt || !step) return std::nullopt;
   return StepDone{.attempt = *attempt,
                   .step = *step,
-                  .loss = number_in(json, "loss").value_or(0),
-                  .time = number_in(json, "time").value_or(0),
-                  .checkpoint = integer_in(json, "checkpoint_last_step").value_or(0)};
+                  .loss = number_in(line, "loss").value_or(0),
+                  .time = number_in(line, "time").value_or(0),
+                  .checkpoint = integer_in(line, "checkpoint_last_step").value_or(0)};
 }
 
 }  // namespace
 
 void RunFollower::read() {
-  std::error_code absent;
-  const auto size = std::filesystem::file_size(run_.metrics(), absent);
-  if (absent || size <= offset_) return;
-  std::ifstream file(run_.metrics(), std::ios::binary);
-  file.seekg(static_cast<std::streamoff>(offset_));
-  const std::string text((std::istreambuf_iterator<char>(file)), {});
-  offset_ += text.size();
-  rest_ += text;
-  std::size_t start = 0;
-  for (auto end = rest_.find('\n'); end != std::string::npos; end = rest_.find('\n', start)) {
-    if (const auto step = parse(rest_.substr(start, end - start))) {
+  metrics_.read([this](const nlohmann::json& line) {
+    if (const auto step = step_in(line)) {
       steps_.push_back(*step);
       furthest_ = std::max(furthest_, step->step);
     }
-    start = end + 1;
-  }
-  rest_.erase(0, start);
+  });
 }
 
 double RunFollower::step_seconds() const {
@@ -71,8 +52,9 @@ std::optional<pid_t> RunFollower::launcher() const {
 
 std::vector<std::int64_t> RunFollower::checkpoints() const { return RunHistory(run_).published_steps(); }
 
-std::filesystem::path RunFollower::checkpoint(std::int64_t step) const {
-  return run_.checkpoints() / fmt::format("step-{:08}", step);
+std::filesystem::path RunFollower::newest_shard(int rank) const {
+  const auto published = checkpoints();
+  return published.empty() ? std::filesystem::path() : run_.shard(published.back(), rank);
 }
 
 bool RunFollower::saving() const {

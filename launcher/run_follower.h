@@ -7,9 +7,9 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
-#include <string>
 #include <vector>
 
+#include "core/json_lines.h"
 #include "core/run_directory.h"
 #include "launcher/heartbeat_watch.h"
 
@@ -25,7 +25,7 @@ struct StepDone {
 
 class RunFollower {
  public:
-  explicit RunFollower(RunDirectory run) : run_(std::move(run)) {}
+  explicit RunFollower(RunDirectory run) : run_(std::move(run)), metrics_(run_.metrics()) {}
 
   void read();                                             // what is new
   const std::vector<StepDone>& steps() const { return steps_; }  // all so far, as they were done
@@ -35,13 +35,12 @@ class RunFollower {
   std::optional<Beat> beat(int rank) const;                // as its file has it now
   std::optional<pid_t> launcher() const;                   // who holds the run's lock, on this host
   std::vector<std::int64_t> checkpoints() const;           // steps of the published ones, ascending
-  std::filesystem::path checkpoint(std::int64_t step) const;
+  std::filesystem::path newest_shard(int rank) const;      // a rank's file of the newest of them; empty: there is none
   bool saving() const;                                     // a checkpoint is being written
 
  private:
   RunDirectory run_;
-  std::uintmax_t offset_ = 0;
-  std::string rest_;
+  JsonTail metrics_;
   std::vector<StepDone> steps_;
   std::int64_t furthest_ = 0;
 };

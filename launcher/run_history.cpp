@@ -1,7 +1,5 @@
 #include "launcher/run_history.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <set>
@@ -11,7 +9,6 @@
 #include "core/files.h"
 #include "core/json_lines.h"
 #include "core/json_text.h"
-#include "core/numbers.h"
 #include "core/tell.h"
 
 namespace smlp {
@@ -19,11 +16,6 @@ namespace smlp {
 namespace {
 
 constexpr std::size_t most_waiting = 1000;  // lines, on a disk that stays full
-
-// The number behind `prefix` in a name that holds nothing else.
-std::optional<std::int64_t> numbered(const std::string& name, const std::string& prefix) {
-  return name.starts_with(prefix) ? parse_whole_number(std::string_view(name).substr(prefix.size())) : std::nullopt;
-}
 
 }  // namespace
 
@@ -56,11 +48,7 @@ int RunHistory::begin_attempt() {
   write_waiting();
   const auto last = last_attempt();
   const int recorded = std::max(newest_ended_, last ? attempt_in(*last).value_or(0) : 0);
-  int seen = 0;
-  std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(run_.root / "logs", ignored)) {
-    seen = std::max(seen, as_attempt(numbered(entry.path().filename(), "attempt-")).value_or(0));
-  }
+  const int seen = newest_attempt(run_);
   if (seen > recorded) {
     AttemptRecord lost{.attempt = seen, .ended = utc_time(), .exit_code = 137, .cause = "launcher"};
     read_json_lines(run_.metrics(), [&](const nlohmann::json& line) {
@@ -135,8 +123,8 @@ std::vector<std::int64_t> RunHistory::published_steps() const {
   std::vector<std::int64_t> steps;
   std::error_code ignored;
   for (const auto& entry : std::filesystem::directory_iterator(run_.checkpoints(), ignored)) {
-    const auto step = numbered(entry.path().filename(), "step-");
-    if (step && std::filesystem::exists(entry.path() / "manifest.json", ignored)) steps.push_back(*step);
+    const auto step = step_of_checkpoint(entry.path().filename().string());
+    if (step && std::filesystem::exists(run_.manifest(*step), ignored)) steps.push_back(*step);
   }
   std::sort(steps.begin(), steps.end());
   return steps;
@@ -152,7 +140,7 @@ std::int64_t RunHistory::bytes_of_newest() const {
   if (!newest) return 0;
   std::int64_t bytes = 0;
   std::error_code gone;
-  for (const auto& file : std::filesystem::directory_iterator(run_.checkpoints() / fmt::format("step-{:08}", *newest), gone)) {
+  for (const auto& file : std::filesystem::directory_iterator(run_.checkpoint(*newest), gone)) {
     const auto size = file.file_size(gone);
     if (!gone) bytes += static_cast<std::int64_t>(size);
   }

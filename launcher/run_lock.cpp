@@ -40,7 +40,7 @@ bool RunHolder::alive() const { return is_alive(pid); }
 std::string RunHolder::words() const { return fmt::format("process {} on {}", pid, host); }
 
 std::optional<RunHolder> run_holder(const RunDirectory& run) {
-  const auto words = nlohmann::json::parse(read_plain_file(run.launcher_lock(), 4096).value_or(""), nullptr, false);
+  const auto words = read_json_file(run.launcher_lock(), 4096);
   const auto pid = integer_in(words, "pid");
   if (!pid) return std::nullopt;
   return RunHolder{text_in(words, "host"), static_cast<pid_t>(*pid)};

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <iterator>
 #include <random>
@@ -26,6 +25,8 @@ namespace smlp {
 
 namespace {
 
+constexpr std::int64_t largest_identity = 16 << 20;  // its list of accepted changes grows
+
 std::string new_identity() {
   std::random_device device;
   return fmt::format("{:08x}{:08x}", device(), device());
@@ -33,8 +34,7 @@ std::string new_identity() {
 
 // What run.json holds already; an empty object when there is none, or none that can be read.
 nlohmann::json known_identity(const RunDirectory& run) {
-  std::ifstream file(run.identity());
-  auto known = nlohmann::json::parse(file, nullptr, false);
+  auto known = read_json_file(run.identity(), largest_identity);
   return known.is_object() ? known : nlohmann::json::object();
 }
 
@@ -48,7 +48,7 @@ bool was_accepted(const nlohmann::json& identity, const std::string& key, const 
 void keep_given_job(const RunDirectory& run, const std::string& resolved) {
   const auto given = read_if_there(run.job());
   if (given.empty() || given == resolved) return;
-  const auto kept = run.root / "job.given.toml";
+  const auto kept = run.given_job();
   if (const auto other = read_if_there(kept); !other.empty() && other != given) {
     throw Error(ExitCode::configuration,
                 fmt::format("{} would be overwritten by the resolved job, and {} is another one kept before: move one of them, "

@@ -1,11 +1,11 @@
 #include "launcher/run_status.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
 #include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <deque>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -17,12 +17,13 @@
 #include "launcher/heartbeat_watch.h"
 #include "launcher/run_history.h"
 #include "launcher/run_lock.h"
+#include "launcher/targets.h"
 
 namespace smlp {
 
 namespace {
 
-constexpr std::int64_t tail_bytes = 4 << 20, small_file = 1 << 20;
+constexpr std::int64_t small_file = 1 << 20;
 constexpr double sign_of_life_seconds = 30, pulse_seconds = 0.6, silent_seconds = 3;
 constexpr std::size_t recent_steps = 20;
 constexpr int most_ranks = 100000;
@@ -42,15 +43,13 @@ bool is_locked(const std::filesystem::path& file) {
   return locked;
 }
 
-nlohmann::json json_file(const std::filesystem::path& file) {
-  return nlohmann::json::parse(read_plain_file(file, small_file).value_or(""), nullptr, false);
-}
-
 // What events.jsonl says of the run's course.
 struct Course {
-  bool begun = false, queued = false, attempt_under_way = false, stop_asked = false;
+  bool begun = false, submitted = false, requeued = false, attempt_under_way = false, stop_asked = false;
+  bool closed = false;  // its launcher is gone by what was said
   std::string ending, words;  // event that closed the run since its last start
   std::map<int, AttemptEnd> seen;  // attempts by number
+  bool queued() const { return submitted || requeued; }
 };
 
 Course read_course(const RunDirectory& run) {
@@ -58,13 +57,17 @@ Course read_course(const RunDirectory& run) {
   read_json_lines(run.events(), [&](const nlohmann::json& line) {
     const auto event = text_in(line, "event"), detail = text_in(line, "detail");
     const auto attempt = attempt_in(line).value_or(0);
-    if (event == "submitted" || event == "requeued") {
-      course.queued = true;
+    if (event == "submitted") {
+      course.submitted = true;
+    } else if (event == "requeued" || event == "launcher_lost") {
+      course.requeued = course.closed = true;  // of a lost launcher too, unless the next line says otherwise
+    } else if (event == "not_requeued") {
+      course.requeued = false;
     } else if (event == "run_started") {
       course = {.begun = true, .ending = {}, .words = {}, .seen = std::move(course.seen)};
     } else if (event == "attempt_started") {
       course.begun = course.attempt_under_way = true;
-      course.queued = false;
+      course.submitted = course.requeued = course.closed = false;
       course.ending.clear();
       course.seen.try_emplace(attempt, AttemptEnd{attempt, "", ""});
     } else if (event == "attempt_ended") {
@@ -73,10 +76,11 @@ Course read_course(const RunDirectory& run) {
       course.stop_asked = true;
     } else if (event == "done" || event == "failed" || event == "gave_up" || event == "stopped") {
       // Rank 0 says "stopped" too, when it leaves: the launcher is still there then.
+      course.closed = !course.attempt_under_way;
       course.ending = event;
       course.words = detail;
     }
-  }, tail_bytes);
+  });
   return course;
 }
 
@@ -135,7 +139,7 @@ void read_attempts(const RunDirectory& run, const Course& course, RunStatus& sta
     const auto number = attempt_in(line);
     if (!number) return;
     attempts[*number] = {*number, text_in(line, "cause"), text_in(line, "reason")};
-  }, tail_bytes);
+  });
   status.attempts = static_cast<std::int64_t>(attempts.size());
   for (const auto& [number, end] : attempts) {
     const bool last = number == attempts.rbegin()->first;
@@ -148,36 +152,53 @@ void read_attempts(const RunDirectory& run, const Course& course, RunStatus& sta
 void read_checkpoint(const RunDirectory& run, RunStatus& status) {
   status.checkpoint_step = RunHistory(run).newest_step();
   if (!status.checkpoint_step) return;
-  status.checkpoint_age = age_of(run.checkpoints() / fmt::format("step-{:08}", *status.checkpoint_step) / "manifest.json");
+  status.checkpoint_age = age_of(run.manifest(*status.checkpoint_step));
 }
 
-std::string metrics_address(const RunDirectory& run) {
-  const auto groups = json_file(run.targets());
-  if (!groups.is_array()) return "";
-  for (const auto& group : groups) {
-    if (!group.is_object() || !group.contains("targets") || !group["targets"].is_array()) continue;
-    for (const auto& target : group["targets"]) {
-      if (target.is_string()) return target.get<std::string>();
-    }
-  }
-  return "";
+// What its state follows from.
+struct Glance {
+  bool live = false;
+  Course course;
+  std::vector<RankPlace> ranks;
+  std::vector<Request> requests;
+};
+
+Glance glance_at(const RunDirectory& run) {
+  const bool live = is_live(run);
+  return {.live = live,
+          .course = read_course(run),
+          .ranks = read_places(run),
+          .requests = live ? ControlFolder(run.control()).requests() : std::vector<Request>{}};
 }
 
-std::string state_of(bool live, const Course& course, const RunStatus& status) {
+std::string state_of(const Glance& glance) {
+  const auto& course = glance.course;
   const auto asked = [&](RequestKind kind) {
-    return std::any_of(status.requests.begin(), status.requests.end(), [&](const auto& r) { return r.kind == kind; });
+    return std::any_of(glance.requests.begin(), glance.requests.end(), [&](const auto& r) { return r.kind == kind; });
   };
-  if (live) {
+  if (glance.live) {
     if (course.stop_asked || asked(RequestKind::stop) || asked(RequestKind::stop_now)) return "stopping";
     if (!course.attempt_under_way) return "waiting";
-    const bool writing = std::any_of(status.ranks.begin(), status.ranks.end(),
+    const bool writing = std::any_of(glance.ranks.begin(), glance.ranks.end(),
                                      [](const auto& place) { return place.section == "checkpoint"; });
     return writing || asked(RequestKind::save) ? "saving" : "running";
   }
-  if (course.queued) return "waiting";
+  if (course.queued()) return "waiting";
   if (course.ending == "done" || course.ending == "stopped") return course.ending;
   if (!course.ending.empty()) return "failed";
   return course.begun ? "dead" : "stopped";
+}
+
+std::vector<TaskState> read_tasks(const RunDirectory& run) {
+  std::vector<TaskState> tasks;
+  std::error_code failed;
+  for (std::filesystem::directory_iterator entry(run.root, failed), end; !failed && entry != end; entry.increment(failed)) {
+    const RunDirectory task{entry->path()};
+    const auto number = task_number(task);
+    if (number && is_run(task)) tasks.push_back({*number, state_of(glance_at(task))});
+  }
+  std::sort(tasks.begin(), tasks.end(), [](const auto& a, const auto& b) { return a.number < b.number; });
+  return tasks;
 }
 
 void add_goodput(const RunDirectory& run, bool live, RunStatus& status) {
@@ -200,9 +221,10 @@ bool is_live(const RunDirectory& run) {
   if (!holder) return false;
   if (holder->here()) return holder->alive() && is_locked(run.launcher_lock());
   if (is_locked(run.launcher_lock())) return true;
-  // Some shared file systems keep locks to the host that took them: there the ranks' pulse tells.
+  // Some shared file systems keep locks to the host that took them: there the ranks' pulse tells, which outlives a run.
   const auto places = read_places(run);
-  return std::any_of(places.begin(), places.end(), [](const auto& p) { return p.seconds_ago < sign_of_life_seconds; });
+  const auto lives = [](const auto& p) { return p.seconds_ago < sign_of_life_seconds; };
+  return std::any_of(places.begin(), places.end(), lives) && !read_course(run).closed;
 }
 
 JobConfig job_of(const RunDirectory& run) {
@@ -224,7 +246,6 @@ std::vector<RankPlace> read_places(const RunDirectory& run) {
 RunStatus read_status(const RunDirectory& run) {
   RunStatus status;
   status.name = std::filesystem::absolute(run.root).lexically_normal().filename().string();
-  const bool live = is_live(run);
   try {
     const auto job = job_of(run);
     status.name = job.name;
@@ -232,11 +253,15 @@ RunStatus read_status(const RunDirectory& run) {
   } catch (const std::exception&) {
     // A job file that is absent or of another version: the rest can still be told.
   }
-  const auto course = read_course(run);
+  const auto glance = glance_at(run);
+  const auto& [live, course, ranks, requests] = glance;
   status.words = course.words;
-  status.ranks = read_places(run);
-  if (live) status.requests = ControlFolder(run.control()).requests();
-  status.state = state_of(live, course, status);
+  status.queued = course.queued() && !live;
+  status.ranks = ranks;
+  status.requests = requests;
+  status.state = state_of(glance);
+  if (!course.begun) status.tasks = read_tasks(run);
+  if (!status.tasks.empty()) status.state = state_of_tasks(status.tasks, status.queued);
   read_steps(run, status);
   if (live) status.slowest = rank_behind(status);
   else status.seconds_left.reset();
@@ -244,12 +269,19 @@ RunStatus read_status(const RunDirectory& run) {
   read_checkpoint(run, status);
   add_goodput(run, live, status);
   if (const auto holder = run_holder(run)) status.holder = holder->words();
-  if (live) status.metrics_address = metrics_address(run);
-  status.logs = run.root / "logs";
-  for (int attempt = 1; std::filesystem::is_directory(run.log_folder(attempt)); ++attempt) {
-    status.logs = run.log_folder(attempt);
-  }
+  if (live) status.metrics_address = first_target(run);
+  const int newest = newest_attempt(run);
+  status.logs = newest > 0 ? run.log_folder(newest) : run.logs();
   return status;
+}
+
+std::string state_of_tasks(const std::vector<TaskState>& tasks, bool more_wait) {
+  constexpr std::array farthest_first = {"running", "saving", "stopping", "waiting", "dead", "failed", "stopped"};
+  for (const std::string state : farthest_first) {
+    const bool any = std::any_of(tasks.begin(), tasks.end(), [&](const auto& task) { return task.state == state; });
+    if (any || (more_wait && state == "waiting")) return state;
+  }
+  return "done";
 }
 
 nlohmann::json to_json(const RunStatus& status) {
@@ -285,6 +317,10 @@ nlohmann::json to_json(const RunStatus& status) {
                              {"pid", place.pid},
                              {"seconds_ago", place.seconds_ago}});
   }
+  json["job"] = nullptr;
+  if (status.job) json["job"] = {{"id", status.job->id}, {"state", status.job->state}, {"reason", status.job->reason}};
+  json["tasks"] = nlohmann::json::array();
+  for (const auto& task : status.tasks) json["tasks"].push_back({{"task", task.number}, {"state", task.state}});
   json["requests"] = nlohmann::json::array();
   for (const auto& request : status.requests) json["requests"].push_back(describe(request));
   return json;

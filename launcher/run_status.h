@@ -1,6 +1,7 @@
 // How a run stands, from the files of its directory alone: dead or alive, from any host that sees them, while others
 // write. What can't be known or read is absent. States:
-//   waiting   submitted or requeued and not started since; or the launcher is there, between two attempts
+//   waiting   submitted or requeued and not started since (launcher/queue_look.h asks SLURM whether it still can be); or the
+//             launcher is there, between two attempts
 //   running   an attempt is under way, its start and evaluations included
 //   saving    the same, while the ranks wait for a save, or one was asked for and is not published yet
 //   stopping  asked to leave, by a signal or a request, and not gone yet
@@ -37,8 +38,21 @@ struct AttemptEnd {
   std::string cause, reason;
 };
 
+// Of an array whose tasks train side by side, each in a folder task-N of the run directory.
+struct TaskState {
+  std::int64_t number = 0;
+  std::string state;
+};
+
+struct BatchJob {
+  std::string id, state, reason;  // "4711", "pending", "Priority"
+};
+
 struct RunStatus {
   std::string name, state, words;  // words: why it ended, if it did
+  bool queued = false;             // by what its files say, a batch job is to start it, or go on with it
+  std::optional<BatchJob> job;     // the one, by launcher/queue_look.h
+  std::vector<TaskState> tasks;    // by number; the state above is then that of the one farthest from its end
   std::optional<std::int64_t> step, steps, checkpoint_step;
   std::optional<double> loss, validation_loss, tokens_per_second, flops_share, expert_balance, checkpoint_age,
       seconds_left;
@@ -58,6 +72,8 @@ bool is_live(const RunDirectory& run);  // a launcher holds it
 JobConfig job_of(const RunDirectory& run);  // as it was resolved; throws, also where a pipe is in its place
 std::vector<RankPlace> read_places(const RunDirectory& run);
 RunStatus read_status(const RunDirectory& run);
+// Of the task that is farthest from its end; `more_wait`: there are tasks that have not begun.
+std::string state_of_tasks(const std::vector<TaskState>& tasks, bool more_wait);
 nlohmann::json to_json(const RunStatus& status);
 
 }  // namespace smlp

@@ -1,53 +1,18 @@
 #include "launcher/supervisor.h"
 
 #include <fmt/format.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 #include <csignal>
-#include <fstream>
-#include <nlohmann/json.hpp>
-#include <set>
 
 #include "core/clock.h"
-#include "core/error.h"
-#include "core/host_name.h"
 #include "core/tell.h"
+#include "launcher/batch_guard.h"
 #include "launcher/mpi_launch.h"
 #include "launcher/processes.h"
 
 namespace smlp {
-
-namespace {
-
-constexpr double poll_seconds = 0.1;
-constexpr double one_request_seconds = 0.1;  // the same signal again within this is no second request
-constexpr double silent_end_seconds = 10;  // for the starter to notice that all its ranks are gone
-constexpr int stopped_code = static_cast<int>(ExitCode::call_again);
-
-std::string step_text(std::optional<std::int64_t> step) {
-  return step ? fmt::format("checkpoint {}", *step) : std::string("the start");
-}
-
-}  // namespace
-
-struct Supervisor::Attempt {
-  Attempt(int n, HeartbeatWatch w) : number(n), heartbeats(std::move(w)) {}
-  int number;
-  HeartbeatWatch heartbeats;
-  std::optional<SessionFolder> session;
-  pid_t starter = 0;  // mpirun or srun
-  std::set<pid_t> strangers;  // children of ours from before
-  std::optional<int> status;  // of the starter, once it has ended
-  std::string started = utc_time();
-  std::optional<std::int64_t> from_checkpoint;
-  std::string hang;                  // why the attempt was ended by us
-  std::optional<Verdict> verdict;    // what the ranks themselves said of its end
-  bool killed = false;               // at once, on the second request
-  std::optional<double> empty_since; // all ranks gone, the starter still there
-};
 
 Supervisor::Supervisor(RunDirectory run, JobConfig job, SupervisorOptions options)
     : run_{std::filesystem::absolute(run.root)},
@@ -58,6 +23,10 @@ Supervisor::Supervisor(RunDirectory run, JobConfig job, SupervisorOptions option
       line_(job_, options_.out),
       metrics_(run_.metrics()),
       ledger_(run_) {}
+
+std::string Supervisor::step_text(std::optional<std::int64_t> step) {
+  return step ? fmt::format("checkpoint {}", *step) : std::string("the start");
+}
 
 int Supervisor::run() {
   signals_.emplace();
@@ -108,7 +77,7 @@ int Supervisor::run() {
     bound_restart(outcome.cause);
     const double wait = pause_after(without_progress);
     const auto sentence = fmt::format("attempt {} ended: {}. {}; attempt {} starts from {} {}",
-                                      attempt_number_, outcome.reason, cost_text(outcome), attempt_number_ + 1,
+                                      attempt_number_, outcome.reason, cost_text(), attempt_number_ + 1,
                                       step_text(not_after_ ? not_after_ : newest),
                                       wait > 0 ? fmt::format("in {:.1f} s", wait) : "at once");
     line_.note(sentence);
@@ -131,88 +100,13 @@ bool Supervisor::choose_layout() {
   return choice.layout.has_value();
 }
 
-Outcome Supervisor::run_attempt(int number) {
-  attempt_number_ = number;
-  Attempt attempt(number, HeartbeatWatch(run_, number, layout_.ranks, options_.watch));
-  auto outcome = start_or_why_not(attempt);
-  if (attempt.starter != 0) {
-    watch(attempt);
-    clear_processes(attempt);
-    outcome = conclude(attempt);
-  }
-  verdict_ = attempt.verdict;
-  record(attempt, outcome);
-  return outcome;
-}
-
-// A disk without room for a folder ends an attempt, not the run.
-Outcome Supervisor::start_or_why_not(Attempt& attempt) {
-  metrics_.begin_attempt(monotonic_seconds());
-  int code = static_cast<int>(ExitCode::fault);
-  std::string reason;
-  try {
-    start(attempt);
-    return {};
-  } catch (const Error& error) {
-    code = static_cast<int>(error.code());
-    reason = error.what();
-  } catch (const std::filesystem::filesystem_error& error) {
-    code = static_cast<int>(ExitCode::io_failed);
-    reason = error.what();
-  }
-  return {code, cause_of(code), fmt::format("no rank was started: {}", reason)};
-}
-
-void Supervisor::start(Attempt& attempt) {
-  std::filesystem::create_directories(run_.log_folder(attempt.number));
-  std::filesystem::create_directories(run_.checkpoints());
-  std::filesystem::remove_all(run_.heartbeats());  // those of an earlier attempt would look like hung ranks
-  std::filesystem::create_directories(run_.heartbeats());
-  attempt.session.emplace();
-  attempt.from_checkpoint = history_.newest_step();
-  std::error_code absent;
-  targets_seen_ = std::filesystem::last_write_time(run_.targets(), absent);
-
-  std::vector<std::string> program = {options_.worker.string(), "train", "--run-dir", run_.root.string(), "--attempt",
-                                      fmt::format("{}", attempt.number)};
-  const auto add = [&](const char* flag, const std::string& value) { program.insert(program.end(), {flag, value}); };
-  if (not_after_) add("--not-after", fmt::format("{}", *not_after_));
-  if (layout_.binding.bound) {
-    const auto bind = binding_option({.ranks = layout_.ranks_per_node, .each = layout_.threads});
-    program.insert(program.end(), bind.begin(), bind.end());
-  }
-  if (options_.init_from) add("--init-from", std::filesystem::absolute(*options_.init_from).string());
-  auto process = cluster_->start(layout_, program, attempt.session->path());
-  process.output = run_.launch_log(attempt.number);
-  for (const auto child : children_of(getpid())) attempt.strangers.insert(child);
-  attempt.starter = start_process(process);
-  history_.event("attempt_started", attempt.number, attempt.from_checkpoint,
-                 fmt::format("{} by {} as process {}, from {}; {}", text_of(layout_), layout_.starter, attempt.starter,
-                             step_text(not_after_ ? not_after_ : attempt.from_checkpoint), layout_.binding.words));
-}
-
-void Supervisor::watch(Attempt& attempt) {
-  while (!attempt.status) {
-    if (const auto signal = signals_->next(poll_seconds); signal && asks_to_stop(*signal)) {
-      take_signal(attempt, *signal);
-    }
-    int status = 0;
-    if (waitpid(attempt.starter, &status, WNOHANG) == attempt.starter) attempt.status = status;
-    const double now = monotonic_seconds();
-    cluster_->tend();
-    if (!attempt.status) hear_requests(attempt, now);
-    if (!attempt.status) watch_heartbeats(attempt, now);
-    show_progress(now);
-  }
-}
-
 // False for one that only repeats what is known: the TERM of a preemption or a time limit after its warning, or the second
 // of two that coreutils' `timeout` sends, to a program and to its group.
 bool Supervisor::note_signal(int signal) {
   history_.event("signal", attempt_number_, {}, fmt::format("{} to the launcher", signal_text(signal)));
   if (first_signal_ == SIGUSR1 && signal == SIGTERM) return false;
   const double now = monotonic_seconds();
-  if (signal == first_signal_ && now - first_signal_at_ < one_request_seconds) return false;
+  if (signal == first_signal_ && now - first_signal_at_ < options_.one_request_seconds) return false;
   if (first_signal_ == 0) {
     first_signal_ = signal;
     first_signal_at_ = now;
@@ -221,186 +115,7 @@ bool Supervisor::note_signal(int signal) {
   return true;
 }
 
-void Supervisor::take_signal(Attempt& attempt, int signal) {
-  if (!note_signal(signal)) return;
-  if (stop_requests_ == 1) {
-    ask_to_leave(attempt);
-  } else {
-    line_.note("leaving at once");
-    attempt.killed = true;
-    end_now(attempt);
-  }
-}
-
-void Supervisor::ask_to_leave(Attempt& attempt) {
-  attempt.heartbeats.read();
-  if (!attempt.heartbeats.all_present()) {
-    // A rank that is still starting would not hear the request, and has done nothing that could be lost.
-    line_.note("stopping: the ranks were just starting");
-    attempt.killed = true;
-    end_now(attempt);
-    return;
-  }
-  line_.note("stopping: the ranks save, then leave (again: leave at once)");
-  kill(attempt.starter, SIGUSR1);  // mpirun and srun pass it on
-}
-
-// A stop that the ranks can't hear: at once, or while they start and have done nothing that could be lost.
-void Supervisor::hear_requests(Attempt& attempt, double now) {
-  desk_->look(now);
-  if (attempt.killed || !desk_->stop()) return;
-  attempt.heartbeats.read();
-  if (!desk_->stop_now() && attempt.heartbeats.all_present()) return;
-  line_.note(desk_->take_stop(attempt.number));
-  attempt.killed = true;
-  end_now(attempt);
-}
-
-void Supervisor::watch_heartbeats(Attempt& attempt, double now) {
-  auto verdict = attempt.heartbeats.look(now);
-  const auto pids = attempt.heartbeats.pids_here();
-  const bool gone = attempt.heartbeats.all_present() && std::none_of(pids.begin(), pids.end(), is_alive);
-  if (!gone) {
-    attempt.empty_since.reset();
-  } else {
-    // What the ranks left behind may hold their output open, and the starter waits for its end.
-    for (const auto pid : orphans(attempt)) kill(pid, SIGKILL);
-    if (!attempt.empty_since) attempt.empty_since = now;
-  }
-  if (gone && now - *attempt.empty_since > silent_end_seconds) {
-    verdict = fmt::format("{} did not end within {:.0f} s of its ranks", layout_.starter, silent_end_seconds);
-  }
-  if (!verdict || !attempt.hang.empty()) return;
-  attempt.hang = *verdict;
-  history_.event("hang", attempt.number, {}, *verdict);
-  end_now(attempt);
-}
-
-void Supervisor::show_progress(double now) {
-  show_targets();
-  if (!metrics_.read(now) || !metrics_.newest()) return;
-  if (restart_began_) {
-    const auto step = metrics_.first_step().value_or(0);
-    const auto sentence = fmt::format("training again at step {}, {:.1f} s after the attempt before had ended", step,
-                                      now - *restart_began_);
-    line_.note(sentence);
-    history_.event("recovered", attempt_number_, step, sentence);
-    restart_began_.reset();
-  }
-  line_.show(*metrics_.newest(), now);
-}
-
-void Supervisor::show_targets() {
-  std::error_code absent;
-  const auto written = std::filesystem::last_write_time(run_.targets(), absent);
-  if (absent || written == targets_seen_) return;
-  std::ifstream file(run_.targets());
-  const auto groups = nlohmann::json::parse(file, nullptr, false);
-  if (!groups.is_array()) return;
-  targets_seen_ = written;
-  for (const auto& group : groups) {
-    if (!group.is_object() || !group.contains("targets")) continue;
-    for (const auto& target : group["targets"]) {
-      if (!target.is_string()) continue;
-      line_.note(fmt::format("metrics: http://{}/metrics (all ranks: {})", target.get<std::string>(),
-                             run_.targets().string()));
-      return;
-    }
-  }
-}
-
-// SIGKILL to everything of this attempt that we know; nothing is waited for.
-void Supervisor::end_now(Attempt& attempt) {
-  for (const auto pid : children_of(attempt.starter)) kill(pid, SIGKILL);
-  for (const auto pid : attempt.heartbeats.pids_here()) {
-    if (command_line(pid).find(run_.root.string()) != std::string::npos) kill(pid, SIGKILL);
-  }
-  kill(-attempt.starter, SIGKILL);
-}
-
-// Processes of the attempt whose parents have died: they have become our children.
-std::set<pid_t> Supervisor::orphans(const Attempt& attempt) const {
-  std::set<pid_t> found;
-  for (const auto pid : children_of(getpid())) {
-    if (pid != attempt.starter && !attempt.strangers.contains(pid) && !cluster_->keeps(pid)) found.insert(pid);
-  }
-  return found;
-}
-
-// No process of the attempt outlives it: what its starter left behind has become our child, is known by its heartbeat,
-// or is on another host.
-void Supervisor::clear_processes(Attempt& attempt) {
-  if (const auto left = cluster_->end_elsewhere(options_.end_elsewhere_seconds); !left.empty()) {
-    line_.note(left);
-    history_.event("processes_left", attempt.number, {}, left);
-  }
-  attempt.heartbeats.read();
-  for (const double end = monotonic_seconds() + options_.end_seconds;;) {
-    auto left = orphans(attempt);
-    for (const auto pid : attempt.heartbeats.pids_here()) {
-      if (is_alive(pid) && command_line(pid).find(run_.root.string()) != std::string::npos) left.insert(pid);
-    }
-    if (left.empty()) break;
-    for (const auto pid : left) {
-      kill(pid, SIGKILL);
-      waitpid(pid, nullptr, WNOHANG);
-    }
-    if (monotonic_seconds() > end) {
-      const auto sentence = fmt::format("{} processes of attempt {} can't be ended, process {} first", left.size(),
-                                        attempt.number, *left.begin());
-      line_.note(sentence);
-      history_.event("processes_left", attempt.number, {}, sentence);
-      break;
-    }
-    usleep(10000);
-  }
-  attempt.session.reset();
-  // Ranks that died within half a second of their choice have no pulse that tells of it; their event does.
-  if (attempt.heartbeats.past_start() || history_.last_to_choose() == attempt.number) not_after_.reset();
-}
-
-Outcome Supervisor::conclude(Attempt& attempt) {
-  auto outcome = explain_end(run_, attempt.number, static_cast<int>(layout_.ranks), layout_.starter, *attempt.status);
-  if (!attempt.hang.empty()) {
-    outcome = {134, "hang", attempt.hang};
-  } else if (attempt.killed) {
-    outcome = {stopped_code, "stopped", "ended at once, on request"};
-  } else if (outcome.cause == "hang") {
-    if (const auto last = attempt.heartbeats.last_rank()) {
-      outcome.reason += fmt::format("; rank {} is the one behind: {}", *last, attempt.heartbeats.describe(*last));
-    }
-    history_.event("hang", attempt.number, {}, outcome.reason);
-  }
-  attempt.verdict = read_verdict(run_.verdict(attempt.number));
-  if (attempt.verdict && !attempt.killed) outcome.reason = attempt.verdict->reason;
-  metrics_.read(monotonic_seconds());
-  return outcome;
-}
-
-void Supervisor::record(const Attempt& attempt, const Outcome& outcome) {
-  AttemptRecord record{.attempt = attempt.number,
-                       .ranks = layout_.ranks,
-                       .threads = layout_.threads,
-                       .expert_ranks = layout_.expert_ranks,
-                       .nodes = layout_.nodes,
-                       .host = host_name(),
-                       .started = attempt.started,
-                       .ended = utc_time(),
-                       .first_step = metrics_.first_step(),
-                       .from_checkpoint = attempt.from_checkpoint,
-                       .exit_code = outcome.code,
-                       .cause = outcome.cause,
-                       .reason = outcome.reason};
-  if (metrics_.newest()) record.last_step = metrics_.newest()->step;
-  history_.append(record);
-  const bool in_order = outcome.complete() || (outcome.code == stopped_code && !attempt.killed);
-  ledger_.attempt_ended(unix_seconds(), attempt.number, record.last_step.has_value(), in_order);
-  history_.event("attempt_ended", attempt.number, record.last_step,
-                 fmt::format("exit code {}: {}", outcome.code, outcome.reason));
-  restart_began_ = monotonic_seconds();
-}
-
-std::string Supervisor::cost_text(const Outcome&) const {
+std::string Supervisor::cost_text() const {
   const auto from = (not_after_ ? not_after_ : newest_save()).value_or(0);
   const auto last = metrics_.newest() ? metrics_.newest()->step : from;
   if (last <= from) return "No step is lost";
@@ -521,9 +236,8 @@ Leaving Supervisor::why_leaving() {
 
 // The process may be killed as soon as the job is requeued: what must be written is written before.
 bool Supervisor::hand_over(Leaving leaving) {
-  constexpr const char* after_failure = "handed_over_after_failure";
-  const auto failures = history_.count_events(after_failure);
-  if (leaving == Leaving::after_failure) history_.event(after_failure, attempt_number_, history_.newest_step(), "");
+  const auto failures = history_.count_events(after_failure_event);
+  if (leaving == Leaving::after_failure) history_.event(after_failure_event, attempt_number_, history_.newest_step(), "");
   const auto handover = cluster_->hand_over(leaving, failures);
   if (handover.words.empty()) return handover.again;
   history_.event(handover.again ? "requeued" : "not_requeued", attempt_number_, history_.newest_step(), handover.words);
@@ -534,7 +248,10 @@ bool Supervisor::hand_over(Leaving leaving) {
 int Supervisor::give_up(const Outcome& outcome, const std::string& why, bool may_hand_over) {
   auto sentence = fmt::format("giving up, for {}", why);
   if (outcome.reason != why) sentence += fmt::format("; the last attempt: {}", outcome.reason);
-  if (attempt_number_ > 0) sentence += fmt::format("; its logs are in {}", run_.log_folder(attempt_number_).string());
+  const auto logs = run_.log_folder(attempt_number_);
+  if (std::error_code unknown; attempt_number_ > 0 && std::filesystem::exists(logs, unknown)) {
+    sentence += fmt::format("; its logs are in {}", logs.string());
+  }
   history_.event("gave_up", attempt_number_, history_.newest_step(), sentence);
   desk_->close(false, history_.newest_step(), sentence);
   line_.note("");

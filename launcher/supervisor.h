@@ -26,7 +26,9 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <string>
 
+#include "core/error.h"
 #include "core/job_config.h"
 #include "core/run_directory.h"
 #include "core/verdict.h"
@@ -50,7 +52,9 @@ struct SupervisorOptions {
   int attempts_without_progress = 3;
   double first_pause_seconds = 1, longest_pause_seconds = 30;
   double end_seconds = 10;                         // within which the processes of an ended attempt must be gone
+  double starter_end_seconds = 10;                 // within which mpirun or srun must end once all its ranks are gone
   double end_elsewhere_seconds = 5;                // on other nodes, of which one may be cut off and never tell
+  double one_request_seconds = 0.1;                // the same signal again within this is no second request
   double full_disk_seconds = full_disk_patience_seconds;
   WatchLimits watch;
   std::FILE* out = stdout;
@@ -67,6 +71,8 @@ class Supervisor {
 
  private:
   struct Attempt;
+  static constexpr int stopped_code = static_cast<int>(ExitCode::call_again);
+  static std::string step_text(std::optional<std::int64_t> step);  // "checkpoint 120", "the start"
 
   bool choose_layout();  // false: none, and why_not_ says why
   Outcome run_attempt(int number);
@@ -97,7 +103,7 @@ class Supervisor {
   bool pause(double seconds);  // false: asked to stop meanwhile
   enum class Room { there, came, never, asked_to_stop };
   Room wait_for_room(std::int64_t bytes);
-  std::string cost_text(const Outcome& outcome) const;
+  std::string cost_text() const;
   std::optional<std::int64_t> newest_save() const;  // published, or of this attempt on the nodes
 
   RunDirectory run_;

@@ -61,9 +61,18 @@ std::vector<std::string> Allocation::node_names() const {
   return names;
 }
 
+std::string Allocation::controller_id() const {
+  return array ? fmt::format("{}_{}", array->job_id, array->task) : job_id;
+}
+
 std::int64_t Allocation::cpus_of(const std::string& name) const {
   const auto node = std::find_if(nodes.begin(), nodes.end(), [&](const Node& one) { return one.name == name; });
   return node == nodes.end() ? 0 : node->cpus;
+}
+
+bool is_job_around_us(const std::string& id) {
+  return id == variable("SLURM_JOB_ID") ||
+         id == fmt::format("{}_{}", variable("SLURM_ARRAY_JOB_ID"), variable("SLURM_ARRAY_TASK_ID"));
 }
 
 std::optional<Allocation> allocation_of_environment() {
@@ -73,27 +82,17 @@ std::optional<Allocation> allocation_of_environment() {
   const auto names = expand_hosts(variable("SLURM_JOB_NODELIST"));
   if (!names || names->empty()) unreadable("SLURM_JOB_NODELIST", "a list of nodes is expected, as in n[1-3,7]");
 
-  allocation.job_name = variable("SLURM_JOB_NAME");
   allocation.restarts = number_or("SLURM_RESTART_COUNT", 0);
   const auto cpus = per_node("SLURM_JOB_CPUS_PER_NODE", names->size());
-  // Inside a step it speaks of the step's nodes, not of the job's.
-  const bool in_step = !variable("SLURM_STEP_ID").empty();
-  const auto tasks = in_step ? std::vector<std::int64_t>() : per_node("SLURM_TASKS_PER_NODE", names->size());
-  const auto asked_tasks = number_or("SLURM_NTASKS_PER_NODE", 0);
   for (std::size_t i = 0; i < names->size(); ++i) {
     Allocation::Node node{.name = (*names)[i]};
     if (!cpus.empty()) node.cpus = cpus[i];
-    if (asked_tasks > 0) {
-      node.tasks = asked_tasks;
-    } else if (!tasks.empty()) {
-      node.tasks = tasks[i];
-    }
     allocation.nodes.push_back(node);
   }
   if (const auto array = variable("SLURM_ARRAY_JOB_ID"); !array.empty()) {
     allocation.array = {.job_id = array, .task = number_or("SLURM_ARRAY_TASK_ID", 0)};
   }
-  allocation.in_batch_script = variable("ENVIRONMENT") == "BATCH" && !in_step;
+  allocation.in_batch_script = variable("ENVIRONMENT") == "BATCH" && variable("SLURM_STEP_ID").empty();
   return allocation;
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/run_directory.h"
 #include "core/slurm_values.h"
 
 namespace smlp {
@@ -30,7 +31,7 @@ void check_path(const char* what, const std::filesystem::path& path, bool patter
 }
 
 std::string log_pattern(const std::filesystem::path& run_directory) {
-  const auto folder = (run_directory / "logs").string();
+  const auto folder = RunDirectory{run_directory}.logs().string();
   std::string pattern;
   for (const char c : folder) pattern += c == '%' ? "%%" : std::string(1, c);
   return pattern + "/slurm-%j.log";

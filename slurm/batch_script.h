@@ -1,6 +1,6 @@
 // The script that sbatch is given: what SLURM must know as #SBATCH lines, the job's own set-up lines, and as its last
-// line `exec smlp run`, so that signals for the batch script reach the supervisor itself. Text alone: nothing is asked
-// or written here.
+// line `exec smlp run`, so that signals for the batch script reach smlp itself (launcher/batch_guard.h). Text alone: nothing
+// is asked or written here.
 //
 // No name, path or value is ever read as anything else: what a shell reads is in single quotes, what sbatch reads in
 // its own double quotes, and what neither can carry is refused. Set-up lines are the job's own shell, as they stand.

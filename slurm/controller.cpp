@@ -5,12 +5,12 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <cstdlib>
 #include <iterator>
 #include <map>
 #include <sstream>
 #include <thread>
 
+#include "slurm/allocation.h"
 #include "slurm/host_list.h"
 #include "slurm/program.h"
 #include "slurm/scontrol_text.h"
@@ -90,11 +90,6 @@ std::string_view name_of(JobState state) {
   return names[static_cast<std::size_t>(state)];
 }
 
-std::string_view name_of(NodeState state) {
-  constexpr std::array names = {"up", "drained", "down", "not responding", "unknown"};
-  return names[static_cast<std::size_t>(state)];
-}
-
 bool LaunchTypes::has_pmix() const {
   return std::any_of(names.begin(), names.end(), [](const std::string& name) { return name.starts_with("pmix"); });
 }
@@ -104,9 +99,11 @@ bool Controller::present() { return is_on_path("sbatch"); }
 JobAnswer Controller::state_of_job(const std::string& job_id) const {
   if (!is_job_id(job_id)) return {JobState::unknown, fmt::format("'{}' is no job id", job_id)};
   const auto answer = ask(options_, {"scontrol", "show", "job", job_id});
-  if (answer.code != 0) return {JobState::unknown, complaint("scontrol", answer)};
-  const char* own = std::getenv("SLURM_JOB_ID");
-  return read_job(answer.out, job_id, own && job_id == own);
+  if (answer.code != 0) {
+    const bool gone = answer.err.find("Invalid job id") != std::string::npos;
+    return {.state = JobState::unknown, .words = complaint("scontrol", answer), .gone = gone};
+  }
+  return read_job(answer.out, job_id, is_job_around_us(job_id));
 }
 
 RequeueAnswer Controller::requeue(const std::string& job_id) const {

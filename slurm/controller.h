@@ -20,11 +20,12 @@ enum class JobState {
 enum class NodeState { up, drained, down, not_responding, unknown };
 enum class Presence { yes, no, unanswered };
 std::string_view name_of(JobState state);
-std::string_view name_of(NodeState state);
 
 struct JobAnswer {
   JobState state = JobState::unknown;
   std::string words;  // what SLURM said, or why it said nothing
+  std::string reason = "";  // of a job that waits, why: "Priority"
+  bool gone = false;  // SLURM knows no such job (any more)
 };
 
 struct NodeAnswer {

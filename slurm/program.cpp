@@ -16,7 +16,6 @@
 #include <sstream>
 
 #include "core/clock.h"
-#include "core/error.h"
 
 extern char** environ;
 
@@ -31,7 +30,10 @@ class Pipe {
  public:
   Pipe() {
     std::array<int, 2> ends{};
-    if (pipe2(ends.data(), O_CLOEXEC) != 0) throw Error(ExitCode::fault, "no pipe could be made");
+    if (pipe2(ends.data(), O_CLOEXEC) != 0) {
+      failure_ = errno;
+      return;
+    }
     read_end_ = ends[0];
     write_end_ = ends[1];
     fcntl(read_end_, F_SETFL, O_NONBLOCK);
@@ -42,6 +44,7 @@ class Pipe {
   }
   Pipe(const Pipe&) = delete;
   Pipe& operator=(const Pipe&) = delete;
+  int failure() const { return failure_; }  // errno of a pipe that could not be made; 0: it could
   void started() { close_end(write_end_); }  // the child alone has the other end
   int read_end() const { return read_end_; }
   int write_end() const { return write_end_; }
@@ -65,7 +68,7 @@ class Pipe {
     if (descriptor >= 0) close(descriptor);
     descriptor = -1;
   }
-  int read_end_ = -1, write_end_ = -1;
+  int read_end_ = -1, write_end_ = -1, failure_ = 0;
 };
 
 // What posix_spawn is told, freed again.
@@ -127,8 +130,11 @@ ProgramAnswer run_program(const std::vector<std::string>& command, const std::ve
   const auto arguments = pointers(words), environment_pointers = pointers(variables);
   pid_t child = 0;
   const SpawnPlan plan(out, err);
-  const int reason = posix_spawnp(&child, arguments.front(), plan.actions(), plan.attributes(), arguments.data(),
-                                  environment_pointers.data());
+  int reason = out.failure() != 0 ? out.failure() : err.failure();
+  if (reason == 0) {
+    reason = posix_spawnp(&child, arguments.front(), plan.actions(), plan.attributes(), arguments.data(),
+                          environment_pointers.data());
+  }
   if (reason != 0) {
     answer.failure = fmt::format("{} could not be started: {}", command.front(), std::strerror(reason));
     return answer;

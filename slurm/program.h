@@ -1,5 +1,5 @@
 // One run of another program: no shell, no input, a time limit, its output captured. The calling thread waits; nothing
-// throws because the program is missing, fails or hangs.
+// throws because the program is missing, fails or hangs, or because this process may open or start no more.
 #pragma once
 
 #include <string>

@@ -146,7 +146,7 @@ JobAnswer read_job(const std::string& text, const std::string& job_id, bool own)
     for (const char* name : {"Restarts", "RunTime", "TimeLimit", "PreemptTime"}) {
       if (const auto value = field(job, name); !value.empty()) words += fmt::format(" {}={}", name, value);
     }
-    return {state_of(job, own), words};
+    return {.state = state_of(job, own), .words = words, .reason = field(job, "Reason")};
   }
   return {JobState::unknown, fmt::format("scontrol says nothing about job {}", job_id)};
 }

@@ -8,6 +8,7 @@
 //   verdict JSON    leaves it for the launcher
 //   early           waits before it has chosen its checkpoint (first line)
 //   silent          never a heartbeat (first line)          orphan      leaves a process of its own behind
+//   elsewhere       its heartbeats name another host (first line)
 #include <fmt/format.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -41,6 +42,7 @@ struct Worker {
   std::atomic<std::int64_t> step = 0, sequence = 0;
   std::atomic<double> progressed = monotonic_seconds(), limit = 60;
   std::atomic<bool> mute = false;
+  std::string host = host_name();
   std::int64_t published = 0, stop_after = 0, pulses = 0;
 
   void beat() {
@@ -50,7 +52,7 @@ struct Worker {
   void pulse() {
     while (!mute) {
       write_atomically(run.heartbeat(rank), fmt::format("{} step {} {:.3f} {} {} {} {} {} 0 0 - -\n", step.load(),
-                                                        sequence.load(), progressed.load(), getpid(), host_name(),
+                                                        sequence.load(), progressed.load(), getpid(), host,
                                                         limit.load(), attempt, ++pulses));
       std::this_thread::sleep_for(std::chrono::milliseconds(50));
     }
@@ -58,10 +60,9 @@ struct Worker {
   // All ranks return once it is published, as the real ones do: the first to leave ends the others.
   void publish() {
     published = step;
-    const auto folder = run.checkpoints() / fmt::format("step-{:08}", step.load());
     if (rank == 0) {
-      std::filesystem::create_directories(folder);
-      write_atomically(folder / "manifest.json", "{}");
+      std::filesystem::create_directories(run.checkpoint(published));
+      write_atomically(run.manifest(published), "{}");
     }
     for (int i = 0; i < 400 && RunHistory(run).newest_step().value_or(0) < published; ++i) usleep(5000);
   }
@@ -69,9 +70,9 @@ struct Worker {
     for (const auto s : RunHistory(run).published_steps()) {
       if (s <= not_after) step = published = s;
       if (s > not_after && rank == 0) {
-        const auto name = run.checkpoints() / fmt::format("step-{:08}", s);
-        std::filesystem::remove_all(name.string() + ".rejected");
-        std::filesystem::rename(name, name.string() + ".rejected");
+        const auto rejected = run.checkpoint(s).string() + ".rejected";
+        std::filesystem::remove_all(rejected);
+        std::filesystem::rename(run.checkpoint(s), rejected);
       }
     }
     if (rank == 0) {
@@ -198,6 +199,7 @@ int main(int argc, char** argv) {
     if (attempt != "*" && std::atoi(attempt.c_str()) != worker.attempt) continue;
     if (of_rank != "*" && std::atoi(of_rank.c_str()) != worker.rank) continue;
     if (line.ends_with(" silent")) worker.mute = true;
+    if (line.ends_with(" elsewhere")) worker.host = "elsewhere";
     if (!pulse.joinable()) pulse = std::jthread([&] { worker.pulse(); });
     worker.act(parts);
   }

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <csignal>
 #include <cstdlib>
@@ -20,6 +21,8 @@
 #include "launcher/processes.h"
 #include "launcher/progress_line.h"
 #include "launcher/run_history.h"
+#include "launcher/run_status.h"
+#include "launcher/targets.h"
 
 namespace smlp {
 namespace {
@@ -223,6 +226,11 @@ TEST_F(Launcher, ExplainsWhyAnAttemptEnded) {
   EXPECT_EQ(end(76 << 8).cause, "diverged");
 }
 
+TEST_F(Launcher, ExplainsAnEndByASignalThatNobodyKnows) {
+  const auto ended = end(137 << 8, "process rank 3 with PID 0 on node vm exited on signal 99999999999999999999 (Killed).");
+  EXPECT_EQ(ended.reason, "rank 3 was killed by signal 99999999999999999999");
+}
+
 TEST_F(Launcher, PrefersTheSentenceOfTheRankThatFailedFirst) {
   write_atomically(run.error(1, 1), "rank 1: the shard is gone.\n");
   std::filesystem::last_write_time(run.error(1, 1), std::filesystem::file_time_type::clock::now() - std::chrono::seconds(5));
@@ -254,6 +262,21 @@ TEST_F(Launcher, FollowsMetricsLineByLine) {
   append_line(run.metrics(), "no json");
   append_line(run.metrics(), R"({"loss":1})");
   EXPECT_FALSE(tail.read(15));
+}
+
+// A number that no step can have was made one of 64 bits.
+TEST_F(Launcher, TakesNoNumberOfMetricsForAStepThatIsNone) {
+  MetricsTail tail(run.metrics());
+  tail.begin_attempt(10);
+  append_line(run.metrics(), R"({"step":8,"loss":1e300,"checkpoint_last_step":1e300,"local_checkpoint_last_step":-1e300})");
+  EXPECT_TRUE(tail.read(11));
+  EXPECT_EQ(tail.newest()->loss, 1e300);
+  EXPECT_FALSE(tail.newest()->checkpoint_step);
+  EXPECT_FALSE(tail.newest()->local_step);
+  append_line(run.metrics(), R"({"step":1e300})");
+  append_line(run.metrics(), R"({"step":18446744073709551615})");
+  EXPECT_FALSE(tail.read(12));
+  EXPECT_EQ(tail.newest()->step, 8);
 }
 
 TEST(Progress, SaysWhatARunIsDoing) {
@@ -343,6 +366,104 @@ TEST_F(Launcher, NumbersAttemptsAboveTheFenceOfCopiedCheckpoints) {
   for (const auto* damaged : {"", "x", "-4\n", "2147483647\n", "99999999999999999999\n"}) {
     EXPECT_EQ(first_after(damaged), 1) << damaged;
   }
+}
+
+// The logs of a copied run begin where the other run ended, and old ones may be removed by hand: `status` knew of none.
+TEST_F(Launcher, FindsTheNewestLogsWhereTheFirstAreGone) {
+  std::filesystem::remove_all(run.logs());
+  EXPECT_EQ(newest_attempt(run), 0);
+  EXPECT_EQ(read_status(run).logs, run.logs());
+  std::filesystem::create_directories(run.log_folder(8));
+  std::filesystem::create_directories(run.log_folder(11));
+  std::filesystem::create_directories(run.logs() / "attempt-12");
+  write_atomically(run.guard_log(), "");
+  EXPECT_EQ(newest_attempt(run), 11);
+  EXPECT_EQ(read_status(run).logs, run.log_folder(11));
+}
+
+TEST_F(Launcher, StatusPassesOverALoopInPlaceOfTheLogs) {
+  std::filesystem::remove_all(run.logs());
+  std::filesystem::create_symlink("logs", run.logs());
+  EXPECT_NO_THROW(read_status(run));
+}
+
+// For half a minute after its end a run was `waiting` or `stopping` to every other host.
+TEST_F(Launcher, ARunThatHasEndedElsewhereIsNotLiveForItsLastPulse) {
+  write_atomically(run.launcher_lock(), R"({"host":"elsewhere","pid":4242})");
+  beat(0, 20, 40, 15);
+  RunHistory history(run);
+  const auto state_after = [&](const char* event, int attempt = 1) {
+    history.event(event, attempt, 20, event);
+    return read_status(run).state;
+  };
+  state_after("run_started", 0);
+  EXPECT_EQ(state_after("attempt_started"), "running");
+  state_after("stopped");
+  EXPECT_TRUE(is_live(run)) << "rank 0 alone has said that";
+  state_after("attempt_ended");
+  EXPECT_TRUE(is_live(run)) << "the next attempt may follow";
+  EXPECT_EQ(state_after("stopped"), "stopped");
+  EXPECT_FALSE(is_live(run));
+  EXPECT_EQ(state_after("requeued"), "waiting");
+  EXPECT_FALSE(is_live(run));
+  state_after("run_started", 0);
+  EXPECT_TRUE(is_live(run)) << "another launcher holds it now";
+  EXPECT_EQ(state_after("attempt_started", 2), "running");
+  EXPECT_EQ(state_after("launcher_lost", 0), "waiting");
+  EXPECT_EQ(state_after("not_requeued", 0), "dead");
+  state_after("run_started", 0);
+  EXPECT_EQ(state_after("attempt_started", 3), "running");
+  state_after("attempt_ended", 3);
+  EXPECT_EQ(state_after("done", 3), "done");
+}
+
+// Only the last 4 MiB were read: a run that had trained for long was `waiting`, with no attempt at all.
+TEST_F(Launcher, StatusKnowsTheWholeOfALongRun) {
+  write_atomically(run.launcher_lock(), R"({"host":"elsewhere","pid":4242})");
+  beat(0, 20, 40, 15);
+  std::string events = R"({"event":"run_started","attempt":0})" "\n" R"({"event":"attempt_started","attempt":1})" "\n";
+  const auto line = fmt::format(R"({{"event":"checkpoint_published","attempt":1,"detail":"{}"}})" "\n", std::string(4000, 'x'));
+  while (events.size() < 5u << 20) events += line;
+  write_atomically(run.events(), events);
+  EXPECT_EQ(read_status(run).state, "running");
+  EXPECT_EQ(read_status(run).attempts, 1);
+  std::string attempts;
+  constexpr int many = 20000;
+  for (int number = 1; number <= many; ++number) {
+    attempts += fmt::format(R"({{"attempt":{},"cause":"signal","reason":"{}"}})" "\n", number, std::string(250, 'x'));
+  }
+  write_atomically(run.attempts(), attempts);
+  EXPECT_EQ(read_status(run).attempts, many);
+  EXPECT_EQ(read_status(run).restarts, many - 1);
+}
+
+// Prometheus stored the metrics of the next run on the same port as those of one that had ended.
+TEST_F(Launcher, TheAddressesOfAnEndedRunAreForgotten) {
+  forget_targets(run);
+  EXPECT_FALSE(std::filesystem::exists(run.targets())) << "there were none";
+  write_atomically(run.targets(), R"([{"targets":["n1:9100"],"labels":{"run":"demo"}}])");
+  forget_targets(run);
+  EXPECT_EQ(read_if_there(run.targets()), "[]\n");
+  std::filesystem::remove_all(run.root);
+  EXPECT_NO_THROW(forget_targets(run));
+}
+
+TEST_F(Launcher, APipeInPlaceOfTheTargetsHoldsUpNobody) {
+  write_atomically(run.targets(), R"([7,{"targets":"n0:1"},{"targets":[]},{"targets":[3,"n1:9100","n2:9100"]}])");
+  EXPECT_EQ(first_target(run), "n1:9100");
+  std::filesystem::remove(run.targets());
+  ASSERT_EQ(mkfifo(run.targets().c_str(), 0644), 0);
+  EXPECT_EQ(first_target(run), "");
+}
+
+TEST_F(Launcher, TakesNoFolderForACheckpointThatHasAnotherName) {
+  std::filesystem::create_directories(run.checkpoint(50));
+  write_atomically(run.manifest(50), "{}");
+  for (const char* name : {"step-050", "step-60"}) {
+    std::filesystem::create_directories(run.checkpoints() / name);
+    write_atomically(run.checkpoints() / name / "manifest.json", "{}");
+  }
+  EXPECT_THAT(RunHistory(run).published_steps(), ElementsAre(50));
 }
 
 TEST_F(Launcher, SeesPublishedCheckpointsAlone) {

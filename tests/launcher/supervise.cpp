@@ -1,5 +1,6 @@
 // The supervisor alone, as `smlp run` uses it, with limits that suit tests:
-//   supervise RUN_DIR WORKER [ranks=N] [max-restarts=N] [pause=S] [start=S] [grace=S] [full-disk=S] [init-from=PATH]
+//   supervise RUN_DIR WORKER [ranks=N] [max-restarts=N] [pause=S] [start=S] [grace=S] [starter-end=S]
+//             [one-request=S] [full-disk=S] [init-from=PATH]
 #include <fmt/format.h>
 
 #include <cstdlib>
@@ -24,6 +25,8 @@ int main(int argc, char** argv) {
     if (name == "pause") options.first_pause_seconds = std::atof(value.c_str());
     if (name == "start") options.watch.start_seconds = std::atof(value.c_str());
     if (name == "grace") options.watch.grace_seconds = std::atof(value.c_str());
+    if (name == "starter-end") options.starter_end_seconds = std::atof(value.c_str());
+    if (name == "one-request") options.one_request_seconds = std::atof(value.c_str());
     if (name == "full-disk") options.full_disk_seconds = std::atof(value.c_str());
     if (name == "init-from") options.init_from = value;
   }

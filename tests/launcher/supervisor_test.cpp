@@ -275,6 +275,24 @@ TEST_F(SupervisorHangs, ASlowRankWithinItsLimitIsLeftAlone) {
   EXPECT_EQ(attempts().size(), 1u);
 }
 
+// Once a run started from a login node was ended every 10 s: with no rank here, all those here were dead.
+TEST_F(SupervisorHangs, NotWhereNoRankIsOnTheLaunchersHost) {
+  script("1 * elsewhere\n1 * steps 20 50\n");
+  start({"starter-end=0.3"});
+  EXPECT_EQ(wait(), 0);
+  ASSERT_EQ(attempts().size(), 1u) << attempts()[0]["reason"];
+  EXPECT_EQ(events("hang"), 0);
+}
+
+TEST_F(SupervisorHangs, NotWhereTheRanksOfTheLaunchersHostAloneHaveEnded) {
+  script("1 1 elsewhere\n1 * steps 2\n1 1 limit 60\n1 1 limit 60\n1 1 limit 60\n1 1 limit 60\n1 1 limit 60\n"
+         "1 1 limit 60\n1 1 limit 60\n1 1 limit 60\n");
+  start({"starter-end=0.3"});
+  EXPECT_EQ(wait(), 0);
+  ASSERT_EQ(attempts().size(), 1u) << attempts()[0]["reason"];
+  EXPECT_EQ(events("hang"), 0);
+}
+
 TEST_F(SupervisorHangs, OrphansOfAnAttemptAreGoneBeforeTheNext) {
   EXPECT_EQ(supervise("1 * orphan\n1 * steps 2\n1 0 raise 9\n1 1 wait\n2 * orphan\n2 * steps 1\n"), 0);
   EXPECT_EQ(attempts().size(), 2u);
@@ -321,6 +339,21 @@ TEST_F(SupervisorStops, SavingFirstWhereTheSameSignalComesTwiceAtOnce) {
   EXPECT_EQ(wait(5), 75);
   EXPECT_THAT(output(), Not(HasSubstr("leaving at once")));
   EXPECT_EQ(RunHistory(RunDirectory{run}).newest_step(), attempts().back()["last_step"].get<std::int64_t>());
+}
+
+// SLURM's TERM reaches the launcher of a batch job itself, and by way of its guard a little later.
+TEST_F(SupervisorStops, SavingFirstWhereASignalComesByTwoWays) {
+  script("* * deaf\n* * steps 100000\n");
+  const pid_t pid = start({"one-request=60"});
+  ASSERT_TRUE(test::eventually([&] { return trains(4); }));
+  kill(pid, SIGTERM);
+  ASSERT_TRUE(test::eventually([&] { return events("signal") == 1; }));
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  kill(pid, SIGTERM);
+  ASSERT_TRUE(test::eventually([&] { return events("signal") == 2; }));
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  EXPECT_THAT(output(), Not(HasSubstr("leaving at once")));
+  EXPECT_EQ(processes("fake_worker").size(), 2u);
 }
 
 TEST_F(SupervisorStops, WhileItWaitsBetweenTwoAttempts) {

@@ -151,6 +151,38 @@ TEST(RealPrometheus, ScrapesTwoRanksFoundThroughAFile) {
   EXPECT_EQ(prometheus.ask("smlp_tokens_total{rank=\"1\"}", is("4096")), "4096");
 }
 
+// What docs/running.md says between ```LANGUAGE and ``` in its section on watching, with /path/to put in.
+std::string documented(const std::string& language, const Folder& folder) {
+  std::ifstream file("docs/running.md");
+  const std::string text(std::istreambuf_iterator<char>(file), {});
+  const auto fence = "```" + language + "\n";
+  const auto begin = text.find(fence, text.find("\n## Watching\n")) + fence.size();
+  auto block = text.substr(begin, text.find("```", begin) - begin);
+  const std::string placeholder = "/path/to";
+  for (auto at = block.find(placeholder); at != std::string::npos; at = block.find(placeholder)) {
+    block.replace(at, placeholder.size(), (folder / "").parent_path().string());
+  }
+  return block;
+}
+
+// The documented file pattern was refused: a * anywhere but in the last part of a path is.
+TEST(RealPrometheus, FindsRunsByWhatTheDocumentationSays) {
+  if (!installed("prometheus")) GTEST_SKIP() << "there is no prometheus on this machine";
+  RunMetrics metrics(test::small_run(0));
+  const Exporter exporter("127.0.0.1:0", metrics);
+  const Folder folder;
+  ASSERT_EQ(std::system(documented("sh", folder).c_str()), 0);
+  std::ofstream(folder / "prometheus.yml") << "global: {scrape_interval: 250ms, scrape_timeout: 250ms}\n"
+                                           << documented("yaml", folder);
+  const Prometheus prometheus(folder);
+  fs::create_directories(folder / "runs/demo");
+  const nlohmann::json targets = {{{"targets", {exporter.address()}}, {"labels", {{"run", "demo"}}}}};
+  std::ofstream(folder / "runs/demo/targets.json") << targets;
+  EXPECT_EQ(prometheus.ask("up{job=\"smlp\",run=\"demo\"}", [](const std::string& value) { return value == "1"; }), "1");
+  std::ofstream(folder / "runs/demo/targets.json") << "[]\n";
+  EXPECT_EQ(prometheus.ask("absent(up{run=\"demo\"})"), "1") << "a run that has ended";
+}
+
 TEST(RealPrometheus, FindsNothingToCriticise) {
   if (!installed("promtool")) GTEST_SKIP() << "there is no promtool on this machine";
   RunMetrics metrics(test::small_run(0));

@@ -130,6 +130,18 @@ TEST(Metrics, HoldCheckpointsRestartsAndValidation) {
   EXPECT_EQ(value_of(text, "smlp_validation_loss{rank=\"0\"}"), 4.25);
 }
 
+// Attempts whose launcher was killed counted as "other", and of two reasons that did the smaller number was lost.
+TEST(Metrics, EveryRestartCountsOnceWhateverItsReason) {
+  RunMetrics metrics(test::small_run(0));
+  metrics.restarts("launcher", 3);
+  metrics.restarts("an unheard-of reason", 4);
+  metrics.restarts("another", 2);
+  metrics.restarts("another", 2);
+  const auto text = metrics.text();
+  EXPECT_EQ(value_of(text, "smlp_restarts_total{rank=\"0\",reason=\"launcher\"}"), 3);
+  EXPECT_EQ(value_of(text, "smlp_restarts_total{rank=\"0\",reason=\"other\"}"), 6);
+}
+
 TEST(Metrics, KeepTiersOfSavesApart) {
   RunMetrics metrics(test::small_run(0));
   EXPECT_EQ(metrics.text().find("tier=\"local\""), std::string::npos);

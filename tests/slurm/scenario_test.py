@@ -63,6 +63,22 @@ def submitted(stage, cluster):
 
 
 @with_stage
+def started_from_a_login_node(stage, cluster):
+    """No rank is on the launcher's host: once every attempt was ended after 10 s."""
+    job = stage.job(nodes=2, launcher="srun", extra=[])
+    launcher = cluster.popen("salloc", "--exclusive", "--nodes=2", "--time=10", harness.BIN / "smlp", "run", job,
+                             "--run-dir", stage.path / "run", cwd=stage.path)
+    stage.wait_for_step(1)
+    assert stage.nodes_of_workers() == ["n1", "n2"] and stage.supervisor_node() == "ctl", stage.workers()
+    cluster.wait(lambda: launcher.poll() is not None, 180, "the run done")
+    assert launcher.returncode == 0, launcher.returncode
+    assert {line["attempt"] for line in stage.steps()} == {1} and not stage.events("hang"), stage.events("hang")
+    seconds = stage.steps()[-1]["time"] - stage.steps()[0]["time"]
+    assert seconds > 12, f"the run was over after {seconds:.1f} s: too soon to tell"
+    stage.nothing_is_left()
+
+
+@with_stage
 def preempted(stage, cluster):
     job = start(stage)
     (stage.path / "urgent.sh").write_text("#!/bin/sh\nsleep 2\n")
@@ -146,6 +162,77 @@ def supervisor_node_killed(stage, cluster):
     assert stage.wait_for_end(job)["Restarts"] == "1"
     stage.is_as_undisturbed()
     stage.nothing_is_left()
+
+
+@with_stage
+def launcher_killed(stage, cluster):
+    """As the kernel does it for want of memory: the job once ended with it, FAILED."""
+    job = start(stage)
+    (launcher,) = cluster.processes(r"^\S*smlp run ")
+    began = now()
+    namespaces.kill(launcher["pid"])
+    stage.wait_for_step(1, timeout=REQUEUE_SECONDS, attempt=2)
+    print(f"      next step {seconds_to_next_step(stage, began):.1f} s after the launcher was killed")
+    last, first = stage.restart_of(attempt=2)
+    assert last - first < 2 * 50, f"back from step {last} to {first}: more than the interval and the save under way"
+    assert stage.wait_for_end(job)["Restarts"] == "1"
+    assert stage.events("launcher_lost"), stage.story()
+    stage.is_as_undisturbed()
+    stage.nothing_is_left()
+
+
+@with_stage
+def tasks_of_an_array_leave_each_other_alone(stage, cluster):
+    """SLURM gives one task the array's own id. What that task did to the job of this id once met all tasks: its ranks'
+    end ended the other's, and the warning before its time limit requeued the other too."""
+    job = stage.submit(stage.job(nodes=2, array="0-1"))
+    namesake = next(task for task in (0, 1) if cluster.job(f"{job}_{task}")["JobId"] == job)
+    ours, other = f"run/task-{namesake}", f"run/task-{1 - namesake}"
+    for run in (ours, other):
+        stage.wait_for_step(60, timeout=120, run=run)
+    rank = next(worker for worker in stage.workers() if f"/{ours} " in worker["command"])
+    namespaces.kill(rank["pid"])
+    stage.wait_for_step(1, timeout=60, run=ours, attempt=2)
+    cluster.run("scancel", "--signal=USR1", "--batch", f"{job}_{namesake}")
+    cluster.wait(lambda: cluster.job(f"{job}_{namesake}")["Restarts"] == "1", 30, "the warned task requeued")
+    assert [worker for worker in stage.workers() if f"/{other} " in worker["command"]], "the other task has no ranks"
+    stage.wait_for_step(1, timeout=REQUEUE_SECONDS, run=ours, attempt=3)
+    ended = stage.wait_for_end(f"{job}_{1 - namesake}", run=other)
+    assert ended["Restarts"] == "0" and {line["attempt"] for line in stage.steps(other)} == {1}, ended
+    assert stage.wait_for_end(f"{job}_{namesake}", run=ours)["Restarts"] == "1"
+    stage.nothing_is_left()
+
+
+def steps_of_others_are_left_alone(stage, cluster, **settings):
+    """A monitor and a second run in the same allocation: an attempt's end once ended every step of the job."""
+    job = stage.job(nodes=2, extra=[], **settings)
+    run = f"'{harness.BIN}/smlp' run '{job}' --run-dir"
+    (stage.path / "both.sh").write_text("#!/bin/sh\nsrun --overlap --mpi=none --ntasks=1 sleep 7654 &\n"
+                                        f"{run} other &\n{run} run\n")
+    both = cluster.sbatch("both.sh", "--nodes=2", "--ntasks-per-node=1", "--exclusive", "--time=10")
+    for one in ("run", "other"):
+        stage.wait_for_step(60, timeout=120, run=one)
+    names = cluster.run("squeue", "--steps", "--noheader", "--jobs", both, "--format=%j").stdout.split()
+    ranks = [name for name in names if name.startswith("smlp-ranks-")]
+    assert len(set(ranks)) == 2, names
+    rank = next(worker for worker in stage.workers() if f"--run-dir {stage.path}/run " in worker["command"])
+    namespaces.kill(rank["pid"])
+    stage.wait_for_step(1, timeout=60, attempt=2)
+    assert cluster.processes(r"^\S*sleep 7654"), "the monitor was ended with the attempt"
+    cluster.wait(lambda: stage.events("done", run="other"), 180, "the other run done")
+    assert {line["attempt"] for line in stage.steps("other")} == {1}, "ended with the first run's attempt"
+    cluster.wait(lambda: stage.events("done"), 180, "the run done")
+    cluster.run("scancel", both)
+
+
+@with_stage
+def steps_of_others_in_the_job(stage, cluster):
+    steps_of_others_are_left_alone(stage, cluster)
+
+
+@with_stage
+def steps_of_others_in_the_job_of_an_mpirun(stage, cluster):
+    steps_of_others_are_left_alone(stage, cluster, launcher="mpirun")
 
 
 @with_stage
@@ -330,8 +417,10 @@ def attempts_ended(stage, count):
 
 
 if __name__ == "__main__":
-    each_test.main([submitted, preempted, warned_of_the_time_limit, real_time_limit, node_killed_with_a_spare,
-                    node_killed_without_a_spare, supervisor_node_killed, controller_restarted,
-                    warned_while_the_controller_is_away, cancelled, node_cut_off, exchange_checked,
-                    started_by_mpirun_and_a_node_killed, started_by_mpirun_and_warned, started_by_mpirun_and_cancelled,
-                    hostile_input, placed_and_bound, placed_and_bound_by_mpirun, placed_where_ranks_outnumber_cores])
+    each_test.main([submitted, started_from_a_login_node, preempted, warned_of_the_time_limit, real_time_limit,
+                    node_killed_with_a_spare, node_killed_without_a_spare, supervisor_node_killed, launcher_killed,
+                    controller_restarted, warned_while_the_controller_is_away, cancelled, node_cut_off, exchange_checked,
+                    tasks_of_an_array_leave_each_other_alone, steps_of_others_in_the_job,
+                    steps_of_others_in_the_job_of_an_mpirun, started_by_mpirun_and_a_node_killed,
+                    started_by_mpirun_and_warned, started_by_mpirun_and_cancelled, hostile_input, placed_and_bound,
+                    placed_and_bound_by_mpirun, placed_where_ranks_outnumber_cores])

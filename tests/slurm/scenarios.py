@@ -23,10 +23,11 @@ signal_seconds = {signal_seconds}
 partition = "batch"
 setup = {setup}
 extra = {extra}
+array = "{array}"
 """
 DEFAULTS = {**harness.DEFAULTS, "steps": 400, "every": 50, "nodes": 4, "tasks_per_node": 1, "spare_nodes": 0,
             "launcher": "auto", "exchange_check": False, "bind_cores": False, "time_limit": "00:30:00", "signal_seconds": 120,
-            "setup": [], "extra": ["--exclusive"]}
+            "setup": [], "extra": ["--exclusive"], "array": ""}
 HANG_BOUND = 15 + 10  # the job's hang_floor_seconds, which its learned limits do not pass, and what may be added to it
 
 references = {}  # settings that shape the result → run directory of an undisturbed run on this machine

@@ -7,8 +7,12 @@
 #include <nlohmann/json.hpp>
 
 #include "core/clock.h"
+#include "core/error.h"
 #include "core/version.h"
+#include "descriptor_limit.h"
 #include "fake_programs.h"
+#include "launcher/node_probe.h"
+#include "slurm/steps.h"
 
 namespace smlp {
 namespace {
@@ -24,7 +28,8 @@ class AllocatedNodesTest : public testing::Test {
  protected:
   void SetUp() override {
     auto& variables = fakes.variables;
-    for (const char* name : {"SLURM_NTASKS_PER_NODE", "SLURM_ARRAY_JOB_ID", "SLURM_STEP_ID", "SLURM_TASKS_PER_NODE"}) {
+    for (const char* name : {"SLURM_NTASKS_PER_NODE", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_STEP_ID",
+                             "SLURM_TASKS_PER_NODE"}) {
       variables.unset(name);
     }
     variables.set("SLURM_JOB_ID", "17");
@@ -132,7 +137,7 @@ TEST_F(AllocatedNodesTest, MpirunAndItsDaemonsAreDeafToTheSignalAtWhichTheRanksS
 // A node that was cut off never tells that its step has ended, and once cost 15 s: each call to SLURM had 10 s of its own.
 TEST_F(AllocatedNodesTest, AStepThatDoesNotEndIsNotWaitedForBeyondItsTime) {
   choose();
-  fakes.says("squeue", "17.3 worker\n17.batch batch\n");
+  fakes.says("squeue", fmt::format("17.3 {}\n17.batch batch\n", step_name_of(run)));
   fakes.program("scancel", "sleep 30");
   const double began = monotonic_seconds();
   EXPECT_THAT(nodes->end_elsewhere(2), HasSubstr("steps 17.3 have not ended within 2 s"));
@@ -142,10 +147,57 @@ TEST_F(AllocatedNodesTest, AStepThatDoesNotEndIsNotWaitedForBeyondItsTime) {
 
 TEST_F(AllocatedNodesTest, AStepThatIsGoneIsNotWaitedFor) {
   choose();
-  fakes.program("squeue", fmt::format("[ -e {0} ] || echo 17.3 worker; touch {0}", (fakes.place / "ended").string()));
+  fakes.program("squeue", fmt::format("[ -e {0} ] || echo 17.3 {1}; touch {0}", (fakes.place / "ended").string(),
+                                      step_name_of(run)));
   const double began = monotonic_seconds();
   EXPECT_EQ(nodes->end_elsewhere(20), "");
   EXPECT_LT(monotonic_seconds() - began, 10);
+}
+
+// Once every step of the job was ended with an attempt: shells and monitors of its owner, ranks of another run.
+TEST_F(AllocatedNodesTest, AStepThatIsNotOfThisRunIsLeftAlone) {
+  const auto layout = *choose().layout;
+  const RunDirectory other{fakes.place / "other"};
+  fakes.says("squeue", fmt::format("17.0 bash\n17.1 {}\n17.2 {}\n17.3 smlp-ranks\n", guard_step_name, step_name_of(other)));
+  EXPECT_EQ(nodes->end_elsewhere(2), "");
+  EXPECT_THAT(fakes.calls(), Not(Contains(HasSubstr("scancel"))));
+  const auto name = "--job-name=" + step_name_of(run);
+  EXPECT_THAT(nodes->start(layout, {"worker"}, {}).command, Contains(name)) << "else its ranks would be left alone too";
+  EXPECT_THAT(fakes.calls(), AllOf(Contains(AllOf(HasSubstr("preflight"), HasSubstr("|" + name + "|"))),
+                                   Contains(AllOf(HasSubstr("SLURM_STEP_ID"), HasSubstr("|" + name + "|")))));
+  job.cluster.launcher = "mpirun";
+  const std::string arguments = "OMPI_MCA_plm_slurm_args";
+  fakes.variables.unset(arguments);
+  const auto by_mpirun = *choose().layout;
+  EXPECT_THAT(nodes->start(by_mpirun, {"worker"}, {}).environment, Contains(arguments + "=" + name));
+  fakes.variables.set(arguments, "--external-launcher");  // as SLURM does from 23.11 on
+  EXPECT_THAT(nodes->start(by_mpirun, {"worker"}, {}).environment,
+              AllOf(Contains(arguments + "=--external-launcher " + name), Not(Contains(arguments + "=--external-launcher"))));
+}
+
+TEST_F(AllocatedNodesTest, ADirectoryHasOneNameOfStepsWhateverItIsCalled) {
+  std::filesystem::create_symlink(run.root, fakes.place / "link");
+  EXPECT_EQ(step_name_of({fakes.place / "link"}), step_name_of(run));
+  EXPECT_EQ(step_name_of({run.root / "."}), step_name_of({run.root / "../run"}));
+}
+
+// SLURM gives one task of an array the array's own id: asked for that, it lists all tasks' steps and requeues all of them.
+TEST_F(AllocatedNodesTest, OfATaskOfAnArrayLeaveTheOtherTasksAlone) {
+  fakes.variables.set("SLURM_ARRAY_JOB_ID", "17");
+  fakes.variables.set("SLURM_ARRAY_TASK_ID", "1");
+  choose();
+  fakes.says("squeue", "");
+  EXPECT_EQ(nodes->end_elsewhere(2), "");
+  fakes.says("scontrol", "JobId=17 ArrayJobId=17 ArrayTaskId=1 JobName=run\n   JobState=RUNNING Reason=None\n"
+                         "   PreemptTime=None\n");
+  const auto before = fakes.calls().size();
+  const auto handover = nodes->hand_over(Leaving::at_warning, 0);
+  EXPECT_TRUE(handover.again) << handover.words;
+  EXPECT_THAT(handover.words, HasSubstr("job 17_1 is requeued"));
+  const auto calls = fakes.calls();
+  EXPECT_THAT(calls, Contains("squeue|--steps|--noheader|--jobs|17_1|--format=%i %j"));
+  EXPECT_THAT(std::vector(calls.begin() + static_cast<std::ptrdiff_t>(before), calls.end()),
+              ElementsAre("scontrol|show|job|17_1", "scontrol|requeue|17_1"));
 }
 
 TEST_F(AllocatedNodesTest, AnUnsoundListOfCoresBindsNothing) {
@@ -159,6 +211,44 @@ TEST_F(AllocatedNodesTest, AnUnsoundListOfCoresBindsNothing) {
     EXPECT_FALSE(choice.layout->binding.bound) << odd;
     EXPECT_THAT(choice.layout->binding.words, HasSubstr("the cores of n2 are not known"));
   }
+}
+
+// With 300 at once there were no descriptors left at the usual limit of 1024, and the launcher ended.
+TEST_F(AllocatedNodesTest, ProbesOfHundredsOfThemAreNotAllUnderWayAtOnce) {
+  fakes.program("srun", "sleep 0.1; for word; do case $word in --nodelist=*) echo ${word#--nodelist=} ;; esac; done");
+  std::vector<std::string> names;
+  for (int node = 1; node <= 300; ++node) names.push_back(fmt::format("n{}", node));
+  const test::DescriptorLimit few(400);
+  const auto answers = probe_nodes(names, "/bin/smlp-worker", run, 60);
+  ASSERT_EQ(answers.size(), names.size());
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    EXPECT_EQ(answers[i].node, names[i]);
+    EXPECT_EQ(answers[i].line, names[i]) << answers[i].failure;
+  }
+}
+
+// Five ranks on two nodes were four, and nobody said so.
+TEST_F(AllocatedNodesTest, TakeAllRanksOrNone) {
+  const auto refusal = [&](std::int64_t ranks) -> std::string {
+    job.cluster.ranks = ranks;
+    try {
+      choose();
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::configuration);
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_THAT(refusal(6), HasSubstr("cluster.ranks = 6 can't be shared out evenly over the 4 nodes"));
+  job.cluster.spare_nodes = 1;
+  EXPECT_EQ(refusal(6), "");
+  EXPECT_EQ(choose().layout->ranks, 6);
+  EXPECT_EQ(refusal(2), "") << "fewer than there are nodes: one on each of as many";
+  EXPECT_EQ(choose().layout->ranks, 2);
+  job.slurm.nodes = 2;
+  job.slurm.tasks_per_node = 2;
+  EXPECT_THAT(refusal(5), HasSubstr("slurm.tasks_per_node = 2 does not divide cluster.ranks = 5"));
+  EXPECT_EQ(refusal(4), "");
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include "core/error.h"
+#include "core/host_name.h"
 #include "variables.h"
 
 namespace smlp {
@@ -44,14 +45,20 @@ TEST_F(AllocationOfEnvironment, TellsWhatSlurmGave) {
   const auto allocation = allocation_of_environment();
   ASSERT_TRUE(allocation);
   EXPECT_EQ(allocation->job_id, "17");
-  EXPECT_EQ(allocation->job_name, "a run");
   EXPECT_THAT(allocation->node_names(), ElementsAre("n1", "n2", "gpu07"));
   EXPECT_EQ(allocation->nodes[1].cpus, 4);
   EXPECT_EQ(allocation->nodes[2].cpus, 8);
-  EXPECT_EQ(allocation->nodes[2].tasks, 2);
   EXPECT_EQ(allocation->restarts, 1);
   EXPECT_FALSE(allocation->array);
   EXPECT_TRUE(allocation->in_batch_script);
+}
+
+// A slow node was named by its long name, and stayed in the run.
+TEST_F(AllocationOfEnvironment, NamesThisNodeAsItsListDoes) {
+  variables.set("SLURMD_NODENAME", "gpu07");
+  EXPECT_EQ(node_name(), "gpu07");
+  variables.unset("SLURMD_NODENAME");
+  EXPECT_EQ(node_name(), host_name());
 }
 
 TEST_F(AllocationOfEnvironment, KnowsWhereItStands) {
@@ -75,19 +82,24 @@ TEST_F(AllocationOfEnvironment, InsideAStepKnowsTheJobAllTheSame) {
   EXPECT_FALSE(allocation->in_batch_script);
 }
 
-TEST_F(AllocationOfEnvironment, CountsTasksNodeByNodeWhereNoneWereAsked) {
-  variables.unset("SLURM_NTASKS_PER_NODE");
+// A run was refused for a count of tasks that nobody reads.
+TEST_F(AllocationOfEnvironment, AsksForNoTasks) {
+  variables.set("SLURM_TASKS_PER_NODE", "two");
+  variables.set("SLURM_NTASKS_PER_NODE", "two");
+  EXPECT_TRUE(allocation_of_environment());
+}
+
+TEST_F(AllocationOfEnvironment, KnowsItsPlaceInAnArray) {
   variables.unset("SLURM_RESTART_COUNT");
-  variables.set("SLURM_TASKS_PER_NODE", "4,1(x2)");
   variables.set("SLURM_ARRAY_JOB_ID", "15");
   variables.set("SLURM_ARRAY_TASK_ID", "3");
   const auto allocation = allocation_of_environment();
-  EXPECT_EQ(allocation->nodes[0].tasks, 4);
-  EXPECT_EQ(allocation->nodes[2].tasks, 1);
   EXPECT_EQ(allocation->restarts, 0);
   ASSERT_TRUE(allocation->array);
   EXPECT_EQ(allocation->array->job_id, "15");
   EXPECT_EQ(allocation->array->task, 3);
+  EXPECT_EQ(allocation->job_id, "17");
+  EXPECT_EQ(allocation->controller_id(), "15_3");
 }
 
 TEST_F(AllocationOfEnvironment, NamesTheVariableThatCannotBeRead) {

@@ -2,7 +2,12 @@
 #include "launcher/batch_guard.h"
 
 #include <gmock/gmock.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <csignal>
+#include <functional>
 #include <thread>
 
 #include "core/clock.h"
@@ -73,6 +78,82 @@ TEST_F(Guard, TriesAgainWhereSlurmWillNotRequeueYet) {
   watch();
   ASSERT_THAT(events(), SizeIs(2));
   EXPECT_THAT(events()[1], AllOf(HasSubstr("not_requeued"), HasSubstr("Job is being completed")));
+}
+
+class LauncherGuard : public Guard {
+ protected:
+  // The guard's exit code over a launcher that does this, as processes of their own.
+  int over(const std::function<void()>& launcher) { return wait(start(launcher)); }
+  pid_t start(const std::function<void()>& launcher) const {
+    const pid_t guard = fork();
+    if (guard != 0) return guard;
+    alarm(60);
+    const auto held = held_back();
+    sigprocmask(SIG_BLOCK, &held, nullptr);  // as guard_this_launcher does
+    const pid_t child = fork();
+    if (child == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      launcher();
+      _exit(0);
+    }
+    const Allocation allocation{.job_id = "17", .nodes = {}, .array = Allocation::ArrayPlace{.job_id = "15", .task = 3}};
+    _exit(guard_launcher({.run = run, .launcher = child, .allocation = allocation, .most_requeues = 1}, Controller()));
+  }
+  static int wait(pid_t guard) {
+    int status = 0;
+    waitpid(guard, &status, 0);
+    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+  }
+  void job_is(const std::string& state) {
+    fakes.says("scontrol", "JobId=17 JobName=run\n   JobState=" + state + " Reason=None\n   PreemptTime=None\n");
+  }
+  static sigset_t held_back() {
+    sigset_t signals;
+    sigemptyset(&signals);
+    for (const int number : {SIGUSR1, SIGTERM, SIGINT}) sigaddset(&signals, number);
+    return signals;
+  }
+  static void be_killed() { raise(SIGKILL); }
+};
+
+// Once the job ended FAILED when its launcher was killed, as the kernel does it for want of memory.
+TEST_F(LauncherGuard, HasTheJobRequeuedWhenALauncherIsKilledButNoOftenerThanAllowed) {
+  job_is("RUNNING");
+  EXPECT_EQ(over(be_killed), 75);
+  EXPECT_THAT(fakes.calls(), testing::ElementsAre("scontrol|show|job|15_3", "scontrol|requeue|15_3"));
+  ASSERT_THAT(events(), SizeIs(3));
+  EXPECT_THAT(events()[0], AllOf(HasSubstr("launcher_lost"), HasSubstr("was killed by signal 9 (SIGKILL)")));
+  EXPECT_THAT(events()[2], AllOf(HasSubstr("\"requeued\""), HasSubstr("job 15_3 is requeued")));
+  EXPECT_EQ(over(be_killed), 137);
+  EXPECT_THAT(fakes.calls(), SizeIs(2));
+  EXPECT_THAT(events().back(), AllOf(HasSubstr("not_requeued"), HasSubstr("requeued 1 times after failures already")));
+}
+
+TEST_F(LauncherGuard, LeavesAJobThatWasCancelled) {
+  job_is("CANCELLED");
+  EXPECT_EQ(over(be_killed), 137);
+  EXPECT_THAT(fakes.calls(), testing::ElementsAre("scontrol|show|job|15_3"));
+}
+
+TEST_F(LauncherGuard, EndsAsTheLauncherDoes) {
+  for (const int code : {0, 70, 75}) EXPECT_EQ(over([&] { _exit(code); }), code);
+  EXPECT_THAT(events(), testing::IsEmpty());
+}
+
+TEST_F(LauncherGuard, PassesSignalsOn) {
+  for (const int number : {SIGUSR1, SIGTERM, SIGINT}) {
+    const auto ready = fakes.place / ("ready" + std::to_string(number));
+    const pid_t guard = start([&] {
+      std::ofstream(ready) << "";
+      int taken = 0;
+      const auto held = held_back();
+      sigwait(&held, &taken);
+      _exit(100 + taken);
+    });
+    while (!std::filesystem::exists(ready)) sleep_seconds(0.005);
+    kill(guard, number);
+    EXPECT_EQ(wait(guard), 100 + number);
+  }
 }
 
 }  // namespace

@@ -57,6 +57,20 @@ TEST_F(ControllerAsks, ForTheStateOfAJob) {
   EXPECT_THAT(fakes.calls(), ElementsAre("scontrol|show|job|17"));
 }
 
+// Else a task of an array that was cancelled would only end, for no known reason, and be requeued.
+TEST_F(ControllerAsks, ForOurOwnTaskOfAnArray) {
+  fakes.says("scontrol", "JobId=17 ArrayJobId=15 ArrayTaskId=3 JobName=run\n   JobState=COMPLETING Reason=None\n"
+                         "   RunTime=00:00:05 TimeLimit=00:30:00\n   StartTime=2026-01-01T00:00:00 "
+                         "EndTime=2026-01-01T00:00:05\n   PreemptTime=None\n");
+  EXPECT_EQ(controller.state_of_job("15_3").state, JobState::completing);
+  fakes.variables.set("SLURM_JOB_ID", "17");
+  fakes.variables.set("SLURM_ARRAY_JOB_ID", "15");
+  fakes.variables.set("SLURM_ARRAY_TASK_ID", "3");
+  EXPECT_EQ(controller.state_of_job("15_3").state, JobState::cancelled);
+  EXPECT_EQ(controller.state_of_job("17").state, JobState::cancelled);
+  EXPECT_EQ(controller.state_of_job("15_4").state, JobState::completing);
+}
+
 TEST_F(ControllerAsks, WhatIsNoIdIsNotAsked) {
   fakes.says("scontrol", "JobId=17 JobName=run\n   JobState=RUNNING\n");
   for (const char* hostile : {"", "17; touch x", "--all", "$(id)", "17 18", "run"}) {

@@ -184,6 +184,99 @@ TEST_F(Submit, AJobThatWaitsForAnotherLeavesItItsSettings) {
   EXPECT_FALSE(std::filesystem::exists(run_folder() / "submit-3.toml")) << "the same settings are one file";
 }
 
+// Both looked before either had written its job's number, and both were accepted.
+TEST_F(Submit, OfTwoAtTheSameTimeOneSubmits) {
+  const auto mark = place / "sbatch-asked";
+  fakes.program("sbatch", "mark='" + mark.string() + "'; touch $mark; while [ -e $mark ]; do sleep 0.02; done; echo 4711");
+  const auto first = start({"submit", "job.toml"}, place / "plan.sh");
+  for (const double end = monotonic_seconds() + 20; !std::filesystem::exists(mark) && monotonic_seconds() < end;) {
+    sleep_seconds(0.01);
+  }
+  const auto second = submit_job({});
+  EXPECT_EQ(second.code, 75);
+  EXPECT_THAT(second.err, HasSubstr("another `smlp submit` into "));
+  std::filesystem::remove(mark);
+  EXPECT_EQ(finish(first).code, 0);
+  EXPECT_THAT(fakes.calls(), SizeIs(1));
+}
+
+// The last job alone was asked for: when it had ended, one that waited before it went unseen.
+TEST_F(Submit, EveryEarlierJobIsAskedFor) {
+  ASSERT_EQ(submit_job({}).code, 0);
+  fakes.says("sbatch", "4712\n");
+  ASSERT_EQ(submit_job({"slurm.dependency=afterany:4711"}).code, 0);
+  fakes.program("scontrol", "[ \"$3\" = 4711 ] && state=PENDING || state=CANCELLED\n"
+                            "printf 'JobId=%s JobName=small\\n   JobState=%s Reason=None\\n' \"$3\" $state");
+  const auto third = submit_job({});
+  EXPECT_EQ(third.code, 75);
+  EXPECT_THAT(third.err, HasSubstr("job 4711 of "));
+}
+
+TEST_F(Submit, AJobThatSlurmSaysNothingOfKeepsItsSettings) {
+  ASSERT_EQ(submit_job({"train.steps=40"}).code, 0);
+  const auto first = test::contents(run_folder() / "submit.toml");
+  fakes.says("scontrol", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n", 1, true);
+  ASSERT_EQ(submit_job({"train.steps=80"}).code, 0);
+  EXPECT_EQ(test::contents(run_folder() / "submit.toml"), first);
+  EXPECT_THAT(test::contents(run_folder() / "submit.sh"), HasSubstr("/submit-2.toml'"));
+}
+
+// `status` called a job that was cancelled in the queue `waiting`, for ever.
+TEST_F(Submit, StatusAsksSlurmForTheJobThatARunWaitsFor) {
+  ASSERT_EQ(submit_job({}).code, 0);
+  const auto facts = [&] { return nlohmann::json::parse(smlp({"status", "runs/small", "--json"}).out); };
+  fakes.says("scontrol", "JobId=4711 JobName=small\n   JobState=PENDING Reason=Priority\n");
+  EXPECT_THAT(smlp({"status", "runs/small"}).out,
+              AllOf(testing::StartsWith("small  waiting"), HasSubstr("\njob         4711 is pending: Priority\n")));
+  EXPECT_EQ(facts()["job"], (nlohmann::json{{"id", "4711"}, {"state", "pending"}, {"reason", "Priority"}}));
+  for (const char* command : {"stop", "save"}) {
+    const auto answer = smlp({command, "runs/small"});
+    EXPECT_EQ(answer.code, 75);
+    EXPECT_THAT(answer.err, AllOf(HasSubstr("it is waiting: nobody is there"), HasSubstr("`scancel 4711`")));
+  }
+  const auto expect_end = [&](const char* state, const std::string& words) {
+    EXPECT_EQ(facts()["state"], state) << words;
+    EXPECT_THAT(facts()["detail"].get<std::string>(), HasSubstr(words));
+    EXPECT_TRUE(facts()["job"].is_null());
+  };
+  fakes.says("scontrol", "JobId=4711 JobName=small\n   JobState=CANCELLED Reason=None\n");
+  expect_end("stopped", "job 4711 was cancelled while the run waited for it; submit again");
+  EXPECT_THAT(smlp({"status", "runs/small", "--watch"}).out, HasSubstr("submit again")) << "it ends";
+  fakes.says("scontrol", "JobId=4711 JobName=small\n   JobState=FAILED Reason=NonZeroExitCode\n");
+  expect_end("failed", "logs/slurm-4711.log");
+  fakes.says("scontrol", "slurm_load_jobs error: Invalid job id specified\n", 1, true);
+  expect_end("stopped", "job 4711, for which the run waited, is not in SLURM's queue any more");
+  fakes.says("scontrol", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n", 1, true);
+  EXPECT_EQ(facts()["state"], "waiting");
+  EXPECT_EQ(facts()["job"]["state"], "unknown");
+  fakes.variables.set("PATH", (fakes.place / "nothing").string());
+  EXPECT_EQ(facts()["state"], "waiting");
+}
+
+TEST_F(Submit, StatusOfAnArraysFolderTellsOfItsTasks) {
+  ASSERT_EQ(submit_job({"slurm.array=0-3"}).code, 0);
+  const auto task = [&](int number, const std::string& events) {
+    const auto folder = "runs/small/task-" + std::to_string(number);
+    std::filesystem::create_directories(place / folder);
+    write(folder + "/events.jsonl", events);
+  };
+  const auto facts = [&](const std::string& folder) { return nlohmann::json::parse(smlp({"status", folder, "--json"}).out); };
+  task(10, "{\"event\":\"run_started\"}\n{\"event\":\"requeued\"}\n");
+  task(2, "{\"event\":\"run_started\"}\n{\"event\":\"done\"}\n");
+  fakes.says("scontrol", "JobId=4711 ArrayJobId=4711 JobName=small\n   JobState=PENDING Reason=Resources\n");
+  EXPECT_THAT(smlp({"status", "runs/small"}).out,
+              AllOf(testing::StartsWith("small  waiting\n"), HasSubstr("\ntasks       task-2: done, task-10: waiting\nlogs ")));
+  EXPECT_THAT(smlp({"status", "runs/small/task-10"}).out, HasSubstr("job         4711_10 is pending: Resources\n"));
+  EXPECT_THAT(fakes.calls().back(), HasSubstr("4711_10"));
+  EXPECT_THAT(smlp({"stop", "runs/small"}).err,
+              HasSubstr("holds the runs of an array: name one of them, as runs/small/task-2"));
+  task(10, "{\"event\":\"run_started\"}\n{\"event\":\"done\"}\n");
+  EXPECT_EQ(facts("runs/small")["state"], "waiting") << "for the tasks that have no folder yet";
+  fakes.says("scontrol", "slurm_load_jobs error: Invalid job id specified\n", 1, true);
+  EXPECT_EQ(facts("runs/small")["state"], "done");
+  EXPECT_EQ(facts("runs/small")["tasks"][1], (nlohmann::json{{"task", 10}, {"state", "done"}}));
+}
+
 TEST_F(Submit, AChangedJobIsRefusedLikeByRun) {
   std::filesystem::create_directories(run_folder());
   write("runs/small/script", "* * steps 2\n* * checkpoint\n");
