@@ -40,6 +40,7 @@ struct RunState {
   static constexpr const char* validation_loss = "validation_loss";
   bool operator==(const RunState&) const = default;
   std::int64_t integer(const std::string& name) const;  // first entry; throws Error(bad_data) when absent
+  double number(const std::string& name) const;         // likewise
   std::string text(const std::string& name) const;      // "" where there is none
 };
 
@@ -120,17 +121,16 @@ RunState read_run_state(const std::filesystem::path& checkpoint);
 // Reads my pieces in *this* run's layout, whatever layout wrote them. Every file's presence and size is checked
 // against the manifest first, and the digest of every stored piece that is read from end to end; a piece that is
 // read in part can't be checked that way, so verify_shards() comes before. Throws Error(bad_data) naming tensor
-// and file, also when pieces and checkpoint don't name the same tensors with the same shapes and types.
+// and file; Error(configuration) when pieces and checkpoint don't name the same tensors with the same shapes and types.
 struct LoadOptions {
   bool weights_only = false;  // ignore "adam.…" and the like: pieces whose name holds a '/'
-  bool allow_unread = false;  // the checkpoint may hold tensors that no piece names
 };
 void load_checkpoint(const std::filesystem::path& checkpoint, Backend& backend, std::span<const Piece> pieces,
                      const LoadOptions& options = {});
 
-// Start-up on rank 0: removes *.tmp left by earlier attempts. A rejected checkpoint is moved aside so that
-// a new one of that step can be published.
-void sweep_checkpoints(const std::filesystem::path& root);
+// Start-up on rank 0: removes *.tmp left by earlier attempts; a sentence for each that can't be removed, and stays. A
+// rejected checkpoint is moved aside so that a new one of that step can be published.
+std::vector<std::string> sweep_checkpoints(const std::filesystem::path& root);
 void set_aside(const std::filesystem::path& checkpoint);
 
 // Whole logical tensors, layout-free; for `checkpoint show`, `digest`, `diff` and converters.

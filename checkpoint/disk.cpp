@@ -198,13 +198,8 @@ void remove_file(const fs::path& path) {
 
 void remove_folder(const fs::path& path) {
   std::error_code error;
-  for (fs::directory_iterator entry(path, error), end; !error && entry != end; entry.increment(error)) {
-    if (entry->is_directory(error)) {
-      remove_folder(entry->path());
-    } else {
-      remove_file(entry->path());
-    }
-  }
+  if (!fs::is_directory(fs::symlink_status(path, error))) return remove_file(path);  // also a link to a folder
+  for (const auto& entry : entries_of(path)) remove_folder(entry);
   before("remove folder");
   if (::rmdir(path.c_str()) != 0 && errno != ENOENT) fail("removing the folder", path);
 }

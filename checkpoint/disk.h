@@ -67,7 +67,8 @@ void write_file(const std::filesystem::path& path, std::string_view bytes);  // 
 void rename_path(const std::filesystem::path& from, const std::filesystem::path& to);
 bool exchange_paths(const std::filesystem::path& a, const std::filesystem::path& b);  // false: the disk can't
 void remove_file(const std::filesystem::path& path);                                  // no error when absent
-void remove_folder(const std::filesystem::path& path);  // with what is in it; no error when absent
+// With what is in it, but not with what links in it, or the path itself, lead to; no error when absent. A file goes too.
+void remove_folder(const std::filesystem::path& path);
 bool remove_if_empty(const std::filesystem::path& path) noexcept;
 void sync_folder(const std::filesystem::path& path);
 std::vector<std::filesystem::path> entries_of(const std::filesystem::path& folder);  // by name; what can't be read is left out

@@ -26,7 +26,7 @@ std::vector<Published> published_under(const fs::path& root) {
     throw Error(ExitCode::io_failed, fmt::format("the checkpoints in {} can't be listed: {}", root.string(), shut.message()));
   }
   for (const auto& path : entries_of(root)) {
-    if (const auto step = step_of_published(path.filename().string())) list.push_back({*step, path});
+    if (const auto step = step_of_checkpoint(path.filename().string())) list.push_back({*step, path});
   }
   std::ranges::sort(list, {}, &Published::step);
   return list;
@@ -44,7 +44,7 @@ CheckpointInfo examine(const Published& published, bool thorough) {
 }
 
 bool is_checkpoint(const fs::path& path) {
-  return fs::exists(path / manifest_name) || step_of_published(path.filename().string()) ||
+  return fs::exists(path / manifest_name) || step_of_checkpoint(path.filename().string()) ||
          step_of_aside(path.filename().string());
 }
 
@@ -95,15 +95,17 @@ fs::path find_checkpoint(const fs::path& run_or_checkpoint, std::vector<Checkpoi
   return path;
 }
 
-void sweep_checkpoints(const fs::path& root) {
+std::vector<std::string> sweep_checkpoints(const fs::path& root) {
+  std::vector<std::string> failures;
   for (const auto& path : entries_of(root)) {
     if (!is_temporary(path.filename().string())) continue;
-    if (fs::is_directory(fs::symlink_status(path))) {
+    try {
       remove_folder(path);
-    } else {
-      remove_file(path);
+    } catch (const Error& error) {
+      failures.emplace_back(error.what());
     }
   }
+  return failures;
 }
 
 void set_aside(const fs::path& checkpoint) {

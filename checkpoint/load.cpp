@@ -40,15 +40,19 @@ void check_nothing_unread(const Manifest& manifest, const std::string& where, st
   }
 }
 
-}  // namespace
-
-std::int64_t RunState::integer(const std::string& name) const {
-  const auto found = integers.find(name);
-  if (found == integers.end() || found->second.empty()) {
+template <class Value>
+Value first_of(const std::map<std::string, std::vector<Value>>& lists, const std::string& name) {
+  const auto found = lists.find(name);
+  if (found == lists.end() || found->second.empty()) {
     throw Error(ExitCode::bad_data, fmt::format("the run state has no number '{}'", name));
   }
   return found->second.front();
 }
+
+}  // namespace
+
+std::int64_t RunState::integer(const std::string& name) const { return first_of(integers, name); }
+double RunState::number(const std::string& name) const { return first_of(numbers, name); }
 
 std::string RunState::text(const std::string& name) const {
   const auto found = texts.find(name);
@@ -61,7 +65,7 @@ void load_checkpoint(const std::filesystem::path& checkpoint, Backend& backend, 
                      const LoadOptions& options) {
   CheckpointReader reader(checkpoint);
   const auto where = checkpoint.string();
-  if (!options.allow_unread) check_nothing_unread(reader.manifest(), where, pieces, options);
+  check_nothing_unread(reader.manifest(), where, pieces, options);
   for (const auto& piece : pieces) {
     if (options.weights_only && !is_weight(piece.name)) continue;
     const auto& tensor = matching_tensor(reader.manifest(), where, piece);

@@ -66,7 +66,7 @@ class LocalShardReader {
 // Fills a rank's pieces from stored ones as they come in, whatever layout stored them. The pieces must outlive it.
 class PieceFiller {
  public:
-  // Throws Error(bad_data) like load_checkpoint() when the two don't name the same tensors.
+  // Throws Error(configuration) like load_checkpoint() when the two don't name the same tensors.
   PieceFiller(const Manifest& manifest, const std::string& where, Backend& backend, std::span<const Piece> pieces);
   bool wants(const StoredPiece& stored) const;
   // Elements of the stored piece's tensor from `first` on; what no piece wants is passed over.

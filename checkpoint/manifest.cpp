@@ -235,7 +235,12 @@ Sidecar parse_sidecar(const std::string& text) {
 
 Manifest read_manifest_of_list(const std::filesystem::path& checkpoint) {
   const auto path = checkpoint / manifest_name;
-  if (!std::filesystem::is_regular_file(path)) refuse_data(fmt::format("{} is missing", manifest_name));
+  std::error_code shut;
+  if (const auto found = std::filesystem::status(path, shut); !std::filesystem::is_regular_file(found)) {
+    const bool missing = !shut || found.type() == std::filesystem::file_type::not_found;
+    refuse_data(missing ? fmt::format("{} is missing", manifest_name)
+                        : fmt::format("{} can't be read: {}", manifest_name, shut.message()));
+  }
   const std::string text = read_text(path);
   try {
     return parse_manifest(text);

@@ -72,7 +72,7 @@ Manifest manifest_of(std::vector<Sidecar> sidecars);
 // walk_shard() and every reader rely on.
 void check_places(const Manifest& manifest);
 
-// The tensor of that name; throws Error(bad_data) with the nearest one. `where`: whose manifest it is, for the sentence.
+// The tensor of that name; throws Error(configuration) with the nearest one. `where`: whose manifest it is, for the sentence.
 const LogicalTensor& tensor_named(const Manifest& manifest, const std::string& where, const std::string& name);
 
 // "" when the shards hold every element of every tensor exactly once, else a sentence naming tensor and

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include "core/numbers.h"
-#include "core/run_directory.h"
 
 namespace smlp {
 
@@ -13,28 +12,21 @@ constexpr std::string_view step_prefix = "step-", aside_infix = ".aside-", tempo
 
 }  // namespace
 
-std::string published_name(std::int64_t step) { return fmt::format("step-{:08d}", step); }
-std::string temporary_name(std::int64_t step, int attempt) {
-  return fmt::format("step-{:08d}.attempt-{:04d}.tmp", step, attempt);
-}
 std::string local_name(std::int64_t step, int attempt) {
-  return fmt::format("step-{:08d}.attempt-{:04d}", step, attempt);
+  return fmt::format("{}.attempt-{:04d}", checkpoint_name(step), attempt);
+}
+std::string temporary_name(std::int64_t step, int attempt) {
+  return fmt::format("{}{}", local_name(step, attempt), temporary_suffix);
 }
 std::string shard_name(int rank) { return fmt::format("rank-{:04d}.h5", rank); }
 std::string sidecar_name(int rank) { return fmt::format("rank-{:04d}.json", rank); }
-
-std::optional<std::int64_t> step_of_published(const std::string& name) {
-  if (!name.starts_with(step_prefix)) return std::nullopt;
-  const auto step = parse_whole_number(std::string_view(name).substr(step_prefix.size()));
-  return step && published_name(*step) == name ? step : std::nullopt;
-}
 
 std::optional<std::int64_t> step_of_aside(const std::string& name) {
   const auto infix = name.find(aside_infix);
   if (infix == std::string::npos || !parse_whole_number(std::string_view(name).substr(infix + aside_infix.size()))) {
     return std::nullopt;
   }
-  return step_of_published(name.substr(0, infix));
+  return step_of_checkpoint(name.substr(0, infix));
 }
 
 bool is_temporary(const std::string& name) {

@@ -1,5 +1,5 @@
 // The names under a run's checkpoints folder, and what they mean.
-//   step-00000120                     published
+//   step-00000120                     published: checkpoint_name() of core/run_directory.h
 //   step-00000120.attempt-0003.tmp    being written, or on its way out: swept at start
 //   step-00000120.aside-1             moved aside; goes when the run has passed it
 //   LATEST                            a hint for people and scripts
@@ -11,9 +11,10 @@
 #include <optional>
 #include <string>
 
+#include "core/run_directory.h"
+
 namespace smlp {
 
-std::string published_name(std::int64_t step);
 std::string temporary_name(std::int64_t step, int attempt);
 // In a node's own folder: checkpoint/local.h.
 std::string local_name(std::int64_t step, int attempt);
@@ -21,7 +22,6 @@ std::string shard_name(int rank);
 std::string sidecar_name(int rank);
 constexpr const char* latest_name = "LATEST";
 
-std::optional<std::int64_t> step_of_published(const std::string& name);
 std::optional<std::int64_t> step_of_aside(const std::string& name);
 bool is_temporary(const std::string& name);
 // The first free name to move `checkpoint` aside to.

@@ -147,7 +147,7 @@ std::string publish_checkpoint(const WriterOptions& options, const fs::path& fol
                                const RunState& state) {
   raise_fence(options.root, options.attempt);
   auto manifest = gather_manifest(options, folder, step, state);
-  const auto target = options.root / published_name(step);
+  const auto target = options.root / checkpoint_name(step);
   if (already_published(target, manifest)) {
     remove_folder(folder);
     return "";

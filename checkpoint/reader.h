@@ -22,7 +22,7 @@ class CheckpointReader {
 
   const std::filesystem::path& path() const { return checkpoint_; }
   const Manifest& manifest() const { return manifest_; }
-  const LogicalTensor& tensor(const std::string& name) const;  // throws Error(bad_data) with the nearest name
+  const LogicalTensor& tensor(const std::string& name) const;  // throws Error(configuration) with the nearest name
 
   // Elements [offset, offset + count), in order, in blocks: sink(first element, bytes). Where a stored piece
   // lies wholly within the range its digest is compared, after its last block; a difference throws

@@ -27,7 +27,7 @@ namespace {
 
 constexpr std::array kinds = {"save", "stop", "stop_now", "stop_after", "dump"};
 constexpr std::int64_t largest_request = 4096, largest_answer = 1 << 20;
-constexpr std::size_t most_names = 1000;  // that one look reads, whatever lies there
+constexpr std::size_t most_read = 1000;  // requests that one look reads, whatever lies there
 constexpr int looks_after_change = 4, looks_between = 40;
 const std::string ending = ".json";
 
@@ -61,7 +61,7 @@ std::string wrong_owner(const std::filesystem::path& folder, const std::filesyst
 }
 
 std::string parse(const std::string& text, const std::string& id, Request& request) {
-  const auto json = nlohmann::json::parse(text, nullptr, false);
+  const auto json = parse_json(text);
   if (!json.is_object()) return "it is no JSON object";
   if (text_in(json, "id") != id) return "its id is not that of its name";
   const auto kind = std::find(kinds.begin(), kinds.end(), text_in(json, "kind"));
@@ -121,14 +121,12 @@ bool ControlFolder::changed() {
   return ++looks_since_change_ < looks_after_change || looks_ % looks_between == 0;
 }
 
-std::vector<std::string> ControlFolder::names() const {
+std::vector<std::string> ControlFolder::names(std::string_view beginning) const {
   std::vector<std::string> found;
   DIR* folder = ::opendir(folder_.c_str());
   if (folder == nullptr) return found;
-  while (found.size() < most_names) {
-    const auto* entry = ::readdir(folder);
-    if (entry == nullptr) break;
-    found.emplace_back(entry->d_name);
+  while (const auto* entry = ::readdir(folder)) {
+    if (std::string_view(entry->d_name).starts_with(beginning)) found.emplace_back(entry->d_name);
   }
   ::closedir(folder);
   std::sort(found.begin(), found.end());
@@ -137,8 +135,10 @@ std::vector<std::string> ControlFolder::names() const {
 
 std::vector<Request> ControlFolder::requests(std::vector<std::string>* refused) const {
   std::vector<Request> found;
-  for (const auto& name : names()) {
-    if (!name.starts_with("request-") || name.ends_with(".tmp")) continue;
+  auto all = names("request-");
+  std::erase_if(all, [](const std::string& name) { return name.ends_with(".tmp"); });
+  if (all.size() > most_read) all.resize(most_read);
+  for (const auto& name : all) {
     const auto id = id_in(name, "request-");
     Request request;
     auto reason = is_id(id) ? wrong_owner(folder_, folder_ / name) : "its name is none of a request";
@@ -173,15 +173,20 @@ void ControlFolder::ask(const Request& request) const {
                                                       {"step", request.step}}));
 }
 
+bool ControlFolder::asked(const std::string& id) const {
+  return ::access(file("request", id).c_str(), F_OK) == 0 || errno != ENOENT;
+}
+
 std::optional<Answer> ControlFolder::answer_to(const std::string& id) const {
   const auto text = read_plain_file(file("answer", id), largest_answer);
   if (!text) return std::nullopt;
-  const auto json = nlohmann::json::parse(*text, nullptr, false);
+  const auto json = parse_json(*text);
   if (!json.is_object()) return std::nullopt;
   return Answer{id, text_in(json, "outcome"), integer_in(json, "step"), text_in(json, "detail")};
 }
 
 void ControlFolder::answer(const Answer& answer) const {
+  if (!asked(answer.id)) return;
   nlohmann::json json = {{"id", answer.id}, {"outcome", answer.outcome}, {"detail", answer.detail}};
   if (answer.step) json["step"] = *answer.step;
   write_atomically(file("answer", answer.id), dump(json));
@@ -189,28 +194,30 @@ void ControlFolder::answer(const Answer& answer) const {
 }
 
 void ControlFolder::put_place(const std::string& id, int rank, const nlohmann::json& place) const {
-  write_atomically(file("place", fmt::format("{}-{:04}", id, rank)), dump(place));
+  const auto path = file("place", fmt::format("{}-{:04}", id, rank));
+  write_atomically(path, dump(place));
+  if (!asked(id)) ::unlink(path.c_str());  // who asked is gone
 }
 
 std::optional<nlohmann::json> ControlFolder::place(const std::string& id, int rank) const {
   const auto text = read_plain_file(file("place", fmt::format("{}-{:04}", id, rank)), largest_answer);
-  auto json = nlohmann::json::parse(text.value_or(""), nullptr, false);
+  auto json = parse_json(text.value_or(""));
   return json.is_object() ? std::optional(std::move(json)) : std::nullopt;
 }
 
 void ControlFolder::clear(const std::string& id) const {
   for (const char* what : {"request", "answer"}) ::unlink(file(what, id).c_str());
-  for (const auto& name : names()) {
-    if (name.starts_with("place-" + id + "-")) ::unlink((folder_ / name).c_str());
-  }
+  remove("place-" + id + "-");
+}
+
+// A folder of such a name stays, and is refused.
+void ControlFolder::remove(std::string_view beginning) const {
+  for (const auto& name : names(beginning)) ::unlink((folder_ / name).c_str());
 }
 
 std::vector<Request> ControlFolder::discard() const {
   const auto found = requests();
-  for (const auto& name : names()) {
-    const bool ours = name.starts_with("request-") || name.starts_with("answer-") || name.starts_with("place-");
-    if (ours) ::unlink((folder_ / name).c_str());  // a folder of that name stays, and is refused
-  }
+  for (const char* beginning : {"request-", "answer-", "place-"}) remove(beginning);
   return found;
 }
 

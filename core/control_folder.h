@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <nlohmann/json_fwd.hpp>
@@ -47,11 +48,14 @@ class ControlFolder {
   void create() const;
   // True when there may be something that no call of requests() has seen since.
   bool changed();
-  // Proper requests, oldest first; of the files that only pretend to be one, the reason why they are refused.
+  // Proper requests, oldest first, a thousand at most; of the files that only pretend to be one, the reason why they are
+  // refused.
   std::vector<Request> requests(std::vector<std::string>* refused = nullptr) const;
 
   void ask(const Request& request) const;  // throws Error(io_failed)
+  bool asked(const std::string& id) const;  // false: this request is gone, and nobody waits for an answer to it
   std::optional<Answer> answer_to(const std::string& id) const;
+  // An answer or a place for a request that is gone would lie there for good, and is dropped.
   void answer(const Answer& answer) const;  // and takes the request away, unless it is only accepted
   void put_place(const std::string& id, int rank, const nlohmann::json& place) const;
   std::optional<nlohmann::json> place(const std::string& id, int rank) const;
@@ -61,7 +65,8 @@ class ControlFolder {
 
  private:
   std::filesystem::path file(const char* what, const std::string& id) const;
-  std::vector<std::string> names() const;
+  std::vector<std::string> names(std::string_view beginning) const;  // sorted
+  void remove(std::string_view beginning) const;
 
   std::filesystem::path folder_;
   std::int64_t seen_seconds_ = -1, seen_nanoseconds_ = 0;

@@ -31,10 +31,16 @@ class Descriptor {
   Descriptor(const std::filesystem::path& path, int flags) : value_(::open(path.c_str(), flags | O_CLOEXEC, 0644)) {
     if (value_ < 0) fail("opening", path);
   }
-  ~Descriptor() { ::close(value_); }
+  ~Descriptor() {
+    if (value_ >= 0) ::close(value_);
+  }
   Descriptor(const Descriptor&) = delete;
   Descriptor& operator=(const Descriptor&) = delete;
   int value() const { return value_; }
+  // On network disks what was written may fail only here: full, or over a quota.
+  void close(const std::filesystem::path& path) {
+    if (::close(std::exchange(value_, -1)) != 0 && errno != EINTR) fail("writing", path);
+  }
 
  private:
   int value_;
@@ -53,9 +59,10 @@ void replace(const std::filesystem::path& path, std::string_view text, bool dura
   auto beside = path;
   beside += fmt::format(".{}.tmp", ::getpid());
   try {
-    const Descriptor file(beside, O_WRONLY | O_CREAT | O_TRUNC);
+    Descriptor file(beside, O_WRONLY | O_CREAT | O_TRUNC);
     write_all(file.value(), text, path);
     if (durable && ::fsync(file.value()) != 0) fail("flushing", path);
+    file.close(path);
     if (::rename(beside.c_str(), path.c_str()) != 0) fail("renaming to", path);
   } catch (...) {
     ::unlink(beside.c_str());
@@ -104,13 +111,14 @@ void write_durably(const std::filesystem::path& path, std::string_view text) { r
 void write_atomically(const std::filesystem::path& path, std::string_view text) { replace(path, text, false); }
 
 void append_line(const std::filesystem::path& path, std::string_view text) {
-  const Descriptor file(path, O_RDWR | O_CREAT | O_APPEND);
+  Descriptor file(path, O_RDWR | O_CREAT | O_APPEND);
   const auto size = ::lseek(file.value(), 0, SEEK_END);
   char last = '\n';
   if (size > 0 && ::pread(file.value(), &last, 1, size - 1) != 1) last = '\n';
   std::string line(last == '\n' ? 0 : 1, '\n');
   line.append(text).push_back('\n');
   write_all(file.value(), line, path);
+  file.close(path);
 }
 
 std::optional<double> written_at(const std::filesystem::path& path) noexcept {
@@ -132,11 +140,10 @@ void rename_durably(const std::filesystem::path& from, const std::filesystem::pa
 FileLock FileLock::try_lock(const std::filesystem::path& path, Kind kind) {
   const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (descriptor < 0) fail("opening the lock", path);
-  if (::flock(descriptor, (kind == Kind::shared ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0) {
-    ::close(descriptor);
-    return none();
-  }
-  return FileLock(descriptor);
+  FileLock lock(descriptor);
+  if (::flock(descriptor, (kind == Kind::shared ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0) return lock;
+  if (errno != EWOULDBLOCK && errno != EINTR) fail("locking (flock, which this disk may not offer: choose another)", path);
+  return none();
 }
 
 FileLock::FileLock(FileLock&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}

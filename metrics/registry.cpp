@@ -29,9 +29,9 @@ constexpr double unknown = std::numeric_limits<double>::quiet_NaN();  // of a ga
 constexpr std::array phases = {"forward",   "backward", "exchange",   "reduce",
                                "optimizer", "data",     "checkpoint", "other"};
 constexpr std::array tiers = {"local", "shared"};
-constexpr std::array reasons = {"fault",       "io",      "diverged", "signal",
-                                "hang",        "stopped", "bad_data", "configuration",
-                                "unavailable", "usage",   "other"};
+constexpr std::array reasons = {"fault",       "io",       "diverged", "signal",
+                                "hang",        "launcher", "stopped",  "bad_data", "configuration",
+                                "unavailable", "usage",    "other"};
 
 const Histogram::BucketBoundaries& seconds_buckets() {
   static const Histogram::BucketBoundaries bounds = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
@@ -193,6 +193,7 @@ struct RunMetrics::Families {
   double steps_before = 0, tokens_before = 0;  // this attempt
   std::array<Counter*, phases.size()> phase_seconds{};
   std::array<Counter*, reasons.size()> restarts{};
+  std::map<std::string, std::int64_t> restarts_known;  // by the reason given, of which several may be "other"
   std::map<std::int64_t, Block> blocks;  // loop thread only
   std::array<TierMetrics, tiers.size()> of_tiers{};  // too
 };
@@ -264,7 +265,10 @@ void RunMetrics::checkpoint_interval(std::string_view tier, double seconds) {
 }
 
 void RunMetrics::restarts(std::string_view reason, std::int64_t count) {
-  raise_to(*families_->restarts[place_of(reasons, reason)], static_cast<double>(count));
+  auto& known = families_->restarts_known[std::string(reason)];
+  const auto more = std::max<std::int64_t>(0, count - known);
+  known += more;
+  families_->restarts[place_of(reasons, reason)]->Increment(static_cast<double>(more));
 }
 
 void RunMetrics::skipped_updates(std::string_view reason, std::int64_t count) {

@@ -112,6 +112,11 @@ class SparseBlock {
     config.kind = "smlp";
     config.stack = {"smlp"};
     config.channels = "deterministic";
+    config.heads = 1;
+    config.width = (config.width + size.experts - 1) / size.experts * size.experts;  // as sMoE needs it
+    config.hidden += config.hidden % 2;                                              // and a gate
+    width_ = config.width;
+    hidden_ = config.hidden;
     config.router = {};  // balanced
     config.vocabulary = 64;  // its head and embedding weigh nothing
     config.experts = size.experts;
@@ -122,8 +127,8 @@ class SparseBlock {
   }
 
   nlohmann::json describe(const JobConfig& job) const {
-    return {{"block", "smlp"},          {"width", job.model.width}, {"hidden", job.model.hidden},
-            {"context", length_},       {"sequences", sequences_},  {"precision", job.train.precision},
+    return {{"block", "smlp"},    {"width", width_},         {"hidden", hidden_},
+            {"context", length_}, {"sequences", sequences_}, {"precision", job.train.precision},
             {"threads", job.cluster.threads}};
   }
 
@@ -163,7 +168,7 @@ class SparseBlock {
   ParameterStore store_;
   Arena scratch_;
   std::unique_ptr<Model> model_;
-  std::int64_t sequences_ = 0, length_ = 0;
+  std::int64_t width_ = 0, hidden_ = 0, sequences_ = 0, length_ = 0;
 };
 
 // What a router of this kind takes to decide and to send gradients back, scores included; without moving a row.

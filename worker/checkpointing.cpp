@@ -48,8 +48,9 @@ void Checkpointing::agree(std::span<const double> sums) {
 }
 
 void Checkpointing::finish(bool was_published) {
-  SaveOutcome outcome{.tier = Tier::shared, .step = step_, .published = was_published, .failure = {},
-                      .seconds = writer_.write_seconds(), .bytes = writer_.written_bytes()};
+  SaveOutcome outcome{.tier = Tier::shared, .step = step_, .published = was_published,
+                      .note = was_published ? writer_.note() : "", .seconds = writer_.write_seconds(),
+                      .bytes = writer_.written_bytes()};
   if (writer_.state() == CheckpointWriter::State::failed) outcome.failure = writer_.failure();
   writer_.release();
   phase_ = Phase::idle;

@@ -21,7 +21,8 @@ struct SaveOutcome {
   Tier tier = Tier::shared;
   std::int64_t step = 0;
   bool published = false;
-  std::string failure;  // on the rank that failed
+  std::string failure{};  // on the rank that failed
+  std::string note{};     // on rank 0: what went wrong after it was published
   double seconds = 0;
   std::int64_t bytes = 0;
 };

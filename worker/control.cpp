@@ -18,8 +18,7 @@ namespace {
 
 constexpr auto look_interval = std::chrono::milliseconds(250);
 constexpr double backtrace_seconds = 0.5;
-constexpr int most_refusals = 20;  // told of in an attempt
-constexpr std::size_t most_known = 10000;
+constexpr std::size_t most_refusals = 20;  // told of in an attempt
 
 }  // namespace
 
@@ -100,15 +99,14 @@ void Control::listen(std::stop_token stop) {
 }
 
 void Control::look() {
+  std::erase_if(known_, [this](const std::string& id) { return !folder_.asked(id); });
   std::vector<std::string> refused;
   for (const auto& request : folder_.requests(&refused)) {
-    if (known_.size() < most_known && known_.insert(request.id).second) hear(request);
+    if (known_.insert(request.id).second) hear(request);
   }
   if (rank_ != 0) return;
   for (const auto& sentence : refused) {
-    if (refused_ >= most_refusals || !known_.insert(sentence).second) continue;
-    ++refused_;
-    event("request_refused", sentence);
+    if (refused_.size() < most_refusals && refused_.insert(sentence).second) event("request_refused", sentence);
   }
 }
 

@@ -56,8 +56,8 @@ class Control {
   pthread_t loop_;
   Place where_;
   ControlFolder folder_;
-  std::set<std::string> known_;    // requests and refused files; control thread only, and below
-  int refused_ = 0;
+  std::set<std::string> known_;    // ids of requests that still lie there; control thread only, and below
+  std::set<std::string> refused_;  // what was told of files that are no request
   std::string stop_after_id_;
 
   std::mutex mutex_;  // guards what follows; never held over input or output

@@ -107,87 +107,101 @@ void Engine::set_updates(std::int64_t updates) { optimizer_->set_updates(updates
 StepResult Engine::train_step(std::int64_t step, std::int64_t position, const ReadBatch& read,
                               std::span<double> flags, const std::function<void()>& between,
                               const MayUpdate& may_update) {
-  auto& world = *grid_.world;
-  const std::int64_t micro = job_.train.micro_batch, ranks = world.size();
-  const std::int64_t global = job_.train.global_batch, rows = micro * job_.model.context;
-  const std::int64_t rounds = (global + micro * ranks - 1) / (micro * ranks);
-  const double scale = 1.0 / static_cast<double>(global * model_->predicted(job_.model.context)), nothing = 0;
-  const double token_scale = 1.0 / static_cast<double>(global * job_.model.context);
+  const std::int64_t micro = job_.train.micro_batch, global = job_.train.global_batch;
+  const std::int64_t ranks = grid_.world->size(), rounds = (global + micro * ranks - 1) / (micro * ranks);
   StepResult result;
   auto& clock = backend_->phase_clock();
   clock.enter(Phase::other);
   result.loss_scale = loss_scale_.value();
-  const double gradient_scale = scale * result.loss_scale, token_gradient_scale = token_scale * result.loss_scale;
-  backend_->upload(&gradient_scale, buffers_->loss_scale);
-  backend_->upload(&token_gradient_scale, buffers_->token_scale);
+  scale_losses(result.loss_scale);
   backend_->fill(buffers_->loss_sum, 0);
   store_->zero_grad(*backend_);
   loads_.clear();
   clock.enter(Phase::data);
-
   for (std::int64_t round = 0; round < rounds; ++round) {
     const bool last = round + 1 == rounds;
-    const std::int64_t first = (round * ranks + world.rank()) * micro;
-    const std::int64_t next = last ? global + world.rank() * micro : first + ranks * micro;
-    // Ranks that do not divide the global batch: in the last round some only keep their peers company in the exchange,
-    // with sequences of the next step that count for nothing.
-    const bool counts = first < global;
-    if (!counts) {
-      backend_->upload(&nothing, buffers_->loss_scale);
-      backend_->upload(&nothing, buffers_->token_scale);
-    }
-    arena_->reset();
-    Context c{.backend = *backend_, .scratch = *arena_, .sequences = micro, .length = job_.model.context};
-    c.tokens = arena_->take({rows}, DType::i32);
-    c.targets = arena_->take({rows}, DType::i32);
-    const std::int32_t *tokens = nullptr, *targets = nullptr;
-    read(position + first, micro, position + next, tokens, targets);
-    backend_->upload(tokens, c.tokens);
-    backend_->upload(targets, c.targets);
-    c.place = buffers_->place;
-    c.stand_at(step, first);
-    c.seed = static_cast<std::uint64_t>(job_.seed);
-    c.loss_scale = buffers_->loss_scale;
-    if (has_auxiliary_loss(config_)) {
-      c.auxiliary = arena_->take({micro / config_.group_sequences, 2}, DType::f64);
-      c.auxiliary_scale = buffers_->token_scale;
-      backend_->fill(c.auxiliary, 0);
-    }
-    c.reports = &buffers_->reports;
-    c.block = &at_block_;
-    const auto row_loss = arena_->take({rows}, DType::f64);
-
-    // Sums among ranks begin while the backward pass goes on; alone there is nothing to wait for, and nothing to share.
-    const bool repeated = repeatable_ && (!last || ranks == 1), sums_beside = last && !repeated;
-    std::optional<Arena::Frame> frame;  // of both passes, however often they are begun
-    const std::array<WorkPart, 2> passes = {
-        WorkPart{[&] { clock.enter(Phase::forward); },
-                 [&] {
-                   frame.reset();
-                   frame.emplace(*arena_);
-                   model_->forward_loss(c, row_loss);
-                   if (counts) backend_->sum(row_loss, buffers_->loss_sum);
-                   if (counts && c.auxiliary) add_router_losses(c, token_scale, result.router_losses);
-                 }},
-        WorkPart{[&] { clock.enter(Phase::backward); },
-                 [&] {
-                   model_->backward(c, [&](int block) {
-                     if (sums_beside) sync_->block_done(block);
-                   });
-                 }}};
-    if (repeated) {
-      repeat(c, row_loss, passes);
-      for (int k = model_->blocks(); last && k >= -1; --k) sync_->block_done(k);
-    } else {
-      for (const auto& pass : passes) pass();
-    }
-    if (last) sync_->finish();
-    clock.enter(last ? Phase::optimizer : Phase::data);
-    add_reports(buffers_->reports, counts);
-    buffers_->reports.clear();
+    const std::int64_t first = (round * ranks + grid_.world->rank()) * micro;
+    const std::int64_t next = last ? global + grid_.world->rank() * micro : first + ranks * micro;
+    micro_batch({step, position, first, next, first < global, last}, read, result.router_losses);
     between();
   }
+  update(result, flags, may_update);
+  clock.enter(Phase::outside);
+  result.phases = clock.take();
+  return result;
+}
 
+double Engine::share_of_a_prediction() const {
+  return 1.0 / static_cast<double>(job_.train.global_batch * model_->predicted(job_.model.context));
+}
+
+double Engine::share_of_a_token() const {
+  return 1.0 / static_cast<double>(job_.train.global_batch * job_.model.context);
+}
+
+void Engine::scale_losses(double factor) {
+  const double prediction = factor * share_of_a_prediction(), token = factor * share_of_a_token();
+  backend_->upload(&prediction, buffers_->loss_scale);
+  backend_->upload(&token, buffers_->token_scale);
+}
+
+void Engine::micro_batch(const MicroBatch& part, const ReadBatch& read, RouterLosses& router_losses) {
+  auto& clock = backend_->phase_clock();
+  const std::int64_t micro = job_.train.micro_batch, rows = micro * job_.model.context;
+  if (!part.counts) scale_losses(0);
+  arena_->reset();
+  Context c{.backend = *backend_, .scratch = *arena_, .sequences = micro, .length = job_.model.context};
+  c.tokens = arena_->take({rows}, DType::i32);
+  c.targets = arena_->take({rows}, DType::i32);
+  const std::int32_t *tokens = nullptr, *targets = nullptr;
+  read(part.position + part.first, micro, part.position + part.next, tokens, targets);
+  backend_->upload(tokens, c.tokens);
+  backend_->upload(targets, c.targets);
+  c.place = buffers_->place;
+  c.stand_at(part.step, part.first);
+  c.seed = static_cast<std::uint64_t>(job_.seed);
+  c.loss_scale = buffers_->loss_scale;
+  if (has_auxiliary_loss(config_)) {
+    c.auxiliary = arena_->take({micro / config_.group_sequences, 2}, DType::f64);
+    c.auxiliary_scale = buffers_->token_scale;
+    backend_->fill(c.auxiliary, 0);
+  }
+  c.reports = &buffers_->reports;
+  c.block = &at_block_;
+  const auto row_loss = arena_->take({rows}, DType::f64);
+
+  // Sums among ranks begin while the backward pass goes on; alone there is nothing to wait for, and nothing to share.
+  const bool repeated = repeatable_ && (!part.last || grid_.world->size() == 1), sums_beside = part.last && !repeated;
+  std::optional<Arena::Frame> frame;  // of both passes, however often they are begun
+  const std::array<WorkPart, 2> passes = {
+      WorkPart{[&] { clock.enter(Phase::forward); },
+               [&] {
+                 frame.reset();
+                 frame.emplace(*arena_);
+                 model_->forward_loss(c, row_loss);
+                 if (part.counts) backend_->sum(row_loss, buffers_->loss_sum);
+                 if (part.counts && c.auxiliary) add_router_losses(c, router_losses);
+               }},
+      WorkPart{[&] { clock.enter(Phase::backward); },
+               [&] {
+                 model_->backward(c, [&](int block) {
+                   if (sums_beside) sync_->block_done(block);
+                 });
+               }}};
+  if (repeated) {
+    repeat(c, row_loss, passes);
+    for (int k = model_->blocks(); part.last && k >= -1; --k) sync_->block_done(k);
+  } else {
+    for (const auto& pass : passes) pass();
+  }
+  if (part.last) sync_->finish();
+  clock.enter(part.last ? Phase::optimizer : Phase::data);
+  add_reports(buffers_->reports, part.counts);
+  buffers_->reports.clear();
+}
+
+void Engine::update(StepResult& result, std::span<double> flags, const MayUpdate& may_update) {
+  auto& clock = backend_->phase_clock();
   const Schedule schedule{job_.schedule.kind,         job_.optimizer.learning_rate, job_.schedule.warmup_steps,
                           job_.schedule.initial_rate, job_.schedule.minimum_rate,   job_.schedule.decay_steps};
   result.learning_rate = schedule.rate(optimizer_->updates());
@@ -199,7 +213,7 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
   backend_->download(buffers_->loss_sum, &result.loss);
   result.own_finite = {.loss = std::isfinite(result.loss), .gradient = sync_->own_finite()};
   clock.enter(Phase::other);
-  agree(result, flags, scale);  // before the update: all ranks may still leave it out alike
+  agree(result, flags);  // before the update: all ranks may still leave it out alike
   result.overflowed = !finite && std::isfinite(result.loss) && loss_scale_.can_fall();
   loss_scale_.step_over(finite);
   clock.enter(Phase::optimizer);
@@ -213,9 +227,6 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
   for (const auto& load : result.blocks) {
     if (load.bias != nullptr && result.updated) move_bias(*backend_, *load.bias, load.expert_tokens);
   }
-  clock.enter(Phase::outside);
-  result.phases = clock.take();
-  return result;
 }
 
 // `row_loss` is the last that the arena gave, so that what the layers take lies behind it.
@@ -229,7 +240,7 @@ void Engine::repeat(const Context& c, const TensorView& row_loss, std::span<cons
 }
 
 // The step's one small all-reduce: flags, loss, and what each block sent to each expert.
-void Engine::agree(StepResult& result, std::span<double> flags, double scale) {
+void Engine::agree(StepResult& result, std::span<double> flags) {
   auto& sums = buffers_->agreed;
   sums.assign(flags.begin(), flags.end());
   sums.push_back(result.loss);
@@ -242,7 +253,7 @@ void Engine::agree(StepResult& result, std::span<double> flags, double scale) {
   grid_.world->all_reduce_host(sums, Reduce::sum);
   auto next = sums.begin();
   for (double& flag : flags) flag = *next++;
-  result.loss = *next++ * scale;
+  result.loss = *next++ * share_of_a_prediction();
   for (double* loss : {&losses.added, &losses.balance, &losses.z}) *loss = *next++;
   for (auto& load : loads_) {
     for (double& tokens : load.expert_tokens) tokens = *next++;
@@ -252,14 +263,15 @@ void Engine::agree(StepResult& result, std::span<double> flags, double scale) {
 }
 
 // Of this micro-batch.
-void Engine::add_router_losses(const Context& c, double token_scale, RouterLosses& to) {
+void Engine::add_router_losses(const Context& c, RouterLosses& to) {
+  const double share = share_of_a_token();
   auto& per_group = buffers_->per_group;
   per_group.resize(static_cast<std::size_t>(c.auxiliary.size()));
   backend_->download(c.auxiliary, per_group.data());
   const std::int64_t rows = config_.group_sequences * c.length;
-  to.added += config_.router.softmax.auxiliary.total(per_group, rows) * token_scale;
-  to.balance += AuxiliaryLoss::unweighted(per_group, rows, 0) * token_scale;
-  to.z += AuxiliaryLoss::unweighted(per_group, rows, 1) * token_scale;
+  to.added += config_.router.softmax.auxiliary.total(per_group, rows) * share;
+  to.balance += AuxiliaryLoss::unweighted(per_group, rows, 0) * share;
+  to.z += AuxiliaryLoss::unweighted(per_group, rows, 1) * share;
 }
 
 // Every rank has the same list of blocks, also one whose reports do not count.

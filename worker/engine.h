@@ -94,9 +94,23 @@ class Engine {
 
  private:
   struct Buffers;  // small views that live as long as the engine
-  void agree(StepResult& result, std::span<double> flags, double scale);
+  struct MicroBatch {
+    std::int64_t step, position;  // of the step: its number and first sequence
+    std::int64_t first, next;     // sequences of the step: this rank's first here, and where it will read next
+    // False where ranks do not divide the global batch: in the last round some only keep their peers company in the
+    // exchange, with sequences of the next step.
+    bool counts;
+    bool last;  // of the step
+  };
+
+  double share_of_a_prediction() const;  // in the step's loss
+  double share_of_a_token() const;       // in the routers' losses
+  void scale_losses(double factor);      // what gradients are of, from now on
+  void micro_batch(const MicroBatch& part, const ReadBatch& read, RouterLosses& router_losses);
+  void update(StepResult& result, std::span<double> flags, const MayUpdate& may_update);
+  void agree(StepResult& result, std::span<double> flags);
   void repeat(const Context& c, const TensorView& row_loss, std::span<const WorkPart> passes);
-  void add_router_losses(const Context& c, double token_scale, RouterLosses& to);
+  void add_router_losses(const Context& c, RouterLosses& to);
   void add_reports(const std::vector<RoutingReport>& reports, bool count);
 
   JobConfig job_;

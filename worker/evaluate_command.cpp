@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/json_lines.h"
 #include "core/json_text.h"
 #include "data/prepare.h"
 #include "eval/perplexity.h"
@@ -20,7 +21,7 @@ std::int64_t text_bytes(const TokenFile& file, const std::string& prefix, const 
   for (std::int64_t first = 0; first < file.tokens(); first += chunk) {
     std::vector<std::int32_t> ids(static_cast<std::size_t>(std::min(chunk, file.tokens() - first)));
     file.read(first, ids);
-    std::erase(ids, tokenizer->end_of_text());
+    if (tokenizer->has_end_of_text()) std::erase(ids, tokenizer->end_of_text());
     bytes += static_cast<std::int64_t>(tokenizer->decode(ids).size());
   }
   return bytes;
@@ -37,18 +38,18 @@ void evaluate_command(const std::filesystem::path& checkpoint, const std::string
   // Of a text that is predicted in part, that part of the bytes.
   const double share = static_cast<double>(result.tokens) / static_cast<double>(file.tokens() - 1);
   const double bytes = share * static_cast<double>(text_bytes(file, data, model.job.data.tokenizer));
-  const double bits = result.bits_per_byte(bytes);
+  const auto bits = result.bits_per_byte(bytes);
   if (json) {
     const nlohmann::json facts = {{"loss", result.loss()},
                                   {"perplexity", result.perplexity()},
                                   {"tokens", result.tokens},
-                                  {"bits_per_byte", bits},
+                                  {"bits_per_byte", or_null(bits)},
                                   {"checkpoint", checkpoint.string()},
                                   {"data", data}};
     fmt::print("{}\n", json_text(facts, 2));
   } else {
-    fmt::print("{} on {}: loss {:.4f}, perplexity {:.2f}, {:.4f} bits a byte, {} tokens\n",
-               checkpoint.filename().string(), data, result.loss(), result.perplexity(), bits, result.tokens);
+    fmt::print("{} on {}: loss {:.4f}, perplexity {:.2f}, {} bits a byte, {} tokens\n", checkpoint.filename().string(), data,
+               result.loss(), result.perplexity(), bits ? fmt::format("{:.4f}", *bits) : "-", result.tokens);
   }
 }
 

@@ -39,6 +39,24 @@ std::unique_ptr<Tokenizer> open_named(const std::string& name) {
   }
 }
 
+std::vector<std::int32_t> skipped_ids(const Tokenizer& tokenizer) {
+  std::vector<std::int32_t> ids;
+  for (std::int32_t id = 0; id < tokenizer.vocabulary(); ++id) {
+    if (!tokenizer.has(id)) ids.push_back(id);
+  }
+  return ids;
+}
+
+std::vector<std::int32_t> encode_prompt(const Tokenizer& tokenizer, const std::string& name, const std::string& prompt) {
+  std::vector<std::int32_t> ids;
+  tokenizer.encode(prompt, ids);
+  if (!ids.empty()) return ids;
+  if (tokenizer.has_end_of_text()) return {tokenizer.end_of_text()};
+  throw Error(ExitCode::configuration,
+              fmt::format("an empty prompt stands for {}, which the tokenizer {} lacks: begin the text with --prompt",
+                          end_of_text_name, name));
+}
+
 }  // namespace
 
 void generate_command(const std::filesystem::path& checkpoint, const std::string& prompt,
@@ -47,13 +65,12 @@ void generate_command(const std::filesystem::path& checkpoint, const std::string
   const auto tokenizer = open_named(job.data.tokenizer);
   expect_tokenizer(*tokenizer, job.data.tokenizer, fingerprint, checkpoint.string());
   const bool root = engine->grid().world->rank() == 0;
-  std::vector<std::int32_t> ids;
-  tokenizer->encode(prompt, ids);
-  if (ids.empty()) ids.push_back(tokenizer->end_of_text());
+  const auto ids = encode_prompt(*tokenizer, job.data.tokenizer, prompt);
   settings.context = job.model.context;
   settings.vocabulary = job.model.vocabulary;
   settings.known_tokens = tokenizer->vocabulary();
-  settings.stop_token = tokenizer->end_of_text();
+  settings.absent_tokens = skipped_ids(*tokenizer);
+  if (tokenizer->has_end_of_text()) settings.stop_token = tokenizer->end_of_text();
   std::string pending;
   if (root) print(prompt);
   generate(engine->model(), engine->backend(), engine->arena(), ids, value_type(job), settings,

@@ -157,7 +157,7 @@ void Heartbeat::give_up(std::unique_lock<std::mutex>& lock, double seconds, doub
       seconds, limit, name_of(shown()), step_, seen_.block, seen_.collectives, seen_.inside ? "inside" : "the last",
       seen_.call, sequence_);
   lock.unlock();
-  std::signal(SIGALRM, SIG_DFL);
+  std::signal(SIGALRM, [](int) { _exit(hung_status); });
   alarm(report_seconds);
   report_(sentence);
   _exit(hung_status);

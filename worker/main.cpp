@@ -11,17 +11,20 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <new>
 #include <system_error>
 
+#include "core/clock.h"
 #include "core/cores.h"
+#include "core/error.h"
 #include "core/files.h"
 #include "core/job_file.h"
 #include "core/layout.h"
 #include "core/tell.h"
 #include "worker/commands.h"
+#include "worker/control.h"
 #include "worker/own_cores.h"
 #include "worker/preflight.h"
-#include "worker/control.h"
 #include "worker/signals.h"
 #include "worker/trainer.h"
 #include "worker/world.h"
@@ -36,18 +39,31 @@ int rank_from_environment() {
   return 0;
 }
 
-void log_to(const std::filesystem::path& file) {
+void log_to(const std::filesystem::path& file) try {
   auto logger = spdlog::basic_logger_mt("worker", file.string());
   logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %v");
   logger->flush_on(spdlog::level::info);
   spdlog::set_default_logger(logger);
+} catch (const spdlog::spdlog_ex& error) {
+  throw Error(ExitCode::io_failed, fmt::format("the log {} can't be written: {}", file.string(), error.what()));
+}
+
+// Held by every living rank, so that the launcher sees who is left of an earlier attempt. It looks by taking the lock for a
+// moment, which is waited for.
+FileLock sign_of_life(const RunDirectory& run) {
+  constexpr double patience = 5;
+  auto lock = FileLock::try_lock(run.workers_lock(), FileLock::Kind::shared);
+  for (const double end = monotonic_seconds() + patience; !lock.held() && monotonic_seconds() < end;) {
+    sleep_seconds(0.01);
+    lock = FileLock::try_lock(run.workers_lock(), FileLock::Kind::shared);
+  }
+  return lock;
 }
 
 // The launcher shows this sentence when the attempt ends.
 void leave_sentence(const RunDirectory& run, int attempt, int rank, const std::string& sentence) {
   try {
-    auto file = run.log(attempt, rank);
-    write_atomically(file.replace_extension(".error"), sentence + "\n");
+    write_atomically(run.error(attempt, rank), sentence + "\n");
   } catch (const std::exception&) {
     // The disk may be what failed; stderr still has the sentence.
   }
@@ -72,14 +88,15 @@ ExitCode train(const TrainerOptions& options, const std::string& unbound) {
   die_with_parent();
   install_stop_signals();
   const int rank = rank_from_environment();
-  std::filesystem::create_directories(options.run.log_folder(options.attempt));
-  log_to(options.run.log(options.attempt, rank));
-  const auto alive = FileLock::try_lock(options.run.workers_lock(), FileLock::Kind::shared);
+  auto alive = FileLock::none();
   const auto report = [&](const std::string& sentence) {
     spdlog::critical("{}", sentence);
     leave_sentence(options.run, options.attempt, rank, fmt::format("rank {}: {}", rank, sentence));
   };
   try {
+    std::filesystem::create_directories(options.run.log_folder(options.attempt));
+    log_to(options.run.log(options.attempt, rank));
+    alive = sign_of_life(options.run);
     auto job = load_job(options.run.job());
     check_and_resolve(job);
     if (const int newer = attempt_in_charge(options.run.checkpoints()); newer > options.attempt) {
@@ -102,6 +119,9 @@ ExitCode train(const TrainerOptions& options, const std::string& unbound) {
     if (code == ExitCode::diverged && rank == 0) leave_sentence(options.run, options.attempt, rank, trainer.why_diverged());
     heartbeat.enter(Section::finish, 0);
     return code;
+  } catch (const std::bad_alloc&) {
+    report(out_of_memory);
+    throw Error(ExitCode::fault, out_of_memory);  // which is tried again: there may be more another time
   } catch (const std::exception& error) {
     report(error.what());
     throw;
@@ -230,6 +250,9 @@ int main(int argc, char** argv) {
   } catch (const std::system_error& error) {  // file system errors and failed prints among them
     status = static_cast<int>(smlp::ExitCode::io_failed);
     smlp::tell("{}", error.what());
+  } catch (const std::bad_alloc&) {
+    status = static_cast<int>(smlp::ExitCode::unavailable);
+    smlp::tell("{}", smlp::out_of_memory);
   } catch (const std::exception& error) {
     smlp::tell("{}", error.what());
   }

@@ -115,7 +115,7 @@ void preflight_exchange_command() {
   for (int i = 0; i < rounds; ++i) {
     meetings.push_back(exchange.with(partner_in(i * all_rounds / rounds, world->rank(), ranks)));
   }
-  const auto hosts = gather_texts(*world, host_name());
+  const auto hosts = gather_texts(*world, node_name());
   const auto all = world->gather_bytes(std::as_bytes(std::span(meetings)), 0);
   world->barrier();  // nobody leaves, and takes a message along that is not sent yet, before rank 0 has them all
   ::alarm(0);

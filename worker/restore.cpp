@@ -34,7 +34,9 @@ using Rejected = std::function<void(const fs::path&, const std::string& reason)>
 class SharedCandidates {
  public:
   SharedCandidates(const RestoreOptions& options, const Rejected& rejected) : options_(options), rejected_(rejected) {
-    sweep_checkpoints(options.checkpoints);
+    for (const auto& failure : sweep_checkpoints(options.checkpoints)) {
+      if (options.warn) options.warn(fmt::format("what an earlier attempt left stays: {}", failure));
+    }
     found_ = list_checkpoints(options.checkpoints, false);
   }
 

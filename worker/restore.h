@@ -22,6 +22,7 @@ struct RestoreOptions {
   std::filesystem::path checkpoints;
   std::optional<std::int64_t> not_after;
   LocalStart* local = nullptr;  // none: the shared directory alone
+  std::function<void(const std::string& sentence)> warn{};  // rank 0: what earlier attempts left can't be removed
 };
 
 // Verification is shared out over the ranks. A checkpoint of the shared directory that does not hold is set aside and

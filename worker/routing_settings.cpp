@@ -6,6 +6,7 @@
 #include <map>
 
 #include "core/error.h"
+#include "data/hash_table_file.h"
 #include "data/token_file.h"
 #include "routing/hash_table.h"
 
@@ -73,7 +74,7 @@ std::vector<std::int32_t> make_hash_table(const JobConfig& job, Communicator& wo
   if (r.tokens != "hash") return {};
   if (r.hash_table == "random") return random_table(vocabulary, experts, static_cast<std::uint64_t>(r.hash_seed));
   if (r.hash_table == "balanced") return balanced_table(token_frequencies(job, world), experts);
-  return read_table(r.hash_table, vocabulary, experts);
+  return read_hash_table(r.hash_table, vocabulary, experts);
 }
 
 void check_tables(Backend& backend, const ParameterStore& store, const JobConfig& job, const std::string& checkpoint) {

@@ -70,6 +70,12 @@ StepReport report_of(const StepLine& line, double flops_share) {
   return report;
 }
 
+// All tasks of an array have one job: their folders tell them apart.
+std::string run_label(const RunDirectory& run, const JobConfig& job) {
+  const auto task = task_number(run);
+  return task ? fmt::format("{}/task-{}", job.name, *task) : job.name;
+}
+
 // How often the run was started anew so far, by why the attempt before had ended.
 std::map<std::string, std::int64_t> restarts_by_cause(const RunDirectory& run) {
   std::map<std::string, std::int64_t> counts;
@@ -171,9 +177,13 @@ RunLog::RunLog(const RunDirectory& run, int attempt, const JobConfig& job, Commu
   auto groups = nlohmann::json::array();
   for (const auto& target : all) {
     if (target.empty()) continue;
-    groups.push_back({{"targets", {target}}, {"labels", {{"run", job.name}}}});
+    groups.push_back({{"targets", {target}}, {"labels", {{"run", run_label(run, job)}}}});
   }
-  write_atomically(impl_->run.targets(), json_text(groups, 2) + "\n");
+  try {
+    write_atomically(impl_->run.targets(), json_text(groups, 2) + "\n");
+  } catch (const std::exception& error) {
+    spdlog::warn("{}; Prometheus does not learn where the ranks of this attempt are", error.what());
+  }
 }
 
 RunLog::~RunLog() = default;
@@ -238,8 +248,14 @@ void RunLog::saved(const SaveOutcome& outcome) {
   impl_->saved_time = unix_seconds();
   spdlog::info("checkpoint of step {} is published ({:.1f} MB by this rank in {:.2f} s)", outcome.step,
                static_cast<double>(outcome.bytes) / 1e6, outcome.seconds);
-  event("checkpoint_published", outcome.step, fmt::format("step-{:08}", outcome.step),
+  event("checkpoint_published", outcome.step, checkpoint_name(outcome.step),
         {{"seconds", outcome.seconds}, {"bytes", outcome.bytes}});
+  if (!outcome.note.empty()) untidy(outcome.step, outcome.note);
+}
+
+void RunLog::untidy(std::int64_t step, const std::string& sentence) {
+  spdlog::warn("{}", sentence);
+  event("checkpoint_untidy", step, sentence);
 }
 
 // They come every few steps: events.jsonl gets a line where they begin to fail, and where they work again.

@@ -1,5 +1,5 @@
 // Requests that reach a worker as signals. A handler only sets a flag; the loop asks at a step boundary, all
-// ranks together (StepFlags).
+// ranks together.
 #pragma once
 
 namespace smlp {

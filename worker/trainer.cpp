@@ -227,6 +227,12 @@ bool Trainer::kept_for_good() const {
   return job_.checkpoint.keep_every > 0 && step_ % job_.checkpoint.keep_every == 0;
 }
 
+// The weights of the step before are good where this one overflowed its loss scale, or its spike was left out; where a loss
+// or gradient is not finite they may be why, and where the attempt ends over it the run goes back.
+bool Trainer::may_save(const StepResult& result) const {
+  return result.updated || (divergence_->nonfinite_steps() == 0 && !divergence_->ended());
+}
+
 bool Trainer::evaluation_due() const {
   return complete() || (job_.train.eval_every > 0 && step_ % job_.train.eval_every == 0);
 }
@@ -277,7 +283,7 @@ void Trainer::step() {
   if (this_step) drain();
   const Saves::Wish wish{.shared = saves_->idle(Tier::shared) && (flags[save_asked] > 0 || this_step),
                          .local = saves_->idle(Tier::local) && flags[local_asked] > 0};
-  if (wish && line.result.updated) save(wish);
+  if (wish && may_save(line.result)) save(wish);
   const double stall = watch.lap();
   line.result.phases[Phase::checkpoint] += stall;
   seconds += stall;

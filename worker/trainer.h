@@ -60,6 +60,7 @@ class Trainer {
   ExitCode leave(bool complete);
   ExitCode diverged();
   bool may_update(const StepResult& result, std::int64_t position);
+  bool may_save(const StepResult& result) const;
   void check_replicas(bool before_a_save);
   void leave_verdict(const Verdict& verdict);  // before any rank leaves
   RunState run_state() const;

@@ -23,7 +23,8 @@ void Trainer::restore() {
   if (!job_.checkpoint.local_dir.empty()) {
     local = std::make_unique<LocalStart>(job_.checkpoint.local_dir, options_.run, options_.not_after, world, rejected);
   }
-  const auto chosen = choose_checkpoint({options_.run.checkpoints(), options_.not_after, local.get()}, world,
+  const auto warn = [this](const std::string& sentence) { log_->untidy(0, sentence); };
+  const auto chosen = choose_checkpoint({options_.run.checkpoints(), options_.not_after, local.get(), warn}, world,
                                         [&](const std::filesystem::path& path, const std::string& reason) {
                                           rejected(path.filename().string(), reason);
                                         },
@@ -80,7 +81,7 @@ void Trainer::take_up(const RunState& state) {
   if (const auto scale = state.numbers.find("loss_scale"); scale != state.numbers.end()) {
     engine_->loss_scale().restore({scale->second.at(0), state.integer("loss_scale_clean_steps")});
   }
-  best_validation_ = state.numbers.at("best_validation_loss").at(0);
+  best_validation_ = state.number("best_validation_loss");
   if (const auto loss = state.numbers.find(RunState::validation_loss); loss != state.numbers.end()) {
     validated_step_ = step_;
     validation_loss_ = loss->second.at(0);

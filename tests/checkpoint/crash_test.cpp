@@ -54,7 +54,7 @@ void save_another_30(const fs::path& root) {
 void kill_everywhere(const std::function<void(const fs::path&)>& prepare, std::int64_t newest_before,
                      int at_least) {
   const Scratch scratch;
-  const auto before = scratch.path() / "before", root = scratch.path() / "checkpoints";
+  const auto before = scratch.root() / "before", root = scratch.root() / "checkpoints";
   fs::create_directory(before);
   prepare(before);
   int kills = 0, found_new = 0, found_old = 0;
@@ -131,8 +131,8 @@ TEST(Crash, AtAnyOperationOfASaveThatReplacesADamagedOne) {
     flip_bit(step_path(root, 30) / "rank-0001.h5", 8 * 300);
   };
   const Scratch scratch;
-  damaged(scratch.path());
-  ASSERT_EQ(find_checkpoint(scratch.path()), step_path(scratch.path(), 20));
+  damaged(scratch.root());
+  ASSERT_EQ(find_checkpoint(scratch.root()), step_path(scratch.root(), 20));
   // As a start does it: rejected, moved aside, then saved anew.
   const auto set_aside_first = [&](const fs::path& root) {
     damaged(root);
@@ -151,7 +151,7 @@ TEST(Crash, EverythingIsFlushedBeforeItCounts) {
     const std::lock_guard lock(mutex);
     trace.emplace_back(operation);
   };
-  const auto saved = save(options_for(scratch.path(), 2), 30);
+  const auto saved = save(options_for(scratch.root(), 2), 30);
   fault_point = nullptr;
   ASSERT_TRUE(saved.published);
   bool dirty_file = false, dirty_folder = false;
@@ -176,7 +176,7 @@ TEST(Crash, EverythingIsFlushedBeforeItCounts) {
 
 TEST(Crash, AtRandomMomentsNothingPublishedIsLost) {
   const Scratch scratch;
-  const auto root = scratch.path();
+  const auto root = scratch.root();
   std::mt19937 random(7);
   ASSERT_TRUE(save(crash_options(root, 1), 1, few_tensors()).published);
   // About what one save takes: found on the way, for it changes with what else the machine does.

@@ -26,7 +26,7 @@ class Damage : public ::testing::Test {
     ASSERT_TRUE(save(options_for(root(), 2), 20).published);
     ASSERT_EQ(find_checkpoint(root()), newest());
   }
-  const fs::path& root() const { return scratch_.path(); }
+  const fs::path& root() const { return scratch_.root(); }
   fs::path newest() const { return step_path(root(), 20); }
   fs::path older() const { return step_path(root(), 10); }
 
@@ -191,12 +191,12 @@ TEST_F(Damage, NothingValidIsSaidWithEveryReason) {
 
 TEST(Find, TakesARunItsFolderOrOneCheckpoint) {
   const Scratch scratch;
-  const auto root = scratch.path() / "checkpoints";
+  const auto root = scratch.root() / "checkpoints";
   ASSERT_TRUE(save(options_for(root, 1), 10).published);
   ASSERT_TRUE(save(options_for(root, 1), 20).published);
   const auto newest = step_path(root, 20), older = step_path(root, 10);
-  EXPECT_EQ(find_checkpoint(scratch.path()), newest);
-  EXPECT_EQ(find_checkpoint(scratch.path().string() + "/"), newest);
+  EXPECT_EQ(find_checkpoint(scratch.root()), newest);
+  EXPECT_EQ(find_checkpoint(scratch.root().string() + "/"), newest);
   EXPECT_EQ(find_checkpoint(root), newest);
   EXPECT_EQ(find_checkpoint(older), older);
   EXPECT_EQ(find_checkpoint(older.string() + "/"), older);
@@ -209,19 +209,19 @@ TEST(Find, TakesARunItsFolderOrOneCheckpoint) {
     }
     return ExitCode::done;
   };
-  fs::create_directory(scratch.path() / "empty");
-  EXPECT_EQ(code_for(scratch.path() / "empty"), ExitCode::configuration);
-  EXPECT_EQ(code_for(scratch.path() / "absent"), ExitCode::configuration);
+  fs::create_directory(scratch.root() / "empty");
+  EXPECT_EQ(code_for(scratch.root() / "empty"), ExitCode::configuration);
+  EXPECT_EQ(code_for(scratch.root() / "absent"), ExitCode::configuration);
   fs::remove(older / "rank-0000.h5");
   EXPECT_EQ(code_for(older), ExitCode::bad_data);
-  EXPECT_TRUE(list_checkpoints(scratch.path() / "absent", true).empty());
-  EXPECT_NO_THROW(sweep_checkpoints(scratch.path() / "absent"));
+  EXPECT_TRUE(list_checkpoints(scratch.root() / "absent", true).empty());
+  EXPECT_NO_THROW(sweep_checkpoints(scratch.root() / "absent"));
 }
 
 // Of 25 looks at a live run, 18 met a checkpoint that its retention had just deleted, and called it damage.
 TEST(Retention, WhoeverLooksMeanwhileFindsTheNewest) {
   const Scratch scratch;
-  auto options = options_for(scratch.path(), 1);
+  auto options = options_for(scratch.root(), 1);
   options.keep_last = 1;
   ASSERT_TRUE(save(options, 1, few_tensors()).published);
   std::atomic<bool> over = false;
@@ -232,12 +232,12 @@ TEST(Retention, WhoeverLooksMeanwhileFindsTheNewest) {
   while (!over) {
     std::vector<CheckpointInfo> rejected;
     try {
-      find_checkpoint(scratch.path(), &rejected);
+      find_checkpoint(scratch.root(), &rejected);
     } catch (const Error& error) {
       ADD_FAILURE() << error.what();
     }
     EXPECT_TRUE(rejected.empty()) << rejected.front().reason;
-    for (const auto& info : list_checkpoints(scratch.path(), false)) EXPECT_TRUE(info.valid) << info.reason;
+    for (const auto& info : list_checkpoints(scratch.root(), false)) EXPECT_TRUE(info.valid) << info.reason;
   }
 }
 

@@ -42,11 +42,11 @@ void put(std::byte* bytes, int index, T value) {
 class Diff : public ::testing::Test {
  protected:
   fs::path plain() {
-    return saved(scratch.path() / "a", "", [](std::byte*) {});
+    return saved(scratch.root() / "a", "", [](std::byte*) {});
   }
   std::vector<TensorDifference> against(const std::string& name,
                                         const std::function<void(std::byte*)>& change) {
-    const auto other = saved(scratch.path() / "b", name, change);
+    const auto other = saved(scratch.root() / "b", name, change);
     const auto found = diff_checkpoints(plain(), other);
     EXPECT_NE(digest_all(digest_tensors(plain())), digest_all(digest_tensors(other)));
     return found;
@@ -98,7 +98,7 @@ TEST_F(Diff, ComparesTheRunState) {
   state.texts["more"] = "x";
   state.texts.erase("empty");
   const auto other = saved(
-      scratch.path() / "b", "", [](std::byte*) {}, state);
+      scratch.root() / "b", "", [](std::byte*) {}, state);
   const auto found = diff_checkpoints(plain(), other);
   ASSERT_EQ(found.size(), 4u);
   EXPECT_EQ(found[0].name, "run state: integers.tokens");
@@ -117,7 +117,7 @@ TEST_F(Diff, ComparesWhatThereIs) {
   list[2].dtype = DType::i64;
   list.push_back({"new", {1}, DType::f32, Spread::replicated});
   const auto other = saved(
-      scratch.path() / "b", "", [](std::byte*) {}, sample_state(3), list);
+      scratch.root() / "b", "", [](std::byte*) {}, sample_state(3), list);
   const auto found = diff_checkpoints(plain(), other);
   ASSERT_EQ(found.size(), 4u);
   EXPECT_EQ(found[0].name, "bf16");
@@ -129,7 +129,7 @@ TEST_F(Diff, ComparesWhatThereIs) {
 
 TEST_F(Diff, FindsADifferenceBeyondTheFirstBlockAndAcrossLayouts) {
   const std::vector<SampleTensor> large = {{"large", {1000, 777}, DType::f32, Spread::flat}};
-  const auto a = scratch.path() / "a", b = scratch.path() / "b";
+  const auto a = scratch.root() / "a", b = scratch.root() / "b";
   ASSERT_TRUE(save(options_for(a, 3), 3, large).published);
   ASSERT_TRUE(save(options_for(b, 2), 3, large).published);
   EXPECT_TRUE(diff_checkpoints(step_path(a, 3), step_path(b, 3)).empty());
@@ -138,12 +138,12 @@ TEST_F(Diff, FindsADifferenceBeyondTheFirstBlockAndAcrossLayouts) {
   const std::int64_t at = 600 * 777 + 5;
   const float value = 1e30f;
   memory.backend().upload(&value, memory.pieces()[0].local.row_range(at, 1));
-  CheckpointWriter writer(options_for(scratch.path() / "c", 1));
+  CheckpointWriter writer(options_for(scratch.root() / "c", 1));
   writer.begin(memory.backend(), memory.pieces(), sample_state(3));
   writer.wait();
   writer.publish();
   writer.wait();
-  const auto found = diff_checkpoints(step_path(b, 3), step_path(scratch.path() / "c", 3));
+  const auto found = diff_checkpoints(step_path(b, 3), step_path(scratch.root() / "c", 3));
   ASSERT_EQ(found.size(), 1u);
   EXPECT_EQ(found[0].elements, 1);
   EXPECT_EQ(found[0].first, at);

@@ -48,7 +48,7 @@ std::string state_fault(const fs::path& root, const SaveResult& saved,
 
 TEST(Failure, AtAnyOperation) {
   const Scratch scratch;
-  const auto before = scratch.path() / "before", root = scratch.path() / "checkpoints";
+  const auto before = scratch.root() / "before", root = scratch.root() / "checkpoints";
   for (const std::int64_t step : {1, 5, 10})
     ASSERT_TRUE(save(options_for(before, 2), step, few_tensors()).published);
   int failures = 0, notes = 0;
@@ -124,7 +124,7 @@ std::string save_on_a_full_disk(const fs::path& where) {
 
 TEST(Failure, AFullDisk) {
   const Scratch scratch;
-  const auto outcome = in_child([&](int) { return save_on_a_full_disk(scratch.path()); });
+  const auto outcome = in_child([&](int) { return save_on_a_full_disk(scratch.root()); });
   if (outcome.said.starts_with("skip"))
     GTEST_SKIP() << "a small disk can't be mounted here: " << outcome.said;
   EXPECT_EQ(outcome.said, "fine");
@@ -134,7 +134,7 @@ TEST(Failure, AFullDisk) {
 TEST(Failure, AFileSizeLimit) {
   const Scratch scratch;
   for (const rlim_t limit : {100, 3000, 12000}) {
-    const auto root = scratch.path() / std::to_string(limit);
+    const auto root = scratch.root() / std::to_string(limit);
     ASSERT_TRUE(save(options_for(root, 2), 10).published);
     const auto outcome = in_child([&](int) {
       const rlimit small{limit, RLIM_INFINITY};
@@ -154,8 +154,8 @@ TEST(Failure, AFileSizeLimit) {
 
 TEST(Failure, AFolderThatCannotBeMade) {
   const Scratch scratch;
-  std::ofstream(scratch.path() / "file") << "x";
-  const auto saved = save(options_for(scratch.path() / "file" / "checkpoints", 1), 20);
+  std::ofstream(scratch.root() / "file") << "x";
+  const auto saved = save(options_for(scratch.root() / "file" / "checkpoints", 1), 20);
   EXPECT_FALSE(saved.published);
   EXPECT_NE(saved.failure.find("making the folder"), std::string::npos) << saved.failure;
 }
@@ -168,7 +168,7 @@ TEST(Failure, TooLittleHostMemory) {
     SampleRank memory(0, 1, large);
     const rlimit small{(32 << 20), RLIM_INFINITY};
     ::setrlimit(RLIMIT_DATA, &small);
-    CheckpointWriter writer(options_for(scratch.path(), 1));
+    CheckpointWriter writer(options_for(scratch.root(), 1));
     writer.begin(memory.backend(), memory.pieces(), sample_state(20));
     if (writer.state() != CheckpointWriter::State::failed) return "not failed";
     if (writer.failure().find("bytes of host memory") == std::string::npos) return writer.failure();

@@ -177,9 +177,9 @@ TEST(SparseBytes, HolesAreZeros) {
 
 TEST(DiskFile, SaysThatAFileIsCutOff) {
   const Scratch scratch;
-  write_file(scratch.path() / "file", "0123456789");
+  write_file(scratch.root() / "file", "0123456789");
   std::vector<std::byte> bytes(8);
-  const auto file = DiskFile::open(scratch.path() / "file");
+  const auto file = DiskFile::open(scratch.root() / "file");
   EXPECT_NO_THROW(file.read_at(bytes, 2));
   try {
     file.read_at(bytes, 3);
@@ -191,12 +191,12 @@ TEST(DiskFile, SaysThatAFileIsCutOff) {
 }
 
 TEST(Names, PublishedTemporaryAndAside) {
-  EXPECT_EQ(published_name(120), "step-00000120");
-  EXPECT_EQ(step_of_published("step-00000120"), 120);
-  EXPECT_EQ(step_of_published("step-123456789"), 123456789);
+  EXPECT_EQ(checkpoint_name(120), "step-00000120");
+  EXPECT_EQ(step_of_checkpoint("step-00000120"), 120);
+  EXPECT_EQ(step_of_checkpoint("step-123456789"), 123456789);
   for (const auto* name : {"step-120", "step-00000120.tmp", "step-0000012x", "step-", "xstep-00000120",
                            "step-00000120.aside-1", "step--0000012"}) {
-    EXPECT_FALSE(step_of_published(name)) << name;
+    EXPECT_FALSE(step_of_checkpoint(name)) << name;
   }
   EXPECT_EQ(step_of_aside("step-00000120.aside-2"), 120);
   EXPECT_FALSE(step_of_aside("step-00000120"));

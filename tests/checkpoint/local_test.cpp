@@ -47,27 +47,27 @@ void save_locally(const fs::path& root, int ranks, std::int64_t step, int attemp
 TEST(LocalWriter, LeavesWhatAllRanksHaveAndRemovesWhatTheyHaveNot) {
   const Scratch scratch;
   {
-    CheckpointWriter writer(local_options(scratch.path(), 1, 2, 3));
+    CheckpointWriter writer(local_options(scratch.root(), 1, 2, 3));
     begin(writer, 1, 2, 10);
     writer.wait();
     EXPECT_EQ(writer.state(), State::written) << writer.failure();
     writer.publish();
     writer.release();
-    EXPECT_EQ(names_in(scratch.path()), Names{"step-00000010.attempt-0003"});
-    EXPECT_EQ(names_in(scratch.path() / "step-00000010.attempt-0003"), (Names{"rank-0001.h5", "rank-0001.json"}));
+    EXPECT_EQ(names_in(scratch.root()), Names{"step-00000010.attempt-0003"});
+    EXPECT_EQ(names_in(scratch.root() / "step-00000010.attempt-0003"), (Names{"rank-0001.h5", "rank-0001.json"}));
     begin(writer, 1, 2, 20);
     writer.wait();
     writer.release();  // another rank's part failed
-    EXPECT_EQ(names_in(scratch.path()), Names{"step-00000010.attempt-0003"});
+    EXPECT_EQ(names_in(scratch.root()), Names{"step-00000010.attempt-0003"});
     begin(writer, 1, 2, 30);
     writer.wait();
   }  // an end in between: the others may have theirs
-  EXPECT_EQ(names_in(scratch.path()), (Names{"step-00000010.attempt-0003", "step-00000030.attempt-0003"}));
+  EXPECT_EQ(names_in(scratch.root()), (Names{"step-00000010.attempt-0003", "step-00000030.attempt-0003"}));
 }
 
 TEST(TakeOver, WritesTheSameCopyElsewhereWithoutAnother) {
   const Scratch scratch;
-  const auto shared = scratch.path() / "shared", local = scratch.path() / "local";
+  const auto shared = scratch.root() / "shared", local = scratch.root() / "local";
   CheckpointWriter first(local_options(local, 0, 1)), second(options_for(shared, 1));
   for (const std::int64_t step : {10, 20}) {
     SampleRank memory(0, 1);
@@ -94,7 +94,7 @@ TEST(TakeOver, WritesTheSameCopyElsewhereWithoutAnother) {
 
 TEST(TakeOver, GoesOnWhereTheFirstFailed) {
   const Scratch scratch;
-  const auto shared = scratch.path() / "shared", local = scratch.path() / "local";
+  const auto shared = scratch.root() / "shared", local = scratch.root() / "local";
   write_atomically(local, "no folder");
   CheckpointWriter first(local_options(local, 0, 1)), second(options_for(shared, 1));
   begin(first, 0, 1, 10);
@@ -111,7 +111,7 @@ TEST(TakeOver, GoesOnWhereTheFirstFailed) {
 
 TEST(LocalListing, HoldsShardsWithASoundSidecarOfTheirOwn) {
   const Scratch scratch;
-  const auto& root = scratch.path();
+  const auto& root = scratch.root();
   save_locally(root, 2, 10);
   save_locally(root, 2, 20, 2);
   const auto copy = local_files(root, {20, 2}, 1, true), mine = local_files(root, {20, 2}, 1, false);
@@ -144,10 +144,10 @@ TEST(LocalListing, HoldsShardsWithASoundSidecarOfTheirOwn) {
 // Sound in itself, of the same save, but under the name of its neighbour.
 TEST(LocalListing, ASidecarOfAnotherRankIsNotBelieved) {
   const Scratch scratch;
-  save_locally(scratch.path(), 2, 10);
-  const auto zero = local_files(scratch.path(), {10, 1}, 0, false), one = local_files(scratch.path(), {10, 1}, 1, false);
+  save_locally(scratch.root(), 2, 10);
+  const auto zero = local_files(scratch.root(), {10, 1}, 0, false), one = local_files(scratch.root(), {10, 1}, 1, false);
   fs::copy_file(zero.sidecar, one.sidecar, fs::copy_options::overwrite_existing);
-  const auto listing = list_local(scratch.path());
+  const auto listing = list_local(scratch.root());
   EXPECT_EQ(listing.shards.size(), 1U);
   ASSERT_EQ(listing.faults.size(), 1U);
   EXPECT_NE(listing.faults[0].find("it belongs to rank 0 of 2"), std::string::npos) << listing.faults[0];
@@ -181,8 +181,8 @@ TEST(Assembly, TensorsOfTwoShapesOrPiecesThatOverlapMakeNoCheckpoint) {
 
 TEST(LocalListing, EveryBitOfAShardIsUnderADigest) {
   const Scratch scratch;
-  save_locally(scratch.path(), 1, 10);
-  const auto shard = list_local(scratch.path()).shards.at(0);
+  save_locally(scratch.root(), 1, 10);
+  const auto shard = list_local(scratch.root()).shards.at(0);
   const auto bits = static_cast<std::int64_t>(fs::file_size(shard.file)) * 8;
   for (std::int64_t bit = 0; bit < bits; bit += bits / 97) {
     flip_bit(shard.file, bit);
@@ -198,21 +198,21 @@ TEST(LocalListing, EveryBitOfAShardIsUnderADigest) {
 
 TEST(LocalFolder, KeepsWhatIsNamedAndWhatMayBeUnderWay) {
   const Scratch scratch;
-  for (const std::int64_t step : {10, 20, 30, 40}) save_locally(scratch.path(), 1, step);
+  for (const std::int64_t step : {10, 20, 30, 40}) save_locally(scratch.root(), 1, step);
   const std::vector<SaveId> keep = {{20, 1}, {30, 1}};
-  keep_local(scratch.path(), keep, 30);
-  EXPECT_EQ(names_in(scratch.path()), (Names{"step-00000020.attempt-0001", "step-00000030.attempt-0001",
+  keep_local(scratch.root(), keep, 30);
+  EXPECT_EQ(names_in(scratch.root()), (Names{"step-00000020.attempt-0001", "step-00000030.attempt-0001",
                                              "step-00000040.attempt-0001"}));
-  keep_local(scratch.path(), keep);
-  EXPECT_EQ(names_in(scratch.path()), (Names{"step-00000020.attempt-0001", "step-00000030.attempt-0001"}));
-  keep_local(scratch.path() / "not there", keep);
+  keep_local(scratch.root(), keep);
+  EXPECT_EQ(names_in(scratch.root()), (Names{"step-00000020.attempt-0001", "step-00000030.attempt-0001"}));
+  keep_local(scratch.root() / "not there", keep);
 }
 
 TEST(PieceFiller, FillsAnyLayoutFromTheShardsOfAnother) {
   const Scratch scratch;
-  save_locally(scratch.path(), 3, 10);
+  save_locally(scratch.root(), 3, 10);
   std::vector<Sidecar> sidecars;
-  for (const auto& shard : list_local(scratch.path()).shards) sidecars.push_back(parse_sidecar(shard.sidecar));
+  for (const auto& shard : list_local(scratch.root()).shards) sidecars.push_back(parse_sidecar(shard.sidecar));
   const auto manifest = manifest_of(sidecars);
   EXPECT_EQ(coverage_fault(manifest.tensors, manifest.shards), "");
   for (const int ranks : {1, 2, 3, 4}) {
@@ -221,7 +221,7 @@ TEST(PieceFiller, FillsAnyLayoutFromTheShardsOfAnother) {
       memory.wipe();
       PieceFiller filler(manifest, "it", memory.backend(), memory.pieces());
       for (std::size_t i = 0; i < manifest.shards.size(); ++i) {
-        const LocalShardReader reader(local_files(scratch.path(), {10, 1}, static_cast<int>(i), false).shard);
+        const LocalShardReader reader(local_files(scratch.root(), {10, 1}, static_cast<int>(i), false).shard);
         for (const auto& piece : manifest.shards[i].pieces) {
           if (!filler.wants(piece)) continue;
           const auto element = size_of(manifest.find(piece.tensor)->dtype);

@@ -26,13 +26,13 @@ class Outsider : public ::testing::Test {
   }
   // From another directory, so that nothing is found by luck.
   std::string run(const std::string& command) const {
-    const auto out = scratch.path() / "out.txt";
+    const auto out = scratch.root() / "out.txt";
     EXPECT_EQ(std::system(fmt::format("cd / && {} > {} 2>&1", command, out.string()).c_str()), 0)
         << command << read(out);
     return read(out);
   }
   std::string dataset(const fs::path& file, const std::string& name) const {
-    const auto out = scratch.path() / "data.bin";
+    const auto out = scratch.root() / "data.bin";
     fs::remove(out);
     run(fmt::format("h5dump -d '/{}' -b FILE -o {} {}", name, out.string(), file.string()));
     return read(out);
@@ -46,9 +46,9 @@ std::string as_text(const std::vector<std::byte>& bytes) {
 }
 
 TEST_F(Outsider, SeesEveryTensorWhole) {
-  ASSERT_TRUE(save(options_for(scratch.path() / "a", 3), 9).published);
-  fs::rename(scratch.path() / "a", scratch.path() / "moved");  // shards are found beside whole.h5
-  const auto path = step_path(scratch.path() / "moved", 9);
+  ASSERT_TRUE(save(options_for(scratch.root() / "a", 3), 9).published);
+  fs::rename(scratch.root() / "a", scratch.root() / "moved");  // shards are found beside whole.h5
+  const auto path = step_path(scratch.root() / "moved", 9);
   for (const auto& tensor : sample_tensors()) {
     if (tensor.shape.size() == 0) continue;
     EXPECT_EQ(dataset(path / "whole.h5", tensor.name), as_text(sample_bytes(tensor, 9))) << tensor.name;
@@ -56,8 +56,8 @@ TEST_F(Outsider, SeesEveryTensorWhole) {
 }
 
 TEST_F(Outsider, SeesShapesTypesAndTheRunState) {
-  ASSERT_TRUE(save(options_for(scratch.path(), 2), 9).published);
-  const auto path = step_path(scratch.path(), 9);
+  ASSERT_TRUE(save(options_for(scratch.root(), 2), 9).published);
+  const auto path = step_path(scratch.root(), 9);
   const auto tree = run(fmt::format("h5ls -r {}", (path / "whole.h5").string()));
   for (const auto* line :
        {"/blocks.1.experts.in.weight Dataset {8, 3, 5}", "/embedding.weight", "Dataset {37, 5}",
@@ -78,8 +78,8 @@ TEST_F(Outsider, SeesShapesTypesAndTheRunState) {
 
 // This is why the loader never reads through whole.h5: HDF5 says nothing.
 TEST_F(Outsider, SeesNaNWhereAShardIsMissingAndWeRefuse) {
-  ASSERT_TRUE(save(options_for(scratch.path(), 2), 9).published);
-  const auto path = step_path(scratch.path(), 9);
+  ASSERT_TRUE(save(options_for(scratch.root(), 2), 9).published);
+  const auto path = step_path(scratch.root(), 9);
   fs::remove(path / "rank-0001.h5");
   const auto seen =
       run(fmt::format("h5dump -d /blocks.1.experts.in.weight {}", (path / "whole.h5").string()));

@@ -6,6 +6,7 @@
 #include "checkpoint/disk.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/publish.h"
+#include "core/error.h"
 #include "core/files.h"
 #include "tests/checkpoint/sample.h"
 
@@ -31,38 +32,38 @@ using Steps = std::vector<std::int64_t>;
 
 TEST(Retention, KeepsTheLastFewAndEveryNth) {
   const Scratch scratch;
-  auto options = options_for(scratch.path(), 1);
+  auto options = options_for(scratch.root(), 1);
   options.keep_last = 2;
   options.keep_every = 40;
   for (std::int64_t step = 10; step <= 120; step += 10) expect_published(options, step);
-  EXPECT_EQ(steps_in(scratch.path()), (Steps{40, 80, 110, 120}));
+  EXPECT_EQ(steps_in(scratch.root()), (Steps{40, 80, 110, 120}));
   options.keep_every = 0;
   options.keep_last = 0;  // never none
   expect_published(options, 130);
-  EXPECT_EQ(steps_in(scratch.path()), (Steps{130}));
-  EXPECT_EQ(names_in(scratch.path()), (std::vector<std::string>{"ATTEMPT", "LATEST", "step-00000130"}));
+  EXPECT_EQ(steps_in(scratch.root()), (Steps{130}));
+  EXPECT_EQ(names_in(scratch.root()), (std::vector<std::string>{"ATTEMPT", "LATEST", "step-00000130"}));
 }
 
 TEST(Retention, CountsOnlyWhatHolds) {
   const Scratch scratch;
-  auto options = options_for(scratch.path(), 1);
+  auto options = options_for(scratch.root(), 1);
   options.keep_last = 2;
   for (const std::int64_t step : {10, 20}) expect_published(options, step);
-  fs::remove(step_path(scratch.path(), 20) / "rank-0000.h5");
+  fs::remove(step_path(scratch.root(), 20) / "rank-0000.h5");
   expect_published(options, 30);
-  EXPECT_EQ(steps_in(scratch.path()), (Steps{10, 20, 30}));  // 10 and 30 are the two that hold
+  EXPECT_EQ(steps_in(scratch.root()), (Steps{10, 20, 30}));  // 10 and 30 are the two that hold
   expect_published(options, 40);
-  EXPECT_EQ(steps_in(scratch.path()), (Steps{30, 40}));
+  EXPECT_EQ(steps_in(scratch.root()), (Steps{30, 40}));
 }
 
 TEST(Retention, LeavesEverythingWhereNothingHolds) {
   const Scratch scratch;
-  auto options = options_for(scratch.path(), 1);
+  auto options = options_for(scratch.root(), 1);
   for (const std::int64_t step : {10, 20, 30}) expect_published(options, step);
-  for (const std::int64_t step : {10, 20, 30}) fs::remove(step_path(scratch.path(), step) / "whole.h5");
+  for (const std::int64_t step : {10, 20, 30}) fs::remove(step_path(scratch.root(), step) / "whole.h5");
   options.keep_last = 1;
   apply_retention(options);
-  EXPECT_EQ(steps_in(scratch.path()), (Steps{10, 20, 30}));
+  EXPECT_EQ(steps_in(scratch.root()), (Steps{10, 20, 30}));
 }
 
 // A save of a step at which an evaluation found `loss`.
@@ -82,27 +83,27 @@ void publish_with_loss(const WriterOptions& options, std::int64_t step, double l
 
 TEST(Retention, KeepsTheBestWhateverItsAge) {
   const Scratch scratch;
-  auto options = options_for(scratch.path(), 1);
+  auto options = options_for(scratch.root(), 1);
   options.keep_last = 1;
   options.keep_best = true;
   publish_with_loss(options, 5, std::numeric_limits<double>::quiet_NaN());
   publish_with_loss(options, 10, 5.0);
   publish_with_loss(options, 20, 3.0);
   expect_published(options, 25);  // no evaluation at that step
-  EXPECT_EQ(steps_in(scratch.path()), (Steps{20, 25}));
+  EXPECT_EQ(steps_in(scratch.root()), (Steps{20, 25}));
   publish_with_loss(options, 30, 3.0);  // as good, but later
   publish_with_loss(options, 40, std::numeric_limits<double>::quiet_NaN());
-  EXPECT_EQ(steps_in(scratch.path()), (Steps{20, 40}));
+  EXPECT_EQ(steps_in(scratch.root()), (Steps{20, 40}));
   options.attempt = 2;
   publish_with_loss(options, 50, 4.0);
-  EXPECT_EQ(steps_in(scratch.path()), (Steps{20, 50}));
-  EXPECT_EQ(list_checkpoints(scratch.path(), true).front().validation_loss, 3.0);
+  EXPECT_EQ(steps_in(scratch.root()), (Steps{20, 50}));
+  EXPECT_EQ(list_checkpoints(scratch.root(), true).front().validation_loss, 3.0);
   publish_with_loss(options, 60, 2.0);
-  EXPECT_EQ(steps_in(scratch.path()), (Steps{60}));
+  EXPECT_EQ(steps_in(scratch.root()), (Steps{60}));
   publish_with_loss(options, 70, 2.5);
   options.keep_best = false;
   expect_published(options, 80);
-  EXPECT_EQ(steps_in(scratch.path()), (Steps{80}));
+  EXPECT_EQ(steps_in(scratch.root()), (Steps{80}));
 }
 
 namespace {
@@ -117,79 +118,116 @@ void look_for_halves(const char* operation) {
 
 TEST(Retention, AnOldOneGoesAllAtOnce) {
   const Scratch scratch;
-  auto options = options_for(scratch.path(), 1);
+  auto options = options_for(scratch.root(), 1);
   options.keep_last = 1;
   expect_published(options, 10);
-  looked_at = scratch.path();
+  looked_at = scratch.root();
   fault_point = &look_for_halves;
   expect_published(options, 20);
   fault_point = nullptr;
   EXPECT_GE(removals, 4);  // a shard, whole.h5, the manifest, the folder
   EXPECT_EQ(halves_seen, 0);
-  EXPECT_EQ(steps_in(scratch.path()), (Steps{20}));
+  EXPECT_EQ(steps_in(scratch.root()), (Steps{20}));
 }
 
 TEST(Retention, TheBestIsOneThatHolds) {
   const Scratch scratch;
-  auto options = options_for(scratch.path(), 1);
+  auto options = options_for(scratch.root(), 1);
   options.keep_last = 1;
   options.keep_best = true;
   publish_with_loss(options, 10, 1.0);
   publish_with_loss(options, 20, 3.0);
   publish_with_loss(options, 30, 2.0);
-  EXPECT_EQ(steps_in(scratch.path()), (Steps{10, 30}));
-  fs::remove(step_path(scratch.path(), 10) / "rank-0000.h5");
+  EXPECT_EQ(steps_in(scratch.root()), (Steps{10, 30}));
+  fs::remove(step_path(scratch.root(), 10) / "rank-0000.h5");
   publish_with_loss(options, 40, 4.0);
-  EXPECT_EQ(steps_in(scratch.path()), (Steps{30, 40}));
+  EXPECT_EQ(steps_in(scratch.root()), (Steps{30, 40}));
 }
 
 TEST(Retention, WhatWasSetAsideGoesOnceTheRunHasPassedIt) {
   const Scratch scratch;
-  auto options = options_for(scratch.path(), 1);
+  auto options = options_for(scratch.root(), 1);
   options.keep_last = 1;
   expect_published(options, 10);
   expect_published(options, 20);
-  set_aside(step_path(scratch.path(), 20));
-  EXPECT_EQ(names_in(scratch.path()),
+  set_aside(step_path(scratch.root(), 20));
+  EXPECT_EQ(names_in(scratch.root()),
             (std::vector<std::string>{"ATTEMPT", "LATEST", "step-00000020.aside-1"}));
-  EXPECT_TRUE(list_checkpoints(scratch.path(), false).empty());
+  EXPECT_TRUE(list_checkpoints(scratch.root(), false).empty());
   expect_published(options, 20);
-  EXPECT_TRUE(fs::exists(scratch.path() / "step-00000020.aside-1"));
-  set_aside(step_path(scratch.path(), 20));
-  EXPECT_TRUE(fs::exists(scratch.path() / "step-00000020.aside-2"));
+  EXPECT_TRUE(fs::exists(scratch.root() / "step-00000020.aside-1"));
+  set_aside(step_path(scratch.root(), 20));
+  EXPECT_TRUE(fs::exists(scratch.root() / "step-00000020.aside-2"));
   expect_published(options, 30);
-  EXPECT_EQ(names_in(scratch.path()), (std::vector<std::string>{"ATTEMPT", "LATEST", "step-00000030"}));
+  EXPECT_EQ(names_in(scratch.root()), (std::vector<std::string>{"ATTEMPT", "LATEST", "step-00000030"}));
 }
 
 TEST(Retention, TroubleWithOldOnesDoesNotFailTheSave) {
   const Scratch scratch;
-  auto options = options_for(scratch.path(), 1);
+  auto options = options_for(scratch.root(), 1);
   options.keep_last = 1;
   expect_published(options, 10);
   // In the way of the name under which step 10 would go.
-  fs::create_directories(scratch.path() / "step-00000010.attempt-0001.tmp" / "in the way");
+  fs::create_directories(scratch.root() / "step-00000010.attempt-0001.tmp" / "in the way");
   const auto saved = save(options, 20, tiny);
   EXPECT_TRUE(saved.published);
   EXPECT_NE(saved.failure.find("is published, but: renaming"), std::string::npos) << saved.failure;
-  EXPECT_EQ(steps_in(scratch.path()), (Steps{10, 20}));
-  sweep_checkpoints(scratch.path());
+  EXPECT_EQ(steps_in(scratch.root()), (Steps{10, 20}));
+  sweep_checkpoints(scratch.root());
   expect_published(options, 30);
-  EXPECT_EQ(steps_in(scratch.path()), (Steps{30}));
+  EXPECT_EQ(steps_in(scratch.root()), (Steps{30}));
 }
 
 TEST(Sweep, RemovesOnlyWhatIsTemporary) {
   const Scratch scratch;
-  expect_published(options_for(scratch.path(), 1), 10);
-  const auto before = names_in(scratch.path());
-  fs::create_directories(scratch.path() / "step-00000020.attempt-0001.tmp" / "folder");
-  write_atomically(scratch.path() / "step-00000020.attempt-0001.tmp" / "rank-0000.h5", "x");
-  write_atomically(scratch.path() / "LATEST.attempt-0001.tmp", "x");
-  write_atomically(scratch.path() / "notes.tmp", "mine");
-  sweep_checkpoints(scratch.path());
-  auto after = names_in(scratch.path());
-  EXPECT_TRUE(fs::exists(scratch.path() / "notes.tmp"));
+  expect_published(options_for(scratch.root(), 1), 10);
+  const auto before = names_in(scratch.root());
+  fs::create_directories(scratch.root() / "step-00000020.attempt-0001.tmp" / "folder");
+  write_atomically(scratch.root() / "step-00000020.attempt-0001.tmp" / "rank-0000.h5", "x");
+  write_atomically(scratch.root() / "LATEST.attempt-0001.tmp", "x");
+  write_atomically(scratch.root() / "notes.tmp", "mine");
+  sweep_checkpoints(scratch.root());
+  auto after = names_in(scratch.root());
+  EXPECT_TRUE(fs::exists(scratch.root() / "notes.tmp"));
   std::erase(after, "notes.tmp");
   EXPECT_EQ(after, before);
+}
+
+// A link to a folder was taken for the folder, and what it leads to went.
+TEST(Sweep, WhatLiesBehindALinkStays) {
+  const Scratch scratch;
+  const auto root = scratch.root() / "checkpoints", elsewhere = scratch.root() / "elsewhere";
+  fs::create_directories(elsewhere / "folder");
+  write_atomically(elsewhere / "folder" / "file", "mine");
+  fs::create_directories(root / "step-00000010.attempt-0001.tmp");
+  fs::create_directory_symlink(elsewhere, root / "step-00000010.attempt-0001.tmp" / "link");
+  fs::create_symlink("nowhere", root / "step-00000010.attempt-0001.tmp" / "dangling");
+  fs::create_directory_symlink(elsewhere, root / "step-00000020.attempt-0001.tmp");
+  fs::create_directory_symlink(elsewhere, root / "link");
+  sweep_checkpoints(root);
+  EXPECT_EQ(names_in(root), (std::vector<std::string>{"link"}));
+  remove_folder(root / "link");
+  EXPECT_TRUE(fs::is_empty(root));
+  EXPECT_EQ(read_text(elsewhere / "folder" / "file"), "mine");
+}
+
+TEST(Sweep, GoesOnBehindWhatCannotBeRemoved) {
+  const Scratch scratch;
+  for (const char* name : {"step-00000010.attempt-0001.tmp", "step-00000020.attempt-0001.tmp"}) {
+    fs::create_directories(scratch.root() / name);
+  }
+  static bool refused = false;
+  refused = false;
+  fault_point = [](const char* operation) {
+    if (std::string_view(operation) != "remove folder" || refused) return;
+    refused = true;
+    throw Error(ExitCode::io_failed, "planted");
+  };
+  std::vector<std::string> failures;
+  EXPECT_NO_THROW(failures = sweep_checkpoints(scratch.root()));
+  fault_point = nullptr;
+  EXPECT_EQ(failures, (std::vector<std::string>{"planted"}));
+  EXPECT_EQ(names_in(scratch.root()), (std::vector<std::string>{"step-00000010.attempt-0001.tmp"}));
 }
 
 // Another step's values under the same number, as after a restart that went another way.
@@ -208,50 +246,50 @@ SaveResult save_other(const WriterOptions& options, std::int64_t step, double ex
 
 TEST(SameStep, IdenticalIsLeftAlone) {
   const Scratch scratch;
-  expect_published(options_for(scratch.path(), 1, 1), 10);
-  expect_published(options_for(scratch.path(), 1, 2), 10);
-  EXPECT_EQ(names_in(scratch.path()), (std::vector<std::string>{"ATTEMPT", "LATEST", "step-00000010"}));
-  EXPECT_EQ(verify_checkpoint(step_path(scratch.path(), 10)).attempt, 1);
+  expect_published(options_for(scratch.root(), 1, 1), 10);
+  expect_published(options_for(scratch.root(), 1, 2), 10);
+  EXPECT_EQ(names_in(scratch.root()), (std::vector<std::string>{"ATTEMPT", "LATEST", "step-00000010"}));
+  EXPECT_EQ(verify_checkpoint(step_path(scratch.root(), 10)).attempt, 1);
 }
 
 TEST(SameStep, IdenticalButDamagedIsReplaced) {
   const Scratch scratch;
-  expect_published(options_for(scratch.path(), 1, 1), 10);
-  flip_bit(step_path(scratch.path(), 10) / "rank-0000.h5", 8 * 200);
-  expect_published(options_for(scratch.path(), 1, 2), 10);
-  const auto info = verify_checkpoint(step_path(scratch.path(), 10));
+  expect_published(options_for(scratch.root(), 1, 1), 10);
+  flip_bit(step_path(scratch.root(), 10) / "rank-0000.h5", 8 * 200);
+  expect_published(options_for(scratch.root(), 1, 2), 10);
+  const auto info = verify_checkpoint(step_path(scratch.root(), 10));
   EXPECT_TRUE(info.valid) << info.reason;
   EXPECT_EQ(info.attempt, 2);
-  EXPECT_FALSE(verify_checkpoint(scratch.path() / "step-00000010.aside-1").valid);
+  EXPECT_FALSE(verify_checkpoint(scratch.root() / "step-00000010.aside-1").valid);
 }
 
 TEST(SameStep, AnotherIsReplacedAndKeptAside) {
   const Scratch scratch;
-  expect_published(options_for(scratch.path(), 1, 1), 10);
-  const auto first = digest_tensors(step_path(scratch.path(), 10));
-  ASSERT_TRUE(save_other(options_for(scratch.path(), 1, 2), 10, 1).published);
-  EXPECT_NE(digest_tensors(step_path(scratch.path(), 10)), first);
-  EXPECT_EQ(digest_tensors(scratch.path() / "step-00000010.aside-1"), first);
+  expect_published(options_for(scratch.root(), 1, 1), 10);
+  const auto first = digest_tensors(step_path(scratch.root(), 10));
+  ASSERT_TRUE(save_other(options_for(scratch.root(), 1, 2), 10, 1).published);
+  EXPECT_NE(digest_tensors(step_path(scratch.root(), 10)), first);
+  EXPECT_EQ(digest_tensors(scratch.root() / "step-00000010.aside-1"), first);
   // The run state alone makes it another.
-  ASSERT_TRUE(save_other(options_for(scratch.path(), 1, 3), 10, 2).published);
-  EXPECT_EQ(read_run_state(step_path(scratch.path(), 10)).numbers.at("extra")[0], 2);
-  EXPECT_TRUE(fs::exists(scratch.path() / "step-00000010.aside-2"));
+  ASSERT_TRUE(save_other(options_for(scratch.root(), 1, 3), 10, 2).published);
+  EXPECT_EQ(read_run_state(step_path(scratch.root(), 10)).numbers.at("extra")[0], 2);
+  EXPECT_TRUE(fs::exists(scratch.root() / "step-00000010.aside-2"));
 }
 
 TEST(Fence, AStaleAttemptPublishesNothing) {
   const Scratch scratch;
   SampleRank memory(0, 1, tiny);
-  CheckpointWriter stale(options_for(scratch.path(), 1, 2));
+  CheckpointWriter stale(options_for(scratch.root(), 1, 2));
   stale.begin(memory.backend(), memory.pieces(), sample_state(30));
   stale.wait();
-  CheckpointWriter current(options_for(scratch.path(), 1, 3));  // takes over
+  CheckpointWriter current(options_for(scratch.root(), 1, 3));  // takes over
   stale.publish();
   stale.wait();
   EXPECT_EQ(stale.state(), CheckpointWriter::State::failed);
   EXPECT_NE(stale.failure().find("attempt 3 of this run has taken over"), std::string::npos)
       << stale.failure();
   stale.release();
-  EXPECT_TRUE(list_checkpoints(scratch.path(), false).empty());
+  EXPECT_TRUE(list_checkpoints(scratch.root(), false).empty());
   current.begin(memory.backend(), memory.pieces(), sample_state(30));
   current.wait();
   current.publish();
@@ -261,7 +299,7 @@ TEST(Fence, AStaleAttemptPublishesNothing) {
 
 TEST(Fence, ShardsOfTwoAttemptsNeverMix) {
   const Scratch scratch;
-  auto stale_options = options_for(scratch.path(), 2, 1), options = options_for(scratch.path(), 2, 2);
+  auto stale_options = options_for(scratch.root(), 2, 1), options = options_for(scratch.root(), 2, 2);
   stale_options.rank = 1;
   SampleRank memory0(0, 2), memory1(1, 2);
   CheckpointWriter stale(stale_options);  // rank 1 of the attempt before, cut off and still alive

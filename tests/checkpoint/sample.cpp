@@ -139,18 +139,6 @@ std::vector<std::string> SampleRank::wrong(std::int64_t step) {
 }
 
 // In memory where possible: a save flushes a dozen files.
-Scratch::Scratch() {
-  const fs::path memory = "/dev/shm";
-  const auto base = ::access(memory.c_str(), W_OK) == 0 ? memory : fs::temp_directory_path();
-  auto pattern = (base / "smlp-checkpoint-XXXXXX").string();
-  if (::mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("no scratch folder");
-  path_ = pattern;
-}
-Scratch::~Scratch() {
-  std::error_code ignored;
-  fs::remove_all(path_, ignored);
-}
-
 SaveResult save(const WriterOptions& options, std::int64_t step, const std::vector<SampleTensor>& tensors) {
   std::vector<std::unique_ptr<CheckpointWriter>> writers;
   for (int rank = 0; rank < options.ranks; ++rank) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "checkpoint/checkpoint.h"
+#include "tests/scratch.h"
 
 namespace smlp::test {
 
@@ -46,17 +47,6 @@ class SampleRank {
   std::unique_ptr<Backend> backend_;
   std::vector<SampleTensor> tensors_;
   std::vector<Piece> pieces_;
-};
-
-// A folder that goes with the test.
-class Scratch {
- public:
-  Scratch();
-  ~Scratch();
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
 };
 
 struct SaveResult {

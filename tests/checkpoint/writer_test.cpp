@@ -41,7 +41,7 @@ struct Gate {
 
 TEST(Writer, PassesThroughItsStates) {
   const Scratch scratch;
-  CheckpointWriter writer(options_for(scratch.path(), 1));
+  CheckpointWriter writer(options_for(scratch.root(), 1));
   EXPECT_EQ(writer.state(), State::idle);
   SampleRank memory(0, 1);
   memory.fill(4);
@@ -50,19 +50,19 @@ TEST(Writer, PassesThroughItsStates) {
     writer.begin(memory.backend(), memory.pieces(), sample_state(4));
     EXPECT_EQ(writer.state(), State::writing);
     Gate::await_writer();
-    EXPECT_TRUE(list_checkpoints(scratch.path(), false).empty());
+    EXPECT_TRUE(list_checkpoints(scratch.root(), false).empty());
     EXPECT_THROW(writer.begin(memory.backend(), memory.pieces(), sample_state(5)), Error);
     EXPECT_THROW(writer.publish(), Error);
   }
   memory.wipe();
   writer.wait();
   EXPECT_EQ(writer.state(), State::written);
-  EXPECT_EQ(names_in(scratch.path()),
+  EXPECT_EQ(names_in(scratch.root()),
             (std::vector<std::string>{"ATTEMPT", "step-00000004.attempt-0001.tmp"}));
-  EXPECT_EQ(names_in(scratch.path() / "step-00000004.attempt-0001.tmp"),
+  EXPECT_EQ(names_in(scratch.root() / "step-00000004.attempt-0001.tmp"),
             (std::vector<std::string>{"rank-0000.h5", "rank-0000.json"}));
   EXPECT_EQ(writer.written_bytes(), static_cast<std::int64_t>(fs::file_size(
-                                        scratch.path() / "step-00000004.attempt-0001.tmp" / "rank-0000.h5")));
+                                        scratch.root() / "step-00000004.attempt-0001.tmp" / "rank-0000.h5")));
   EXPECT_GT(writer.write_seconds(), 0);
   EXPECT_GT(writer.stall_seconds(), 0);
   {
@@ -75,16 +75,16 @@ TEST(Writer, PassesThroughItsStates) {
   EXPECT_EQ(writer.note(), "");
   writer.release();
   EXPECT_EQ(writer.state(), State::idle);
-  EXPECT_EQ(names_in(scratch.path()), (std::vector<std::string>{"ATTEMPT", "LATEST", "step-00000004"}));
-  EXPECT_EQ(names_in(step_path(scratch.path(), 4)),
+  EXPECT_EQ(names_in(scratch.root()), (std::vector<std::string>{"ATTEMPT", "LATEST", "step-00000004"}));
+  EXPECT_EQ(names_in(step_path(scratch.root(), 4)),
             (std::vector<std::string>{"manifest.json", "rank-0000.h5", "whole.h5"}));
-  EXPECT_EQ(read_text(scratch.path() / "LATEST"), "step-00000004\n");
-  EXPECT_EQ(load_fault(step_path(scratch.path(), 4), 1, 4), "");
+  EXPECT_EQ(read_text(scratch.root() / "LATEST"), "step-00000004\n");
+  EXPECT_EQ(load_fault(step_path(scratch.root(), 4), 1, 4), "");
 }
 
 TEST(Writer, OneWriterSavesManyTimes) {
   const Scratch scratch;
-  CheckpointWriter writer(options_for(scratch.path(), 1));
+  CheckpointWriter writer(options_for(scratch.root(), 1));
   SampleRank memory(0, 1);
   for (std::int64_t step = 1; step <= 5; ++step) {
     memory.fill(step);
@@ -95,14 +95,14 @@ TEST(Writer, OneWriterSavesManyTimes) {
     writer.wait();
     ASSERT_EQ(writer.state(), State::published) << writer.failure();
     writer.release();
-    EXPECT_EQ(load_fault(step_path(scratch.path(), step), 2, step), "");
+    EXPECT_EQ(load_fault(step_path(scratch.root(), step), 2, step), "");
   }
 }
 
 TEST(Writer, ReleaseGivesUpWhatIsBeingWritten) {
   const Scratch scratch;
   const std::vector<SampleTensor> large = {{"large", {4 << 20}, DType::f32, Spread::replicated}};
-  CheckpointWriter writer(options_for(scratch.path(), 1));
+  CheckpointWriter writer(options_for(scratch.root(), 1));
   SampleRank memory(0, 1, large);
   std::thread opener;
   {
@@ -117,31 +117,31 @@ TEST(Writer, ReleaseGivesUpWhatIsBeingWritten) {
   }
   opener.join();
   EXPECT_EQ(writer.state(), State::idle);
-  EXPECT_EQ(names_in(scratch.path()), (std::vector<std::string>{"ATTEMPT"}));
+  EXPECT_EQ(names_in(scratch.root()), (std::vector<std::string>{"ATTEMPT"}));
 }
 
 TEST(Writer, DestructorLeavesNothingUnpublishedBehind) {
   const Scratch scratch;
   SampleRank memory(0, 1);
   for (const bool wait : {false, true}) {
-    CheckpointWriter writer(options_for(scratch.path(), 1));
+    CheckpointWriter writer(options_for(scratch.root(), 1));
     writer.begin(memory.backend(), memory.pieces(), sample_state(4));
     if (wait) writer.wait();
   }
-  EXPECT_EQ(names_in(scratch.path()), (std::vector<std::string>{"ATTEMPT"}));
+  EXPECT_EQ(names_in(scratch.root()), (std::vector<std::string>{"ATTEMPT"}));
   {
-    CheckpointWriter writer(options_for(scratch.path(), 1));
+    CheckpointWriter writer(options_for(scratch.root(), 1));
     writer.begin(memory.backend(), memory.pieces(), sample_state(4));
     writer.wait();
     writer.publish();
   }  // waits for the publication
-  EXPECT_TRUE(verify_checkpoint(step_path(scratch.path(), 4)).valid);
+  EXPECT_TRUE(verify_checkpoint(step_path(scratch.root(), 4)).valid);
 }
 
 // A rank that ends in an orderly way must not take its shard from under rank 0, which may be publishing it.
 TEST(Writer, AnotherRanksEndLeavesItsShardToRankZero) {
   const Scratch scratch;
-  auto options = options_for(scratch.path(), 2);
+  auto options = options_for(scratch.root(), 2);
   CheckpointWriter root(options);
   options.rank = 1;
   auto other = std::make_unique<CheckpointWriter>(options);
@@ -156,12 +156,12 @@ TEST(Writer, AnotherRanksEndLeavesItsShardToRankZero) {
   root.publish();
   root.wait();
   EXPECT_EQ(root.state(), State::published) << root.failure();
-  EXPECT_EQ(load_fault(step_path(scratch.path(), 4), 3, 4), "");
+  EXPECT_EQ(load_fault(step_path(scratch.root(), 4), 3, 4), "");
 }
 
 std::string begin_complaint(const std::vector<Piece>& pieces, Backend& backend) {
   const Scratch scratch;
-  CheckpointWriter writer(options_for(scratch.path(), 1));
+  CheckpointWriter writer(options_for(scratch.root(), 1));
   try {
     writer.begin(backend, pieces, sample_state(1));
   } catch (const Error& error) {
@@ -205,7 +205,7 @@ std::string publish_complaint(const std::function<void(int, std::vector<Piece>&)
   const Scratch scratch;
   std::vector<std::unique_ptr<CheckpointWriter>> writers;
   for (int rank = 0; rank < 2; ++rank) {
-    auto options = options_for(scratch.path(), 2);
+    auto options = options_for(scratch.root(), 2);
     options.rank = rank;
     SampleRank memory(rank, 2);
     change(rank, memory.pieces());
@@ -219,7 +219,7 @@ std::string publish_complaint(const std::function<void(int, std::vector<Piece>&)
   const auto failure = writers[0]->failure();
   EXPECT_EQ(failure.empty(), writers[0]->state() == State::published);
   for (auto& writer : writers) writer->release();
-  EXPECT_EQ(names_in(scratch.path()).size(), failure.empty() ? 3u : 1u);
+  EXPECT_EQ(names_in(scratch.root()).size(), failure.empty() ? 3u : 1u);
   return failure;
 }
 
@@ -249,9 +249,9 @@ TEST(Publish, RefusesWhatDoesNotCoverEveryTensorOnce) {
 
 TEST(Publish, WaitsForALateSidecarAndGivesUpInTheEnd) {
   const Scratch scratch;
-  auto options = options_for(scratch.path(), 1);
+  auto options = options_for(scratch.root(), 1);
   options.patience_seconds = 5;
-  const auto folder = scratch.path() / "step-00000004.attempt-0001.tmp";
+  const auto folder = scratch.root() / "step-00000004.attempt-0001.tmp";
   SampleRank memory(0, 1);
   memory.fill(4);
   CheckpointWriter writer(options);
@@ -268,7 +268,7 @@ TEST(Publish, WaitsForALateSidecarAndGivesUpInTheEnd) {
   CheckpointWriter hasty(options);
   hasty.begin(memory.backend(), memory.pieces(), sample_state(5));
   hasty.wait();
-  fs::remove(scratch.path() / "step-00000005.attempt-0001.tmp" / "rank-0000.json");
+  fs::remove(scratch.root() / "step-00000005.attempt-0001.tmp" / "rank-0000.json");
   hasty.publish();
   hasty.wait();
   EXPECT_EQ(hasty.state(), State::failed);
@@ -279,14 +279,14 @@ TEST(Publish, RefusesADamagedSidecarOrShard) {
   const auto failure = [](auto damage) {
     const Scratch scratch;
     SampleRank memory(0, 1);
-    CheckpointWriter writer(options_for(scratch.path(), 1));
+    CheckpointWriter writer(options_for(scratch.root(), 1));
     writer.begin(memory.backend(), memory.pieces(), sample_state(4));
     writer.wait();
-    damage(scratch.path() / "step-00000004.attempt-0001.tmp");
+    damage(scratch.root() / "step-00000004.attempt-0001.tmp");
     writer.publish();
     writer.wait();
     EXPECT_EQ(writer.state(), State::failed);
-    EXPECT_EQ(names_in(scratch.path()), std::vector<std::string>{"ATTEMPT"});  // at once: the disk may be full
+    EXPECT_EQ(names_in(scratch.root()), std::vector<std::string>{"ATTEMPT"});  // at once: the disk may be full
     return writer.failure();
   };
   EXPECT_NE(failure([](const fs::path& f) { flip_bit(f / "rank-0000.json", 1000); }).find("was changed"),
@@ -305,10 +305,10 @@ TEST(Publish, RefusesTheSidecarOfAnother) {
   const auto failure = [](auto change) {
     const Scratch scratch;
     SampleRank memory(0, 1);
-    CheckpointWriter writer(options_for(scratch.path(), 1));
+    CheckpointWriter writer(options_for(scratch.root(), 1));
     writer.begin(memory.backend(), memory.pieces(), sample_state(4));
     writer.wait();
-    const auto path = scratch.path() / "step-00000004.attempt-0001.tmp" / "rank-0000.json";
+    const auto path = scratch.root() / "step-00000004.attempt-0001.tmp" / "rank-0000.json";
     auto sidecar = parse_sidecar(read_text(path));
     change(sidecar);
     write_atomically(path, to_text(sidecar));
@@ -339,12 +339,12 @@ void look_for_the_old_sidecar(const char* operation) {
 // Else rank 0 could take it for word of the shard that is only now being written.
 TEST(Writer, AnOldSidecarIsGoneBeforeTheShardIsWritten) {
   const Scratch scratch;
-  const auto folder = scratch.path() / "step-00000004.attempt-0001.tmp";
+  const auto folder = scratch.root() / "step-00000004.attempt-0001.tmp";
   fs::create_directory(folder);
   old_sidecar = folder / "rank-0000.json";
   write_atomically(old_sidecar, "of a failed save");
   SampleRank memory(0, 1);
-  CheckpointWriter writer(options_for(scratch.path(), 1));
+  CheckpointWriter writer(options_for(scratch.root(), 1));
   fault_point = &look_for_the_old_sidecar;
   writer.begin(memory.backend(), memory.pieces(), sample_state(4));
   writer.wait();
@@ -360,9 +360,9 @@ TEST(Writer, SizesAroundTheBlockAndTheAlignment) {
   for (const std::int64_t count : {1, 1023, 16384, 16385, 262144, 262145, 300000, 1 << 20}) {
     tensors.push_back({"t" + std::to_string(count), {count}, DType::f32, Spread::flat});
   }
-  const auto saved = save(options_for(scratch.path(), 2), 3, tensors);
+  const auto saved = save(options_for(scratch.root(), 2), 3, tensors);
   ASSERT_TRUE(saved.published) << saved.failure;
-  const auto path = step_path(scratch.path(), 3);
+  const auto path = step_path(scratch.root(), 3);
   EXPECT_TRUE(verify_checkpoint(path).valid);
   std::int64_t data = 0;
   for (const auto& tensor : tensors) {
@@ -384,7 +384,7 @@ TEST(Writer, SizesAroundTheBlockAndTheAlignment) {
 // Groups had the time of day in them, so that what two ranks call the same bytes was not, from one second to the next.
 TEST(Writer, TheSameStateIsTheSameBytesAtAnyTime) {
   const Scratch scratch;
-  const auto now = scratch.path() / "now", later = scratch.path() / "later";
+  const auto now = scratch.root() / "now", later = scratch.root() / "later";
   ASSERT_TRUE(save(options_for(now, 1), 10).published);
   std::this_thread::sleep_for(std::chrono::milliseconds(1100));
   ASSERT_TRUE(save(options_for(later, 1), 10).published);

@@ -1,8 +1,7 @@
-// A folder of its own for a test, removed afterwards, and the bytes of small files.
+// The bytes of small files, and what tests of data ask of them.
 #pragma once
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -11,32 +10,9 @@
 #include <string>
 
 #include "core/error.h"
+#include "tests/scratch.h"
 
 namespace smlp::test {
-
-class Scratch {
- public:
-  Scratch() {
-    // In memory where the system offers it: a busy disk makes thousands of small files slow.
-    const std::filesystem::path memory = "/dev/shm";
-    const auto place = ::access(memory.c_str(), W_OK) == 0 ? memory : std::filesystem::temp_directory_path();
-    std::string name = (place / "smlp-data-XXXXXX").string();
-    if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("no scratch folder");
-    root_ = name;
-  }
-  ~Scratch() { std::filesystem::remove_all(root_); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-
-  std::string operator/(const std::string& name) const { return (root_ / name).string(); }
-  const std::filesystem::path& root() const { return root_; }
-  std::int64_t files() const {
-    return std::distance(std::filesystem::recursive_directory_iterator(root_), {});
-  }
-
- private:
-  std::filesystem::path root_;
-};
 
 inline void write_file(const std::string& path, const std::string& bytes) {
   std::filesystem::create_directories(std::filesystem::path(path).parent_path());

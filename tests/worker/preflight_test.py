@@ -133,10 +133,10 @@ class Preflight(unittest.TestCase):
 
 
 class Exchange(unittest.TestCase):
-    def exchange(self, ranks):
+    def exchange(self, ranks, **variables):
         command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)] if ranks > 1 else []
         ended = subprocess.run([*command, WORKER, "preflight", "--exchange"], capture_output=True, text=True, timeout=60,
-                               env={**os.environ, "OMPI_MCA_mpi_yield_when_idle": "1"})
+                               env={**os.environ, "OMPI_MCA_mpi_yield_when_idle": "1", **variables})
         self.assertEqual(ended.returncode, 0, ended.stderr)
         self.assertEqual(ended.stdout.count("\n"), 1)
         return json.loads(ended.stdout)
@@ -149,6 +149,9 @@ class Exchange(unittest.TestCase):
             self.assertTrue(all(1e5 < pair["bytes_per_second"] < 1e12 for pair in report["pairs"]), report)
             self.assertIn(report["median"], [pair["bytes_per_second"] for pair in report["pairs"]])
             self.assertEqual(report["hosts"], [os.uname().nodename] * ranks)
+
+    def test_ranks_call_their_nodes_as_slurm_does(self):
+        self.assertEqual(self.exchange(1, SLURMD_NODENAME="n1")["hosts"], ["n1"])
 
     def test_one_rank_has_nobody(self):
         report = self.exchange(1)

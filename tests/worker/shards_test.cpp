@@ -234,7 +234,7 @@ TEST(Shards, AreNoCopiesToBeComparedButParametersAre) {
 // What is saved by shares is read whole, and the other way round; both go on alike.
 TEST(Shards, OfACheckpointAreReadByRanksThatHoldAllAndTheReverse) {
   const Scratch scratch;
-  const std::filesystem::path root = broadcast_text(world(), rank() == 0 ? scratch.path().string() : "");
+  const std::filesystem::path root = broadcast_text(world(), rank() == 0 ? scratch.root().string() : "");
   std::int64_t number = 0;
   const auto save = [&](Training& run) {
     auto options = options_for(root, ranks(), 1);

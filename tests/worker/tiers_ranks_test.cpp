@@ -33,7 +33,7 @@ bool alone() { return ranks() == 1; }
 // One folder for all ranks; `nodes/N` is what node N has.
 class Tiers : public testing::Test {
  protected:
-  Tiers() : root_(broadcast_text(world(), rank() == 0 ? scratch_.path().string() : "")) { run_.root = root_ / "run"; }
+  Tiers() : root_(broadcast_text(world(), rank() == 0 ? scratch_.root().string() : "")) { run_.root = root_ / "run"; }
   void SetUp() override { fs::create_directories(run_.checkpoints()); }
   void TearDown() override { world().barrier(); }
 
@@ -319,9 +319,9 @@ TEST_F(Tiers, AStepForBothIsCopiedOnce) {
   EXPECT_EQ(downloads_, pieces_);
   ASSERT_EQ(outcomes_.size(), 2U);
   for (const auto& outcome : outcomes_) EXPECT_TRUE(outcome.published) << outcome.failure;
-  EXPECT_EQ(load_fault(run_.checkpoints() / published_name(10), ranks(), 10), "");
+  EXPECT_EQ(load_fault(run_.checkpoints() / checkpoint_name(10), ranks(), 10), "");
   save(*all, 20, {.shared = true, .local = true});  // with the memory that went round
-  EXPECT_EQ(load_fault(run_.checkpoints() / published_name(20), ranks(), 20), "");
+  EXPECT_EQ(load_fault(run_.checkpoints() / checkpoint_name(20), ranks(), 20), "");
   world().barrier();
   if (rank() == 0) fs::remove_all(run_.checkpoints());
   world().barrier();
@@ -354,7 +354,7 @@ TEST_F(Tiers, AFullLocalDiskFailsOnAllRanksAndTheSharedSaveGoesOn) {
     EXPECT_THAT(outcomes_[0].failure, HasSubstr("no space left"));
   }
   EXPECT_TRUE(outcomes_[1].published) << outcomes_[1].failure;
-  EXPECT_EQ(load_fault(run_.checkpoints() / published_name(20), ranks(), 20), "");
+  EXPECT_EQ(load_fault(run_.checkpoints() / checkpoint_name(20), ranks(), 20), "");
   EXPECT_EQ(names_in(files_of(rank())), std::vector<std::string>{"step-00000010.attempt-0001"});
   save(*all, 30, {.local = true});
   EXPECT_TRUE(outcomes_.back().published);
@@ -438,7 +438,7 @@ TEST(ShardExchange, CarriesFilesOfAnySizeInSmallChunks) {
   const Scratch scratch;
   std::vector<std::string> hosts(static_cast<std::size_t>(ranks()), "one");
   const auto partners = partners_of(rank(), hosts);
-  ShardExchange exchange(world().split(0, rank()), partners, scratch.path(), 64);
+  ShardExchange exchange(world().split(0, rank()), partners, scratch.root(), 64);
   int number = 0;
   for (const std::size_t bytes : {0U, 1U, 63U, 64U, 65U, 5000U}) {
     const SaveId save{++number, 1};
@@ -447,7 +447,7 @@ TEST(ShardExchange, CarriesFilesOfAnySizeInSmallChunks) {
       for (std::size_t i = 0; i < content.size(); ++i) content[i] = static_cast<char>(i * 7 + static_cast<std::size_t>(of));
       return content;
     };
-    const auto mine = local_files(scratch.path(), save, rank(), false);
+    const auto mine = local_files(scratch.root(), save, rank(), false);
     fs::create_directories(mine.shard.parent_path());
     write_atomically(mine.shard, text(rank()));
     write_atomically(mine.sidecar, fmt::format("sidecar of {}", rank()));
@@ -459,7 +459,7 @@ TEST(ShardExchange, CarriesFilesOfAnySizeInSmallChunks) {
     }
     EXPECT_EQ(exchange.failure(), "");
     const int from = partners.from.at(0);
-    const auto copy = local_files(scratch.path(), save, from, true);
+    const auto copy = local_files(scratch.root(), save, from, true);
     EXPECT_EQ(read_text(copy.shard), text(from)) << bytes;
     EXPECT_EQ(read_text(copy.sidecar), fmt::format("sidecar of {}", from));
   }

@@ -1,0 +1,57 @@
+// What a rank hears of requests to its run.
+#include "worker/control.h"
+
+#include <gtest/gtest.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#include <chrono>
+#include <filesystem>
+#include <thread>
+
+namespace smlp {
+namespace {
+
+using namespace std::chrono_literals;
+
+class ControlTest : public testing::Test {
+ protected:
+  ControlTest() {
+    std::string pattern = testing::TempDir() + "smlp-control-XXXXXX";
+    run_.root = mkdtemp(pattern.data());
+    ControlFolder(run_.control()).create();
+  }
+  ~ControlTest() override { std::filesystem::remove_all(run_.root); }
+
+  template <class Condition>
+  static bool within_seconds(int seconds, const Condition& condition) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
+    while (!condition()) {
+      if (std::chrono::steady_clock::now() > end) return false;
+      std::this_thread::sleep_for(5ms);
+    }
+    return true;
+  }
+
+  RunDirectory run_;
+};
+
+// It remembered every id, ten thousand of them, and heard nothing more.
+TEST_F(ControlTest, ARequestThatIsGoneIsForgotten) {
+  const ControlFolder folder(run_.control());
+  Control control(run_, 1, 0, pthread_self(), [] { return nlohmann::json::object(); });
+  const auto heard = [&](const Request& request) {
+    folder.ask(request);
+    if (!within_seconds(20, [&] { return control.save_asked(); })) return false;
+    control.save_begun();
+    control.saved({.step = 7, .published = true});
+    return within_seconds(20, [&] { return folder.answer_to(request.id).has_value() && !folder.asked(request.id); });
+  };
+  const auto first = new_request(RequestKind::save), second = new_request(RequestKind::save);
+  ASSERT_TRUE(heard(first));
+  ASSERT_TRUE(heard(second)) << "by a look at a folder without the first";
+  EXPECT_TRUE(heard(first)) << "as if it were new";
+}
+
+}  // namespace
+}  // namespace smlp

@@ -1,0 +1,68 @@
+// What a run says of itself, and disks that don't take it.
+#include "worker/run_log.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <filesystem>
+#include <vector>
+
+#include "core/json_lines.h"
+
+namespace smlp {
+namespace {
+
+using testing::ElementsAre;
+
+class RunLogTest : public testing::Test {
+ protected:
+  RunLogTest() {
+    std::string pattern = testing::TempDir() + "smlp-run-log-XXXXXX";
+    run_.root = mkdtemp(pattern.data());
+  }
+  ~RunLogTest() override { std::filesystem::remove_all(run_.root); }
+
+  RunLog log() { return RunLog(run_, 1, JobConfig(), *world_, 1, 1, ""); }
+  std::vector<std::string> events(const std::string& kind) const {
+    std::vector<std::string> details;
+    read_json_lines(run_.events(), [&](const nlohmann::json& line) {
+      if (text_in(line, "event") == kind) details.push_back(text_in(line, "detail"));
+    });
+    return details;
+  }
+
+  RunDirectory run_;
+  std::unique_ptr<Backend> backend_ = make_cpu_backend();
+  std::unique_ptr<Communicator> world_ = make_solo(*backend_);
+};
+
+TEST_F(RunLogTest, WhatWentWrongAfterAPublicationIsAnEvent) {
+  RunLog run_log = log();
+  run_log.saved({.step = 10, .published = true, .note = "step 10 is published, but: an old one stays"});
+  run_log.saved({.step = 20, .published = true});
+  EXPECT_THAT(events("checkpoint_published"), ElementsAre("step-00000010", "step-00000020"));
+  EXPECT_THAT(events("checkpoint_untidy"), ElementsAre("step 10 is published, but: an old one stays"));
+}
+
+// To Prometheus all tasks of an array were one run.
+TEST_F(RunLogTest, TasksOfAnArrayAreRunsOfTheirOwn) {
+  JobConfig job;
+  job.name = "job";
+  const auto labels = [&](const RunDirectory& run) {
+    std::filesystem::create_directories(run.root);
+    const RunLog log(run, 1, job, *world_, 1, 1, "");
+    return read_json_file(run.targets(), 1 << 20).at(0).at("labels");
+  };
+  EXPECT_EQ(labels(run_), (nlohmann::json{{"run", "job"}}));
+  EXPECT_EQ(labels({run_.root / "task-3"}), (nlohmann::json{{"run", "job/task-3"}}));
+}
+
+// A full disk ended the attempt, at this file alone.
+TEST_F(RunLogTest, TargetsThatCannotBeWrittenEndNoAttempt) {
+  std::filesystem::create_directories(run_.targets() / "in the way");
+  EXPECT_NO_THROW(log());
+}
+
+}  // namespace
+}  // namespace smlp

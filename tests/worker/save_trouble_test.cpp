@@ -1,0 +1,82 @@
+// What goes wrong around saves that hold is told, and ends nothing.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <chrono>
+#include <filesystem>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "checkpoint/disk.h"
+#include "core/error.h"
+#include "tests/checkpoint/sample.h"
+#include "worker/checkpointing.h"
+#include "worker/restore.h"
+
+namespace smlp {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+void save_alone(Checkpointing& saves, std::int64_t step) {
+  test::SampleRank memory(0, 1, test::few_tensors());
+  memory.fill(step);
+  saves.begin(memory.backend(), memory.pieces(), test::sample_state(step));
+  while (!saves.idle()) {
+    std::array<double, Checkpointing::flag_count> flags{};
+    saves.fill(flags);
+    saves.agree(flags);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
+// Only tests asked for it: LATEST stayed where it was, and old checkpoints stayed for good, without a word.
+TEST(SaveTrouble, WhatWentWrongAfterAPublicationIsTold) {
+  const test::Scratch scratch;
+  fs::create_directories(scratch.root() / "LATEST" / "in the way");
+  std::vector<SaveOutcome> told;
+  Checkpointing saves(test::options_for(scratch.root(), 1), [&](const SaveOutcome& outcome) { told.push_back(outcome); });
+  save_alone(saves, 10);
+  fs::remove_all(scratch.root() / "LATEST");
+  save_alone(saves, 20);
+  ASSERT_EQ(told.size(), 2u);
+  EXPECT_TRUE(told[0].published);
+  EXPECT_THAT(told[0].note, HasSubstr("step-00000010 is published, but: renaming"));
+  EXPECT_TRUE(told[1].published);
+  EXPECT_EQ(told[1].note, "");
+}
+
+bool refused = false;
+void refuse_the_first_folder(const char* operation) {
+  if (std::string_view(operation) == "remove folder" && !std::exchange(refused, true)) {
+    throw Error(ExitCode::io_failed, "planted: a folder can't be removed");
+  }
+}
+
+// Each attempt ended with 74 at its start, until somebody removed it by hand.
+TEST(SaveTrouble, ALeftoverThatCannotBeRemovedEndsNoAttempt) {
+  const test::Scratch scratch;
+  for (const char* name : {"step-00000010.attempt-0001.tmp", "step-00000020.attempt-0001.tmp"}) {
+    fs::create_directories(scratch.root() / name);
+  }
+  const auto backend = make_cpu_backend();
+  const auto world = make_solo(*backend);
+  std::vector<std::string> warnings;
+  const RestoreOptions options{.checkpoints = scratch.root(),
+                               .not_after = std::nullopt,
+                               .warn = [&](const std::string& sentence) { warnings.push_back(sentence); }};
+  refused = false;
+  fault_point = &refuse_the_first_folder;
+  EXPECT_NO_THROW(EXPECT_FALSE(choose_checkpoint(options, *world, [](const fs::path&, const std::string&) {}, [] {})));
+  fault_point = nullptr;
+  EXPECT_THAT(warnings, ElementsAre(HasSubstr("planted: a folder can't be removed")));
+  EXPECT_THAT(test::names_in(scratch.root()), ElementsAre("step-00000010.attempt-0001.tmp"));
+}
+
+}  // namespace
+}  // namespace smlp
