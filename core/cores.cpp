@@ -43,6 +43,12 @@ std::vector<Core> cores_here() {
   return cores;
 }
 
+std::int64_t threads_here() {
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  return sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? std::max(1, CPU_COUNT(&allowed)) : 1;
+}
+
 bool may_bind(const CoreDemand& demand, std::int64_t cores, bool ours_alone) {
   const auto wanted = demand.ranks * demand.each;
   return wanted <= cores && (ours_alone || 2 * wanted > cores);

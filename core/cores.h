@@ -15,6 +15,9 @@ using Core = std::vector<int>;  // a physical core by its hardware threads, asce
 // Empty where the system does not say.
 std::vector<Core> cores_here();
 
+// Hardware threads that this process may use, 1 at least.
+std::int64_t threads_here();
+
 struct CoreDemand {
   std::int64_t ranks = 1;  // on the host
   std::int64_t each = 1;   // cores a rank

@@ -163,7 +163,7 @@ void DrillFolder::begin(std::span<const Fault> faults) const {
 
 std::vector<Fault> DrillFolder::plan() const {
   const auto file = folder_ / "plan.json";
-  const auto json = nlohmann::json::parse(read_plain_file(file, largest_plan).value_or(""), nullptr, false);
+  const auto json = read_json_file(file, largest_plan);
   if (!json.is_object() || !json.contains("faults") || !json["faults"].is_array()) {
     throw Error(ExitCode::configuration, fmt::format("{} holds no plan of a drill", file.string()));
   }
@@ -191,7 +191,7 @@ bool DrillFolder::strike(int number, const Strike& strike) const {
 }
 
 std::optional<Strike> DrillFolder::struck(int number) const {
-  const auto json = nlohmann::json::parse(read_plain_file(mark(number), largest_plan).value_or(""), nullptr, false);
+  const auto json = read_json_file(mark(number), largest_plan);
   if (!json.is_object()) return std::nullopt;
   const auto step = integer_in(json, "step");
   const auto attempt = attempt_in(json);

@@ -83,7 +83,7 @@ struct Strike {
 class DrillFolder {
  public:
   static constexpr const char* variable = "SMLP_DRILL";
-  explicit DrillFolder(const RunDirectory& run) : folder_(run.root / "drill") {}
+  explicit DrillFolder(const RunDirectory& run) : folder_(run.drill()) {}
 
   const std::filesystem::path& path() const { return folder_; }
   void begin(std::span<const Fault> faults) const;  // makes the folder; throws Error(io_failed)

@@ -32,6 +32,11 @@ class Error : public std::runtime_error {
   ExitCode code_;
 };
 
+// What std::bad_alloc is to a user.
+inline constexpr const char* out_of_memory =
+    "memory ran out, or a limit on it (`ulimit -v`, the job's own) was reached: give the job more, or make the model, the "
+    "micro-batch or the number of ranks of a host smaller";
+
 // A promise between two pieces of our own code: throws Error(fault) with file and line when it is broken.
 void expect(bool condition, std::string_view sentence,
             std::source_location where = std::source_location::current());
@@ -40,7 +45,7 @@ void expect(bool condition, std::string_view sentence,
 template <class Range>
 std::string nearest_name(std::string_view word, const Range& known);
 
-std::size_t edit_distance(std::string_view a, std::string_view b);
+std::size_t edit_distance(std::string_view a, std::string_view b);  // capital letters are as small ones
 
 template <class Range>
 std::string nearest_name(std::string_view word, const Range& known) {

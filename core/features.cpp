@@ -10,7 +10,6 @@ bool built_with_cuda() { return SMLP_WITH_CUDA; }
 bool built_with_nccl() { return SMLP_WITH_NCCL; }
 bool built_with_mpi() { return SMLP_WITH_MPI; }
 bool built_with_hdf5() { return SMLP_WITH_HDF5; }
-bool built_with_prometheus() { return SMLP_WITH_PROMETHEUS; }
 
 std::string left_out() {
   std::string names;

@@ -11,7 +11,6 @@ bool built_with_cuda();
 bool built_with_nccl();
 bool built_with_mpi();   // else: one rank
 bool built_with_hdf5();  // else: checkpoints are read, and none is written
-bool built_with_prometheus();
 std::string left_out();  // "MPI, HDF5"; empty: nothing that can be
 
 // Throws Error(unavailable) in a build that can't write checkpoints; `what` begins the sentence.

@@ -31,6 +31,9 @@ std::string in_words(const toml::node& node) {
       const char* before = "[";
       for (const auto& element : value) out << std::exchange(before, ", ") << in_words(element);
       out << (value.empty() ? "[]" : "]");
+    } else if constexpr (toml::is_string<T>) {
+      if (on_one_line(*value) == *value) out << value;
+      else out << toml_quoted(*value);
     } else if constexpr (toml::is_floating_point<T>) {
       auto number = value.get();
       out << toml_text(&number);
@@ -202,7 +205,7 @@ class Reader {
     }
   }
   void problem(const std::string& place, const std::string& sentence) {
-    problems_.push_back(fmt::format("{}: {}", place, sentence));
+    problems_.push_back(on_one_line(fmt::format("{}: {}", place, sentence)));
   }
   void finish() const {
     if (problems_.empty()) return;
@@ -260,7 +263,48 @@ class Reader {
   std::vector<std::string> problems_;
 };
 
+// Behind the string that begins at `start`.
+std::size_t end_of_string(std::string_view text, std::size_t start) {
+  const char quote = text[start];
+  const std::string three(3, quote);
+  const bool long_one = text.substr(start).starts_with(three);
+  for (auto i = start + (long_one ? 3 : 1); i < text.size(); ++i) {
+    if (text[i] == '\\' && quote == '"') ++i;
+    else if (!long_one && text[i] == quote) return i + 1;
+    else if (!long_one && text[i] == '\n') return i;
+    else if (long_one && text.substr(i).starts_with(three)) return std::min(text.find_first_not_of(quote, i), text.size());
+  }
+  return text.size();
+}
+
+// The parser follows the parts of a name by recursion: one of very many would overflow the stack.
+constexpr int most_name_parts = 16;
+
+// Of the first name that has more parts; 0: there is none.
+std::int64_t line_of_long_name(std::string_view text) {
+  std::int64_t line = 1;
+  int parts = 1;
+  for (std::size_t i = 0; i < text.size();) {
+    auto next = i + 1;
+    if (text[i] == '"' || text[i] == '\'') next = end_of_string(text, i);
+    else if (text[i] == '#') next = std::min(text.find('\n', i), text.size());
+    else if (text[i] == '.') ++parts;
+    else if (std::string_view("=,[]{}\n").find(text[i]) != std::string_view::npos) parts = 1;
+    if (parts > most_name_parts) return line;
+    line += std::count(text.begin() + static_cast<std::ptrdiff_t>(i), text.begin() + static_cast<std::ptrdiff_t>(next), '\n');
+    i = next;
+  }
+  return 0;
+}
+
+std::string long_name() {
+  return fmt::format("a name of more than {} parts, where a key has two: section.key", most_name_parts);
+}
+
 toml::table parse(const std::string& text, const std::string& file) {
+  if (const auto line = line_of_long_name(text); line > 0) {
+    throw Error(ExitCode::configuration, fmt::format("{}:{}: {}", file, line, long_name()));
+  }
   try {
     return toml::parse(text, file);
   } catch (const toml::parse_error& error) {
@@ -276,10 +320,11 @@ bool is_bare_word(const std::string& text) {
 
 // "a.b=v": v is TOML; what is no TOML, or meant for a string and not quoted, is a string as it stands.
 toml::table parse_override(const std::string& text) {
+  const auto words = on_one_line(text);
   const auto equals = text.find('=');
   const auto key = text.substr(0, equals);
   if (equals == std::string::npos || key.empty()) {
-    throw Error(ExitCode::usage, fmt::format("--set wants section.key=value, not '{}'", text));
+    throw Error(ExitCode::usage, fmt::format("--set wants section.key=value, not '{}'", words));
   }
   const auto value = text.substr(equals + 1);
   const auto* known = find_job_key(key);
@@ -287,6 +332,9 @@ toml::table parse_override(const std::string& text) {
   toml::table leaf;
   std::optional<toml::table> parsed;
   if (quoted || !known || known->info.type != "string") {
+    if (line_of_long_name(value) > 0) {
+      throw Error(ExitCode::configuration, fmt::format("--set {}: the value has {}", words.substr(0, 60), long_name()));
+    }
     std::string reason = "it is more than one value";
     try {
       parsed = toml::parse("value = " + value);
@@ -296,14 +344,14 @@ toml::table parse_override(const std::string& text) {
     const bool one_value = parsed && parsed->size() == 1;
     if (!one_value && known && known->info.type != "string" && !is_bare_word(value)) {
       throw Error(ExitCode::configuration,
-                  fmt::format("--set {}: the value is not TOML: {}; {}", text, reason, wanted(*known)));
+                  fmt::format("--set {}: the value is not TOML: {}; {}", words, reason, wanted(*known)));
     }
   }
   if (!parsed || parsed->size() != 1) {
     try {
       parsed = toml::parse("value = " + toml_quoted(value));
     } catch (const toml::parse_error& error) {
-      throw Error(ExitCode::configuration, fmt::format("--set {}: {}", text, error.description()));
+      throw Error(ExitCode::configuration, fmt::format("--set {}: {}", words, error.description()));
     }
   }
   // Built by hand: a key that is no TOML key must reach the reader, which knows the nearest one.

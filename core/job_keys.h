@@ -36,6 +36,7 @@ const std::vector<JobKey>& job_key_table();
 const JobKey* find_job_key(std::string_view key);
 std::string toml_text(const JobField& field);    // as TOML
 std::string toml_quoted(std::string_view text);  // a basic string
+std::string on_one_line(std::string_view text);  // with TOML's escapes for line breaks and other control characters
 std::string listed(const std::vector<std::string>& words, std::string_view last = "or");  // "a, b or c"
 
 }  // namespace smlp

@@ -54,11 +54,44 @@ class PlainFile {
 };
 
 constexpr std::int64_t block_bytes = 1 << 20;
+constexpr int deepest = 100;
+constexpr std::size_t longest_value = 40, longest_fault = 200;
+
+bool too_deep(std::string_view text) {
+  int depth = 0;
+  bool quoted = false;
+  for (std::size_t i = 0; i < text.size() && depth <= deepest; ++i) {
+    const char c = text[i];
+    if (c == '"') quoted = !quoted;
+    else if (quoted) i += c == '\\' ? 1 : 0;
+    else if (c == '[' || c == '{') ++depth;
+    else if (c == ']' || c == '}') --depth;
+  }
+  return depth > deepest;
+}
+
+// Cut where it is longer, between two characters.
+std::string shortened(const std::string& text, std::size_t most) {
+  if (text.size() <= most) return text;
+  auto end = most;
+  while (end > 0 && (text[end] & 0xC0) == 0x80) --end;
+  return text.substr(0, end) + "…";
+}
+
+// Takes the finished lines off the front of `text`.
+void take_lines(std::string& text, const LineTaker& take) {
+  std::size_t start = 0;
+  for (auto end = text.find('\n'); end != std::string::npos; end = text.find('\n', start)) {
+    const auto line = parse_json(std::string_view(text).substr(start, end - start));
+    if (line.is_object()) take(line);
+    start = end + 1;
+  }
+  text.erase(0, start);
+}
 
 }  // namespace
 
-void read_json_lines(const std::filesystem::path& path, const std::function<void(const nlohmann::json&)>& take,
-                     std::int64_t tail_bytes) {
+void read_json_lines(const std::filesystem::path& path, const LineTaker& take, std::int64_t tail_bytes) {
   PlainFile file(path, 0);
   if (file.size() < 0) return;
   bool whole = true;  // what comes next is the beginning of a line
@@ -69,18 +102,31 @@ void read_json_lines(const std::filesystem::path& path, const std::function<void
   std::string rest;
   for (auto text = file.read(block_bytes); !text.empty(); text = file.read(block_bytes)) {
     rest += text;
-    std::size_t start = 0;
-    for (auto end = rest.find('\n'); end != std::string::npos; end = rest.find('\n', start)) {
-      if (whole) {
-        const auto line = nlohmann::json::parse(rest.begin() + static_cast<std::ptrdiff_t>(start),
-                                                rest.begin() + static_cast<std::ptrdiff_t>(end), nullptr, false);
-        if (line.is_object()) take(line);
-      }
-      whole = true;
-      start = end + 1;
+    if (!whole) {
+      const auto end = rest.find('\n');
+      whole = end != std::string::npos;
+      rest.erase(0, whole ? end + 1 : rest.size());
     }
-    rest.erase(0, start);
+    take_lines(rest, take);
   }
+}
+
+void JsonTail::pass_over_what_is_there() { offset_ = std::max<std::int64_t>(offset_, PlainFile(file_, 0).size()); }
+
+void JsonTail::read(const LineTaker& take) {
+  PlainFile file(file_, 0);
+  if (file.size() <= offset_) return;
+  file.skip(offset_);
+  for (auto text = file.read(block_bytes); !text.empty(); text = file.read(block_bytes)) {
+    offset_ += static_cast<std::int64_t>(text.size());
+    rest_ += text;
+    take_lines(rest_, take);
+  }
+}
+
+nlohmann::json parse_json(std::string_view text) {
+  if (too_deep(text)) return nlohmann::json(nlohmann::json::value_t::discarded);
+  return nlohmann::json::parse(text, nullptr, false);
 }
 
 std::optional<std::string> read_plain_file(const std::filesystem::path& path, std::int64_t limit) {
@@ -89,11 +135,14 @@ std::optional<std::string> read_plain_file(const std::filesystem::path& path, st
   return file.read(limit);
 }
 
+nlohmann::json read_json_file(const std::filesystem::path& path, std::int64_t limit) {
+  return parse_json(read_plain_file(path, limit).value_or(""));
+}
+
 namespace {
 
 [[noreturn]] void refuse(const nlohmann::json& value, const char* why) {
-  const std::string text = json_text(value);
-  throw Error(ExitCode::bad_data, fmt::format("{} {}", text.substr(0, 40), why));
+  throw Error(ExitCode::bad_data, fmt::format("{} {}", in_words(value), why));
 }
 
 bool is_whole(const nlohmann::json& value) {
@@ -127,10 +176,17 @@ std::optional<double> number_in(const nlohmann::json& object, const char* key) {
   return found->get<double>();
 }
 
+std::string in_words(const nlohmann::json& value) {
+  const bool nested = std::any_of(value.begin(), value.end(), [](const auto& member) { return member.is_structured(); });
+  if (nested) return value.is_array() ? "an array" : "an object";
+  return shortened(json_text(value), longest_value);
+}
+
 std::string json_fault(const nlohmann::json::exception& error) {
   const std::string words = error.what();
   const auto end = words.find("] ");
-  return words.starts_with("[json.exception.") && end != std::string::npos ? words.substr(end + 2) : words;
+  const bool numbered = words.starts_with("[json.exception.") && end != std::string::npos;
+  return shortened(numbered ? words.substr(end + 2) : words, longest_fault);
 }
 
 std::string text_in(const nlohmann::json& object, const char* key) {

@@ -47,13 +47,13 @@ Vocabulary read_vocabulary(const std::string& path) {
   for (const auto& [token, id] : file.items()) {
     if (token.empty()) refuse(path, "it has an empty token");
     if (!id.is_number_integer() || id < 0 || id > largest_id) {
-      refuse(path, "the id of \"{}\" is {} instead of a number from 0 to {}", token, id.dump(), largest_id);
+      refuse(path, "the id of {} is {} instead of a number from 0 to {}", in_words(token), in_words(id), largest_id);
     }
     const auto number = id.get<std::int32_t>();
     if (std::ssize(vocabulary.tokens) <= number)
       vocabulary.tokens.resize(static_cast<std::size_t>(number) + 1);
     auto& place = vocabulary.tokens[static_cast<std::size_t>(number)];
-    if (!place.empty()) refuse(path, "\"{}\" and \"{}\" both have id {}", place, token, number);
+    if (!place.empty()) refuse(path, "{} and {} both have id {}", in_words(place), in_words(token), number);
     place = token;
     vocabulary.ids.emplace(token, number);
   }
@@ -79,7 +79,8 @@ std::vector<Merge> read_merges(const std::string& path, const Vocabulary& vocabu
   std::vector<Merge> merges;
   std::set<std::pair<std::int32_t, std::int32_t>> seen;
   int number = 0;
-  for (std::size_t start = 0; start < text.size();) {
+  constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";  // as editors on Windows put in front
+  for (std::size_t start = text.starts_with(byte_order_mark) ? byte_order_mark.size() : 0; start < text.size();) {
     const auto end = std::min(text.find('\n', start), text.size());
     std::string_view line(text.data() + start, end - start);
     start = end + 1;
@@ -93,13 +94,13 @@ std::vector<Merge> read_merges(const std::string& path, const Vocabulary& vocabu
     const auto id = [&](std::string token) {
       const auto found = vocabulary.ids.find(token);
       if (found == vocabulary.ids.end())
-        refuse(path, "line {} needs the token \"{}\", which vocab.json lacks", number, token);
+        refuse(path, "line {} needs the token {}, which vocab.json lacks", number, in_words(token));
       return found->second;
     };
     const std::string left(line.substr(0, blank)), right(line.substr(blank + 1));
     merges.push_back({id(left), id(right), id(left + right)});
     if (!seen.emplace(merges.back().left, merges.back().right).second) {
-      refuse(path, "line {} has the pair \"{}\" for the second time", number, line);
+      refuse(path, "line {} has the pair {} for the second time", number, in_words(line));
     }
   }
   return merges;
@@ -136,19 +137,20 @@ class BpeTokenizer : public Tokenizer {
   std::string decode(std::span<const std::int32_t> ids) const override {
     std::string text;
     for (const auto id : ids) {
-      if (id < 0 || id >= vocabulary() || bytes_[static_cast<std::size_t>(id)].empty()) {
-        throw Error(ExitCode::bad_data, fmt::format("there is no token {}: the tokenizer {} has 0 to {}", id,
-                                                    folder_, vocabulary() - 1));
-      }
+      if (!has(id)) throw Error(ExitCode::bad_data, no_token(id));
       text += bytes_[static_cast<std::size_t>(id)];
     }
     return text;
   }
 
   std::int64_t vocabulary() const override { return std::ssize(bytes_); }
+  bool has(std::int32_t id) const override {
+    return id >= 0 && id < vocabulary() && !bytes_[static_cast<std::size_t>(id)].empty();
+  }
+  bool has_end_of_text() const override { return end_ >= 0; }
 
   std::int32_t end_of_text() const override {
-    if (end_ >= 0) return end_;
+    if (has_end_of_text()) return end_;
     throw Error(ExitCode::bad_data,
                 fmt::format("{}/vocab.json has no token {}, which must stand between documents", folder_,
                             end_of_text_name));
@@ -158,6 +160,12 @@ class BpeTokenizer : public Tokenizer {
   std::string fingerprint() const override { return fingerprint_; }
 
  private:
+  std::string no_token(std::int32_t id) const {
+    const bool skipped = id >= 0 && id < vocabulary();
+    if (skipped) return fmt::format("there is no token {}: the ids of {}/vocab.json skip it", id, folder_);
+    return fmt::format("there is no token {}: the tokenizer {} has 0 to {}", id, folder_, vocabulary() - 1);
+  }
+
   std::unique_ptr<BpeEncoder> borrow() const {
     {
       const std::lock_guard guard(mutex_);

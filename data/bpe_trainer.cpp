@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <thread>
 
+#include "core/cores.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "data/byte_alphabet.h"
@@ -75,8 +75,7 @@ TrainerResult train_tokenizer(const TrainerSettings& settings) {
     }
     if (settings.progress) settings.progress(progress);
   };
-  const auto threads = settings.threads > 0 ? settings.threads
-                                            : std::max<std::int64_t>(1, std::thread::hardware_concurrency());
+  const auto threads = settings.threads > 0 ? settings.threads : threads_here();
   const auto words = count_words(files, threads, [&](std::int64_t bytes) {
     progress.bytes_read = bytes;
     report();

@@ -19,7 +19,7 @@ MappedFile::MappedFile(const std::string& path) {
     throw Error(reason == ENOENT ? ExitCode::configuration : ExitCode::io_failed,
                 fmt::format("{} {} failed: {}", what, path, std::strerror(reason)));
   };
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);  // a pipe would be waited for
   if (descriptor < 0) fail("opening");
   struct stat facts {};
   void* address = nullptr;

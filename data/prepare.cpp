@@ -8,8 +8,8 @@
 #include <fstream>
 #include <limits>
 #include <memory>
-#include <thread>
 
+#include "core/cores.h"
 #include "core/error.h"
 #include "data/ordered_work.h"
 #include "data/text_reader.h"
@@ -106,8 +106,7 @@ class Preparation {
       : settings_(settings),
         tokenizer_(open_tokenizer(settings.tokenizer)),
         end_of_text_(tokenizer_->end_of_text()),
-        threads_(settings.threads > 0 ? settings.threads
-                                      : std::max<std::int64_t>(1, std::thread::hardware_concurrency())),
+        threads_(settings.threads > 0 ? settings.threads : threads_here()),
         train_(settings.output, tokenizer_->vocabulary()),
         work_(threads_) {
     if (!settings.valid_output.empty()) {

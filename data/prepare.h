@@ -4,7 +4,7 @@
 //
 // Validation share X. Of one document (one input file that is no .jsonl), the last X of its bytes become the
 // validation document, from the next line on. Of several, a whole document goes there if the hash of its
-// first piece (1 MiB at most) falls into the lowest X of all hashes: about X of the documents, the same ones
+// first bytes (64 KiB at most) falls into the lowest X of all hashes: about X of the documents, the same ones
 // every time, and equal documents on the same side.
 #pragma once
 

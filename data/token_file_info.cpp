@@ -41,6 +41,7 @@ TokenFileInfo read_info(const std::string& prefix) {
     throw Error(ExitCode::bad_data, fmt::format("{} is damaged ({}): prepare the data again, or remove this file if the "
                                                 "tokens beside it are good", path, why));
   };
+  if (!std::filesystem::is_regular_file(path, ignored)) refuse("it is not an ordinary file");
   const std::string text = read_text(path);
   try {
     const auto file = nlohmann::json::parse(text);

@@ -19,7 +19,7 @@ class ByteTokenizer : public Tokenizer {
     std::string text;
     text.reserve(ids.size());
     for (const auto id : ids) {
-      if (id < 0 || id > end) {
+      if (!has(id)) {
         throw Error(ExitCode::bad_data,
                     fmt::format("there is no token {}: the byte tokenizer has 0 to {}", id, end));
       }
@@ -31,6 +31,8 @@ class ByteTokenizer : public Tokenizer {
     return text;
   }
   std::int64_t vocabulary() const override { return end + 1; }
+  bool has(std::int32_t id) const override { return id >= 0 && id <= end; }
+  bool has_end_of_text() const override { return true; }
   std::int32_t end_of_text() const override { return end; }
   std::size_t safe_cut(std::string_view text) const override { return text.empty() ? 0 : text.size() - 1; }
   std::string fingerprint() const override { return "bytes"; }

@@ -24,6 +24,8 @@ class Tokenizer {
   // The end-of-text token comes out under its name. Error(bad_data) for an id that has no token.
   virtual std::string decode(std::span<const std::int32_t> ids) const = 0;
   virtual std::int64_t vocabulary() const = 0;  // largest id + 1
+  virtual bool has(std::int32_t id) const = 0;  // ids may have gaps
+  virtual bool has_end_of_text() const = 0;
   // Id that ends a document. Error(bad_data) when vocab.json has none.
   virtual std::int32_t end_of_text() const = 0;
   // The largest p < text.size() for which encode(text[0, p)) followed by encode(text[p, ...) and whatever

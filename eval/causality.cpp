@@ -47,6 +47,10 @@ class Check {
   CausalityReport run() {
     CausalityReport report;
     const auto before = logits(original_);
+    if (!std::all_of(before.begin(), before.end(), [](double x) { return std::isfinite(x); })) {
+      throw Error(ExitCode::diverged, "the model's logits are not finite, which no later token could change: its weights are "
+                                      "damaged or diverged");
+    }
     for (const auto index : spread(0, std::ssize(watched_), plan_.tries + 1, plan_.seed + 1)) {
       const auto after = watched_[static_cast<std::size_t>(index)];
       if (after + 1 >= plan_.context) continue;
@@ -116,14 +120,13 @@ class Check {
     }
   }
 
-  // What is no number has moved too, unless it was none before.
+  // What is no number any more has moved too.
   std::pair<std::int64_t, double> furthest(const std::vector<double>& before, const std::vector<double>& now,
                                            std::int64_t row) const {
     std::pair<std::int64_t, double> most{0, 0.0};
     for (std::int64_t v = 0; v < plan_.vocabulary; ++v) {
       const auto i = static_cast<std::size_t>(row * plan_.vocabulary + v);
-      const bool same = now[i] == before[i] || (std::isnan(now[i]) && std::isnan(before[i]));
-      const double moved = same ? 0 : std::abs(now[i] - before[i]);
+      const double moved = std::abs(now[i] - before[i]);
       if (std::isnan(moved)) return {v, HUGE_VAL};
       if (moved > most.second) most = {v, moved};
     }

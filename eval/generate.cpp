@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <iterator>
 #include <numeric>
 
 #include "core/error.h"
@@ -44,9 +45,17 @@ std::vector<double> next_token_logits(Model& model, Backend& backend, Arena& are
   return values;
 }
 
-std::int32_t draw(const std::vector<double>& logits, const GenerationSettings& settings, double uniform) {
-  std::vector<std::int32_t> order(logits.size());
-  std::iota(order.begin(), order.end(), 0);
+std::vector<std::int32_t> drawable_tokens(const GenerationSettings& settings) {
+  std::vector<std::int32_t> known(static_cast<std::size_t>(settings.known_tokens)), drawable;
+  std::iota(known.begin(), known.end(), 0);
+  std::set_difference(known.begin(), known.end(), settings.absent_tokens.begin(), settings.absent_tokens.end(),
+                      std::back_inserter(drawable));
+  return drawable;
+}
+
+// `order`: the tokens to choose from, ascending.
+std::int32_t draw(const std::vector<double>& logits, std::vector<std::int32_t> order, const GenerationSettings& settings,
+                  double uniform) {
   const auto likelier = [&](std::int32_t a, std::int32_t b) {
     const double left = logits[static_cast<std::size_t>(a)], right = logits[static_cast<std::size_t>(b)];
     return left != right ? left > right : a < b;
@@ -76,12 +85,13 @@ std::vector<std::int32_t> generate(Model& model, Backend& backend, Arena& arena,
                                    const std::function<void(std::int32_t)>& emit) {
   expect(!prompt.empty(), "generate: an empty prompt");
   const RandomStream random(settings.seed, "generate");
+  const auto drawable = drawable_tokens(settings);
   for (std::int64_t i = 0; i < settings.tokens; ++i) {
     const auto logits = next_token_logits(model, backend, arena, prompt, type, settings);
     if (!std::all_of(logits.begin(), logits.end(), [](double x) { return std::isfinite(x); })) {
       throw Error(ExitCode::diverged, "the model's logits are not finite: its weights are damaged or diverged");
     }
-    const auto token = draw(logits, settings, random.uniform(static_cast<std::uint64_t>(i)));
+    const auto token = draw(logits, drawable, settings, random.uniform(static_cast<std::uint64_t>(i)));
     if (token == settings.stop_token) break;
     prompt.push_back(token);
     emit(token);

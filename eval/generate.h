@@ -16,6 +16,7 @@ struct GenerationSettings {
   std::uint64_t seed = 1;
   std::int64_t context = 0, vocabulary = 0;  // of the model
   std::int64_t known_tokens = 0;  // ids from here on are padding of the vocabulary and are never drawn
+  std::vector<std::int32_t> absent_tokens = {};  // nor are these below it, ascending, which the tokenizer skips
   std::int32_t stop_token = -1;   // ends the text; -1: none
 };
 

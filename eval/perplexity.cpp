@@ -24,8 +24,8 @@ RoutingAgreement& agreement_of(std::int64_t block, std::vector<RoutingAgreement>
 
 double Evaluation::loss() const { return tokens == 0 ? 0.0 : loss_sum / static_cast<double>(tokens); }
 double Evaluation::perplexity() const { return std::exp(loss()); }
-double Evaluation::bits_per_byte(double bytes) const {
-  return bytes > 0 ? loss_sum / std::numbers::ln2 / bytes : 0.0;
+std::optional<double> Evaluation::bits_per_byte(double bytes) const {
+  return bytes > 0 ? std::optional(loss_sum / std::numbers::ln2 / bytes) : std::nullopt;
 }
 
 std::optional<double> Evaluation::routing_agreement() const {

@@ -40,7 +40,7 @@ struct Evaluation {
   double loss() const;
   double perplexity() const;
   std::optional<double> routing_agreement() const;  // share of all tokens compared, over all blocks
-  double bits_per_byte(double bytes) const;
+  std::optional<double> bits_per_byte(double bytes) const;  // of no bytes: none
 };
 
 // Collective over `world`. The arena is reset; `between` is called after every batch (heartbeat).

@@ -3,7 +3,6 @@
 
 #include <array>
 #include <cstdint>
-#include <filesystem>
 #include <span>
 #include <vector>
 
@@ -31,9 +30,5 @@ std::vector<std::int32_t> random_table(std::int64_t vocabulary, std::int64_t exp
 // The paper's balanced table: tokens in falling frequency (ties: the lower id first), each to the expert whose tokens
 // are the fewest so far (ties: the expert of fewer ids, then the lower index).
 std::vector<std::int32_t> balanced_table(std::span<const double> frequency, std::int64_t experts);
-
-// Text: one expert for each id of the vocabulary, in order, apart by white space. Throws Error(configuration) when it
-// can't be read, is no such table, or names an expert that does not exist.
-std::vector<std::int32_t> read_table(const std::filesystem::path& file, std::int64_t vocabulary, std::int64_t experts);
 
 }  // namespace smlp

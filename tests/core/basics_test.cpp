@@ -61,6 +61,7 @@ TEST(EditDistance, CountsInsertionsDeletionsAndReplacements) {
   EXPECT_EQ(edit_distance("kitten", "sitting"), 3u);
   EXPECT_EQ(edit_distance("", "abc"), 3u);
   EXPECT_EQ(edit_distance("same", "same"), 0u);
+  EXPECT_EQ(edit_distance("EXPERTS", "experts"), 0u) << "model.EXPERTS was once answered with model.kind";
 }
 
 TEST(Expect, NamesThePlaceOfABrokenPromise) {

@@ -73,8 +73,10 @@ TEST(Cores, BindAllThreadsOfTheProcess) {
   go = true;
   early.join();
   EXPECT_EQ(cores_here(), std::vector<Core>{before.back()});
+  EXPECT_EQ(threads_here(), std::ssize(before.back())) << "a rank once made its first weights with threads for the whole host";
   EXPECT_EQ(seen_there, 1u) << "a thread that was there before";
   bind_to(all);
+  EXPECT_EQ(threads_here(), std::ssize(all));
   EXPECT_THROW(bind_to({}), Error);
 }
 

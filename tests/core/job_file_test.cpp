@@ -125,6 +125,37 @@ TEST(JobFile, WhatIsNoTomlIsNamedWithItsLine) {
   EXPECT_THAT(refusal("seed = 99999999999999999999\n"), HasSubstr("demo.toml:1:"));
 }
 
+// Names of 50,000 parts ended the program: the parser goes down one part at a time.
+TEST(JobFile, NamesOfVeryManyPartsAreRefusedWithTheirLine) {
+  std::string name = "a";
+  for (int i = 0; i < 50000; ++i) name += ".a";
+  const std::string why = "a name of more than 16 parts, where a key has two: section.key";
+  EXPECT_EQ(refusal("name = \"x\"\n" + name + " = 1\n"), "demo.toml:2: " + why);
+  EXPECT_EQ(refusal("[" + name + "]\n"), "demo.toml:1: " + why);
+  EXPECT_EQ(refusal("# it's\n[[" + name + "]]\n"), "demo.toml:2: " + why);
+  EXPECT_EQ(refusal("a = '''\n'''''\nb = [{\"c\".'d'." + name + " = 1}]\n"), "demo.toml:3: " + why);
+  EXPECT_THAT(refusal("", {"model.width={" + name + " = 1}"}), AllOf(HasSubstr("--set model.width={a.a"), HasSubstr(why)));
+  EXPECT_EQ(refusal("", {"data.tokenizer=" + name}), "accepted") << "a path, which nothing parses";
+  EXPECT_EQ(refusal("name = \"x\" # " + name + "\n[data]\ntrain = [\"" + name + "\", '" + name + "', '''" + name + "''']\n"),
+            "accepted");
+  std::string weights = "1.0";
+  for (int i = 0; i < 50; ++i) weights += ", 1.0";
+  EXPECT_EQ(refusal("[data]\nweights = [" + weights + "]\n"), "accepted");
+}
+
+// Each line of it was shown as a sentence of its own.
+TEST(JobFile, ALineBreakInANameOrAValueBreaksNoSentence) {
+  for (const std::string text : {"[model]\nkind = \"sm\\nlp\"\n", "[model]\nkind = '''sm\nlp'''\n",
+                                 "[model]\nwidth = \"a\\nb\"\n", "[model]\n\"he\\nads\" = 1\n",
+                                 "[\"mo\\ndel\"]\nwidth = 1\n", "\"a.\\nb\" = 1\n"}) {
+    EXPECT_EQ(refusal(text).find('\n'), std::string::npos) << refusal(text);
+  }
+  EXPECT_EQ(refusal("", {"model.kind=sm\nlp"}).find('\n'), std::string::npos);
+  EXPECT_EQ(refusal("", {"model.width=3\n4"}).find('\n'), std::string::npos);
+  EXPECT_EQ(refusal("", {"wi\ndth"}, ExitCode::usage).find('\n'), std::string::npos);
+  EXPECT_THAT(refusal("[model]\nkind = \"sm\\nlp\"\n"), HasSubstr(R"(model.kind = "sm\u000Alp" is not known)"));
+}
+
 TEST(JobFile, OverridesTakeTomlAndABareWordIsAString) {
   const auto job = parse_job("name = \"x\"\n[train]\nsteps = 5\n", "demo.toml",
                              {"train.steps=7", "data.tokenizer=data/bpe", "name=\"quo ted\"", "optimizer.betas=[0.8, 0.9]",

@@ -12,6 +12,7 @@
 #include "core/files.h"
 #include "core/goodput.h"
 #include "core/json_lines.h"
+#include "core/json_text.h"
 
 namespace smlp {
 namespace {
@@ -91,6 +92,34 @@ TEST_F(OperatorFiles, ALineAfterAHalfOneStandsAlone) {
   EXPECT_EQ(steps, (std::vector<std::int64_t>{5}));
 }
 
+TEST_F(OperatorFiles, AGrowingFileIsReadLineByLineAndOnce) {
+  const auto file = folder / "metrics.jsonl";
+  JsonTail tail(file);
+  std::vector<std::int64_t> seen;
+  const auto read = [&] {
+    seen.clear();
+    tail.read([&](const nlohmann::json& line) { seen.push_back(integer_in(line, "step").value_or(-1)); });
+    return seen;
+  };
+  using Steps = std::vector<std::int64_t>;
+  EXPECT_EQ(read(), Steps()) << "it is not there yet";
+  append_line(file, R"({"step":1})");
+  std::ofstream(file, std::ios::app) << R"({"step":2}x)" "\n" R"({"step":)";
+  EXPECT_EQ(read(), Steps({1}));
+  EXPECT_EQ(read(), Steps());
+  std::ofstream(file, std::ios::app) << "3}\n[4]\n";
+  EXPECT_EQ(read(), Steps({3}));
+  std::ofstream(file, std::ios::app) << R"({"step":5,"words":")" << std::string(3 << 20, 'x') << "\"}\n{\"step\":6}\n{";
+  EXPECT_EQ(read(), Steps({5, 6})) << "a line of several blocks";
+  append_line(file, R"({"step":7})");
+  EXPECT_EQ(read(), Steps({7})) << "after the half line of a crash";
+  JsonTail later(file);
+  later.pass_over_what_is_there();
+  append_line(file, R"({"step":8})");
+  EXPECT_EQ(read(), Steps({8}));
+  later.read([&](const nlohmann::json& line) { EXPECT_EQ(integer_in(line, "step"), 8); });
+}
+
 TEST_F(OperatorFiles, WhatIsNoWholeNumberIsNotMadeOne) {
   for (const char* none : {"1.5", "1e30", "true", "9223372036854775808", "\"1\""}) {
     const auto value = nlohmann::json::parse(none);
@@ -100,6 +129,46 @@ TEST_F(OperatorFiles, WhatIsNoWholeNumberIsNotMadeOne) {
   EXPECT_EQ(whole_number(-3), -3);
   EXPECT_EQ(whole_numbers({1, 2}), (std::vector<std::int64_t>{1, 2}));
   EXPECT_THROW(whole_numbers(1), Error);
+}
+
+// A copy of such a value, or its text, ended the program: run.json of 200,000 nested objects ended `smlp run`.
+TEST_F(OperatorFiles, WhatIsNestedDeeperThanAnythingOfOursIsNoJson) {
+  const auto nested = [](int depth) {
+    std::string text;
+    for (int i = 0; i < depth; ++i) text += "{\"a\":";
+    return text + "1" + std::string(static_cast<std::size_t>(depth), '}');
+  };
+  const auto file = folder / "run.json";
+  std::ofstream(file) << nested(200000);
+  EXPECT_TRUE(read_json_file(file, 1 << 24).is_discarded());
+  std::ofstream(file) << nested(50);
+  EXPECT_EQ(read_json_file(file, 1 << 24).dump(), nested(50));
+  const std::string quoted = "{\"a\":\"" + std::string(1000, '[') + "\\\"{{\"}";
+  EXPECT_EQ(parse_json(quoted).dump(), quoted) << "brackets in a text are none";
+  EXPECT_TRUE(parse_json(R"({"a":"]]]]","b":)" + std::string(101, '[') + std::string(101, ']') + "}").is_discarded());
+  std::ofstream(file) << nested(200000) << "\n{\"step\":2}\n";
+  int lines = 0;
+  read_json_lines(file, [&](const nlohmann::json& line) { lines += integer_in(line, "step") == 2 ? 1 : 100; });
+  EXPECT_EQ(lines, 1);
+}
+
+// The sentence once held all of it.
+TEST_F(OperatorFiles, AValueInASentenceIsShort) {
+  EXPECT_EQ(in_words(1.5), "1.5");
+  EXPECT_EQ(in_words("a\nb"), R"("a\nb")");
+  EXPECT_EQ(in_words({1, 2}), "[1,2]");
+  EXPECT_EQ(in_words(nlohmann::json::parse("[1,[2]]")), "an array");
+  EXPECT_EQ(in_words(nlohmann::json::parse(R"({"a":{}})")), "an object");
+  std::string umlauts = "a";
+  for (int i = 0; i < 30; ++i) umlauts += "ä";
+  EXPECT_EQ(json_text(nlohmann::json(in_words(umlauts))).find("\ufffd"), std::string::npos) << "cut between two characters";
+  EXPECT_TRUE(in_words(std::string(5000, 'x')).ends_with("x…"));
+  EXPECT_LT(in_words(std::string(5000, 'x')).size(), 50u);
+  try {
+    ADD_FAILURE() << nlohmann::json::parse('"' + std::string(100000, 'x')).type_name();
+  } catch (const nlohmann::json::exception& error) {
+    EXPECT_LT(json_fault(error).size(), 250u);
+  }
 }
 
 TEST_F(OperatorFiles, ARequestIsSeenOnceAnsweredAndGone) {
@@ -126,6 +195,44 @@ TEST_F(OperatorFiles, ARequestIsSeenOnceAnsweredAndGone) {
   EXPECT_TRUE(hearer.requests().empty());
   asker.clear(request.id);
   EXPECT_FALSE(asker.answer_to(request.id));
+  EXPECT_TRUE(std::filesystem::is_empty(folder / "control"));
+}
+
+// A look ended after a thousand names of any kind: what a dump of many ranks had left hid the requests, and stayed.
+TEST_F(OperatorFiles, PlacesOfTwoThousandRanksHideNoRequestAndGoWithTheirs) {
+  const ControlFolder control(folder / "control");
+  control.create();
+  const auto dump = new_request(RequestKind::dump), save = new_request(RequestKind::save);
+  const auto all_places = [&] {
+    control.ask(dump);
+    for (int rank = 0; rank < 2000; ++rank) control.put_place(dump.id, rank, {{"rank", rank}});
+  };
+  const auto files = [&] {
+    return std::distance(std::filesystem::directory_iterator(folder / "control"), std::filesystem::directory_iterator());
+  };
+  all_places();
+  control.ask(save);
+  EXPECT_EQ(control.requests().size(), 2u);
+  EXPECT_EQ(files(), 2002);
+  control.clear(dump.id);
+  EXPECT_EQ(files(), 1);
+  all_places();
+  EXPECT_EQ(control.discard().size(), 2u);
+  EXPECT_EQ(files(), 0);
+}
+
+TEST_F(OperatorFiles, AnswersThatComeWhenNobodyWaitsAnyMoreDoNotPileUp) {
+  const ControlFolder control(folder / "control");
+  control.create();
+  const auto dump = new_request(RequestKind::dump), save = new_request(RequestKind::save);
+  for (const auto& request : {dump, save}) {
+    control.ask(request);
+    EXPECT_TRUE(control.asked(request.id));
+    control.clear(request.id);
+    EXPECT_FALSE(control.asked(request.id));
+  }
+  control.put_place(dump.id, 3, {{"rank", 3}});
+  control.answer({save.id, "done", 7, "the checkpoint of step 7 is published"});
   EXPECT_TRUE(std::filesystem::is_empty(folder / "control"));
 }
 

@@ -76,6 +76,41 @@ TEST(SlurmValues, WhatSlurmWouldMisreadIsRefusedWithKeyAndLine) {
   EXPECT_THAT(refusal_of_slurm("extra = [\"" + std::string(1'000'000, '-') + "\"]"), HasSubstr("is no option"));
 }
 
+// Only the first word of an entry was looked at, and only whole names: half the nodes were asked for, and trained on.
+TEST(SlurmValues, NoWordOfAnExtraOptionTakesTheKeysFromUs) {
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"--exclusive --nodes=1 --ntasks=1", "use slurm.nodes"},
+      {"--exclusive\t--tim=5", "use slurm.time_limit"},
+      {"--node=4", "use slurm.nodes"},
+      {"--ntasks-p 3", "use slurm.tasks_per_node"},
+      {"--sig=B:USR2@10", "use slurm.signal_seconds"},
+      {"--hold -t5", "use slurm.time_limit"},
+      {"-HOn2", "use slurm.nodes"},
+      {"--hold \\\"--nodes=1\\\"", "use slurm.nodes"},
+      {"--hold -'-'nodes=1", "use slurm.nodes"},
+      {"--hold \\\\--nodes=1", "use slurm.nodes"},
+      {"--hold --wra=true", "use slurm.setup"}};
+  for (const auto& [option, words] : cases) {
+    EXPECT_THAT(refusal_of_slurm("extra = [\"" + option + "\"]"), AllOf(HasSubstr("job.toml:7: slurm.extra"), HasSubstr(words)))
+        << option;
+  }
+  for (const char* option : {"--comment='a -N 3'", "--time-min=5", "--nodelist=n1 --nodefile=x", "--ntasks-per-core=1 -x n1",
+                             "--wait-all-nodes=1", "--hint=nomultithread", "--hold # --nodes=1", "-J name -kw n2"}) {
+    EXPECT_EQ(refusal_of_slurm("extra = [\"" + std::string(option) + "\"]"), "") << option;
+  }
+}
+
+// `submit` hung until the job's end, or took what sbatch printed for a job's number.
+TEST(SlurmValues, OptionsWithWhichSbatchDoesSomethingElseAreRefused) {
+  for (const char* option : {"--wait", "-W", "--hold --wai", "-HW"}) {
+    EXPECT_THAT(refusal_of_slurm("extra = [\"" + std::string(option) + "\"]"), HasSubstr("waits for the end of the job"))
+        << option;
+  }
+  for (const char* option : {"--test-only", "--help", "-h", "--usage", "-u", "--version", "-V", "--hold --test"}) {
+    EXPECT_THAT(refusal_of_slurm("extra = [\"" + std::string(option) + "\"]"), HasSubstr("sbatch submits no job")) << option;
+  }
+}
+
 TEST(SlurmValues, TimesAreReadAsSbatchReadsThem) {
   EXPECT_EQ(slurm_seconds("90"), 90 * 60);
   EXPECT_EQ(slurm_seconds("90:30"), 90 * 60 + 30);

@@ -119,6 +119,23 @@ TEST_F(DataCommands, SayWhatIsWrongInASentence) {
   }
 }
 
+// Each ended the program: a sentence held the whole value, however deep, and opening a pipe waited for a writer.
+TEST_F(DataCommands, HostileFilesAreRefusedInASentence) {
+  ASSERT_EQ(shell("smlp data prepare --input in.txt --tokenizer bytes --output t").code, 0);
+  const std::string nested = std::string(100000, '[') + std::string(100000, ']');
+  write_file(place / "t.json", "{\"bytes\": " + nested + "}");
+  const auto notes = shell("smlp data inspect t");
+  EXPECT_EQ(notes.code, 65);
+  EXPECT_THAT(notes.err, StartsWith("smlp: t.json is damaged (an array is no whole number)"));
+  write_file(place / "bpe/vocab.json", "{\"a\": " + nested + "}");
+  const auto vocabulary = shell("touch bpe/merges.txt; echo a | smlp data encode --tokenizer bpe");
+  EXPECT_EQ(vocabulary.code, 65);
+  EXPECT_THAT(vocabulary.err, HasSubstr("the id of \"a\" is an array instead of a number"));
+  const auto pipe = shell("rm t.json t.idx; mkfifo t.idx; smlp data inspect t");
+  EXPECT_EQ(pipe.code, 78);
+  EXPECT_EQ(pipe.err, "smlp: t.idx is not an ordinary file\n");
+}
+
 // A short answer fails only when it is flushed: `inspect` and `prepare` once lost theirs with exit code 0.
 TEST_F(DataCommands, FailWhenTheirLastWordsCannotBeWritten) {
   ASSERT_EQ(shell("smlp data prepare --input in.txt --tokenizer bytes --output t").code, 0);

@@ -1,5 +1,7 @@
 #include "data/token_file.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cstring>
 #include <random>
@@ -148,6 +150,35 @@ TEST(TokenFile, RefusesNotesWhoseNumbersAreNotWhole) {
     const auto words = refusal(ExitCode::bad_data, [&] { TokenFile(scratch / "t"); });
     EXPECT_TRUE(contains(words, "t.json is damaged")) << value << ": " << words;
     EXPECT_TRUE(contains(words, value)) << words;
+  }
+}
+
+// Its bytes once stood beside other tokens: 25 bits a byte, without a word.
+TEST(TokenFile, RefusesTheNotesOfAnotherFile) {
+  const Scratch scratch;
+  put(scratch, megatron_index, fixture_tokens);
+  const auto tokens = TokenFile(scratch / "t").tokens();
+  write_file(scratch / "t.json", "{\"bytes\": 10, \"tokens\": " + std::to_string(tokens) + "}");
+  EXPECT_EQ(TokenFile(scratch / "t").tokens(), tokens);
+  write_file(scratch / "t.json", "{\"bytes\": 10, \"tokens\": 5}");
+  const auto words = refusal(ExitCode::bad_data, [&] { TokenFile(scratch / "t"); });
+  EXPECT_TRUE(contains(words, "t.json is of another file: it says 5 tokens, and")) << words;
+  EXPECT_TRUE(contains(words, "t.idx has " + std::to_string(tokens))) << words;
+}
+
+// Opening one waited for somebody to write into it.
+TEST(TokenFile, WaitsForNoPipe) {
+  for (const char* ending : {".bin", ".idx", ".json"}) {
+    const Scratch scratch;
+    put(scratch, megatron_index, fixture_tokens);
+    std::filesystem::remove((scratch / "t") + ending);
+    ASSERT_EQ(::mkfifo(((scratch / "t") + ending).c_str(), 0600), 0);
+    try {
+      TokenFile(scratch / "t");
+      ADD_FAILURE() << ending;
+    } catch (const Error& error) {
+      EXPECT_TRUE(contains(error.what(), "not an ordinary file")) << error.what();
+    }
   }
 }
 

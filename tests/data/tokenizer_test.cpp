@@ -174,6 +174,47 @@ TEST(BpeTokenizer, SaysWhatIsWrongWithItsFiles) {
   EXPECT_TRUE(contains(refusal(ExitCode::bad_data, [&] { tokenizer->end_of_text(); }), "<|endoftext|>"));
 }
 
+// Each was said to lie outside of the ids that there are: "there is no token 300: the tokenizer has 0 to 400".
+TEST(BpeTokenizer, TellsWhichIdsItSkips) {
+  const Scratch scratch;
+  write_tiny_tokenizer(scratch / "t", {{"a", "b"}});
+  auto vocabulary = nlohmann::json::parse(read_file(scratch / "t/vocab.json"));
+  vocabulary[std::string(end_of_text_name)] = 400;
+  write_file(scratch / "t/vocab.json", vocabulary.dump());
+  const auto tokenizer = open_tokenizer(scratch / "t");
+  EXPECT_EQ(tokenizer->vocabulary(), 401);
+  EXPECT_TRUE(tokenizer->has(0) && tokenizer->has(256) && tokenizer->has(400));
+  EXPECT_FALSE(tokenizer->has(-1) || tokenizer->has(257) || tokenizer->has(399) || tokenizer->has(401));
+  EXPECT_TRUE(contains(refusal(ExitCode::bad_data, [&] { tokenizer->decode(Ids{300}); }),
+                       "there is no token 300: the ids of " + (scratch / "t") + "/vocab.json skip it"));
+  EXPECT_TRUE(contains(refusal(ExitCode::bad_data, [&] { tokenizer->decode(Ids{401}); }), "has 0 to 400"));
+  EXPECT_FALSE(open_tokenizer("bytes")->has(257));
+}
+
+// The sentence once held all of the value, and ended the program where that was nested deeply.
+TEST(BpeTokenizer, NamesAWrongIdShortly) {
+  const Scratch scratch;
+  const auto said = [&](const std::string& token, const std::string& id) {
+    write_tiny_tokenizer(scratch / "t", {});
+    write_file(scratch / "t/vocab.json", "{\"" + token + "\": " + id + "}");
+    return refusal(ExitCode::bad_data, [&] { open_tokenizer(scratch / "t"); });
+  };
+  EXPECT_TRUE(contains(said("a", std::string(200000, '[') + std::string(200000, ']')), "the id of \"a\" is an array instead"));
+  EXPECT_TRUE(contains(said("a", "{\"b\": [1]}"), "is an object instead"));
+  EXPECT_TRUE(contains(said("a\\nb", "[7]"), "the id of \"a\\nb\" is [7] instead")) << "on one line";
+  EXPECT_LT(said(std::string(5000, 'x'), '"' + std::string(5000, 'y') + '"').size(), 300u);
+}
+
+// The mark stood in the message as an invisible part of a token that vocab.json lacks.
+TEST(BpeTokenizer, TakesFilesOfAnEditorThatPutsAByteOrderMarkInFront) {
+  const Scratch scratch;
+  write_tiny_tokenizer(scratch / "t", {{"a", "b"}});
+  for (const std::string name : {"vocab.json", "merges.txt"}) {
+    write_file(scratch / ("t/" + name), "\xef\xbb\xbf" + read_file(scratch / ("t/" + name)));
+  }
+  EXPECT_EQ(encode(*open_tokenizer(scratch / "t"), "ab"), (Ids{256}));
+}
+
 TEST(BpeTokenizer, SurvivesAnyDamage) {
   const Scratch scratch;
   write_tiny_tokenizer(scratch / "t", {{"a", "b"}, {"ab", "c"}});

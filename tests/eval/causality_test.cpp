@@ -112,6 +112,20 @@ TEST_F(Checked, OtherSequencesOfTheBatchAreToldApart) {
   EXPECT_GT(report.largest_move_elsewhere, 0.1);
 }
 
+// A leaking model was "causal" once its weights were NaN: what is no number does not move.
+TEST_F(Checked, AModelWhoseLogitsAreNotFiniteIsNotJudged) {
+  reader.sees = [](std::int64_t) { return 1; };
+  for (const double gain : {std::nan(""), HUGE_VAL}) {
+    reader.gain = gain;
+    try {
+      check(reader);
+      FAIL() << gain;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::diverged);
+    }
+  }
+}
+
 TEST_F(Checked, NothingToChangeIsRefused) {
   EXPECT_THROW(check(reader, {.context = 1, .vocabulary = vocabulary}), Error);
   EXPECT_THROW(check(reader, {.context = 12, .vocabulary = 1}), Error);

@@ -1,6 +1,6 @@
 #include "core/job_file.h"
 #include "core/slurm_values.h"
-#include "routing/hash_table.h"
+#include "data/hash_table_file.h"
 #include "slurm/host_list.h"
 #include "slurm/scontrol_text.h"
 #include "tests/fuzz/inputs.h"
@@ -37,7 +37,7 @@ void scontrol(std::string_view bytes) {
 
 void hash_table(std::string_view bytes) {
   constexpr std::int32_t experts = 4;
-  for (const std::int32_t expert : read_table(put(folder() / "table", bytes), 8, experts))
+  for (const std::int32_t expert : read_hash_table(put(folder() / "table", bytes), 8, experts))
     must(expert >= 0 && expert < experts, "a table names experts that there are");
 }
 

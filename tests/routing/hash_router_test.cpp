@@ -1,9 +1,7 @@
 // Tables of hash routing against Python's numbers and by their properties, and the router that reads them.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
 #include <numeric>
 
 #include "core/error.h"
@@ -53,57 +51,6 @@ TEST(HashTable, BalancedSharesOutFrequenciesFromTheMostFrequentOn) {
   // Ids that never occur are shared out too, by count.
   const auto unseen = balanced_table(std::vector<double>(12, 0.0), 4);
   for (std::int32_t e = 0; e < 4; ++e) EXPECT_EQ(std::count(unseen.begin(), unseen.end(), e), 3);
-}
-
-class TableFile : public testing::Test {
- protected:
-  TableFile() : path(std::filesystem::temp_directory_path() / ("hash-table-" + std::to_string(getpid()))) {}
-  ~TableFile() override { std::filesystem::remove(path); }
-  void write(const std::string& text) const { std::ofstream(path) << text; }
-  std::string complaint(const std::string& text) const {
-    write(text);
-    try {
-      read_table(path, 4, 3);
-    } catch (const Error& error) {
-      EXPECT_EQ(error.code(), ExitCode::configuration);
-      return error.what();
-    }
-    return "";
-  }
-  std::filesystem::path path;
-};
-
-TEST_F(TableFile, IsReadAndWhatIsNoTableIsRefusedInASentence) {
-  write("2 0\n1\t0\r\n");
-  EXPECT_EQ(read_table(path, 4, 3), (std::vector<std::int32_t>{2, 0, 1, 0}));
-  for (const auto& [text, part] : std::vector<std::pair<std::string, std::string>>{
-           {"2 0 1", "holds 3 entries"},
-           {"2 0 1 0 1", "more entries"},
-           {"2 0 3 0", "entry 2 is \"3\""},
-           {"2 -1 1 0", "entry 1 is \"-1\""},
-           {"2 0x1 1 0", "\"0x1\""},
-           {"2 99999999999999 1 0", "entry 1"},
-           {"", "0 entries"}}) {
-    EXPECT_NE(complaint(text).find(part), std::string::npos) << text << " gave: " << complaint(text);
-  }
-}
-
-TEST_F(TableFile, ThatIsAFolderOrNotThereIsRefusedByItsKeyAndNotTriedAgain) {
-  const auto refusal = [&](const std::filesystem::path& where) -> std::string {
-    try {
-      read_table(where, 4, 3);
-    } catch (const Error& error) {
-      EXPECT_EQ(error.code(), ExitCode::configuration);
-      return error.what();
-    }
-    return "accepted";
-  };
-  for (const auto& [where, part] : std::vector<std::pair<std::filesystem::path, std::string>>{
-           {testing::TempDir(), "a folder"}, {"/dev/zero", "a device"}, {path / "absent", "no such file"}, {"", "no such file"}}) {
-    const auto told = refusal(where);
-    EXPECT_NE(told.find(part), std::string::npos) << told;
-    EXPECT_NE(told.find("routing.hash_table"), std::string::npos) << told;
-  }
 }
 
 TEST(HashRouter, SendsTokensByTheirIdsAndCountsEveryAnswerAsItIs) {
