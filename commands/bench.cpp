@@ -23,6 +23,8 @@ struct BenchOptions {
 };
 
 bool is_sparse(const std::string& what) { return what == "scaling" || what == "routing" || what == "checkpoint"; }
+// Measured by one rank, whatever the job's number: each would tell of the same.
+bool needs_one_rank(const std::string& what) { return what == "kernels" || what == "routing" || what == "checkpoint"; }
 bool wants_company(const std::string& what) { return what == "scaling" || what == "comm"; }
 
 // The sizes that the project's own figures are stated for.
@@ -58,7 +60,8 @@ int bench(const BenchOptions& options) {
   const TemporaryJob file(job.config);
   std::vector<std::string> arguments = {"bench", options.what, "--job", file.path().string()};
   if (options.json) arguments.push_back("--json");
-  return run_worker(arguments, {.ranks = job.config.cluster.ranks, .threads = job.config.cluster.threads});
+  const auto ranks = needs_one_rank(options.what) ? 1 : job.config.cluster.ranks;
+  return run_worker(arguments, {.ranks = ranks, .threads = job.config.cluster.threads});
 }
 
 }  // namespace

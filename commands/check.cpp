@@ -2,11 +2,12 @@
 
 #include <memory>
 
-#include "checkpoint/checkpoint.h"
+#include "checkpoint/saved_job.h"
 #include "commands/commands.h"
 #include "commands/job_check.h"
 #include "commands/job_options.h"
 #include "commands/usage.h"
+#include "commands/with_checkpoint.h"
 #include "core/error.h"
 #include "launcher/mpi_launch.h"
 
@@ -21,32 +22,26 @@ struct CausalityOptions {
   bool json = false;
 };
 
-LoadedJob job_of_checkpoint(const std::filesystem::path& checkpoint, const std::vector<std::string>& overrides) {
-  const auto state = read_run_state(checkpoint);
-  const auto text = state.text("job");
-  if (text.empty()) {
-    throw Error(ExitCode::bad_data, fmt::format("{} does not say which job it is of", checkpoint.string()));
-  }
-  return parse_job(text, checkpoint / "manifest.json", overrides);
+int check(const LoadedJob& job, const CausalityOptions& options, std::vector<std::string> more) {
+  const TemporaryJob file(job.config);
+  std::vector<std::string> arguments = {"causality", "--positions", fmt::format("{}", options.positions), "--seed",
+                                        fmt::format("{}", options.seed), "--job", file.path().string()};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  if (options.json) arguments.push_back("--json");
+  return run_worker(arguments, {.ranks = 1, .threads = job.config.cluster.threads});
 }
 
 int check(const CausalityOptions& options) {
-  std::vector<std::string> arguments = {"causality", "--positions", fmt::format("{}", options.positions), "--seed",
-                                        fmt::format("{}", options.seed)};
-  LoadedJob job;
   if (std::filesystem::is_directory(options.subject)) {
-    const auto checkpoint = find_checkpoint(options.subject);
-    job = job_of_checkpoint(checkpoint, options.overrides);
-    arguments.insert(arguments.end(), {"--checkpoint", checkpoint.string()});
-  } else {
-    job = load_job(options.subject, options.overrides);
-    check_and_resolve(job, Computed::elsewhere);
-    resolve_vocabulary(job, false);
+    return with_checkpoint(options.subject, [&](const std::filesystem::path& checkpoint) {
+      return check(saved_job(read_run_state(checkpoint), checkpoint, options.overrides), options,
+                   {"--checkpoint", checkpoint.string()});
+    });
   }
-  const TemporaryJob file(job.config);
-  arguments.insert(arguments.end(), {"--job", file.path().string()});
-  if (options.json) arguments.push_back("--json");
-  return run_worker(arguments, {.ranks = 1, .threads = job.config.cluster.threads});
+  auto job = load_job(options.subject, options.overrides);
+  check_and_resolve(job, Computed::elsewhere);
+  resolve_vocabulary(job, false);
+  return check(job, options, {});
 }
 
 }  // namespace

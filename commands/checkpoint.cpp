@@ -8,9 +8,12 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "checkpoint/manifest.h"
 #include "commands/commands.h"
+#include "commands/with_checkpoint.h"
 #include "core/error.h"
 #include "core/json_text.h"
+#include "core/run_directory.h"
 #include "core/tell.h"
 
 namespace smlp {
@@ -25,24 +28,20 @@ struct CheckpointOptions {
   bool json = false, quick = false;
 };
 
-bool is_one_checkpoint(const fs::path& path) { return fs::exists(path / "manifest.json"); }
+bool is_one_checkpoint(const fs::path& path) { return fs::exists(path / manifest_name); }
 
 // For what vouches for the bytes it reads by itself: a checkpoint named outright is not verified first.
 fs::path chosen(const std::string& path) {
   if (is_one_checkpoint(path)) return path;
-  std::vector<CheckpointInfo> rejected;
-  const auto found = find_checkpoint(path, &rejected);
-  for (const auto& info : rejected) {
-    tell("{} is passed over: {}", info.path.filename().string(), info.reason);
-  }
-  return found;
+  return chosen_checkpoint(path);
 }
 
 fs::path folder_of_run(const fs::path& path) {
   if (!fs::is_directory(path)) {
     throw Error(ExitCode::configuration, fmt::format("{} is not a run directory", path.string()));
   }
-  return fs::is_directory(path / "checkpoints") ? path / "checkpoints" : path;
+  const auto checkpoints = RunDirectory{path}.checkpoints();
+  return fs::is_directory(checkpoints) ? checkpoints : path;
 }
 
 void print_json(const ordered_json& document) {
@@ -83,7 +82,8 @@ void print_lines(const std::vector<CheckpointInfo>& list) {
 // Or may hold one soon: a run has its job before its first checkpoint.
 bool holds_a_run(const fs::path& path) {
   const auto whole = fs::absolute(path / "").lexically_normal().parent_path();
-  return fs::is_directory(path / "checkpoints") || fs::exists(path / "job.toml") || whole.filename() == "checkpoints";
+  const RunDirectory run{path};
+  return fs::is_directory(run.checkpoints()) || fs::exists(run.job()) || whole.filename() == run.checkpoints().filename();
 }
 
 void list(const CheckpointOptions& options) {

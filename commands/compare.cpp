@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -94,7 +93,7 @@ std::string large_number(std::optional<std::int64_t> count) {
 }
 
 std::string with_digits(std::optional<double> value, int digits) {
-  return value && std::isfinite(*value) ? fmt::format("{:.{}f}", *value, digits) : unknown;
+  return value ? fmt::format("{:.{}f}", *value, digits) : unknown;
 }
 
 std::optional<double> perplexity_of(const Evaluated* point) {

@@ -2,11 +2,11 @@
 
 #include <memory>
 
-#include "checkpoint/checkpoint.h"
+#include "checkpoint/saved_job.h"
 #include "commands/commands.h"
 #include "commands/usage.h"
+#include "commands/with_checkpoint.h"
 #include "core/error.h"
-#include "core/job_file.h"
 #include "data/token_file.h"
 #include "data/token_file_info.h"
 #include "data/tokenizer.h"
@@ -38,8 +38,7 @@ void check_data(const std::filesystem::path& checkpoint, const std::string& data
                 fmt::format("{} holds {} tokens, and two are needed for a loss", data, file.tokens()));
   }
   const auto state = read_run_state(checkpoint);
-  if (state.text("job").empty()) return;
-  const auto job = parse_job(state.text("job"), checkpoint / "manifest.json").config;
+  const auto job = saved_job(state, checkpoint).config;
   if (const auto tokenizer = tokenizer_if_there(job.data.tokenizer)) {
     expect_tokenizer(*tokenizer, job.data.tokenizer, state.text("tokenizer"), checkpoint.string());
     check_tokenizer(data, *tokenizer, job.data.tokenizer);
@@ -54,11 +53,12 @@ void check_data(const std::filesystem::path& checkpoint, const std::string& data
 }
 
 int evaluate(const EvalOptions& options) {
-  const auto checkpoint = find_checkpoint(options.checkpoint);
-  check_data(checkpoint, options.data);
-  std::vector<std::string> arguments = {"eval", "--checkpoint", checkpoint.string(), "--data", options.data};
-  if (options.json) arguments.push_back("--json");
-  return run_worker(arguments, options.shape);
+  return with_checkpoint(options.checkpoint, [&](const std::filesystem::path& checkpoint) {
+    check_data(checkpoint, options.data);
+    std::vector<std::string> arguments = {"eval", "--checkpoint", checkpoint.string(), "--data", options.data};
+    if (options.json) arguments.push_back("--json");
+    return run_worker(arguments, options.shape);
+  });
 }
 
 }  // namespace

@@ -3,9 +3,9 @@
 #include <limits>
 #include <memory>
 
-#include "checkpoint/checkpoint.h"
 #include "commands/commands.h"
 #include "commands/usage.h"
+#include "commands/with_checkpoint.h"
 #include "launcher/mpi_launch.h"
 
 namespace smlp {
@@ -19,15 +19,17 @@ struct GenerateOptions {
 };
 
 int generate_text(const GenerateOptions& options) {
-  std::vector<std::string> arguments = {"generate", "--checkpoint", find_checkpoint(options.checkpoint).string(),
-                                        "--tokens", fmt::format("{}", options.tokens),
-                                        "--temperature", fmt::format("{}", options.temperature),
-                                        "--top-k", fmt::format("{}", options.top_k),
-                                        "--seed", fmt::format("{}", options.seed), "--prompt"};
-  // One word for a prompt that looks like an option; two for an empty one, which would take the next word for it.
-  if (options.prompt.empty()) arguments.emplace_back();
-  else arguments.back() += "=" + options.prompt;
-  return run_worker(arguments, {});
+  return with_checkpoint(options.checkpoint, [&](const std::filesystem::path& checkpoint) {
+    std::vector<std::string> arguments = {"generate", "--checkpoint", checkpoint.string(),
+                                          "--tokens", fmt::format("{}", options.tokens),
+                                          "--temperature", fmt::format("{}", options.temperature),
+                                          "--top-k", fmt::format("{}", options.top_k),
+                                          "--seed", fmt::format("{}", options.seed), "--prompt"};
+    // One word for a prompt that looks like an option; two for an empty one, which would take the next word for it.
+    if (options.prompt.empty()) arguments.emplace_back();
+    else arguments.back() += "=" + options.prompt;
+    return run_worker(arguments, {});
+  });
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "core/error.h"
+#include "data/hash_table_file.h"
 #include "data/token_file.h"
 #include "data/token_file_info.h"
 #include "data/tokenizer.h"
@@ -13,11 +14,14 @@ namespace {
 
 constexpr std::int64_t padding = 64;
 
+std::string place_of(const LoadedJob& job, const std::string& key) {
+  auto origin = origin_of(job, key);
+  return origin == "default" ? job.file.string() : origin;
+}
+
 [[noreturn]] void refuse(const LoadedJob& job, const std::string& key, const std::string& reason,
                          ExitCode code = ExitCode::configuration) {
-  auto origin = origin_of(job, key);
-  if (origin == "default") origin = job.file.string();
-  throw Error(code, fmt::format("{}: {} = {}: {}", origin, key, value_of(job.config, key), reason));
+  throw Error(code, fmt::format("{}: {} = {}: {}", place_of(job, key), key, value_of(job.config, key), reason));
 }
 
 // Paths count from where smlp is started; whoever thinks of the job file's folder gets told.
@@ -58,8 +62,26 @@ void check_token_file(const LoadedJob& job, const std::string& key, const std::s
                                                        file.largest_token(), job.config.model.vocabulary));
     }
   } catch (const Error& error) {
-    const bool absent = !std::filesystem::exists(prefix + ".bin");
+    std::error_code unknown;
+    const bool absent = !std::filesystem::exists(prefix + ".bin", unknown);
     refuse(job, key, error.what() + (absent ? beside_job_file(job, prefix, ".bin") : ""), error.code());
+  }
+}
+
+// A user's table is read once before any rank does.
+void check_hash_table(const LoadedJob& job) {
+  const auto& routing = job.config.routing;
+  const bool by_hash = routing.tokens == "hash" || job.config.model.kind == "hash";  // which knows no other way
+  if (!by_hash || routing.hash_table == "random" || routing.hash_table == "balanced") return;
+  if (std::error_code unknown; !std::filesystem::exists(routing.hash_table, unknown)) {
+    refuse(job, "routing.hash_table",
+           fmt::format("there is no file {}; choose random or balanced, or write it: the expert of each of the {} token ids{}",
+                       routing.hash_table, job.config.model.vocabulary, beside_job_file(job, routing.hash_table, "")));
+  }
+  try {
+    read_hash_table(routing.hash_table, job.config.model.vocabulary, job.config.model.experts);
+  } catch (const Error& error) {
+    throw Error(error.code(), fmt::format("{}: {}", place_of(job, "routing.hash_table"), error.what()));
   }
 }
 
@@ -92,14 +114,10 @@ void check_data(const LoadedJob& job) {
   for (const auto& prefix : data.train) {
     check_token_file(job, "data.train", prefix, *tokenizer, job.config.model.context + 1);
   }
-  for (const auto& prefix : data.valid) check_token_file(job, "data.valid", prefix, *tokenizer, 2);
-  const auto& routing = job.config.routing;
-  const bool from_file = routing.hash_table != "random" && routing.hash_table != "balanced";
-  if (routing.tokens == "hash" && from_file && !std::filesystem::is_regular_file(routing.hash_table)) {
-    refuse(job, "routing.hash_table",
-           fmt::format("there is no file {}; choose random or balanced, or write it: the expert of each of the {} token ids",
-                       routing.hash_table, job.config.model.vocabulary));
-  }
+  // Partial prediction predicts nothing of the first fifth, by which it routes.
+  const auto unpredicted = job.config.routing.channels == "partial" ? job.config.model.context / 5 : 0;
+  for (const auto& prefix : data.valid) check_token_file(job, "data.valid", prefix, *tokenizer, unpredicted + 2);
+  check_hash_table(job);
 }
 
 }  // namespace smlp

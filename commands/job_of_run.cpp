@@ -2,7 +2,7 @@
 
 #include <filesystem>
 
-#include "checkpoint/checkpoint.h"
+#include "checkpoint/saved_job.h"
 #include "core/error.h"
 #include "data/tokenizer.h"
 
@@ -13,9 +13,8 @@ namespace {
 std::optional<JobOfRun> named_by(const std::filesystem::path& checkpoint) {
   try {
     const auto state = read_run_state(checkpoint);
-    if (state.text("job").empty()) return std::nullopt;
-    return JobOfRun{parse_job(state.text("job"), checkpoint / "manifest.json").config, state.text("tokenizer")};
-  } catch (const Error&) {  // damaged: the ranks will pass it over, too
+    return JobOfRun{saved_job(state, checkpoint).config, state.text("tokenizer")};
+  } catch (const std::exception&) {  // damaged, or not to be read: the ranks will pass it over, too
     return std::nullopt;
   }
 }

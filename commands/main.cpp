@@ -3,8 +3,12 @@
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+#include <array>
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
+#include <new>
 #include <sstream>
 #include <system_error>
 
@@ -24,7 +28,19 @@ int complain(ExitCode code, const std::string& sentences) {
   return static_cast<int>(code);
 }
 
-int run(int argc, char** argv) {
+// Is it the path that is wrong, rather than the disk?
+bool of_a_name(const std::error_code& reason) {
+  constexpr std::array wrong = {std::errc::filename_too_long, std::errc::too_many_symbolic_link_levels,
+                                std::errc::not_a_directory, std::errc::no_such_file_or_directory};
+  return std::find(wrong.begin(), wrong.end(), reason) != wrong.end();
+}
+
+struct Ending {
+  int code = 0;
+  bool printed_results = true;  // else only words about what lies in files: `run`, which a full disk under its log ends not
+};
+
+Ending run(int argc, char** argv) {
   CLI::App app{"Trains sparse all-MLP language models on MPI ranks.", "smlp"};
   app.set_version_flag("--version", fmt::format("smlp {} ({})", version(), compiler()));
   app.require_subcommand(1);
@@ -47,15 +63,15 @@ int run(int argc, char** argv) {
   add_check_commands(app, exit_code);
   add_compare_command(app);
   add_bench_command(app, exit_code);
-  add_guard_command(app);
+  add_guard_command(app, exit_code);
   add_doctor_command(app, exit_code);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-    return complain(ExitCode::usage, usage_sentence(app, error, argc, argv));
+    if (error.get_exit_code() == 0) return {app.exit(error)};  // --help, --version
+    return {complain(ExitCode::usage, usage_sentence(app, error, argc, argv))};
   }
-  return exit_code;
+  return {exit_code, !app.got_subcommand("run")};
 }
 
 }  // namespace
@@ -65,16 +81,23 @@ int main(int argc, char** argv) {
   spdlog::set_default_logger(spdlog::stderr_logger_mt("smlp"));
   spdlog::set_pattern("smlp: %v");
   std::signal(SIGXFSZ, SIG_IGN);  // a file that may grow no more (`ulimit -f`) is a write that fails, and told
+  std::signal(SIGCHLD, SIG_DFL);  // an inherited "ignore" would let children vanish before their exit codes are read
   try {
-    const int code = smlp::run(argc, argv);
-    if ((std::fflush(stdout) != 0 || std::ferror(stdout) != 0) && code == 0) {
+    const auto ending = smlp::run(argc, argv);
+    const bool lost = std::fflush(stdout) != 0 || std::ferror(stdout) != 0;
+    if (lost && ending.printed_results && ending.code == 0) {
       return smlp::complain(smlp::ExitCode::io_failed, "writing to the standard output failed");
     }
-    return code;
+    return ending.code;
   } catch (const smlp::Error& error) {
     return smlp::complain(error.code(), error.what());
-  } catch (const std::system_error& error) {  // file system errors and failed prints among them
+  } catch (const std::filesystem::filesystem_error& error) {
+    return smlp::complain(smlp::of_a_name(error.code()) ? smlp::ExitCode::configuration : smlp::ExitCode::io_failed,
+                          fmt::format("{}: {}", error.path1().string(), error.code().message()));
+  } catch (const std::system_error& error) {  // failed prints among them
     return smlp::complain(smlp::ExitCode::io_failed, error.what());
+  } catch (const std::bad_alloc&) {
+    return smlp::complain(smlp::ExitCode::unavailable, smlp::out_of_memory);
   } catch (const std::exception& error) {
     return smlp::complain(smlp::ExitCode::fault, fmt::format("{} (a defect of smlp: please report it)", error.what()));
   }

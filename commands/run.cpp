@@ -14,10 +14,12 @@
 #include "commands/job_of_run.h"
 #include "commands/job_options.h"
 #include "commands/usage.h"
+#include "commands/with_checkpoint.h"
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/features.h"
 #include "core/tell.h"
+#include "launcher/batch_guard.h"
 #include "launcher/cluster.h"
 #include "launcher/disk_room.h"
 #include "launcher/mpi_launch.h"
@@ -72,9 +74,13 @@ int run(RunOptions options) {
   supervision.max_restarts = options.max_restarts;
   for (const auto& key : options.settings.accepted_changes) value_of(job.config, key);  // refuses an unknown one
   if (!options.init_from.empty() && !job_of_run(directory)) {
-    supervision.init_from = std::filesystem::absolute(find_checkpoint(options.init_from));
+    supervision.init_from = std::filesystem::absolute(chosen_checkpoint(options.init_from));
   }
   make_folder(directory.root);
+  if (job.config.cluster.launcher != "local" && in_the_batch_scripts_place()) {
+    guard_this_launcher(directory, job.config.slurm.max_requeues);
+    supervision.one_request_seconds = two_ways_seconds;
+  }
   if (in_batch_job()) wait_for_room(directory);
   const auto lock = take_run(directory, patience_here());
 
@@ -89,6 +95,7 @@ int run(RunOptions options) {
     supervision.init_from.reset();
   }
   if (supervision.init_from) options.settings.init_from = *supervision.init_from;
+  Supervisor supervisor(directory, job.config, supervision);  // refuses a job that has no place here, before a file is written
   prepare_run(directory, job, before ? &before->config : nullptr, options.settings);
   if (!built_with_hdf5()) {
     tell("this smlp was built without HDF5: the run saves nothing, and what ends before it is done begins again");
@@ -96,7 +103,7 @@ int run(RunOptions options) {
   const auto newest = RunHistory(directory).newest_step();
   fmt::print("{}: {} ranks in {}, {}\n", job.config.name, job.config.cluster.ranks, directory.root.string(),
              newest ? fmt::format("going on from checkpoint {}", *newest) : "from the start");
-  return Supervisor(directory, job.config, supervision).run();
+  return supervisor.run();
 }
 
 }  // namespace

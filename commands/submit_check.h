@@ -22,7 +22,8 @@ void check_disk(const LoadedJob& job, const RunDirectory& run, std::vector<std::
 void check_partition(const LoadedJob& job, const Controller& controller, std::vector<std::string>& notes);
 // The folder is there, or can be made, and written to. Makes nothing.
 void check_writable(const RunDirectory& run);
-// No earlier batch job of this directory waits or runs, unless the new one depends on others.
-void check_earlier_submission(const LoadedJob& job, const RunDirectory& run, const Controller& controller);
+// No earlier batch job of this directory waits or runs, unless the new one depends on others. True where one may wait all
+// the same, since it is to be waited for or SLURM does not say.
+bool check_earlier_submissions(const LoadedJob& job, const RunDirectory& run, const Controller& controller);
 
 }  // namespace smlp

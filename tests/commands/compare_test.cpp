@@ -127,6 +127,14 @@ TEST_F(Compare, RunsThatDoNotCompareAreWarnedOf) {
   EXPECT_THAT(answer.out, HasSubstr("dead"));
 }
 
+// It stood as "-" in the table, where the CSV had "inf".
+TEST_F(Compare, APerplexityBeyondAllNumbersIsInfinite) {
+  write_run("a", "alpha", {{10, 2, 4.0, 4.0}, {20, 2, 900.0, 900.0}});
+  const auto table = smlp({"compare", "a"}), csv = smlp({"compare", "a", "--csv"});
+  EXPECT_THAT(table.out, testing::ContainsRegex(" inf +54.60 "));
+  EXPECT_THAT(csv.out, HasSubstr(",inf,54.59"));
+}
+
 TEST_F(Compare, OldAndDamagedRunsStillTellWhatTheyHold) {
   write_run("a", "alpha", steady);
   write("a/events.jsonl", "{\"event\":\"start\",\"step\":0,\"detail\":\"from the first step\"}\nrubbish\n{\"event\":");

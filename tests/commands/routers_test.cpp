@@ -135,6 +135,19 @@ TEST_F(Routers, TheTableOfARunIsKeptAndItsChangeRefused) {
   const auto gone = run(settings, 6);
   EXPECT_EQ(gone.code, 78);
   EXPECT_THAT(gone.err, HasSubstr("\"experts.txt\": there is no file experts.txt"));
+  write("experts.txt", "1 2 3");
+  const auto checked = smlp({"config", "check", "job.toml", "--set", settings[0], "--set", settings[1]});
+  EXPECT_EQ(checked.code, 78) << "it once looked for the file alone, and the ranks found what is wrong with it";
+  EXPECT_THAT(checked.err, AllOf(HasSubstr("--set routing.hash_table"), HasSubstr("it holds 3 entries")));
+  for (const std::string command : {"run", "submit"}) {  // they once looked where routing.tokens is written alone
+    std::vector<std::string> words = {command, "job.toml", "--run-dir", "runs/new", "--set", "model.kind=hash", "--set", settings[1]};
+    if (command == "submit") words.emplace_back("--dry-run");
+    const auto told = smlp(words);
+    EXPECT_EQ(told.code, 78) << command << told.out;
+    EXPECT_THAT(told.err, HasSubstr("--set routing.hash_table")) << command;
+    EXPECT_FALSE(std::filesystem::exists(place / "runs/new")) << command;
+  }
+  std::filesystem::remove(place / "experts.txt");
   // What is made of a checkpoint needs its table alone.
   EXPECT_EQ(smlp({"eval", "runs/small", "--data", "valid"}).code, 0);
   write("experts.txt", "1 2 3");

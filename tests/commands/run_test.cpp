@@ -72,6 +72,43 @@ TEST_F(Run, StatusTellsTheReasonOfTheLastEndToItsLastWord) {
   EXPECT_THAT(joined, HasSubstr("1 ended: rank 0: " + reason)) << screen;
 }
 
+// It was cut after a hundred columns: "exchange 75 % wai...".
+TEST_F(Run, StatusTellsWhereAllTheSecondsWent) {
+  std::filesystem::create_directories(place / "runs/small");
+  write("runs/small/events.jsonl", "{\"event\":\"done\",\"attempt\":1}\n");
+  write("runs/small/ledger.jsonl",
+        R"({"time":1750000000,"highest_step":9,"goodput_seconds_total":{"productive":1000,"restart":1001,)"
+        R"("checkpoint_stall":1002,"data_stall":1003,"exchange_wait":1004,"lost_work":1005,"waiting":1006}})" "\n");
+  const auto screen = smlp({"status", "runs/small"}).out;
+  EXPECT_THAT(screen, AllOf(HasSubstr("goodput     14 % of 1:57:01: productive 14 % "),
+                            HasSubstr("\n            lost 14 % waiting 14 %\n")));
+  std::istringstream lines(screen);
+  for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 100u) << line;
+}
+
+TEST_F(Run, ItsAddressesAreForgottenWhenItHasEnded) {
+  script("* * steps 2\n");
+  ASSERT_EQ(smlp({"run", "job.toml"}, fake_worker()).code, 0);
+  EXPECT_EQ(test::contents(place / "runs/small/targets.json"), "[]\n");
+}
+
+TEST_F(Run, WhatNobodyIsThereToDoIsToldWithWhatToDoInstead) {
+  script("* * steps 1\n");
+  ASSERT_EQ(smlp({"run", "job.toml"}, fake_worker()).code, 0);
+  for (const char* command : {"stop", "save"}) {
+    const auto answer = smlp({command, "runs/small"});
+    EXPECT_EQ(answer.code, 75);
+    EXPECT_THAT(answer.err, AllOf(HasSubstr("runs/small is not live, it is done (done: "),
+                                  HasSubstr("): nobody is there to do it\n")));
+  }
+  write("runs/small/events.jsonl", "{\"event\":\"run_started\"}\n{\"event\":\"attempt_started\",\"attempt\":1}\n");
+  for (const char* command : {"stop", "save"}) {
+    const auto answer = smlp({command, "runs/small"});
+    EXPECT_EQ(answer.code, 75);
+    EXPECT_THAT(answer.err, HasSubstr("it is dead: nobody is there to do it; `smlp run` goes on\n"));
+  }
+}
+
 // Once a requeued job that found its disk full had ended for good over its first file.
 TEST_F(Run, InABatchJobWaitsForRoomOnAFullDiskBeforeItBegins) {
   script("* * steps 1\n");
@@ -238,6 +275,36 @@ TEST_F(Run, LogsAreShownByRankAndFollowedThroughRestarts) {
   EXPECT_EQ(later.code, 78);
   EXPECT_THAT(later.err, HasSubstr("has no attempt 9; the newest is 2"));
   EXPECT_EQ(smlp({"logs", "nowhere"}).code, 78);
+}
+
+// A copied run goes on counting where the other had come to: it was called no run directory.
+TEST_F(Run, LogsAreFoundWhereTheFirstAttemptsHaveNone) {
+  for (const std::string attempt : {"0008", "0010"}) {
+    std::filesystem::create_directories(place / ("runs/small/logs/attempt-" + attempt));
+    write("runs/small/logs/attempt-" + attempt + "/rank-0000.log", "of " + attempt + "\n");
+  }
+  EXPECT_EQ(smlp({"logs", "runs/small"}).out, "of 0010\n");
+  EXPECT_EQ(smlp({"logs", "runs/small", "--attempt", "8"}).out, "of 0008\n");
+  EXPECT_EQ(smlp({"logs", "runs/small", "--follow"}).out, "of 0010\n");
+}
+
+// It was called dead afterwards: launcher gone without a word.
+TEST_F(Run, AJobThatHasNoPlaceHereIsRefusedBeforeItsRunBegins) {
+  unsetenv("SLURM_JOB_ID");
+  const auto answer = smlp({"run", "job.toml", "--set", "cluster.launcher=\"srun\""}, fake_worker());
+  EXPECT_EQ(answer.code, 69);
+  EXPECT_THAT(answer.err, HasSubstr("starts ranks in a SLURM allocation"));
+  EXPECT_EQ(answer.out, "");
+  EXPECT_FALSE(std::filesystem::exists(place / "runs/small/job.toml"));
+  EXPECT_FALSE(std::filesystem::exists(place / "runs/small/events.jsonl"));
+}
+
+TEST_F(Run, APipeInPlaceOfWhoTheRunIsHoldsUpNothing) {
+  script("* * steps 1\n");
+  ASSERT_EQ(mkfifo((place / "runs/small/run.json").c_str(), 0644), 0);
+  const auto answer = smlp({"run", "job.toml"}, fake_worker());
+  EXPECT_EQ(answer.code, 0) << answer.err;
+  EXPECT_EQ(identity()["name"], "small");
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <regex>
 
 #include "command_line.h"
+#include "data/byte_alphabet.h"
 
 namespace smlp {
 namespace {
@@ -74,6 +75,26 @@ TEST_F(Trained, LsTellsWhatARunHolds) {
   EXPECT_THAT(smlp({"checkpoint", "ls", "runs/small"}).out,
               AllOf(StartsWith("step-00000002 "), HasSubstr("\nstep-00000004 "), HasSubstr("1 ranks  sound")));
   EXPECT_EQ(facts({"checkpoint", "ls", "runs/small/checkpoints"}).size(), 2u);
+}
+
+// A live run's retention may delete a checkpoint between its choice and its opening: eval once failed then.
+TEST_F(Trained, EvalOfARunWhoseCheckpointIsDeletedMeanwhileTakesItsNewest) {
+  write("worker", "#!/bin/sh\nrm -rf " + last + "\nexec \"$SMLP_BIN/smlp-worker\" \"$@\"\n");
+  fs::permissions(place / "worker", fs::perms::owner_all);
+  const auto alone = smlp({"eval", before, "--data", "valid"});
+  const auto answer = shell("SMLP_WORKER=$PWD/worker smlp eval runs/small --data valid");
+  EXPECT_EQ(answer.code, 0) << answer.err;
+  EXPECT_EQ(answer.out, alone.out) << "of the checkpoint that is left";
+  EXPECT_THAT(answer.err, HasSubstr("step-00000004 was deleted by its run meanwhile"));
+}
+
+// Its exit code was all that told of it.
+TEST_F(Trained, ACommandSaysWhichSignalEndedItsWorker) {
+  write("worker", "#!/bin/sh\nkill -KILL $$\n");
+  fs::permissions(place / "worker", fs::perms::owner_all);
+  const auto answer = shell("SMLP_WORKER=$PWD/worker smlp eval runs/small --data valid");
+  EXPECT_EQ(answer.code, 128 + SIGKILL);
+  EXPECT_THAT(answer.err, AllOf(HasSubstr("killed by signal 9 (SIGKILL)"), HasSubstr("memory")));
 }
 
 // It once said that there is no checkpoint in it, with exit code 0.
@@ -147,6 +168,59 @@ TEST_F(Trained, VerifyFindsEveryKindOfDamage) {
   EXPECT_EQ(smlp({"checkpoint", "verify", "job.toml"}).code, 78);
 }
 
+// What can't even be looked at ended `run` before any rank could pass it over.
+TEST_F(Trained, ARunGoesOnBesideACheckpointThatCannotBeLookedAt) {
+  fs::remove(place / last / "manifest.json");
+  fs::create_symlink("manifest.json", place / last / "manifest.json");
+  const std::string loop = "runs/small/checkpoints/step-00000009";
+  fs::create_directory_symlink("step-00000009", place / loop);
+  const auto answer = smlp({"run", "job.toml", "--ranks", "1", "--set", "train.steps=6", "--set", "train.eval_every=2",
+                            "--set", "checkpoint.every_steps=2"});
+  EXPECT_EQ(answer.code, 0) << answer.err;
+  EXPECT_EQ(smlp({"checkpoint", "verify", "runs/small/checkpoints/step-00000006"}).code, 0);
+}
+
+TEST_F(Trained, APathThatIsNoneIsAConfigurationErrorThatNamesIt) {
+  const std::string long_name(300, 'y');
+  fs::create_symlink("loop", place / "loop");
+  for (const std::string& path : {long_name, std::string("loop/run")}) {
+    for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{
+             {"checkpoint", "ls", path}, {"checkpoint", "show", path}, {"eval", path, "--data", "valid"}, {"config", "check", path}}) {
+      const auto answer = smlp(words);
+      EXPECT_EQ(answer.code, 78) << words[0] << " " << words[1] << ": " << answer.err;
+      EXPECT_THAT(answer.err, AllOf(HasSubstr(path), Not(HasSubstr("filesystem error")))) << words[0];
+    }
+  }
+  const auto data = smlp({"config", "check", "job.toml", "--set", "data.train=[\"" + long_name + "\"]"});
+  EXPECT_EQ(data.code, 78) << data.err;
+  EXPECT_THAT(data.err, HasSubstr("--set data.train"));
+}
+
+// A job of width 8 was refused for 32 experts that it does not have; and of one with two ranks each told all.
+TEST_F(Trained, TheRoutingBenchmarkTakesAnyJobsSizes) {
+  const auto answer = smlp({"bench", "routing", "--job", "job.toml", "--json"});
+  ASSERT_EQ(answer.code, 0) << answer.err;
+  EXPECT_EQ(json::parse(answer.out)["assignments"][0]["step"]["width"], 32);
+}
+
+// A file of three tokens among others ended the run at its first evaluation, though another could be predicted.
+TEST_F(Trained, ATextThatPartialPredictionPredictsNothingOfIsRefusedBeforeTheRun) {
+  write_tokens("short", 4);  // with its end of text; the first three of 16 are the prefix
+  const std::vector<std::string> words = {"config", "check", "job.toml", "--set", "model.kind=smlp", "--set",
+                                          "routing.channels=partial", "--set", "data.valid=[\"valid\", \"short\"]"};
+  const auto answer = smlp(words);
+  EXPECT_EQ(answer.code, 78);
+  EXPECT_THAT(answer.err, AllOf(HasSubstr("--set data.valid"), HasSubstr("short")));
+}
+
+// A log whose disk was full for a moment made a finished job of SLURM's a failed one.
+TEST_F(Trained, ARunWhoseWordsAreLostIsDoneAllTheSame) {
+  const auto answer = shell("smlp run job.toml --ranks 1 --run-dir other --set train.steps=2 >/dev/full");
+  EXPECT_EQ(answer.code, 0) << answer.err;
+  EXPECT_EQ(shell("smlp run job.toml --ranks 1 --run-dir third --set train.steps=2 | head -c 1 >/dev/null").code, 0);
+  EXPECT_TRUE(fs::exists(place / "third/checkpoints/step-00000002"));
+}
+
 TEST_F(Trained, WhatTakesARunTakesTheNewestThatHolds) {
   change(last + "/rank-0000.h5", [](std::string& bytes) { bytes[bytes.size() / 16] ^= 1; });
   const auto shown = smlp({"checkpoint", "show", "runs/small", "--json"});
@@ -154,6 +228,13 @@ TEST_F(Trained, WhatTakesARunTakesTheNewestThatHolds) {
   EXPECT_EQ(json::parse(shown.out)["step"], 2);
   EXPECT_THAT(shown.err, AllOf(HasSubstr("step-00000004 is passed over"), HasSubstr("rank-0000.h5")));
   EXPECT_EQ(facts({"eval", "runs/small", "--data", "valid"})["checkpoint"], before);
+  for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{
+           {"eval", "runs/small", "--data", "valid"}, {"generate", "runs/small", "--prompt", "a", "--tokens", "1"},
+           {"check", "causality", "runs/small"}, {"run", "job.toml", "--ranks", "1", "--run-dir", "runs/new", "--init-from", "runs/small"}}) {
+    const auto answer = smlp(words);
+    EXPECT_EQ(answer.code, 0) << words[0] << answer.err;
+    EXPECT_THAT(answer.err, HasSubstr("step-00000004 is passed over")) << words[0] << " once took the older one in silence";
+  }
   EXPECT_EQ(smlp({"eval", last, "--data", "valid"}).code, 65) << "named outright, it is not replaced by another";
   EXPECT_EQ(smlp({"generate", last, "--prompt", "a"}).code, 65);
 }
@@ -278,6 +359,41 @@ TEST_F(Trained, EvalRefusesDataOfAnotherTokenizer) {
   EXPECT_EQ(smlp({"eval", "runs/small", "--data", "absent"}).code, 78);
   fs::resize_file(place / "valid.bin", 10);
   EXPECT_EQ(smlp({"eval", "runs/small", "--data", "valid"}).code, 65);
+}
+
+// A text of no bytes had 0 bits a byte; notes of another file gave 25 without a word.
+TEST_F(Trained, EvalHasBitsAByteOnlyOfBytesThatItKnows) {
+  write("valid.json", R"({"bytes": 0})");
+  EXPECT_TRUE(facts({"eval", "runs/small", "--data", "valid"})["bits_per_byte"].is_null());
+  EXPECT_THAT(smlp({"eval", "runs/small", "--data", "valid"}).out, HasSubstr(", - bits a byte, 39 tokens\n"));
+  write("valid.json", R"({"bytes": 10, "tokens": 5})");
+  const auto strange = smlp({"eval", "runs/small", "--data", "valid"});
+  EXPECT_EQ(strange.code, 65);
+  EXPECT_THAT(strange.err, HasSubstr("valid.json is of another file: it says 5 tokens, and valid.idx has 40"));
+}
+
+// It trained, and could then be neither evaluated nor used: "vocab.json has no token <|endoftext|>". And an id that the
+// vocabulary skips was drawn, which no text stands for.
+TEST_F(Trained, ATokenizerMayLackAnEndOfTextAndSkipIds) {
+  json vocabulary;
+  for (int byte = 0; byte < 256; ++byte) vocabulary[spell_bytes(std::string(1, static_cast<char>(byte)))] = byte;
+  vocabulary["abc"] = 700;
+  fs::create_directory(place / "bpe");
+  write("bpe/vocab.json", vocabulary.dump());
+  write("bpe/merges.txt", "");
+  write_tokens("train", 200, 256);
+  write_tokens("valid", 40, 256);
+  const auto run = smlp({"run", "job.toml", "--run-dir", "bare", "--ranks", "1", "--set", "data.tokenizer=bpe", "--set",
+                         "train.steps=1"});
+  ASSERT_EQ(run.code, 0) << run.err;
+  EXPECT_GT(facts({"eval", "bare", "--data", "valid"})["bits_per_byte"], 0.0);
+  const auto text = smlp({"generate", "bare", "--prompt", "a", "--temperature", "1000", "--tokens", "300"});
+  EXPECT_EQ(text.code, 0) << text.err;
+  EXPECT_GE(text.out.size(), 300u) << "nothing ends it early";
+  EXPECT_EQ(smlp({"generate", "bare", "--prompt", "a", "--temperature", "0", "--tokens", "3"}).code, 0);
+  const auto empty = smlp({"generate", "bare", "--prompt", ""});
+  EXPECT_EQ(empty.code, 78);
+  EXPECT_THAT(empty.err, HasSubstr("an empty prompt stands for <|endoftext|>, which the tokenizer bpe lacks"));
 }
 
 TEST_F(Trained, CausalityIsCheckedWithACheckpointsWeights) {

@@ -46,6 +46,15 @@ def every_keep_every_th_step_is_saved_and_stays(place):
         assert steps_kept(place, f"every-{every}") == [10, 20, 30, 40, 45], (every, steps_kept(place, f"every-{every}"))
 
 
+def a_step_that_overflowed_its_loss_scale_is_kept_too(place):
+    """Its update is left out, and with it its checkpoint was."""
+    place.run(place.job(steps=12, every=0, keep_last=1, ranks=1, precision="fp16"), "run", "--set", "train.loss_scale=16777216",
+              "--set", "checkpoint.keep_every=1")
+    overflowed = [line["step"] for line in place.lines("run", "events.jsonl") if line["event"] == "update_skipped"]
+    assert overflowed and max(overflowed) < 12, overflowed
+    assert steps_kept(place, "run") == list(range(1, 13)), (overflowed, steps_kept(place, "run"))
+
+
 def the_loss_of_a_step_is_in_its_checkpoint_after_a_restart_too(place):
     settings = dict(eval_every=5, every=5, keep_last=20, ranks=1)
     place.run(place.job(steps=20, **settings), "straight", "--set", "checkpoint.keep_best=true")
@@ -58,4 +67,5 @@ def the_loss_of_a_step_is_in_its_checkpoint_after_a_restart_too(place):
 
 if __name__ == "__main__":
     harness.main([the_best_stays_when_the_run_goes_on_and_gets_worse, without_the_key_only_the_last_stays,
-                  every_keep_every_th_step_is_saved_and_stays, the_loss_of_a_step_is_in_its_checkpoint_after_a_restart_too])
+                  every_keep_every_th_step_is_saved_and_stays, a_step_that_overflowed_its_loss_scale_is_kept_too,
+                  the_loss_of_a_step_is_in_its_checkpoint_after_a_restart_too])

@@ -145,14 +145,29 @@ def weights_of_another_run_start_a_new_one(place):
     assert score("first", 30) < score("first", 0) - 0.1
 
 
+def addresses_of(place, run, *more):
+    """Where the ranks of a live run are; none is told any more when it has ended."""
+    file = place.path / run / "targets.json"
+
+    def targets():
+        return [address for group in json.loads(file.read_text()) for address in group["targets"]] if file.exists() else []
+
+    process = place.start(place.job(steps=10**6), run, *more)
+    harness.wait_until(targets, 60, "the ranks' addresses")
+    seen = targets()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 75
+    assert targets() == []
+    return seen
+
+
 def metrics_lines_hold_every_step(place):
     place.run(place.job(steps=12, eval_every=4), "run")
     lines = place.lines("run", "metrics.jsonl")
     assert [line["step"] for line in lines] == list(range(1, 13))
     assert all(line["loss"] > 0 and line["tokens_per_second"] > 0 and line["attempt"] == 1 for line in lines)
     assert [line["step"] for line in lines if line.get("validation_loss")] == [4, 8, 12]
-    targets = json.loads((place.path / "run" / "targets.json").read_text())
-    assert len([address for group in targets for address in group["targets"]]) == 2
+    assert len(addresses_of(place, "live")) == 2
 
 
 def a_checkpoint_is_as_old_as_its_publication_after_a_restart_too(place):
@@ -181,9 +196,7 @@ def a_port_that_is_taken_ends_no_run_that_has_trained(place):
     with socket.create_server(("127.0.0.1", port + 1)):
         done = place.run(place.job(steps=4), "new", *fixed, expect=78)
         assert f"127.0.0.1:{port + 1}" in done.stderr, done.stderr
-        place.run(place.job(steps=8), "run", *fixed)
-    targets = json.loads((place.path / "run" / "targets.json").read_text())
-    first, second = [address for group in targets for address in group["targets"]]
+        targets = first, second = addresses_of(place, "run", *fixed)
     assert first == f"127.0.0.1:{port}" and second.startswith("127.0.0.1:") and second != f"127.0.0.1:{port + 1}", targets
     log = (place.path / "run" / "logs" / "attempt-0002" / "rank-0001.log").read_text()
     assert f"metrics can't be served on '127.0.0.1:{port + 1}'" in log and "any free port" in log, log
