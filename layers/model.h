@@ -1,5 +1,5 @@
 // The language model of one job: embedding, a stack of blocks, final norm, tied output projection with the
-// loss. Built from a ModelConfig by make_model(); owned by the Trainer; parameters live in the store.
+// loss. Built from a ModelConfig by make_model(); owned by the Engine; parameters live in the store.
 #pragma once
 
 #include <functional>

@@ -138,6 +138,7 @@ PlanCounts count_model(const ModelConfig& config, std::int64_t ranks, std::int64
     if (sharers > 1) plan.reduce_bytes_per_step += segment.grad.bytes();
   }
   plan.checkpoint_bytes = plan.parameters.total * (size_of(precision) + state_bytes_per_element);
+  for (const auto& table : store.tables()) plan.checkpoint_bytes += table.view.bytes();
 
   const Rehearsed spread = rehearse(config, expert_ranks, micro_batch, precision, Mode::training, rows_at_once);
   const Rehearsed alone = rehearse(config, 1, micro_batch, precision, Mode::training, rows_at_once);

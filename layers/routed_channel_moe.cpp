@@ -1,6 +1,7 @@
 #include "layers/routed_channel_moe.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/error.h"
 
@@ -8,9 +9,12 @@ namespace smlp {
 
 namespace {
 
-SpatialGate make_experts(ParameterStore& store, const std::string& name, std::int64_t length,
+// `length`: of the part of a sequence that is gated. The weight starts as small as that of a whole one (model.md).
+SpatialGate make_experts(ParameterStore& store, const std::string& name, std::int64_t length, std::int64_t context,
                          const ExpertExchange& exchange) {
-  Parameter& weight = store.add(exchange.slice_of(spatial_weight_spec(name + ".spatial", length)));
+  ParameterSpec of_part = spatial_weight_spec(name + ".spatial", context);
+  of_part.shape = {length, length};
+  Parameter& weight = store.add(exchange.slice_of(std::move(of_part)));
   Parameter& bias = store.add(exchange.slice_of(spatial_bias_spec(name + ".spatial", length)));
   return SpatialGate(LayerNorm(exchange.local_experts()), weight, bias);
 }
@@ -29,7 +33,7 @@ RoutedChannelMoe::RoutedChannelMoe(ParameterStore& store, const std::string& nam
       exchange_(exchange, width),
       norm_(store, name + ".norm", width),
       router_(store, name + ".router", leaky ? context : prefix_of(context), experts),
-      experts_(make_experts(store, name + ".experts", context - first_, exchange)),
+      experts_(make_experts(store, name + ".experts", context - first_, context, exchange)),
       dropout_(name, dropout) {}
 
 std::int64_t RoutedChannelMoe::gated_length() const { return std::max<std::int64_t>(group_.length() - first_, 0); }

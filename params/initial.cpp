@@ -5,6 +5,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/cores.h"
 #include "core/random.h"
 
 namespace smlp {
@@ -77,8 +78,7 @@ void InitialValues::write(std::int64_t first, std::span<double> out) const {
   const auto write_share = [&](std::size_t begin, std::size_t end) {
     for (std::size_t i = begin; i < end; ++i) out[i] = value(offset_ + first + static_cast<std::int64_t>(i));
   };
-  const std::size_t cores = std::max(1u, std::thread::hardware_concurrency());  // those that this process may use
-  const std::size_t shares = std::clamp<std::size_t>(out.size() / least_share, 1, cores);
+  const auto shares = std::clamp<std::size_t>(out.size() / least_share, 1, static_cast<std::size_t>(threads_here()));
   std::vector<std::jthread> others;
   for (std::size_t share = 1; share < shares; ++share) {
     others.emplace_back(write_share, out.size() * share / shares, out.size() * (share + 1) / shares);

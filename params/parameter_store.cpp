@@ -71,8 +71,7 @@ Parameter& ParameterStore::add(ParameterSpec spec) {
          fmt::format("parameter '{}' has no elements: {}", spec.name, spec.shape.text()));
   expect(spec.shards >= 1 && spec.shard >= 0 && spec.shard < spec.shards,
          fmt::format("parameter '{}' is slice {} of {}", spec.name, spec.shard, spec.shards));
-  expect(std::none_of(list_.begin(), list_.end(), [&](const auto& p) { return p.name == spec.name; }),
-         fmt::format("parameter '{}' was added twice", spec.name));
+  expect(names_.insert(spec.name).second, fmt::format("parameter '{}' was added twice", spec.name));
   return list_.emplace_back(std::move(spec));
 }
 

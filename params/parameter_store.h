@@ -1,5 +1,5 @@
 // The one list of trainable tensors, and of the tables beside them. Layers add to it while they are built; seal() lays it out in a few flat
-// segments; the optimiser, gradient sync, checkpoint and counters only ever walk it. Owned by the Trainer,
+// segments; the optimiser, gradient sync, checkpoint and counters only ever walk it. Owned by the Engine,
 // outlives the layers, which hold references into it.
 #pragma once
 
@@ -7,6 +7,7 @@
 #include <deque>
 #include <span>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "tensor/backend.h"
@@ -100,6 +101,7 @@ class ParameterStore {
 
  private:
   std::deque<Parameter> list_;
+  std::unordered_set<std::string> names_;  // of list_
   std::deque<Table> tables_;
   std::vector<Segment> segments_;
   std::vector<void*> blocks_;

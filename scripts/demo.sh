@@ -21,6 +21,7 @@ trap 'kill "$job" 2>/dev/null || true' EXIT
     kill -0 "$job" 2>/dev/null || exit 0
     sleep 0.1
   done
+  cp runs/demo/targets.json demo/  # which lists those that answer: after the end none
   read -r _ _ _ _ victim _ < runs/demo/heartbeats/rank-0001
   say "Killing rank 1 (process $victim) with SIGKILL"
   kill -9 "$victim"
@@ -45,4 +46,4 @@ $smlp generate runs/demo --prompt "#ifndef " --tokens 80 --temperature 0.7 --top
 say "Its checkpoints, read again to the last byte"
 $smlp checkpoint verify runs/demo
 say "Its metrics were served, while it ran, at"
-python3 -c 'import json; [print("http://%s/metrics" % t) for g in json.load(open("runs/demo/targets.json")) for t in g["targets"]]'
+python3 -c 'import json; [print("http://%s/metrics" % t) for g in json.load(open("demo/targets.json")) for t in g["targets"]]'

@@ -265,6 +265,18 @@ INSTANTIATE_TEST_SUITE_P(All, SparseTest,
                                          SparseCase{4, 5, 3, 2, 0}, SparseCase{2, 3, 1, 1, 0},
                                          SparseCase{2, 5, 3, 2, 0.3}));
 
+// Of the part that is gated, it started as U(±1e-3 / (T - P)).
+TEST(RoutedChannelMoe, ItsWeightOverTokensStartsAsModelMdSays) {
+  for (const bool leaky : {false, true}) {
+    Bench b(2, 10);
+    RoutedChannelMoe layer(b.store, "smoe", 12, 10, 3, leaky, 0, b.make_exchange(3));
+    const Parameter& weight = b.store.find("smoe.experts.spatial.weight");
+    EXPECT_EQ(weight.shape[1], leaky ? 10 : 8);
+    EXPECT_EQ(weight.initial.kind, Initial::Kind::uniform);
+    EXPECT_DOUBLE_EQ(weight.initial.scale, 1e-3 / 10);
+  }
+}
+
 TEST(RoutedChannelMoe, PassesAShortSequenceUnchangedAndRefusesToTrainOnIt) {
   Bench b(2, 2);
   b.make_exchange(2);

@@ -69,6 +69,21 @@ std::int64_t skipped_by_attention(std::int64_t blocks, std::int64_t width) {
   return blocks * 2 * 2 * width * (1024 * 1023 / 2);
 }
 
+// A checkpoint holds them beside the parameters; they were left out.
+TEST(Plan, CountsTheTablesOfACheckpoint) {
+  ModelConfig config = paper_config("hash", 4, 2);
+  const auto of_parameters = [&](const PlanCounts& plan) { return 12 * plan.parameters.total; };
+  config.router.hash_table.assign(static_cast<std::size_t>(config.vocabulary), 0);
+  const PlanCounts hashed = count_model(config, 32, 32, 1, DType::f32, 1);
+  EXPECT_EQ(hashed.checkpoint_bytes - of_parameters(hashed), 4 * 2 * config.vocabulary);
+  const PlanCounts unbiased = count_model(paper_config("switch", 4, 4), 32, 32, 1, DType::f32, 1);
+  EXPECT_EQ(unbiased.checkpoint_bytes, of_parameters(unbiased));
+  config = paper_config("switch", 4, 4);
+  config.router.softmax.bias_rate = 1e-3;
+  const PlanCounts biased = count_model(config, 32, 32, 1, DType::f32, 1);
+  EXPECT_EQ(biased.checkpoint_bytes - of_parameters(biased), 4 * 4 * 32);
+}
+
 TEST(Plan, CountsThePapersTransformer) {
   ModelConfig config = paper_config("transformer", 24, 0);
   for (const std::int64_t heads : {1, 16}) {
