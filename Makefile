@@ -48,4 +48,4 @@ install: build
 	cmake --install build --prefix "$(PREFIX)"
 
 clean:
-	rm -rf build build-test-*
+	rm -rf build build-debug build-tsan build-test-*

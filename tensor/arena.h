@@ -1,4 +1,4 @@
-// Scratch memory of one micro-batch: taken from front to back, given back all at once. Owned by the Trainer,
+// Scratch memory of one micro-batch: taken from front to back, given back all at once. Owned by the Engine,
 // passed down in Context. Grows in the first step to what the model needs and allocates nothing after that.
 #pragma once
 

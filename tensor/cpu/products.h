@@ -33,7 +33,6 @@ class Products {
   ~Products();
 
   void run(const Product& p);
-  bool native_bf16() const noexcept { return native_bf16_; }
 
  private:
   class Primitives;
