@@ -55,9 +55,10 @@ def what_a_drill_would_not_forgive_is_said(place):
 
 def a_flipped_bit_costs_no_more_than_an_interval_though_no_kept_checkpoint_is_as_old_as_the_last_comparison(place):
     """Two checkpoints stay, five steps apart, and replicas are compared every fifty: the run once began anew."""
-    job = place.job(steps=160, every=5, keep_last=2, micro_batch=4)
-    done = smlp("drill", job, "--faults", "bit-flip", "--set", "cluster.replica_check_every=50", "--json", cwd=place.path,
-                check=False, timeout=120)
+    job = place.job(steps=160, every=5, keep_last=2, micro_batch=16)
+    long_steps = ("--set", "train.global_batch=32")  # so that a save takes few of them
+    done = smlp("drill", job, "--faults", "bit-flip", "--set", "cluster.replica_check_every=50", *long_steps, "--json",
+                cwd=place.path, check=False, timeout=120)
     assert done.returncode == 0, done.stdout
     told, = json.loads(done.stdout)["faults"]
     assert told["first_step"] > 1 and told["steps_lost"] <= told["steps_that_may_be_lost"] < 20, told
