@@ -91,16 +91,6 @@ std::string existing(const std::string& prefix, const char* ending) {
   return prefix + ending;
 }
 
-// The notes beside the tokens, once they are found to be of this file.
-TokenFileInfo own_info(const std::string& prefix, const TokenIndex& index) {
-  auto info = read_info(prefix);
-  if (info.tokens.value_or(index.tokens) == index.tokens) return info;
-  throw Error(ExitCode::bad_data,
-              fmt::format("{0}.json is of another file: it says {1} tokens, and {0}.idx has {2}; put the right one there, "
-                          "prepare the data again, or remove {0}.json if the tokens are good",
-                          prefix, *info.tokens, index.tokens));
-}
-
 }  // namespace
 
 struct TokenFile::Impl {
@@ -109,7 +99,7 @@ struct TokenFile::Impl {
         bin(existing(prefix, ".bin")),
         index(read_token_index(MappedFile(existing(prefix, ".idx")).bytes(),
                                static_cast<std::int64_t>(bin.bytes().size()), prefix + ".idx")),
-        vocabulary(own_info(prefix, index).vocabulary) {}
+        vocabulary(read_info(prefix).vocabulary) {}
 
   std::string name;
   MappedFile bin;

@@ -13,7 +13,7 @@ class TokenFile {
  public:
   // Throws Error(configuration) when a file is missing, naming the command that prepares it when `prefix` is
   // a text file; Error(bad_data) when the index and the tokens do not fit together or
-  // prefix.json is damaged or of another file.
+  // prefix.json is damaged.
   explicit TokenFile(const std::string& prefix);
   ~TokenFile();
   TokenFile(TokenFile&&) noexcept;

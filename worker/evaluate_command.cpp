@@ -4,6 +4,7 @@
 
 #include "core/json_lines.h"
 #include "core/json_text.h"
+#include "core/tell.h"
 #include "data/prepare.h"
 #include "eval/perplexity.h"
 #include "worker/commands.h"
@@ -14,7 +15,13 @@ namespace {
 
 // Bytes of the text behind a token file: from the file's own notes, else by decoding it.
 std::int64_t text_bytes(const TokenFile& file, const std::string& prefix, const std::string& tokenizer_name) {
-  if (const auto bytes = read_info(prefix).bytes) return *bytes;
+  const auto notes = read_info(prefix);
+  const bool of_this_file = notes.tokens.value_or(file.tokens()) == file.tokens();
+  if (!of_this_file) {
+    tell("{0}.json is of another file: it says {1} tokens, and {0}.idx has {2}; the text's bytes are counted from these",
+         prefix, *notes.tokens, file.tokens());
+  }
+  if (notes.bytes && of_this_file) return *notes.bytes;
   const auto tokenizer = open_tokenizer(tokenizer_name);
   std::int64_t bytes = 0;
   constexpr std::int64_t chunk = 1 << 16;

@@ -153,19 +153,6 @@ TEST(TokenFile, RefusesNotesWhoseNumbersAreNotWhole) {
   }
 }
 
-// Its bytes once stood beside other tokens: 25 bits a byte, without a word.
-TEST(TokenFile, RefusesTheNotesOfAnotherFile) {
-  const Scratch scratch;
-  put(scratch, megatron_index, fixture_tokens);
-  const auto tokens = TokenFile(scratch / "t").tokens();
-  write_file(scratch / "t.json", "{\"bytes\": 10, \"tokens\": " + std::to_string(tokens) + "}");
-  EXPECT_EQ(TokenFile(scratch / "t").tokens(), tokens);
-  write_file(scratch / "t.json", "{\"bytes\": 10, \"tokens\": 5}");
-  const auto words = refusal(ExitCode::bad_data, [&] { TokenFile(scratch / "t"); });
-  EXPECT_TRUE(contains(words, "t.json is of another file: it says 5 tokens, and")) << words;
-  EXPECT_TRUE(contains(words, "t.idx has " + std::to_string(tokens))) << words;
-}
-
 // Opening one waited for somebody to write into it.
 TEST(TokenFile, WaitsForNoPipe) {
   for (const char* ending : {".bin", ".idx", ".json"}) {
