@@ -65,7 +65,7 @@ def submitted(stage, cluster):
 @with_stage
 def started_from_a_login_node(stage, cluster):
     """No rank is on the launcher's host: once every attempt was ended after 10 s."""
-    job = stage.job(nodes=2, launcher="srun", extra=[])
+    job = stage.job(nodes=2, launcher="srun", extra=[], steps=1500, every=200)
     launcher = cluster.popen("salloc", "--exclusive", "--nodes=2", "--time=10", harness.BIN / "smlp", "run", job,
                              "--run-dir", stage.path / "run", cwd=stage.path)
     stage.wait_for_step(1)
