@@ -185,7 +185,7 @@ def launcher_killed(stage, cluster):
 def tasks_of_an_array_leave_each_other_alone(stage, cluster):
     """SLURM gives one task the array's own id. What that task did to the job of this id once met all tasks: its ranks'
     end ended the other's, and the warning before its time limit requeued the other too."""
-    job = stage.submit(stage.job(nodes=2, array="0-1"))
+    job = stage.submit(stage.job(nodes=2, array="0-1", steps=1500, every=100))
     namesake = next(task for task in (0, 1) if cluster.job(f"{job}_{task}")["JobId"] == job)
     ours, other = f"run/task-{namesake}", f"run/task-{1 - namesake}"
     for run in (ours, other):
