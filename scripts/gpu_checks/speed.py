@@ -8,6 +8,7 @@ PAPER = ROOT / "examples" / "paper"
 SECONDS = dict(smlp=200, bench=100, compile=300, torch=240)
 TURNS = 3
 SMLP_TOKENS, SMLP_TOKENS_PER_SECOND, SMLP_SHARE, PEER_RATIO = 524_288, 192_000, 0.5, 1.2
+OTHER_ENDS = ("library", "own_gelu", "own")  # of cluster.product_ends, than the default
 NO_MEMORY = "bytes of memory left"  # of the sentence in tensor/cuda/device.cpp
 SMALL_JOB = ("model.dense_blocks=2", "model.width=64", "model.hidden=128", "model.context=32", "model.vocabulary=256", "model.experts=4",
              "train.global_batch=8", "train.micro_batch=4")
@@ -126,6 +127,14 @@ class SpeedParts:
             self.judge_ratio(ours, theirs)
         return ours
 
+    def tell_ends(self, model):
+        """What the libraries and own kernels make of the ends of products, which the job chooses."""
+        with self.check("by whom products end"):
+            for ends in OTHER_ENDS:
+                found = self.bench("step", f"dense-{model}.toml", "train.global_batch=16", "train.micro_batch=16",
+                                   f"cluster.product_ends={ends}", seconds=SECONDS["bench"])
+                self.say_step(f"{model}, cluster.product_ends={ends}", found)
+
     def more_of_torch(self, model, ours):
         """What explains the ratio; last, for it may take minutes."""
         if self.has_torch():
@@ -142,6 +151,7 @@ class SpeedParts:
         ours = self.beside_torch("gmlp")
         with self.check("kernels"):
             self.kernels("dense-gmlp.toml", 16)
+        self.tell_ends("gmlp")
         self.more_of_torch("gmlp", ours)
 
     def speed_transformer(self):
@@ -152,4 +162,5 @@ class SpeedParts:
                 raise NotHere("a rehearsal computes attention on the CPU")
             sentence = found.get("attention", "smlp does not say how attention is computed")
             self.judge(sentence.startswith("attention is computed by cuDNN"), f"cuDNN: {sentence}")
+        self.tell_ends("transformer")
         self.more_of_torch("transformer", ours)
