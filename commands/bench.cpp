@@ -4,7 +4,7 @@
 #include <memory>
 
 #include "commands/commands.h"
-#include "commands/job_check.h"
+#include "commands/data_check.h"
 #include "commands/job_options.h"
 #include "core/error.h"
 #include "core/job_keys.h"

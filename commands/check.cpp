@@ -4,7 +4,7 @@
 
 #include "checkpoint/saved_job.h"
 #include "commands/commands.h"
-#include "commands/job_check.h"
+#include "commands/data_check.h"
 #include "commands/job_options.h"
 #include "commands/usage.h"
 #include "commands/with_checkpoint.h"

@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "commands/commands.h"
-#include "commands/job_check.h"
+#include "commands/data_check.h"
 #include "commands/job_options.h"
 #include "core/error.h"
 #include "core/json_text.h"

@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "commands/commands.h"
-#include "commands/job_check.h"
+#include "commands/data_check.h"
 #include "commands/job_options.h"
 #include "commands/submit_check.h"
 #include "core/error.h"

@@ -8,7 +8,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "commands/commands.h"
-#include "commands/job_check.h"
+#include "commands/data_check.h"
 #include "commands/job_of_run.h"
 #include "commands/job_options.h"
 #include "commands/submit_check.h"

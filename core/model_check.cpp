@@ -108,7 +108,7 @@ class Problems {
       wrong("routing.channels", "lets a token see later ones, so its losses mean nothing for generation; "
                                 "it is for study, with routing.allow_leak = true");
     }
-    if (r.channels == "partial" && m_.context < 5) {
+    if (r.channels == "partial" && prefix_of(m_.context) == 0) {
       wrong("model.context", "leaves routing.channels = \"partial\" no prefix to route by: it takes the first fifth of a "
                              "sequence; choose 5 at least");
     }

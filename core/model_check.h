@@ -2,6 +2,7 @@
 // do not fit each other.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,6 +19,9 @@ struct ModelKind {
   bool gates;        // blocks with spatial gates
   const char* tokens;  // the one way to route tokens; "": as routing.tokens says
 };
+
+// Tokens of a sequence by which partial prediction routes its channels, and of which it predicts none: the first fifth.
+constexpr std::int64_t prefix_of(std::int64_t context) { return context / 5; }
 
 // Of model.kind, one of the words that its key allows.
 const ModelKind& kind_of(const JobConfig::Model& model);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <csignal>
 #include <filesystem>
 #include <regex>
@@ -17,10 +18,17 @@ namespace smlp {
 
 namespace {
 
-// Open MPI folds its messages at about 80 columns, also between these words.
-std::optional<std::smatch> find(const std::string& text, const char* words) {
-  std::smatch match;
-  return std::regex_search(text, match, std::regex(words)) ? std::optional(match) : std::nullopt;
+// mpirun's message that begins with the word `first` and goes on as `rest`; Open MPI folds at about 80 columns, also between
+// these words. A look ends after a few lines: std::regex takes stack for each byte of a match, and ranks print what they like.
+std::optional<std::cmatch> find(const std::string& words, const std::string& first, const char* rest) {
+  constexpr std::size_t longest = 1000;
+  const std::regex message(first + rest);
+  std::cmatch match;
+  for (auto at = words.find(first); at != std::string::npos; at = words.find(first, at + first.size())) {
+    const char *begin = words.data() + at, *end = begin + std::min(longest, words.size() - at);
+    if (std::regex_search(begin, end, match, message, std::regex_constants::match_continuous)) return match;
+  }
+  return std::nullopt;
 }
 
 std::string signal_named(const std::string& digits) {
@@ -30,13 +38,13 @@ std::string signal_named(const std::string& digits) {
 
 // Who ended first, in mpirun's words: "rank 1 was killed by signal 9 (SIGKILL)", "" when it says nothing.
 std::string first_to_end(const std::string& words) {
-  if (const auto m = find(words, R"(process\s+rank\s+(\d+)\s+with\s+PID\s+\d+\s+on\s+node\s+\S+\s+exited\s+on\s+signal\s+(\d+))")) {
+  if (const auto m = find(words, "process", R"(\s+rank\s+(\d+)\s+with\s+PID\s+\d+\s+on\s+node\s+\S+\s+exited\s+on\s+signal\s+(\d+))")) {
     return fmt::format("rank {} was killed by {}", (*m)[1].str(), signal_named((*m)[2].str()));
   }
-  if (const auto m = find(words, R"(Process\s+name:\s+\[\[\d+,\d+\],(\d+)\]\s+Exit\s+code:\s+(\d+))")) {
+  if (const auto m = find(words, "Process", R"(\s+name:\s+\[\[\d+,\d+\],(\d+)\]\s+Exit\s+code:\s+(\d+))")) {
     return fmt::format("rank {} left with exit code {}", (*m)[1].str(), (*m)[2].str());
   }
-  if (const auto m = find(words, R"(MPI_ABORT\s+was\s+invoked\s+on\s+rank\s+(\d+)\s+[^.]*\s+with\s+errorcode\s+(\d+))")) {
+  if (const auto m = find(words, "MPI_ABORT", R"(\s+was\s+invoked\s+on\s+rank\s+(\d+)\s+[^.]*\s+with\s+errorcode\s+(\d+))")) {
     return fmt::format("rank {} left with exit code {}", (*m)[1].str(), (*m)[2].str());
   }
   return "";

@@ -163,12 +163,27 @@ struct Glance {
   std::vector<Request> requests;
 };
 
+// A launcher holds the run, by its word and its lock; none: only the ranks' pulse can tell, for some shared file systems keep
+// locks to the host that took them.
+std::optional<bool> is_held(const RunDirectory& run) {
+  const auto holder = run_holder(run);
+  if (!holder) return false;
+  if (holder->here()) return holder->alive() && is_locked(run.launcher_lock());
+  return is_locked(run.launcher_lock()) ? std::optional(true) : std::nullopt;
+}
+
+// The pulse of the ranks outlives a run.
+bool has_pulse(const std::vector<RankPlace>& ranks, const Course& course) {
+  const auto lives = [](const auto& place) { return place.seconds_ago < sign_of_life_seconds; };
+  return !course.closed && std::any_of(ranks.begin(), ranks.end(), lives);
+}
+
 Glance glance_at(const RunDirectory& run) {
-  const bool live = is_live(run);
-  return {.live = live,
-          .course = read_course(run),
-          .ranks = read_places(run),
-          .requests = live ? ControlFolder(run.control()).requests() : std::vector<Request>{}};
+  const auto held = is_held(run);
+  Glance glance{.course = read_course(run), .ranks = read_places(run), .requests = {}};
+  glance.live = held.value_or(has_pulse(glance.ranks, glance.course));
+  if (glance.live) glance.requests = ControlFolder(run.control()).requests();
+  return glance;
 }
 
 std::string state_of(const Glance& glance) {
@@ -217,14 +232,8 @@ bool is_run(const RunDirectory& run) {
 }
 
 bool is_live(const RunDirectory& run) {
-  const auto holder = run_holder(run);
-  if (!holder) return false;
-  if (holder->here()) return holder->alive() && is_locked(run.launcher_lock());
-  if (is_locked(run.launcher_lock())) return true;
-  // Some shared file systems keep locks to the host that took them: there the ranks' pulse tells, which outlives a run.
-  const auto places = read_places(run);
-  const auto lives = [](const auto& p) { return p.seconds_ago < sign_of_life_seconds; };
-  return std::any_of(places.begin(), places.end(), lives) && !read_course(run).closed;
+  const auto held = is_held(run);
+  return held ? *held : has_pulse(read_places(run), read_course(run));
 }
 
 JobConfig job_of(const RunDirectory& run) {

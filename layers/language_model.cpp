@@ -6,8 +6,8 @@
 #include <optional>
 
 #include "core/error.h"
+#include "core/model_check.h"
 #include "layers/blocks.h"
-#include "layers/routed_channel_moe.h"
 
 namespace smlp {
 

@@ -5,8 +5,8 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/model_check.h"
 #include "layers/language_model.h"
-#include "layers/routed_channel_moe.h"
 
 namespace smlp {
 

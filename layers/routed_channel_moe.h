@@ -13,9 +13,6 @@
 
 namespace smlp {
 
-// Positions of a sequence of `context` tokens by which channels are routed, in partial prediction.
-inline std::int64_t prefix_of(std::int64_t context) { return context / 5; }
-
 class RoutedChannelMoe final : public Layer {
  public:
   RoutedChannelMoe(ParameterStore& store, const std::string& name, std::int64_t width, std::int64_t context,

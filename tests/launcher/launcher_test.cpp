@@ -231,6 +231,15 @@ TEST_F(Launcher, ExplainsAnEndByASignalThatNobodyKnows) {
   EXPECT_EQ(ended.reason, "rank 3 was killed by signal 99999999999999999999");
 }
 
+// std::regex takes stack for each byte: megabytes in the place of a message's words ended the launcher.
+TEST_F(Launcher, ExplainsAnEndThatALongLineOfARankWasPrintedInto) {
+  const std::string flood(4'000'000, 'x'), blanks(4'000'000, ' ');
+  const std::string last = "process rank 3 with PID 0 on node vm exited on signal 9 (Killed).";
+  for (const auto& words : {"MPI_ABORT was invoked on rank 1 " + flood, "process" + blanks, "process rank 1 with PID 0 on node " + flood}) {
+    EXPECT_EQ(end(137 << 8, words + "\n" + last).reason, "rank 3 was killed by signal 9 (SIGKILL)");
+  }
+}
+
 TEST_F(Launcher, PrefersTheSentenceOfTheRankThatFailedFirst) {
   write_atomically(run.error(1, 1), "rank 1: the shard is gone.\n");
   std::filesystem::last_write_time(run.error(1, 1), std::filesystem::file_time_type::clock::now() - std::chrono::seconds(5));

@@ -1,8 +1,9 @@
-#include "commands/job_check.h"
+#include "commands/data_check.h"
 
 #include <fmt/format.h>
 
 #include "core/error.h"
+#include "core/model_check.h"
 #include "data/hash_table_file.h"
 #include "data/token_file.h"
 #include "data/token_file_info.h"
@@ -114,8 +115,7 @@ void check_data(const LoadedJob& job) {
   for (const auto& prefix : data.train) {
     check_token_file(job, "data.train", prefix, *tokenizer, job.config.model.context + 1);
   }
-  // Partial prediction predicts nothing of the first fifth, by which it routes.
-  const auto unpredicted = job.config.routing.channels == "partial" ? job.config.model.context / 5 : 0;
+  const auto unpredicted = job.config.routing.channels == "partial" ? prefix_of(job.config.model.context) : 0;
   for (const auto& prefix : data.valid) check_token_file(job, "data.valid", prefix, *tokenizer, unpredicted + 2);
   check_hash_table(job);
 }
