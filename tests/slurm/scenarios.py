@@ -82,10 +82,11 @@ class Stage(harness.Place):
         return ended
 
     def story(self, run="run"):
-        """What a person would read: events, attempts, the job's output."""
+        """What a person would read: events, attempts, what starters of ranks printed, the job's output."""
         files = [self.path / run / name for name in ("events.jsonl", "attempts.jsonl")]
+        files += sorted((self.path / run).rglob("launch.log"))
         files += sorted(self.path.rglob("slurm-*.*"))
-        return "\n".join(f"--- {file.name}\n" + "\n".join(file.read_text(errors="replace").splitlines()[-40:])
+        return "\n".join(f"--- {file.relative_to(self.path)}\n" + "\n".join(file.read_text(errors="replace").splitlines()[-40:])
                          for file in files if file.exists())
 
     def events(self, kind, run="run"):
