@@ -36,7 +36,7 @@ function(smlp_test_program name)
   cmake_parse_arguments(TEST "" "" "FILES;LINKS;OPTIONS" ${ARGN})
   add_executable(${name} ${TEST_FILES})
   target_link_libraries(${name} PRIVATE ${TEST_LINKS})
-  smlp_options(${name} LIGHT)
+  smlp_options(${name} FOR_TESTS)
   if(TEST_OPTIONS)
     target_compile_options(${name} PRIVATE ${TEST_OPTIONS})
     target_precompile_headers(${name} PRIVATE <gtest/gtest.h> <string> <vector>)
@@ -46,17 +46,17 @@ function(smlp_test_program name)
   set_target_properties(${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 4)
 endfunction()
 
-# smlp_test(name as of smlp_test_program ... [LABELS fast|mpi|slow] [RANKS n] [CORES n] [TIMEOUT seconds])
-# The program, unless it is there, and a test that runs it; with RANKS under mpirun. `make test` has two cores at a time for
-# tests: most want both, for their clocks or their ranks. Those of one core run one after another, beside what compiles at idle
-# priority (cuda_preset).
+# `make test` has three places. A test with a clock or with ranks takes two of them; what looks at no clock takes one, at idle
+# priority. So two cores do one of the former at a time, and compute and compile (cuda_preset) with what it leaves.
+set(smlp_has_a_clock PROCESSORS 2 COST 500)
+set(smlp_gives_way ${CMAKE_SOURCE_DIR}/tests/system/give_way.py)
+
+# smlp_test(name as of smlp_test_program ... [LABELS fast|mpi|slow] [RANKS n] [GIVES_WAY] [TIMEOUT seconds])
+# The program, unless it is there, and a test that runs it; with RANKS under mpirun.
 function(smlp_test name)
-  cmake_parse_arguments(TEST "" "RANKS;CORES;TIMEOUT" "FILES;LINKS;OPTIONS;LABELS" ${ARGN})
+  cmake_parse_arguments(TEST "GIVES_WAY" "RANKS;TIMEOUT" "FILES;LINKS;OPTIONS;LABELS" ${ARGN})
   if(NOT TEST_TIMEOUT)
     set(TEST_TIMEOUT 120)
-  endif()
-  if(NOT TEST_CORES)
-    set(TEST_CORES 2)
   endif()
   smlp_seconds(limit ${TEST_TIMEOUT})
   if(NOT TARGET ${name})
@@ -64,19 +64,21 @@ function(smlp_test name)
   endif()
   set(command $<TARGET_FILE:${name}>)
   set(test_name ${name})
-  if(TEST_RANKS)
+  set(way ${smlp_has_a_clock})
+  if(TEST_GIVES_WAY)
+    set(way PROCESSORS 1)
+    set(command ${smlp_gives_way} ${command})
+  elseif(TEST_RANKS)
     set(command ${MPIEXEC_EXECUTABLE} --allow-run-as-root --oversubscribe --bind-to none -n ${TEST_RANKS} ${command})
     set(test_name ${name}_${TEST_RANKS}_ranks)
   endif()
   add_test(NAME ${test_name} COMMAND ${command} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-  set_tests_properties(${test_name} PROPERTIES TIMEOUT ${limit} LABELS "${TEST_LABELS}" PROCESSORS ${TEST_CORES}
+  set_tests_properties(${test_name} PROPERTIES TIMEOUT ${limit} LABELS "${TEST_LABELS}" ${way}
     ENVIRONMENT "OMP_NUM_THREADS=1;OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_mpi_yield_when_idle=1")
-  if(TEST_CORES EQUAL 1)
-    set_tests_properties(${test_name} PROPERTIES RESOURCE_LOCK one_core)
-  endif()
 endfunction()
 
-# smlp_options(target [LIGHT]): warnings, sanitizers and, for what computes nothing by itself, -O1: two thirds of -O3's time.
+# smlp_options(target [LIGHT | FOR_TESTS]): warnings, sanitizers and less work for the compiler. LIGHT, for what computes nothing
+# by itself: -O1, two thirds of -O3's time. FOR_TESTS: -Og, two thirds of that.
 function(smlp_options target)
   # GCC 12 sees overlaps in std::string's operator+ that are not there (its bug 105651).
   target_compile_options(${target} PRIVATE
@@ -85,6 +87,8 @@ function(smlp_options target)
     "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra>")
   if(LIGHT IN_LIST ARGN)
     target_compile_options(${target} PRIVATE $<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:CXX>>:-O1>)
+  elseif(FOR_TESTS IN_LIST ARGN)
+    target_compile_options(${target} PRIVATE $<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:CXX>>:-Og>)
   endif()
   if(SMLP_FUZZ)
     target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link)

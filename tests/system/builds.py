@@ -1,6 +1,5 @@
 """Builds of other presets, as tests make them: in folders beside that of the tests, kept from one run to the next, so that
 what is compiled alike in both is compiled once (cmake/compile_once.cmake)."""
-import contextlib
 import os
 import pathlib
 import shutil
@@ -8,6 +7,7 @@ import subprocess
 import time
 
 import harness
+from give_way import give_way
 
 
 def build(preset, seconds, tests=()):
@@ -24,14 +24,6 @@ def build(preset, seconds, tests=()):
         raise AssertionError("the build warns:\n" + "\n".join(warnings))
     print(f"{preset} built in {time.monotonic() - began:.0f} s", flush=True)
     harness.BIN = folder / "bin"
-
-
-def give_way():
-    """To the tests that run beside. A session is a scheduling group, with a niceness of its own where Linux has autogroups."""
-    os.setsid()
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    with contextlib.suppress(OSError):
-        pathlib.Path("/proc/self/autogroup").write_text("19")
 
 
 def run(command, seconds):
