@@ -51,7 +51,7 @@ endfunction()
 set(smlp_has_a_clock PROCESSORS 2 COST 500)
 set(smlp_gives_way ${CMAKE_SOURCE_DIR}/tests/system/give_way.py)
 
-# smlp_test(name as of smlp_test_program ... [LABELS fast|mpi|slow] [RANKS n] [GIVES_WAY] [TIMEOUT seconds])
+# smlp_test(name as of smlp_test_program ... [LABELS fast|mpi|slow] [RANKS n | GIVES_WAY] [TIMEOUT seconds])
 # The program, unless it is there, and a test that runs it; with RANKS under mpirun.
 function(smlp_test name)
   cmake_parse_arguments(TEST "GIVES_WAY" "RANKS;TIMEOUT" "FILES;LINKS;OPTIONS;LABELS" ${ARGN})
