@@ -201,6 +201,9 @@ std::vector<std::string> allocation_environment(const LaunchShape& on_a_node, co
   // has sent last is lost when it leaves before its peers, which then wait for ever. Real fabrics are not in the list.
   variables.emplace("OMPI_MCA_mtl_ofi_provider_exclude",
                     "shm,sockets,tcp,udp,rstream,usnic,net,tcp;ofi_rxm,net;ofi_rxm,sockets;ofi_rxm,tcp;ofi_rxd,udp;ofi_rxd");
+  // On fewer nodes than its TreeWidth, the tree of SLURM 22.05's PMIx is one root a node: the barrier that ends MPI_Init
+  // waits for nobody, and a rank dies at address 0 of a message that comes before it can take one. Its ring waits.
+  variables.emplace("SLURM_PMIX_FENCE", "ring");
   return as_list(variables);
 }
 

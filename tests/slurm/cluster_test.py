@@ -63,6 +63,31 @@ mpirun --map-by ppr:2:node {ranks} > by_two 2>&1
         assert sorted(re.findall("^rank.*", text, re.M)) == expected, f"{name}: {text}"
 
 
+# The barrier of a step's ranks that MPI_Init ends with.
+BARRIER = """
+import ctypes, time
+class Process(ctypes.Structure):
+    _fields_ = [("job", ctypes.c_char * 256), ("rank", ctypes.c_uint32)]
+pmix, me, none = ctypes.CDLL("libpmix.so.2"), Process(), ctypes.c_size_t(0)
+assert pmix.PMIx_Init(ctypes.byref(me), None, none) == 0
+time.sleep(2 if me.rank == 0 else 0)
+begun = time.time()
+assert pmix.PMIx_Fence(None, none, None, none) == 0
+print(begun, time.time(), flush=True)
+assert pmix.PMIx_Finalize(None, none) == 0
+"""
+
+
+# Without the variable, which the launcher sets, ranks of SLURM 22.05 waited for nobody, and one that was late died.
+def a_barrier_waits_for_the_last_rank(cluster):
+    script = cluster.folder / "work" / "barrier.py"
+    script.write_text(BARRIER)
+    done = cluster.run("env", "SLURM_PMIX_FENCE=ring", "srun", "--nodes=4", "--ntasks=4", "--mpi=pmix", sys.executable, script)
+    times = [tuple(map(float, line.split())) for line in done.stdout.splitlines()]
+    assert len(times) == 4, done
+    assert min(over for _, over in times) >= max(begun for begun, _ in times), times
+
+
 def a_job_requeues_itself(cluster):
     job = submit(cluster, """
 say start
@@ -183,7 +208,7 @@ def a_killed_test_leaves_nothing(cluster):
 
 
 if __name__ == "__main__":
-    each_test.main([four_nodes_run_a_script_and_mpi_programs, a_job_requeues_itself,
+    each_test.main([four_nodes_run_a_script_and_mpi_programs, a_barrier_waits_for_the_last_rank, a_job_requeues_itself,
                     preemption_signals_the_script_and_requeues, a_node_without_power_is_down_and_the_job_goes_on,
                     a_cut_off_node_works_on_and_comes_back, a_job_outlives_its_controller, scancel_ends_a_job,
                     a_drained_node_gets_no_job, two_clusters_live_side_by_side, a_killed_test_leaves_nothing])

@@ -134,6 +134,16 @@ TEST_F(AllocatedNodesTest, MpirunAndItsDaemonsAreDeafToTheSignalAtWhichTheRanksS
   EXPECT_THAT(nodes->start(layout, {"worker"}, {}).environment, Not(Contains(HasSubstr(agent))));
 }
 
+// In the trees of SLURM 22.05 ranks don't wait for each other at the end of MPI_Init, and one that was late died of SIGSEGV.
+TEST_F(AllocatedNodesTest, RanksMeetInARingOfSlurmsPmix) {
+  fakes.variables.unset("SLURM_PMIX_FENCE");
+  const auto layout = *choose().layout;
+  EXPECT_THAT(nodes->start(layout, {"worker"}, {}).environment, Contains("SLURM_PMIX_FENCE=ring"));
+  fakes.variables.set("SLURM_PMIX_FENCE", "mixed");
+  EXPECT_THAT(nodes->start(layout, {"worker"}, {}).environment,
+              AllOf(Contains("SLURM_PMIX_FENCE=mixed"), Not(Contains("SLURM_PMIX_FENCE=ring"))));
+}
+
 // A node that was cut off never tells that its step has ended, and once cost 15 s: each call to SLURM had 10 s of its own.
 TEST_F(AllocatedNodesTest, AStepThatDoesNotEndIsNotWaitedForBeyondItsTime) {
   choose();
