@@ -13,7 +13,7 @@ SignalQueue::SignalQueue() {
   struct sigaction usual {};
   usual.sa_handler = SIG_DFL;
   sigaction(SIGCHLD, &usual, nullptr);  // an inherited "ignore" would let children vanish unreaped
-  sigprocmask(SIG_BLOCK, &taken_, &before_);
+  sigprocmask(SIG_BLOCK, &taken_, nullptr);
 }
 
 void hold_back_warnings() {
@@ -22,8 +22,6 @@ void hold_back_warnings() {
   for (const int number : {SIGTERM, SIGUSR1}) sigaddset(&warnings, number);
   sigprocmask(SIG_BLOCK, &warnings, nullptr);
 }
-
-SignalQueue::~SignalQueue() { sigprocmask(SIG_SETMASK, &before_, nullptr); }
 
 std::optional<int> SignalQueue::next(double seconds) {
   timespec limit{};

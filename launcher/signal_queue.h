@@ -1,5 +1,6 @@
-// SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGCHLD as a queue: blocked while this object lives and taken one by one, so that
-// nothing ever runs in a signal handler. One at a time, on the main thread, before other threads start.
+// SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGCHLD as a queue: blocked from now on and taken one by one, so that nothing ever
+// runs in a signal handler. On the main thread, before other threads start. They stay blocked: one that comes after the
+// last look would else kill a launcher that has saved, and its exit code would tell of a failure.
 #pragma once
 
 #include <csignal>
@@ -10,7 +11,6 @@ namespace smlp {
 class SignalQueue {
  public:
   SignalQueue();
-  ~SignalQueue();
   SignalQueue(const SignalQueue&) = delete;
   SignalQueue& operator=(const SignalQueue&) = delete;
 
@@ -18,7 +18,7 @@ class SignalQueue {
   std::optional<int> next(double seconds);
 
  private:
-  sigset_t taken_{}, before_{};
+  sigset_t taken_{};
 };
 
 // For a batch job, at its very start: a warning that comes before there is a queue waits for it.

@@ -1,11 +1,12 @@
 // The supervisor alone, as `smlp run` uses it, with limits that suit tests:
 //   supervise RUN_DIR WORKER [ranks=N] [max-restarts=N] [pause=S] [start=S] [grace=S] [starter-end=S]
-//             [one-request=S] [full-disk=S] [init-from=PATH]
+//             [one-request=S] [full-disk=S] [init-from=PATH] [lingers=S]
 #include <fmt/format.h>
 
 #include <cstdlib>
 #include <string>
 
+#include "core/clock.h"
 #include "core/error.h"
 #include "launcher/run_lock.h"
 #include "launcher/supervisor.h"
@@ -16,6 +17,7 @@ int main(int argc, char** argv) {
   JobConfig job;
   job.train.steps = 1000;
   SupervisorOptions options;
+  double lingers = 0;
   options.worker = argv[2];
   options.first_pause_seconds = 0.05;
   for (int i = 3; i < argc; ++i) {
@@ -29,10 +31,13 @@ int main(int argc, char** argv) {
     if (name == "one-request") options.one_request_seconds = std::atof(value.c_str());
     if (name == "full-disk") options.full_disk_seconds = std::atof(value.c_str());
     if (name == "init-from") options.init_from = value;
+    if (name == "lingers") lingers = std::atof(value.c_str());
   }
   try {
     const auto lock = take_run(run);
-    return Supervisor(run, job, options).run();
+    const int code = Supervisor(run, job, options).run();
+    sleep_seconds(lingers);
+    return code;
   } catch (const Error& error) {
     fmt::print(stderr, "smlp: {}\n", error.what());
     return static_cast<int>(error.code());

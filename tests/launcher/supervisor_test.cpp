@@ -341,6 +341,18 @@ TEST_F(SupervisorStops, SavingFirstWhereTheSameSignalComesTwiceAtOnce) {
   EXPECT_EQ(RunHistory(RunDirectory{run}).newest_step(), attempts().back()["last_step"].get<std::int64_t>());
 }
 
+// The second of two signals once killed a launcher whose ranks had saved, between its last look and its end.
+TEST_F(SupervisorStops, WithItsOwnExitCodeWhereASignalComesWhenAllIsOver) {
+  script("* * steps 100000\n");
+  const pid_t pid = start({"lingers=0.5"});
+  ASSERT_TRUE(test::eventually([&] { return trains(4); }));
+  kill(pid, SIGTERM);
+  ASSERT_TRUE(test::eventually([&] { return output().find("the run goes on from checkpoint") != std::string::npos; }));
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  kill(pid, SIGTERM);
+  EXPECT_EQ(wait(5), 75);
+}
+
 // SLURM's TERM reaches the launcher of a batch job itself, and by way of its guard a little later.
 TEST_F(SupervisorStops, SavingFirstWhereASignalComesByTwoWays) {
   script("* * deaf\n* * steps 100000\n");
