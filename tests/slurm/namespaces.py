@@ -3,6 +3,7 @@ process ids and a /dev/shm of its own; the file system is shared by all.
 
 Everything hangs on one process, the control host's first, which ends when this program ends, however it ends: with it
 the kernel takes every process, network and mount of all hosts. What can stay behind is files; `sweep` finds those."""
+import contextlib
 import fcntl
 import os
 import pathlib
@@ -15,6 +16,7 @@ import time
 PREFIX = "smlp-slurm-"
 NETWORK = "10.77.0"
 CONTROL = "ctl"
+PROCESSOR_GROUPS = pathlib.Path("/sys/fs/cgroup/cpu")
 
 # The control host. Its /proc is the machine's, so that commands that enter it keep their process ids.
 CONTROL_SCRIPT = """
@@ -103,6 +105,7 @@ def kill_those_of(folder):
 
 def sweep():
     """Removes what clusters left whose program was killed. A live one holds the lock of its folder."""
+    remove_empty_processor_groups()
     for folder in pathlib.Path(tempfile.gettempdir()).glob(PREFIX + "*"):
         try:
             lock = open(folder / "lock")
@@ -112,6 +115,31 @@ def sweep():
         with lock:
             kill_those_of(folder)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def one_processor_group():
+    """A cgroup for this program and all it starts, as a service of a real node has one. Without it Linux's autogroups make
+    each daemon's session a group for the scheduler, and a rank that waits has nobody to yield to. No change where there
+    are no cgroups of version 1: those of version 2 are there from the start."""
+    group = PROCESSOR_GROUPS / f"{PREFIX}{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / "cgroup.procs").write_text("0")
+    except OSError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        (PROCESSOR_GROUPS / "cgroup.procs").write_text("0")
+        remove_empty_processor_groups()
+
+
+def remove_empty_processor_groups():
+    for group in PROCESSOR_GROUPS.glob(PREFIX + "*"):
+        with contextlib.suppress(OSError):  # of a living program
+            group.rmdir()
 
 
 class Hosts:
