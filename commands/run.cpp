@@ -57,7 +57,7 @@ void wait_for_room(const RunDirectory& run) {
 }
 
 int run(RunOptions options) {
-  if (in_batch_job()) hold_back_warnings();
+  if (in_batch_job()) hold_back_signals();  // a warning may come at once
   auto job = load(options.job);
   {
     auto alone = job;  // as if it were a new run: its name among others is checked before it names a folder
@@ -96,6 +96,7 @@ int run(RunOptions options) {
   }
   if (supervision.init_from) options.settings.init_from = *supervision.init_from;
   Supervisor supervisor(directory, job.config, supervision);  // refuses a job that has no place here, before a file is written
+  hold_back_signals();
   prepare_run(directory, job, before ? &before->config : nullptr, options.settings);
   if (!built_with_hdf5()) {
     tell("this smlp was built without HDF5: the run saves nothing, and what ends before it is done begins again");

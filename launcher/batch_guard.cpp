@@ -31,14 +31,6 @@ constexpr double again_seconds = 30;  // between two starts of the step
 constexpr double end_seconds = 2;
 constexpr double all_at_once_seconds = 0.5;  // who kills all of a job kills us as well within this
 
-// Those that ask a launcher to leave; also in what is started from here on.
-void hold_back_signals() {
-  sigset_t held;
-  sigemptyset(&held);
-  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGUSR1}) sigaddset(&held, number);
-  sigprocmask(SIG_BLOCK, &held, nullptr);
-}
-
 // The same process, so that it is the batch script's still. Where the program can't be executed, the work is done here.
 [[noreturn]] void become_guard(const RunDirectory& run, pid_t launcher, std::int64_t most_requeues) {
   const auto program = std::filesystem::read_symlink("/proc/self/exe").string(), place = run.root.string();

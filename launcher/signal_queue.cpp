@@ -16,11 +16,11 @@ SignalQueue::SignalQueue() {
   sigprocmask(SIG_BLOCK, &taken_, nullptr);
 }
 
-void hold_back_warnings() {
-  sigset_t warnings{};
-  sigemptyset(&warnings);
-  for (const int number : {SIGTERM, SIGUSR1}) sigaddset(&warnings, number);
-  sigprocmask(SIG_BLOCK, &warnings, nullptr);
+void hold_back_signals() {
+  sigset_t held{};
+  sigemptyset(&held);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGUSR1}) sigaddset(&held, number);
+  sigprocmask(SIG_BLOCK, &held, nullptr);
 }
 
 std::optional<int> SignalQueue::next(double seconds) {

@@ -21,8 +21,8 @@ class SignalQueue {
   sigset_t taken_{};
 };
 
-// For a batch job, at its very start: a warning that comes before there is a queue waits for it.
-void hold_back_warnings();
+// Those that ask to stop wait for a queue that is made later, be it after a fork or an exec.
+void hold_back_signals();
 
 inline bool asks_to_stop(int signal) { return signal == SIGINT || signal == SIGTERM || signal == SIGHUP || signal == SIGUSR1; }
 

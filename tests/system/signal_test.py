@@ -142,9 +142,9 @@ def a_second_signal_leaves_at_once(place):
 def at_the_start_nothing_is_there_to_lose(place):
     steps = 2000  # not done when the last signal comes, however quick the machine
     job = place.job(steps=steps, every=100000, micro_batch=4)
-    for wait in (0.0, 0.1, 0.3, 0.6):
+    for starts, wait in enumerate((0.0, 0.1, 0.3, 0.6), 1):
         process = place.start(job, "early")
-        harness.wait_until((place.path / "early" / "run.json").exists, 30, "the launcher")
+        harness.wait_until(lambda: len(events(place, "early", "run_started")) == starts, 30, "the launcher")
         time.sleep(wait)
         ask(process, signal.SIGTERM)
         assert not harness.processes_of(place.path)
