@@ -8,7 +8,7 @@ import signal
 
 import each_test
 import namespaces
-from scenarios import HANG_BOUND, Stage, harness, now, seconds_to_next_step
+from scenarios import DEFAULTS, HANG_BOUND, Stage, harness, now, seconds_to_next_step
 
 # From the moment a requeue is allowed to the run's next step: SLURM waits 6 s, schedules, and the ranks start.
 REQUEUE_SECONDS = 45
@@ -36,10 +36,17 @@ def one_more_node(test):
 
 
 def start(stage, step=130, **settings):
-    """A submitted job that has done some steps."""
+    """A submitted job that has done some steps, and whose saves keep up with them: a busy disk is not what is tested."""
     job = stage.submit(stage.job(**settings))
     stage.wait_for_step(step, timeout=120)
+    every = settings.get("every", DEFAULTS["every"])
+    stage.cluster.wait(lambda: steps_not_saved(stage) <= 1.2 * every, 60, f"a save of the last {every} steps")
     return job
+
+
+def steps_not_saved(stage):
+    saved = [event["step"] for event in stage.events("checkpoint_published")]
+    return stage.newest_step()["step"] - max(saved, default=0)
 
 
 def requeued_without_loss(stage, job, steps=None):

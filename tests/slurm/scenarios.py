@@ -9,9 +9,11 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "system"))
 import harness  # noqa: E402  the small model and its data are those of the system tests
 
-# Steps long enough that things happen in the middle of a run. The nodes share this machine's cores, which each takes
-# for its own: ranks are not bound to them, but where a test is about that.
-JOB = harness.JOB.replace("global_batch = 8", "global_batch = 32") + """spare_nodes = {spare_nodes}
+# Steps that compute more than they wait, long enough that things happen in the middle of a run and saves are done within
+# an interval, also where the disk is busy. The nodes share this machine's cores, which each takes for its own: ranks are
+# not bound to them, but where a test is about that.
+JOB = harness.JOB.replace("global_batch = 8", "global_batch = 128").replace("width = 32", "width = 64").replace(
+    "hidden = 64", "hidden = 128") + """spare_nodes = {spare_nodes}
 launcher = "{launcher}"
 exchange_check = {exchange_check}
 bind_cores = {bind_cores}
@@ -25,7 +27,7 @@ setup = {setup}
 extra = {extra}
 array = "{array}"
 """
-DEFAULTS = {**harness.DEFAULTS, "steps": 400, "every": 50, "nodes": 4, "tasks_per_node": 1, "spare_nodes": 0,
+DEFAULTS = {**harness.DEFAULTS, "steps": 400, "every": 50, "micro_batch": 8, "nodes": 4, "tasks_per_node": 1, "spare_nodes": 0,
             "launcher": "auto", "exchange_check": False, "bind_cores": False, "time_limit": "00:30:00", "signal_seconds": 120,
             "setup": [], "extra": ["--exclusive"], "array": ""}
 HANG_BOUND = 15 + 10  # the job's hang_floor_seconds, which its learned limits do not pass, and what may be added to it
