@@ -39,10 +39,12 @@ def process_of(place, run, rank):
 
 def a_stopped_rank_costs_its_limit_and_is_named(place):
     floor = 3  # well beyond the 1.5 s of silence by which a stopped rank is told from a waiting one
-    job = place.job(steps=600, every=20)
+    steps = 1500
+    job = place.job(steps=steps, every=20)
     watched = ["--set", f"cluster.hang_floor_seconds={floor}"]
     process = place.start(job, "stopped", *watched)
     harness.wait_until(lambda: len(place.lines("stopped", "metrics.jsonl")) >= 30, 60, "thirty steps")
+    harness.wait_until(lambda: events(place, "stopped", "checkpoint_published"), 60, "a checkpoint to go on from")
     victim = process_of(place, "stopped", 1)
     os.kill(victim, signal.SIGSTOP)
     stopped = time.monotonic()
@@ -55,7 +57,7 @@ def a_stopped_rank_costs_its_limit_and_is_named(place):
     told = events(place, "stopped", "hang")
     assert len(told) == 1 and "stopped or cut off" in told[0]["detail"], told
     place.run(job, "straight", *watched)
-    same(place, checkpoint("straight", 600), checkpoint("stopped", 600))
+    same(place, checkpoint("straight", steps), checkpoint("stopped", steps))
     known = json.loads((place.path / "stopped" / "limits.json").read_text())
     assert known["step"] < 1 and len(known["starts"]) == 1 and known["ranks"] == 2, known
 
