@@ -221,4 +221,5 @@ if __name__ == "__main__":
                   a_rewind_passes_over_the_data_and_can_be_interrupted,
                   counters_begin_anew_in_each_attempt,
                   a_run_that_stops_at_a_spike_stays_stopped_until_it_is_started_again, a_run_that_diverges_says_why_it_gave_up,
-                  a_bit_that_flips_in_the_memory_of_a_rank_ends_the_attempt_and_does_no_harm])
+                  a_bit_that_flips_in_the_memory_of_a_rank_ends_the_attempt_and_does_no_harm],
+                 parent="/dev/shm")  # where saves keep up, however busy the disk
