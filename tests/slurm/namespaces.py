@@ -158,12 +158,14 @@ class Hosts:
         self.write("boot", boot)
         self.write("node", NODE_SCRIPT)
         self.first = None
+        self.group = contextlib.ExitStack()
         self.environment = {**os.environ, "PATH": search_path()}
 
     def address(self, host):
         return f"{NETWORK}.{254 if host == CONTROL else self.nodes.index(host) + 1}"
 
     def start(self):
+        self.group.enter_context(one_processor_group())
         names = "".join(f"{self.address(host)} {host}\n" for host in [CONTROL, *self.nodes])
         self.write("hosts", "127.0.0.1 localhost\n" + names)
         # More ranks than cores must not spin; session folders go where they are removed with the rest.
@@ -263,4 +265,5 @@ class Hosts:
             if not self.folder.exists():
                 break
             time.sleep(0.05)
+        self.group.close()
         self.lock.close()
