@@ -97,6 +97,7 @@ bool FlashAttention::run(const FlashCall& call, Arena& scratch) {
     served_ = true;
     return true;
   } catch (const std::exception& error) {
+    if (is_recorded(stream_)) throw;  // and was no trouble before
     refused(error.what());
     plan.kernels = nullptr;
     return false;

@@ -30,10 +30,14 @@ class Graph final : public Recording::Kept {
 
 }  // namespace
 
-void expect_not_recorded(cudaStream_t stream, const char* what) {
+bool is_recorded(cudaStream_t stream) {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   check(cudaStreamIsCapturing(stream, &status), "the state of the stream is not known");
-  if (status != cudaStreamCaptureStatusNone) refuse_in_recording(what);
+  return status != cudaStreamCaptureStatusNone;
+}
+
+void expect_not_recorded(cudaStream_t stream, const char* what) {
+  if (is_recorded(stream)) refuse_in_recording(what);
 }
 
 void Device::not_recorded(const char* what) const {

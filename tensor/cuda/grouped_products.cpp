@@ -2,10 +2,12 @@
 
 #include <cublas_v2.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "tensor/cuda/blas_types.h"
 #include "tensor/cuda/product_end.h"
+#include "tensor/cuda/product_plan.h"
 
 namespace smlp::cuda {
 
@@ -29,9 +31,12 @@ class GroupedProducts::Library {
 
   bool run(const Product& p, std::span<const RowGroup> groups, const GroupTable& table) {
     if (refused_) return false;
-    refused_ = !started() || !multiplied(p, groups, table);
-    if (refused_) cudaGetLastError();  // or the next call reports it
-    return !refused_;
+    const cublasStatus_t answer = started() ? multiply(p, groups, table) : CUBLAS_STATUS_NOT_INITIALIZED;
+    if (answer == CUBLAS_STATUS_SUCCESS) return true;
+    expect_refusal(answer, stream_);
+    cudaGetLastError();  // or the next call reports it
+    refused_ = true;
+    return false;
   }
 
  private:
@@ -49,7 +54,7 @@ class GroupedProducts::Library {
 
   // The library sees columns where this house sees rows: outᵀ = op(b)ᵀ · op(a)ᵀ. Sizes and factors are read
   // from the host's memory, which stays until the next call; matrices are found through the device's.
-  bool multiplied(const Product& p, std::span<const RowGroup> groups, const GroupTable& table) {
+  cublasStatus_t multiply(const Product& p, std::span<const RowGroup> groups, const GroupTable& table) {
     const std::size_t count = groups.size();
     const auto all = [count](auto& of_groups, auto value) { of_groups.assign(count, value); };
     all(m_, static_cast<int>(p.n));
@@ -69,7 +74,7 @@ class GroupedProducts::Library {
                                       k_.data(), alpha_.data(), table.b, type, a_leading_.data(), table.a,
                                       type, b_leading_.data(), beta_.data(), table.out, type,
                                       c_leading_.data(), static_cast<int>(count), size_.data(),
-                                      sum_type(p.type, tf32_)) == CUBLAS_STATUS_SUCCESS;
+                                      sum_type(p.type, tf32_));
   }
 
   cudaStream_t stream_;

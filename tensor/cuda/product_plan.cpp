@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "tensor/cuda/blas_types.h"
+#include "tensor/cuda/check.h"
 #include "tensor/cuda/product_end.h"
 
 namespace smlp::cuda {
@@ -14,6 +15,12 @@ namespace smlp::cuda {
 void check(cublasStatus_t status, const char* what) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
   throw Error(ExitCode::fault, fmt::format("cuBLASLt: {}: {}", what, cublasLtGetStatusString(status)));
+}
+
+void expect_refusal(cublasStatus_t answer, cudaStream_t stream) {
+  expect_not_recorded(stream, cublasLtGetStatusString(answer));
+  const cudaError_t device = cudaStreamQuery(stream);
+  if (device != cudaErrorNotReady) check(device, "work on the device failed");
 }
 
 namespace {
@@ -195,10 +202,12 @@ bool ProductPlan::start(cublasLtHandle_t library, const Product& p, Workspace wo
   if (algorithms_.empty() || !point(p)) return false;
   const float one = 1, beta = p.accumulate || p.residual.data ? 1.0f : 0.0f;
   for (; !algorithms_.empty(); algorithms_.pop_back()) {
-    refusal_ =
+    const cublasStatus_t answer =
         cublasLtMatmul(library, description_, &one, p.b, a_, p.a, b_, &beta, added_to(p).data, c_, p.out.data,
                        out_, &algorithms_.back(), workspace.memory, workspace.bytes, stream);
-    if (refusal_ == CUBLAS_STATUS_SUCCESS) return true;
+    if (answer == CUBLAS_STATUS_SUCCESS) return true;
+    expect_refusal(answer, stream);
+    refusal_ = answer;
   }
   return false;
 }

@@ -18,6 +18,10 @@ std::vector<std::int64_t> kind_of(const Product& p);
 // Throws Error(fault): "cuBLASLt: <what>: <the library's words>".
 void check(cublasStatus_t status, const char* what);
 
+// May what answered so be remembered as refused? Throws Error(fault) where the stream is being recorded, for the same call was
+// no trouble outside of that, and where the device has failed, which a library only repeats in its own words.
+void expect_refusal(cublasStatus_t answer, cudaStream_t stream);
+
 struct Workspace {
   void* memory;
   std::size_t bytes;
@@ -47,7 +51,7 @@ class ProductPlan {
   ProductPlan(cublasLtHandle_t library, const Product& p, bool tf32, std::size_t workspace_bytes);
 
   // Of p's kind. False, and nothing happened, where the library can't: an algorithm that it refuses is not
-  // tried again, and the next one is.
+  // tried again, and the next one is. What is no refusal (expect_refusal()) throws, and is not remembered.
   bool start(cublasLtHandle_t library, const Product& p, Workspace workspace, cudaStream_t stream);
   cublasStatus_t refusal() const { return refusal_; }  // why there is no algorithm left
 

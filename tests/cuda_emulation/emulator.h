@@ -33,14 +33,18 @@ constexpr std::size_t default_device_memory = std::size_t{16} << 30;
 void set_device_memory(std::size_t bytes);  // what cudaMemGetInfo tells; it limits nothing
 void set_driver_error(int error);  // the cudaError that counting devices and taking memory meet; 0: none
 
-// The products of libraries (products.cpp): how many were asked for so far, how many of them with what follows them, and what
-// is refused from now on that its rules allow, as a library or a card may: ends, groups at once, or any algorithm.
+// The products of libraries (cublas_lt.cpp, cublas.cpp): how many were enqueued so far, and how many of them with what follows
+// them. What a test has the library refuse that its rules allow, as a version or a card may.
 std::int64_t products();
 std::int64_t products_with_ends();
 struct Refusals {
-  bool ends = false, groups = false, products = false;
+  bool ends = false, groups = false, products = false;  // what follows products; groups at once; any that nothing follows
+  bool when_planned = false;  // the first and the last of these by finding no algorithm; else by each algorithm, when it is called
+  int algorithms = 0;         // so many of the first ones are refused when they are called
+  bool recorded = false;      // whatever is called while its stream is captured fails
 };
 void refuse(const Refusals& refusals);
+const Refusals& refusals();
 
 void barrier();
 

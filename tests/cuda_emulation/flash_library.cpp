@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "tensor/cuda/check.h"
 #include "tensor/cuda/numbers.cuh"
 
 namespace smlp {
@@ -37,6 +38,8 @@ class PlainPlan final : public FlashPlan {
   void run(const FlashCall& call, void* workspace) override {
     expect_planned(call);
     if (bytes_ > 0) expect(reinterpret_cast<std::uintptr_t>(workspace) % 256 == 0, "the workspace is not aligned");
+    if (emulation::flash_rules().fails_recorded && is_recorded(stream_))
+      throw Error(ExitCode::unavailable, "the emulated library can't be recorded");
     const bool fails = emulation::flash_rules().runs_before_failure == runs_++;
     emulation::hand_over(stream_, [this, call, workspace, fails] {
       if (bytes_ > 0) std::memset(workspace, 0xFF, static_cast<std::size_t>(bytes_));

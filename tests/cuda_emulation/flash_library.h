@@ -13,6 +13,7 @@ struct FlashRules {
   std::function<std::string(const cuda::FlashCall&)> declines = [](const auto&) { return std::string(); };
   std::function<std::int64_t(const cuda::FlashCall&)> workspace = [](const auto&) { return std::int64_t{1000}; };
   cuda::CudnnVersions version{91900, 13200};
+  bool fails_recorded = false;   // what is called while its stream is captured
   int runs_before_failure = -1;  // of a plan; then it writes NaN and throws. Negative: never
 };
 FlashRules& flash_rules();

@@ -36,12 +36,10 @@ class Attending {
       fields_.back().randomize(i, 1);
     }
   }
+  void forward(Backend& backend) { backend.attention(call()); }
   std::vector<double> by(Backend& backend) {
-    std::vector<TensorView> v;
-    for (auto& field : fields_) v.push_back(field.view());
-    const Attention call{v[0], v[1], v[2], v[3], v[8], s_.heads};
-    backend.attention(call);
-    backend.attention_backward(call, v[4], v[5], v[6], v[7]);
+    forward(backend);
+    backend.attention_backward(call(), view(4), view(5), view(6), view(7));
     backend.synchronize();
     std::vector<double> all;
     for (const std::size_t i : {3, 8, 5, 6, 7}) {
@@ -53,6 +51,9 @@ class Attending {
   }
 
  private:
+  TensorView view(std::size_t i) { return fields_[i].view(); }
+  Attention call() { return {view(0), view(1), view(2), view(3), view(8), s_.heads}; }
+
   Sizes s_;
   std::vector<Field> fields_;
 };
@@ -107,6 +108,18 @@ TEST_F(FlashAttention, IsPlannedOnceForEachLayout) {
   attend({.heads = 2, .width = 32});
   EXPECT_EQ(flash_counts().plans, 10);
   EXPECT_EQ(flash_counts().asked, 1);
+}
+
+TEST_F(FlashAttention, StaysTheLibrarysWhereThatFailsInARecordingAlone) {
+  flash_rules().fails_recorded = true;
+  Attending attending({});
+  Recording recording;
+  std::vector<WorkPart> work = {{[] {}, [&] { attending.forward(*cuda_); }}};
+  for (int i = 0; i < 3; ++i) cuda_->repeat(recording, {}, work);
+  cuda_->synchronize();
+  EXPECT_THAT(recording.refusal, HasSubstr("can't be recorded"));
+  EXPECT_EQ(flash_counts().forward, 3);
+  EXPECT_EQ(cuda_->attention_by(), "attention is computed by the emulated library");
 }
 
 TEST_F(FlashAttention, IsComputedByProductsWhereThereIsNoLibrary) {

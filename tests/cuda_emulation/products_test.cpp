@@ -1,7 +1,11 @@
 // How a device multiplies by expert: how many products a library is asked for, and what follows where it
 // refuses.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
+
+#include "core/error.h"
 #include "tensor/backend.h"
 #include "tensor/cuda/product_end.h"
 #include "tests/cuda_emulation/emulator.h"
@@ -15,7 +19,10 @@ constexpr std::int64_t width = 16, hidden = 24;
 
 class GroupedProducts : public testing::Test {
  protected:
-  ~GroupedProducts() override { emulation::refuse({}); }
+  ~GroupedProducts() override {
+    emulation::set_driver_error(0);
+    emulation::refuse({});
+  }
 
   // A layer's forward and backward pass. `shift`: elements that the rows of tokens begin after an aligned
   // address.
@@ -123,6 +130,7 @@ TEST_F(GroupedProducts, GiveTheSameWhateverTheLibraryRefuses) {
       for (const DType type : {DType::f32, DType::bf16}) {
         const auto run = [&](const emulation::Refusals& refusals) {
           emulation::refuse(refusals);
+          b_ = make_cuda_backend();  // one remembers what was refused
           Layer layer(type, rows, 0);
           forward(layer, rows, kind);
           input_gradient(layer, rows, kind);
@@ -131,7 +139,9 @@ TEST_F(GroupedProducts, GiveTheSameWhateverTheLibraryRefuses) {
           return layer;
         };
         Layer wanted = run({});
-        for (const auto& refusals : {emulation::Refusals{.ends = true}, {.groups = true}, {true, true}, {true, true, true}}) {
+        for (const auto& refusals :
+             {emulation::Refusals{.ends = true}, {.groups = true}, {true, true}, {true, true, true}, {.ends = true, .when_planned = true},
+              {true, true, true, true}, {.algorithms = 1}, {.algorithms = 3}}) {
           Layer got = run(refusals);
           for (std::size_t i = 0; i < got.results().size(); ++i) {
             SCOPED_TRACE(testing::Message() << "result " << i << " of " << name_of(type));
@@ -177,6 +187,40 @@ TEST_F(GroupedProducts, EndByWhomTheyAreToldTo) {
   }
 }
 
+// The library has four for each (cublas_lt.cpp) of which one, that splits sums, is not taken unasked.
+TEST_F(GroupedProducts, GoOnWithTheNextAlgorithmUntilThereIsNone) {
+  const Rows rows = {64};
+  for (const int refused : {0, 1, 3, 4, 5}) {
+    emulation::refuse({.algorithms = refused});
+    b_ = make_cuda_backend();
+    Layer layer(DType::bf16, rows, 0);
+    EXPECT_EQ(forward(layer, rows), refused < 5 ? 1 : 0) << refused;
+    emulation::refuse({});
+    EXPECT_EQ(forward(layer, rows), refused < 5 ? 1 : 0) << "what was refused is not tried again";
+  }
+}
+
+TEST_F(GroupedProducts, AreRefusedByNoFailureOfTheDevice) {
+  const Rows rows = {3, 0, 5, 1}, equal = {5, 5};
+  Layer layer(DType::bf16, rows, 0), other(DType::bf16, equal, 0);
+  forward(layer, rows);
+  forward(other, equal);
+  emulation::refuse({true, true, true});
+  emulation::set_driver_error(700);  // an illegal address, which every call tells from then on
+  for (const auto& call : {std::function<void()>([&] { forward(layer, rows); }), {[&] { forward(other, equal); }}}) {
+    try {
+      call();
+      ADD_FAILURE() << "goes on";
+    } catch (const Error& error) {
+      EXPECT_THAT(error.what(), testing::HasSubstr("work on the device failed: an error of the emulation"));
+    }
+  }
+  emulation::set_driver_error(0);
+  emulation::refuse({});
+  EXPECT_EQ(forward(layer, rows), 1) << "at once, as before";
+  EXPECT_EQ(forward(other, equal), 1);
+}
+
 TEST(Products, AreSplitWhereNothingIsLostOfThem) {
   const float bias = 0;
   const cuda::Product f32{.k = 65}, whole{.k = 128, .type = DType::bf16, .out_type = DType::bf16};
@@ -200,6 +244,7 @@ TEST_F(GroupedProducts, AreMultipliedWhereTheLibraryHasNoAlgorithm) {
       constexpr std::int64_t m = 9, n = 13, k = 21;
       const auto run = [&](bool refused) {
         emulation::refuse({.products = refused});
+        b_ = make_cuda_backend();
         Field a(ta ? Shape{k, m} : Shape{m, k}, type, 3, 1), b(tb ? Shape{n, k} : Shape{k, n}, type, 1, 1);
         Field out({m, n}, wide ? DType::f32 : type, 1, 1);
         std::uint64_t seed = 0;

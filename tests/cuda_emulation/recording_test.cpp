@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "tensor/backend.h"
+#include "tests/cuda_emulation/emulator.h"
 #include "tests/cuda_emulation/streams.h"
 
 namespace smlp::test {
@@ -20,6 +21,7 @@ using testing::HasSubstr;
 class Recordings : public testing::Test {
  protected:
   ~Recordings() override {
+    emulation::refuse({});
     for (void* block : blocks_) backend_->release(block);
   }
 
@@ -176,6 +178,24 @@ TEST_F(Recordings, ADeviceThatRefusesAGraphGetsTheCalls) {
   for (int i = 0; i < 3; ++i) repeat_with(static_cast<float>(i));
   EXPECT_EQ(calls_, 5);
   EXPECT_THAT(recording_.refusal, HasSubstr("the recorded work could not be made ready: out of memory"));
+}
+
+// A library may be unable to do in a recording what it does otherwise: what it can do is not forgotten over it.
+TEST_F(Recordings, AProductThatFailsInOneIsMadePlainlyByTheSameAlgorithm) {
+  const auto made = [&](float x) {
+    const std::int64_t before = emulation::products();
+    repeat_with(x);
+    return emulation::products() - before;
+  };
+  EXPECT_EQ(made(1), 1);
+  emulation::refuse({.recorded = true});
+  EXPECT_EQ(made(2), 1) << "by the library, after the recording has failed";
+  EXPECT_THAT(recording_.refusal, HasSubstr("in work that is to be recorded"));
+  EXPECT_EQ(made(3), 1);
+  emulation::refuse({});
+  recording_ = Recording();
+  for (int i = 0; i < 3; ++i) repeat_with(static_cast<float>(i));
+  EXPECT_EQ(recording_.repeats, 2);
 }
 
 TEST_F(Recordings, WorkThatIsWrongEndsAsItWouldPlainly) {

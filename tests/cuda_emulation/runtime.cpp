@@ -88,6 +88,10 @@ cudaError_t cudaFreeHost(void* memory) {
   return cudaFree(memory);
 }
 
+cudaError_t cudaStreamQuery(cudaStream_t) {
+  return result(smlp::emulation::breaks_capture() ? cudaErrorStreamCaptureUnsupported : driver_error);
+}
+
 cudaError_t cudaGetLastError() {
   const cudaError_t error = last_error;
   last_error = cudaSuccess;
