@@ -4,10 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <set>
 
 #include "core/error.h"
 #include "tensor/backend.h"
 #include "tensor/cuda/product_end.h"
+#include "tensor/cuda/product_plan.h"
 #include "tests/cuda_emulation/emulator.h"
 #include "tests/tensor/field.h"
 
@@ -219,6 +221,29 @@ TEST_F(GroupedProducts, AreRefusedByNoFailureOfTheDevice) {
   emulation::refuse({});
   EXPECT_EQ(forward(layer, rows), 1) << "at once, as before";
   EXPECT_EQ(forward(other, equal), 1);
+}
+
+// A plan's layouts and algorithms are of every size, stride, type, end and alignment that it was made for.
+TEST(Products, OfDifferentKindsHavePlansOfTheirOwn) {
+  alignas(16) static float memory[8];
+  const auto set = [](auto member, auto value) { return [=](cuda::Product& p) { p.*member = value; }; };
+  using P = cuda::Product;
+  const std::vector<std::function<void(P&)>> changes = {
+      [](P&) {}, set(&P::m, 9), set(&P::n, 9), set(&P::k, 9), set(&P::a_stride, 9), set(&P::b_stride, 9), set(&P::batch, 2),
+      set(&P::a_apart, 9), set(&P::b_apart, 9), set(&P::out_apart, 9), set(&P::bias_apart, 9), set(&P::transpose_a, true),
+      set(&P::transpose_b, true), set(&P::accumulate, true), set(&P::gelu, true), set(&P::gelu_gradient, true),
+      set(&P::bias, memory), set(&P::bias, memory + 1), set(&P::bias_gradient, memory), set(&P::type, DType::bf16),
+      set(&P::out_type, DType::f16), set(&P::a, memory + 1), set(&P::b, memory + 1), set(&P::scratch, memory + 1),
+      [](P& p) { p.out.stride = 9; }, [](P& p) { p.out.data = memory + 1; }, [](P& p) { p.residual.data = memory; },
+      [](P& p) { p.residual = {memory, 0, 0, 9}; }, [](P& p) { p.residual.data = memory + 1; },
+      [](P& p) { p.pre_activation.data = memory; }, [](P& p) { p.pre_activation = {memory, 0, 0, 9}; },
+      [](P& p) { p.pre_activation.data = memory + 1; }};
+  std::set<std::vector<std::int64_t>> kinds;
+  for (const auto& change : changes) {
+    P product{.m = 8, .n = 8, .k = 8, .a = memory, .b = memory, .a_stride = 8, .b_stride = 8, .out = {memory, 8, 8, 8}};
+    change(product);
+    EXPECT_TRUE(kinds.insert(cuda::kind_of(product)).second) << "change " << kinds.size();
+  }
 }
 
 TEST(Products, AreSplitWhereNothingIsLostOfThem) {

@@ -66,7 +66,7 @@ TEST_P(ProductsVerbs, MultipliesInEveryOrientation) {
 TEST_P(ProductsVerbs, FinishesProductsWithBiasResidualAndActivation) {
   for (const auto& [m, n, k, gap] : product_sizes) {
     const double scale = 1 / std::sqrt(static_cast<double>(std::max<std::int64_t>(k, 1)));
-    Field a = values({m, k}, 1, 1, gap), b = values({n, k}, 2, scale, gap), bias = values({n}, 3), residual = values({m, n}, 4, 1, gap);
+    Field a = values({m, k}, 1, 1, gap), b = values({n, k}, 2, scale, gap), bias = values({n}, 3), residual = values({m, n}, 4, 1, gap + 8);
     const Values sum = product(a.get(), false, b.get(), true, m, n, k), offsets = bias.get(), rest = residual.get();
     for (int parts = 0; parts < 8; ++parts) {
       Field out = values({m, n}, 5, 1, gap), before = values({m, n}, 6, 1, gap + 1);
@@ -232,8 +232,8 @@ TEST_P(ProductsVerbs, MultipliesExpertByExpert) {
       for (int parts = 0; parts < 8; ++parts) {
         const auto in = static_cast<std::size_t>(s.in), width = static_cast<std::size_t>(s.out);
         Field a = values({s.all(), s.in}, 3, 1, s.gap), b = values({s.count(), s.out, s.in}, 6, 0.3), bias = values({s.count(), s.out}, 9);
-        Field residual = values({s.all(), s.out}, 12, 1, s.gap), out = values({s.all(), s.out}, 0, 1, s.gap);
-        Field before = values({s.all(), s.out}, 3, 1, s.gap);
+        Field residual = values({s.all(), s.out}, 12, 1, s.gap + 8), out = values({s.all(), s.out}, 0, 1, s.gap);
+        Field before = values({s.all(), s.out}, 3, 1, s.gap + 16);
         Matmul call{.a = a.view(), .b = b.view(), .out = out.view(), .transpose_b = true, .activation = kind};
         if (parts & 1) call.bias = bias.view();
         if (parts & 2) call.residual = residual.view();
