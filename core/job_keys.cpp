@@ -271,7 +271,7 @@ void add_operation_keys(Table& table) {
       .key("qos", &S::qos, "quality of service")
       .key("memory", &S::memory, "memory a node: \"64G\"")
       .key("constraint", &S::constraint, "features that a node must have")
-      .key("cpus_per_task", &S::cpus_per_task, "cores a worker; 0: cluster.threads", size(0, 4096))
+      .key("cpus_per_task", &S::cpus_per_task, "cores a worker; 0: cluster.threads; beside a GPU 4 or more", size(0, 4096))
       .key("gpus_per_task", &S::gpus_per_task, "GPUs a worker", size(0, 64))
       .key("exclusive", &S::exclusive, "whole nodes, shared with nobody")
       .key("array", &S::array,

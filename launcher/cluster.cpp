@@ -3,12 +3,23 @@
 #include <fmt/format.h>
 
 #include "core/error.h"
+#include "core/features.h"
 #include "core/host_name.h"
 #include "launcher/allocated_nodes.h"
 #include "launcher/this_host.h"
 #include "slurm/host_list.h"
 
 namespace smlp {
+
+namespace {
+
+// cluster.threads is of ranks on processors. Beside a GPU threads of the driver, of NCCL, of the batch loader and of saves are at
+// work, one of which spins while it waits.
+bool may_use_gpus(const JobConfig& job) {
+  return job.cluster.device == "cuda" || (job.cluster.device == "auto" && built_with_cuda());
+}
+
+}  // namespace
 
 std::string text_of(const Layout& layout) {
   return fmt::format("{} rank{} on {}", layout.ranks, layout.ranks == 1 ? "" : "s",
@@ -19,6 +30,7 @@ Binding choose_binding(const JobConfig& job, std::int64_t ranks_per_node, const 
   const CoreDemand demand{.ranks = ranks_per_node, .each = job.cluster.threads};
   const auto none = [](std::string why) { return Binding{.bound = false, .words = "ranks are not bound to cores: " + why}; };
   if (!job.cluster.bind_cores) return none("cluster.bind_cores = false");
+  if (may_use_gpus(job)) return none("beside a GPU a rank has more threads at work than cluster.threads");
   const auto wanted = demand.ranks * demand.each;
   for (const auto& [node, cores, ours_alone] : nodes) {
     const auto there = static_cast<std::int64_t>(cores.size());

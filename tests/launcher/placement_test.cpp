@@ -78,6 +78,7 @@ TEST(Placement, OfAJobThatHasNoNodesYetNamesNone) {
 
 TEST(Binding, IsForAllNodesOrForNone) {
   auto job = sparse_job();
+  job.cluster.device = "cpu";
   const NodeCores two{.node = "n1", .cores = cores(2), .ours_alone = true}, one{.node = "n2", .cores = cores(1), .ours_alone = true};
   EXPECT_TRUE(choose_binding(job, 2, {two, two}).bound);
   const auto few = choose_binding(job, 2, {two, one});
@@ -90,6 +91,15 @@ TEST(Binding, IsForAllNodesOrForNone) {
   EXPECT_THAT(shared.words, HasSubstr("room for another job"));
   job.cluster.bind_cores = false;
   EXPECT_THAT(choose_binding(job, 2, {two}).words, HasSubstr("cluster.bind_cores"));
+}
+
+// One core, as many as cluster.threads, was for the driver's, NCCL's, the loader's and a save's threads together.
+TEST(Binding, IsNotForRanksOnGpus) {
+  auto job = sparse_job();
+  job.cluster.device = "cuda";
+  const auto binding = choose_binding(job, 2, {{.node = "n1", .cores = cores(16), .ours_alone = true}});
+  EXPECT_FALSE(binding.bound);
+  EXPECT_THAT(binding.words, HasSubstr("beside a GPU"));
 }
 
 }  // namespace
