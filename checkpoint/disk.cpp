@@ -9,7 +9,6 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <memory>
 #include <utility>
 
 #include "core/error.h"
@@ -26,48 +25,25 @@ void before(const char* operation) {
   if (const auto fault = fault_point.load(std::memory_order_relaxed)) fault(operation);
 }
 
-std::string remedy(int reason) {
-  switch (reason) {
-    case ENOSPC:
-      return "; free some space, or lower checkpoint.keep_last";
-    case EDQUOT:
-      return "; the disk quota of this user is used up";
-    case EFBIG:
-      return "; the limit on a file's size (ulimit -f) is too low";
-    case EACCES:
-    case EPERM:
-      return "; give this user the right to do so";
-    case EROFS:
-      return "; make the checkpoint folder writable";
-    default:
-      return "";
-  }
-}
-
-[[noreturn]] void fail(std::string_view doing, const fs::path& path, int reason) {
-  throw Error(ExitCode::io_failed,
-              fmt::format("{} {} failed: {}{}", doing, path.string(), std::strerror(reason), remedy(reason)));
-}
-
-[[noreturn]] void fail(std::string_view doing, const fs::path& path) { fail(doing, path, errno); }
-
-fs::path parent_of(const fs::path& path) {
-  return path.has_parent_path() ? path.parent_path() : fs::path(".");
-}
+[[noreturn]] void fail(std::string_view doing, const fs::path& path) { fail_io(doing, path, errno); }
 
 }  // namespace
 
-DiskFile::DiskFile(const fs::path& path, int flags, const char* doing) : path_(path) {
-  descriptor_ = ::open(path.c_str(), flags | O_CLOEXEC, 0644);
-  if (descriptor_ < 0) fail(doing, path);
-}
+DiskFile::DiskFile(const fs::path& path, int flags)
+    : path_(path), descriptor_(::open(path.c_str(), flags | O_CLOEXEC, 0644)) {}
 
 DiskFile DiskFile::create(const fs::path& path) {
   before("create file");
-  return DiskFile(path, O_WRONLY | O_CREAT | O_TRUNC, "creating");
+  DiskFile file(path, O_WRONLY | O_CREAT | O_TRUNC);
+  if (file.descriptor_ < 0) fail("creating", path);
+  return file;
 }
 
-DiskFile DiskFile::open(const fs::path& path) { return DiskFile(path, O_RDONLY, "opening"); }
+DiskFile DiskFile::open(const fs::path& path) {
+  DiskFile file(path, O_RDONLY);
+  if (file.descriptor_ < 0) fail("opening", path);
+  return file;
+}
 
 DiskFile::DiskFile(DiskFile&& other) noexcept
     : path_(std::move(other.path_)), descriptor_(std::exchange(other.descriptor_, -1)) {}
@@ -93,22 +69,13 @@ void DiskFile::reserve(std::int64_t bytes) {
   if (bytes == 0 || ::fallocate(descriptor_, 0, 0, bytes) == 0) return;
   const int reason = errno;
   if (reason == ENOSPC || reason == EDQUOT || reason == EFBIG) {
-    fail(fmt::format("reserving {} bytes for", bytes), path_, reason);
+    fail_io(fmt::format("reserving {} bytes for", bytes), path_, reason);
   }  // anything else: this disk doesn't know reservations
 }
 
 void DiskFile::write_at(std::span<const std::byte> bytes, std::int64_t position) {
   before("write");
-  while (!bytes.empty()) {
-    const ssize_t n = ::pwrite(descriptor_, bytes.data(), bytes.size(), position);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) {
-      const int reason = n == 0 ? ENOSPC : errno;
-      fail(fmt::format("writing {} bytes at {} of", bytes.size(), position), path_, reason);
-    }
-    bytes = bytes.subspan(static_cast<std::size_t>(n));
-    position += n;
-  }
+  write_all(descriptor_, bytes, position, path_);
 }
 
 void DiskFile::read_at(std::span<std::byte> bytes, std::int64_t position) const {
@@ -170,7 +137,7 @@ void make_folder(const fs::path& path) {
   before("make folder");
   std::error_code error;
   const bool made = fs::create_directories(path, error);
-  if (error) fail("making the folder", path, error.value());
+  if (error) fail_io("making the folder", path, error.value());
   if (made) sync_folder(parent_of(path));
 }
 
@@ -183,7 +150,7 @@ void write_file(const fs::path& path, std::string_view bytes) {
 
 void rename_path(const fs::path& from, const fs::path& to) {
   before("rename");
-  if (::rename(from.c_str(), to.c_str()) != 0) fail(fmt::format("renaming {} to", from.string()), to);
+  move_path(from, to);
 }
 
 bool exchange_paths(const fs::path& a, const fs::path& b) {
@@ -208,23 +175,7 @@ bool remove_if_empty(const fs::path& path) noexcept { return ::rmdir(path.c_str(
 
 void sync_folder(const fs::path& path) {
   before("sync folder");
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor < 0) fail("opening the folder", path);
-  const int outcome = ::fsync(descriptor);
-  const int reason = errno;
-  ::close(descriptor);
-  if (outcome != 0 && reason != EINVAL)
-    fail("flushing the folder", path, reason);  // EINVAL: not for folders here
-}
-
-std::vector<std::filesystem::path> entries_of(const std::filesystem::path& folder) {
-  std::vector<std::filesystem::path> entries;
-  std::error_code error;
-  for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
-    entries.push_back(entry->path());
-  }
-  std::sort(entries.begin(), entries.end());
-  return entries;
+  flush_folder(path);
 }
 
 }  // namespace smlp

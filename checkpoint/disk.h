@@ -1,15 +1,18 @@
 // What a checkpoint does to the disk, operation by operation: throwing wrappers over POSIX whose sentences
-// name file and reason. HDF5 itself never touches the disk (docs/decisions/0002), so this is all there is.
+// name file and reason. HDF5 itself never touches the disk (docs/decisions/0002), so this is all there is; core/files.h
+// has what needs no fault point.
 #pragma once
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <stop_token>
 #include <string_view>
-#include <vector>
+
+#include "core/files.h"
 
 namespace smlp {
 
@@ -36,7 +39,7 @@ class DiskFile {
   void close();  // a network disk may report a failed write only here
 
  private:
-  DiskFile(const std::filesystem::path& path, int flags, const char* doing);
+  DiskFile(const std::filesystem::path& path, int flags);  // may have failed
   std::filesystem::path path_;
   int descriptor_ = -1;
 };
@@ -71,6 +74,5 @@ void remove_file(const std::filesystem::path& path);                            
 void remove_folder(const std::filesystem::path& path);
 bool remove_if_empty(const std::filesystem::path& path) noexcept;
 void sync_folder(const std::filesystem::path& path);
-std::vector<std::filesystem::path> entries_of(const std::filesystem::path& folder);  // by name; what can't be read is left out
 
 }  // namespace smlp

@@ -6,12 +6,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <map>
 #include <utility>
 
 #include "core/error.h"
+#include "core/files.h"
 #include "core/numbers.h"
 
 namespace smlp {
@@ -87,9 +87,8 @@ void bind_to(const std::vector<int>& cpus) {
                                                    std::strerror(errno)));
   }
   // Libraries may have started threads before main().
-  std::error_code gone;
-  for (const auto& thread : std::filesystem::directory_iterator("/proc/self/task", gone)) {
-    const auto id = parse_whole_number(thread.path().filename().string());
+  for (const auto& thread : entries_of("/proc/self/task")) {
+    const auto id = parse_whole_number(thread.filename().string());
     if (id) sched_setaffinity(static_cast<pid_t>(*id), sizeof mask, &mask);
   }
 }

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <string_view>
-#include <system_error>
 
 #include "core/files.h"
 #include "core/json_lines.h"
@@ -67,17 +66,16 @@ std::optional<std::int64_t> task_number(const RunDirectory& run) {
 
 int newest_attempt(const RunDirectory& run) {
   int newest = 0;
-  std::error_code failed;
-  for (std::filesystem::directory_iterator entry(run.logs(), failed), end; !failed && entry != end; entry.increment(failed)) {
-    const auto name = entry->path().filename().string();
+  for (const auto& entry : entries_of(run.logs())) {
+    const auto name = entry.filename().string();
     const auto number = as_attempt(numbered(name, attempt_prefix));
     if (number && run.log_folder(*number).filename() == name) newest = std::max(newest, *number);
   }
   return newest;
 }
 
-int attempt_in_charge(const std::filesystem::path& checkpoints) noexcept {
-  const auto text = read_if_there(checkpoints / fence_name);
+int attempt_in_charge(const std::filesystem::path& checkpoints) {
+  const auto text = read_unless_absent(checkpoints / fence_name).value_or("");
   std::string_view rest = text;
   return as_attempt(take_whole_number(rest)).value_or(0);
 }

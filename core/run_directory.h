@@ -63,8 +63,9 @@ std::optional<std::int64_t> task_number(const RunDirectory& run);
 // The newest attempt that has a log folder; 0: none. The first ones may be gone, or were another run's that this is a copy of.
 int newest_attempt(const RunDirectory& run);
 
-// The attempt that alone may publish checkpoints, as the file ATTEMPT in their folder says. 0: none has claimed it.
+// The attempt that alone may publish checkpoints, as the file ATTEMPT in their folder says. 0: none has claimed it. Throws
+// Error where the file is there, but can't be read.
 constexpr const char* fence_name = "ATTEMPT";
-int attempt_in_charge(const std::filesystem::path& checkpoints) noexcept;
+int attempt_in_charge(const std::filesystem::path& checkpoints);
 
 }  // namespace smlp

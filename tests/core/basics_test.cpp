@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -16,7 +17,9 @@
 #include "core/files.h"
 #include "core/numbers.h"
 #include "core/random.h"
+#include "core/run_directory.h"
 #include "core/statistics.h"
+#include "tests/failing_readdir.h"
 
 namespace smlp {
 namespace {
@@ -106,6 +109,65 @@ TEST_F(Folder, AFolderInThePlaceOfAFileIsAConfigurationErrorThatNamesIt) {
     EXPECT_THAT(error.what(), HasSubstr(path.string() + " is a folder"));
   }
 }
+
+// It came as std::ios_base::failure, without the file's name.
+TEST_F(Folder, AReadErrorNamesTheFile) {
+  try {
+    read_text("/proc/self/mem");  // opens, is a plain file, and has nothing at its beginning
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::io_failed);
+    EXPECT_THAT(error.what(), HasSubstr("reading /proc/self/mem failed: Input/output error"));
+  }
+  EXPECT_EQ(read_if_there("/proc/self/mem"), "");
+}
+
+// Data that a run had left out counted as never left out, and a fence as never raised, where their files could not be read.
+TEST_F(Folder, OnlyAnAbsentFileIsNone) {
+  EXPECT_EQ(read_unless_absent(path / "absent"), std::nullopt);
+  write_atomically(path / "empty", "");
+  EXPECT_EQ(read_unless_absent(path / "empty"), "");
+  std::filesystem::create_symlink("loop", path / "loop");
+  EXPECT_THROW(read_unless_absent(path / "loop"), Error);
+  EXPECT_THROW(read_unless_absent(path), Error);
+  EXPECT_EQ(attempt_in_charge(path), 0);
+  std::filesystem::create_symlink(fence_name, path / fence_name);
+  EXPECT_THROW(attempt_in_charge(path), Error);
+}
+
+TEST_F(Folder, TextsOfAnyLengthAreReadWhole) {
+  for (const std::size_t length : {0, 1, 4095, 4096, 4097, (1 << 20) - 1, (1 << 20) + 4096, (3 << 20) + 1}) {
+    std::string text(length, 'x');
+    for (std::size_t i = 0; i < length; i += 1000) text[i] = static_cast<char>('a' + i / 1000 % 26);
+    write_atomically(path / "text", text);
+    EXPECT_TRUE(read_text(path / "text") == text) << length;
+  }
+  EXPECT_THAT(read_text("/proc/self/status"), HasSubstr("Threads:"));  // a plain file of size 0
+}
+
+// The loops of the launcher threw from the iterator's ++, where nobody expected it, and ended a run.
+TEST_F(Folder, WhatComesBeforeAnEntryThatCannotBeReadIsListed) {
+  for (const char* name : {"c", "a", "b"}) write_atomically(path / name, "");
+  std::error_code failed;
+  EXPECT_THAT(entries_of(path, failed), testing::ElementsAre(path / "a", path / "b", path / "c"));
+  EXPECT_FALSE(failed);
+  {
+    const auto disk = test::ChangedReaddir::failing_after(3);
+    EXPECT_LT(entries_of(path, failed).size(), 3U);
+    EXPECT_EQ(failed.value(), ESTALE);
+  }
+  {
+    const auto disk = test::ChangedReaddir::failing_after(0);
+    EXPECT_NO_THROW(EXPECT_THAT(entries_of(path), testing::IsEmpty()));
+  }
+  EXPECT_THAT(entries_of(path / "absent", failed), testing::IsEmpty());
+  EXPECT_FALSE(failed) << "an absent folder holds nothing";
+  EXPECT_THAT(entries_of(path / "a", failed), testing::IsEmpty());
+  EXPECT_TRUE(failed) << "a file is no folder";
+}
+
+// On disks that can't flush folders a checkpoint was published, but no other file of the run could be written.
+TEST(Files, ADiskThatCannotFlushFoldersIsNoError) { EXPECT_NO_THROW(flush_folder("/proc")); }
 
 // A full disk kept the half of a tokenizer that it had room for, under a name that nobody removes.
 TEST_F(Folder, WritingThatFailsLeavesNoTemporaryFile) {
