@@ -8,6 +8,7 @@
 #include <csignal>
 
 #include "core/clock.h"
+#include "core/files.h"
 #include "core/numbers.h"
 #include "launcher/fault_strike.h"
 #include "launcher/processes.h"
@@ -208,9 +209,8 @@ void Drill::finish(DrillRun& result) {
 
 std::vector<std::string> processes_that_name(const std::filesystem::path& folder) {
   std::vector<std::string> found;
-  std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator("/proc", ignored)) {
-    const auto number = parse_whole_number(entry.path().filename().native());
+  for (const auto& entry : entries_of("/proc")) {
+    const auto number = parse_whole_number(entry.filename().native());
     if (!number) continue;
     const auto pid = static_cast<pid_t>(*number);
     if (pid == getpid() || !is_alive(pid)) continue;

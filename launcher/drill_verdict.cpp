@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "core/files.h"
 #include "core/json_lines.h"
 
 namespace smlp {
@@ -203,9 +204,8 @@ class Judge {
 
   void what_is_left() {
     for (const auto& process : drill_.left) problem("a process was left: {}", process);
-    std::error_code ignored;
-    for (const auto& entry : std::filesystem::directory_iterator(settings_.run.checkpoints(), ignored)) {
-      const auto name = entry.path().filename().string();
+    for (const auto& entry : entries_of(settings_.run.checkpoints())) {
+      const auto name = entry.filename().string();
       if (name.ends_with(".tmp") && drill_.problem.empty()) problem("{} was left in the folder of checkpoints", name);
     }
   }

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
@@ -18,9 +17,8 @@ namespace {
 // When a rank of the last attempt was last alive, by its heartbeat; 0: unknown.
 double last_sign_of_life(const RunDirectory& run) {
   double newest = 0;
-  std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(run.heartbeats(), ignored)) {
-    newest = std::max(newest, written_at(entry.path()).value_or(0));
+  for (const auto& entry : entries_of(run.heartbeats())) {
+    newest = std::max(newest, written_at(entry).value_or(0));
   }
   return newest;
 }

@@ -156,14 +156,14 @@ SessionFolder::~SessionFolder() {
 
 void SessionFolder::sweep() {
   std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(session_parent(), ignored)) {
+  for (const auto& entry : entries_of(session_parent())) {
     struct stat facts {};
-    if (!entry.path().filename().string().starts_with(session_prefix)) continue;
-    if (lstat(entry.path().c_str(), &facts) != 0 || facts.st_uid != geteuid()) continue;
+    if (!entry.filename().string().starts_with(session_prefix)) continue;
+    if (lstat(entry.c_str(), &facts) != 0 || facts.st_uid != geteuid()) continue;
     if (time(nullptr) - facts.st_mtime < 60) continue;  // perhaps between its making and its lock
     try {
-      const auto lock = FileLock::try_lock(entry.path() / "lock", FileLock::Kind::exclusive);
-      if (lock.held()) std::filesystem::remove_all(entry.path(), ignored);
+      const auto lock = FileLock::try_lock(entry / "lock", FileLock::Kind::exclusive);
+      if (lock.held()) std::filesystem::remove_all(entry, ignored);
     } catch (const Error&) {
       // Somebody else is sweeping it.
     }

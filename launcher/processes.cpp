@@ -83,9 +83,8 @@ std::string command_line(pid_t pid) {
 
 std::vector<pid_t> children_of(pid_t parent) {
   std::vector<pid_t> children;
-  std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator("/proc", ignored)) {
-    const auto number = parse_whole_number(entry.path().filename().string());
+  for (const auto& entry : entries_of("/proc")) {
+    const auto number = parse_whole_number(entry.filename().string());
     if (!number) continue;
     const auto pid = static_cast<pid_t>(*number);
     if (status_of(pid).parent == parent) children.push_back(pid);

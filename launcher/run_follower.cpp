@@ -58,9 +58,8 @@ std::filesystem::path RunFollower::newest_shard(int rank) const {
 }
 
 bool RunFollower::saving() const {
-  std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(run_.checkpoints(), ignored)) {
-    const auto name = entry.path().filename().string();
+  for (const auto& entry : entries_of(run_.checkpoints())) {
+    const auto name = entry.filename().string();
     if (name.starts_with("step-") && name.ends_with(".tmp")) return true;
   }
   return false;

@@ -44,6 +44,16 @@ std::string RunHistory::cause_of(int attempt) const {
   return cause;
 }
 
+// A disk that fails to show it for a moment ends no launcher: the ranks read it, too, and leave where they can't.
+int RunHistory::fence() const {
+  try {
+    return attempt_in_charge(run_.checkpoints());
+  } catch (const Error& error) {
+    tell("{}; the run goes on by its own count of attempts", error.what());
+    return 0;
+  }
+}
+
 int RunHistory::begin_attempt() {
   write_waiting();
   const auto last = last_attempt();
@@ -60,7 +70,7 @@ int RunHistory::begin_attempt() {
     append(lost);
     event("attempt_lost", seen, newest_step(), lost.reason);
   }
-  return std::max({seen, recorded, attempt_in_charge(run_.checkpoints())}) + 1;
+  return std::max({seen, recorded, fence()}) + 1;
 }
 
 void RunHistory::append(const AttemptRecord& r) {
@@ -120,14 +130,16 @@ void RunHistory::write_waiting() {
 }
 
 std::vector<std::int64_t> RunHistory::published_steps() const {
-  std::vector<std::int64_t> steps;
-  std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(run_.checkpoints(), ignored)) {
-    const auto step = step_of_checkpoint(entry.path().filename().string());
-    if (step && std::filesystem::exists(run_.manifest(*step), ignored)) steps.push_back(*step);
+  std::error_code failed, unknown;
+  const auto entries = entries_of(run_.checkpoints(), failed);
+  if (failed) return published_;
+  published_.clear();
+  for (const auto& entry : entries) {
+    const auto step = step_of_checkpoint(entry.filename().string());
+    if (step && std::filesystem::exists(run_.manifest(*step), unknown)) published_.push_back(*step);
   }
-  std::sort(steps.begin(), steps.end());
-  return steps;
+  std::sort(published_.begin(), published_.end());
+  return published_;
 }
 
 std::optional<std::int64_t> RunHistory::newest_step() const {
@@ -140,8 +152,8 @@ std::int64_t RunHistory::bytes_of_newest() const {
   if (!newest) return 0;
   std::int64_t bytes = 0;
   std::error_code gone;
-  for (const auto& file : std::filesystem::directory_iterator(run_.checkpoint(*newest), gone)) {
-    const auto size = file.file_size(gone);
+  for (const auto& file : entries_of(run_.checkpoint(*newest))) {
+    const auto size = std::filesystem::file_size(file, gone);
     if (!gone) bytes += static_cast<std::int64_t>(size);
   }
   return bytes;

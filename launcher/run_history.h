@@ -42,12 +42,14 @@ class RunHistory {
   std::int64_t count_events(const std::string& name) const;
   void event(const std::string& name, int attempt, std::optional<std::int64_t> step, const std::string& detail);
 
-  std::vector<std::int64_t> published_steps() const;           // ascending; directories step-NNNNNNNN with a manifest
+  std::vector<std::int64_t> published_steps() const;           // ascending; directories step-NNNNNNNN with a manifest; as
+                                                               // they were, while the disk can't list them
   std::optional<std::int64_t> newest_step() const;
   std::optional<std::int64_t> newest_step_before(std::int64_t step) const;
   std::int64_t bytes_of_newest() const;  // of its files; 0 without one
 
  private:
+  int fence() const;
   void append_safely(const std::filesystem::path& file, const nlohmann::json& line);
   void write_waiting();
 
@@ -55,6 +57,7 @@ class RunHistory {
   std::deque<std::pair<std::filesystem::path, std::string>> waiting_;  // lines that found no room, oldest first
   int newest_ended_ = 0;  // attempt whose record is written or waits
   bool complained_ = false;
+  mutable std::vector<std::int64_t> published_;  // as last listed
 };
 
 }  // namespace smlp

@@ -206,9 +206,8 @@ std::string state_of(const Glance& glance) {
 
 std::vector<TaskState> read_tasks(const RunDirectory& run) {
   std::vector<TaskState> tasks;
-  std::error_code failed;
-  for (std::filesystem::directory_iterator entry(run.root, failed), end; !failed && entry != end; entry.increment(failed)) {
-    const RunDirectory task{entry->path()};
+  for (const auto& entry : entries_of(run.root)) {
+    const RunDirectory task{entry};
     const auto number = task_number(task);
     if (number && is_run(task)) tasks.push_back({*number, state_of(glance_at(task))});
   }

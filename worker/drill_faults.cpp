@@ -141,9 +141,9 @@ void DrillFaults::on_disk(const char* operation) {
 // As if the power had failed between two blocks: what was written so far is there, this process is not.
 void DrillFaults::cut_off_my_shard() const {
   std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(run_.checkpoints(), ignored)) {
-    const auto shard = entry.path() / shard_name(rank_);
-    const auto size = is_temporary(entry.path().filename().string()) ? fs::file_size(shard, ignored) : 0;
+  for (const auto& entry : entries_of(run_.checkpoints())) {
+    const auto shard = entry / shard_name(rank_);
+    const auto size = is_temporary(entry.filename().string()) ? fs::file_size(shard, ignored) : 0;
     if (size > 0 && !ignored) fs::resize_file(shard, size / 2, ignored);
   }
   ::kill(::getpid(), SIGKILL);

@@ -231,9 +231,7 @@ bool LocalStart::begin(int attempt, std::int64_t step) {
 
 // What this very run directory left under other names: a run that was there before.
 void LocalStart::sweep_foreign() const {
-  std::error_code error;
-  for (fs::directory_iterator entry(local_dir_, error), end; !error && entry != end; entry.increment(error)) {
-    const auto path = entry->path();
+  for (const auto& path : entries_of(local_dir_)) {
     if (path.filename() == record_.name() || !path.filename().string().starts_with("smlp-")) continue;
     if (read_if_there(path / owner_name) != record_.run() + "\n") continue;
     std::error_code ignored;
