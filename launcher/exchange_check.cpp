@@ -24,7 +24,7 @@ struct Links {
 
 Links read_links(const std::string& line) {
   Links links;
-  const auto document = nlohmann::json::parse(line, nullptr, false);
+  const auto document = parse_json(line);
   const auto hosts = document.is_object() ? document.find("hosts") : document.end();
   const auto pairs = document.is_object() ? document.find("pairs") : document.end();
   if (hosts == document.end() || pairs == document.end() || !hosts->is_array() || !pairs->is_array()) {

@@ -246,7 +246,7 @@ class Judgement {
 }  // namespace
 
 ParsedReport parse_node_report(const std::string& line) {
-  const auto document = nlohmann::json::parse(line, nullptr, false);
+  const auto document = parse_json(line);
   if (!document.is_object()) return {{}, fmt::format("its answer is no report: '{}'", shown(line))};
   Reader reader(document, "");
   NodeReport report;

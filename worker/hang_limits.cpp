@@ -67,7 +67,7 @@ double HangLimits::seconds(Section section) const {
 void HangLimits::on_ranks(int ranks) { ranks_ = std::max(ranks, 1); }
 
 void HangLimits::recall(const std::string& text) {
-  const auto json = nlohmann::json::parse(text, nullptr, false);
+  const auto json = parse_json(text);
   if (!json.is_object()) return;
   ranks_ = recalled_ranks_ = std::max<std::int64_t>(integer_in(json, "ranks").value_or(1), 1);
   for (const auto section : learned) {

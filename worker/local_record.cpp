@@ -48,7 +48,8 @@ LocalRecord LocalRecord::of(const RunDirectory& run) {
 
 LocalRecord LocalRecord::parse(const std::string& text) {
   try {
-    const auto json = nlohmann::json::parse(text);
+    const auto json = parse_json(text);
+    if (json.is_discarded()) throw std::runtime_error("it is no JSON, or nested too deep");
     LocalRecord record;
     json.at("name").get_to(record.name_);
     json.at("run").get_to(record.run_);

@@ -14,7 +14,8 @@ namespace smlp {
 PassedOver PassedOver::parse(const std::string& text, const std::string& file) {
   PassedOver result;
   try {
-    const auto json = nlohmann::json::parse(text);
+    const auto json = parse_json(text);
+    if (json.is_discarded()) throw std::runtime_error("it is no JSON, or nested too deep");
     const auto flat = whole_numbers(json.at("sequences"));
     result.spikes = whole_numbers(json.at("spikes"));
     for (std::size_t i = 0; i < flat.size(); ++i) {

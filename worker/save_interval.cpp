@@ -105,7 +105,7 @@ std::string SaveIntervals::sentence(Tier tier, const FailureRate& rate) const {
 }
 
 void SaveIntervals::recall(const std::string& text) {
-  const auto json = nlohmann::json::parse(text, nullptr, false);
+  const auto json = parse_json(text);
   if (!json.is_object()) return;
   for (const auto tier : both) {
     const auto found = json.find(name_of(tier));

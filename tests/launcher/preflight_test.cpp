@@ -278,5 +278,12 @@ TEST_F(ExchangeCheck, TwoNodesSayNothingAndGarbageIsASentence) {
   }
 }
 
+// A value nested without end ended the launcher where the sentence about it was made.
+TEST_F(ExchangeCheck, AReportNestedWithoutEndIsNone) {
+  const std::string deep = std::string(1000000, '[') + std::string(1000000, ']');
+  const auto text = R"({"hosts": ["a", "b"], "pairs": [{"a": 0, "b": 1, "x": )" + deep + "}]}";
+  EXPECT_THAT(judge_exchange(text, job).failure, HasSubstr("no report"));
+}
+
 }  // namespace
 }  // namespace smlp
