@@ -66,7 +66,7 @@ double longest_collective(ProcessGrid& grid) {
 }
 
 PassedOver read_passed_over(const RunDirectory& run, Communicator& world) {
-  const auto text = broadcast_text(world, world.rank() == 0 ? read_if_there(run.passed_over()) : "");
+  const auto text = broadcast_text(world, world.rank() == 0 ? read_unless_absent(run.passed_over()).value_or("") : "");
   return text.empty() ? PassedOver() : PassedOver::parse(text, run.passed_over().string());
 }
 

@@ -180,6 +180,16 @@ TEST_F(Trained, ARunGoesOnBesideACheckpointThatCannotBeLookedAt) {
   EXPECT_EQ(smlp({"checkpoint", "verify", "runs/small/checkpoints/step-00000006"}).code, 0);
 }
 
+// It counted as absent: the run trained on the data that it had left out after a spike of its loss.
+TEST_F(Trained, PassedOverDataThatCannotBeReadIsNotNone) {
+  fs::create_symlink("passed_over.json", place / "runs/small/passed_over.json");
+  const auto answer = smlp({"run", "job.toml", "--ranks", "1", "--max-restarts", "0", "--set", "train.steps=6", "--set",
+                            "train.eval_every=2", "--set", "checkpoint.every_steps=2"});
+  EXPECT_EQ(answer.code, 74) << answer.err;
+  EXPECT_THAT(answer.err, HasSubstr("passed_over.json failed: Too many levels of symbolic links"));
+  EXPECT_FALSE(fs::exists(place / "runs/small/checkpoints/step-00000006"));
+}
+
 TEST_F(Trained, APathThatIsNoneIsAConfigurationErrorThatNamesIt) {
   const std::string long_name(300, 'y');
   fs::create_symlink("loop", place / "loop");
