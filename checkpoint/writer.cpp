@@ -165,6 +165,7 @@ void CheckpointWriter::begin(Backend& backend, std::span<const Piece> pieces, co
   auto& my = *impl_;
   auto& snapshot = my.snapshot;
   my.open_save(state.integer("step"));
+  my.stall_seconds = 0;
   snapshot.taken = false;
   snapshot.run_state = state;
   snapshot.plan = plan_shard(pieces, my.options, state);

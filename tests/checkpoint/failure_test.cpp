@@ -181,6 +181,26 @@ TEST(Failure, TooLittleHostMemory) {
   });
   EXPECT_EQ(outcome.said, "fine");
 }
+
+// It told the seconds of the save before once more.
+TEST(Failure, ASaveWithoutMemoryHasCostTheLoopNothing) {
+  const Scratch scratch;
+  const auto outcome = in_child([&](int) -> std::string {
+    const std::vector<SampleTensor> large = {{"large", {16 << 20}, DType::f32, Spread::replicated}};
+    SampleRank small_memory(0, 1, few_tensors()), memory(0, 1, large);
+    CheckpointWriter writer(options_for(scratch.root(), 1));
+    writer.begin(small_memory.backend(), small_memory.pieces(), sample_state(10));
+    writer.wait();
+    if (writer.stall_seconds() <= 0) return "the first cost nothing";
+    writer.release();
+    const rlimit small{(32 << 20), RLIM_INFINITY};
+    ::setrlimit(RLIMIT_DATA, &small);
+    writer.begin(memory.backend(), memory.pieces(), sample_state(20));
+    if (writer.state() != CheckpointWriter::State::failed) return "not failed";
+    return writer.stall_seconds() == 0 ? "fine" : fmt::format("{} s", writer.stall_seconds());
+  });
+  EXPECT_EQ(outcome.said, "fine");
+}
 #endif
 
 }  // namespace smlp::test
