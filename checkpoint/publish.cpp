@@ -159,9 +159,11 @@ std::string publish_checkpoint(const WriterOptions& options, const fs::path& fol
   write_file(folder / manifest_name, to_text(manifest));
   for (int rank = 0; rank < options.ranks; ++rank) remove_file(folder / sidecar_name(rank));
   sync_folder(folder);
+  raise_fence(options.root, options.attempt);  // what came before takes long
   put_in_place(folder, target);
   try {
     point_latest_at(options, target);
+    raise_fence(options.root, options.attempt);
     apply_retention(options);
   } catch (const std::exception& error) {
     return fmt::format("{} is published, but: {}", target.string(), error.what());

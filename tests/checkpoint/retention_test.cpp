@@ -8,6 +8,7 @@
 #include "checkpoint/publish.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/run_directory.h"
 #include "tests/checkpoint/sample.h"
 
 namespace smlp::test {
@@ -295,6 +296,64 @@ TEST(Fence, AStaleAttemptPublishesNothing) {
   current.publish();
   current.wait();
   EXPECT_EQ(current.state(), CheckpointWriter::State::published) << current.failure();
+}
+
+namespace {
+
+// Another attempt takes over at the n-th operation of its kind.
+fs::path fenced;
+std::string_view awaited;
+int awaited_left = 0;
+void take_over_when_due(const char* operation) {
+  if (operation == awaited && awaited_left-- == 0) write_atomically(fenced / fence_name, "3\n");
+}
+
+SaveResult save_overtaken(const WriterOptions& options, std::int64_t step, std::string_view operation, int number) {
+  SampleRank memory(0, 1, tiny);
+  CheckpointWriter writer(options);
+  writer.begin(memory.backend(), memory.pieces(), sample_state(step));
+  writer.wait();
+  fenced = options.root;
+  awaited = operation;
+  awaited_left = number;
+  fault_point = &take_over_when_due;
+  writer.publish();
+  writer.wait();
+  fault_point = nullptr;
+  const bool published = writer.state() == CheckpointWriter::State::published;
+  return {published, published ? writer.note() : writer.failure()};
+}
+
+}  // namespace
+
+// It was looked at before whole.h5 was made and written, which takes minutes for a large model.
+TEST(Fence, AnAttemptThatIsOvertakenWhileItPublishesPublishesNothing) {
+  const Scratch scratch;
+  const auto saved = save_overtaken(options_for(scratch.root(), 1, 2), 30, "create file", 0);  // whole.h5
+  EXPECT_FALSE(saved.published);
+  EXPECT_NE(saved.failure.find("attempt 3 of this run has taken over"), std::string::npos) << saved.failure;
+  EXPECT_EQ(names_in(scratch.root()), (std::vector<std::string>{"ATTEMPT"}));
+}
+
+TEST(Fence, AnAttemptThatIsOvertakenAsItPublishesDeletesNothing) {
+  const Scratch scratch;
+  auto options = options_for(scratch.root(), 1, 2);
+  options.keep_last = 1;
+  expect_published(options, 10);
+  const auto saved = save_overtaken(options, 20, "rename", 1);  // of LATEST
+  EXPECT_TRUE(saved.published);
+  EXPECT_NE(saved.failure.find("attempt 3 of this run has taken over"), std::string::npos) << saved.failure;
+  EXPECT_EQ(steps_in(scratch.root()), (Steps{10, 20}));
+}
+
+// A disk that failed to show it was one without a fence: an attempt that was over published again.
+TEST(Fence, OneThatCannotBeReadIsNotOneThatNobodyRaised) {
+  const Scratch scratch;
+  fs::create_symlink(fence_name, scratch.root() / fence_name);
+  const auto saved = save(options_for(scratch.root(), 1, 2), 30, tiny);
+  EXPECT_FALSE(saved.published);
+  EXPECT_NE(saved.failure.find("ATTEMPT failed: Too many levels of symbolic links"), std::string::npos) << saved.failure;
+  EXPECT_TRUE(list_checkpoints(scratch.root(), false).empty());
 }
 
 TEST(Fence, ShardsOfTwoAttemptsNeverMix) {
