@@ -99,21 +99,24 @@ struct CheckpointInfo {
   int ranks = 0;
   bool valid = false;
   std::string reason;  // why not
+  bool unreadable = false;  // why not: it could not be read now, and may hold. Else it is damaged, whoever looks
   int attempt = 0;     // that published it
   std::optional<double> validation_loss;  // as its run state has it; never NaN
 };
 
 // Published checkpoints of a run, oldest first. `thorough`: digests of every piece are computed and compared;
-// otherwise only manifest and file sizes are looked at.
+// otherwise only manifest and file sizes are looked at. An absent folder has none; throws Error(io_failed) where the
+// folder can't be listed to its end.
 std::vector<CheckpointInfo> list_checkpoints(const std::filesystem::path& root, bool thorough);
 CheckpointInfo verify_checkpoint(const std::filesystem::path& checkpoint);   // thorough
 CheckpointInfo inspect_checkpoint(const std::filesystem::path& checkpoint);  // manifest and file sizes
-// A rank's part of a shared verification: shard files with index % parts == part. Empty string: sound.
+// A rank's part of a shared verification: shard files with index % parts == part. Empty string: sound. Throws where they
+// can't be read now (Error(io_failed), std::bad_alloc), of which nothing follows.
 std::string verify_shards(const std::filesystem::path& checkpoint, int part, int parts);
 
 // The path as a user types it: a run directory, its checkpoints folder, or one checkpoint.
-// Chooses the newest valid one (thorough); throws Error(bad_data or configuration) with the reasons when there is
-// none. `rejected` receives the newer ones that were passed over, newest first.
+// Chooses the newest valid one (thorough); throws Error with the reasons when there is none: configuration, bad_data, or
+// io_failed where one could not be read. `rejected` receives the newer ones that were passed over, newest first.
 std::filesystem::path find_checkpoint(const std::filesystem::path& run_or_checkpoint,
                                       std::vector<CheckpointInfo>* rejected = nullptr);
 

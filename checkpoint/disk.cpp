@@ -6,9 +6,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "core/error.h"
@@ -27,6 +29,12 @@ void before(const char* operation) {
 
 [[noreturn]] void fail(std::string_view doing, const fs::path& path) { fail_io(doing, path, errno); }
 
+[[noreturn]] void fail_to_read(std::string_view doing, const fs::path& path) {
+  const int reason = errno;
+  if (!is_damage(std::error_code(reason, std::generic_category()))) fail_io(doing, path, reason);
+  throw Error(ExitCode::bad_data, fmt::format("{} {} failed: {}", doing, path.string(), std::strerror(reason)));
+}
+
 }  // namespace
 
 DiskFile::DiskFile(const fs::path& path, int flags)
@@ -41,7 +49,7 @@ DiskFile DiskFile::create(const fs::path& path) {
 
 DiskFile DiskFile::open(const fs::path& path) {
   DiskFile file(path, O_RDONLY);
-  if (file.descriptor_ < 0) fail("opening", path);
+  if (file.descriptor_ < 0) fail_to_read("opening", path);
   return file;
 }
 
@@ -82,7 +90,7 @@ void DiskFile::read_at(std::span<std::byte> bytes, std::int64_t position) const 
   while (!bytes.empty()) {
     const ssize_t n = ::pread(descriptor_, bytes.data(), bytes.size(), position);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail(fmt::format("reading {} bytes at {} of", bytes.size(), position), path_);
+    if (n < 0) fail_to_read(fmt::format("reading {} bytes at {} of", bytes.size(), position), path_);
     if (n == 0) {
       throw Error(ExitCode::bad_data,
                   fmt::format("{} ends at byte {}: it was cut off", path_.string(), position));
@@ -102,6 +110,22 @@ void DiskFile::sync() {
 void DiskFile::close() {
   before("close file");
   if (::close(std::exchange(descriptor_, -1)) != 0 && errno != EINTR) fail("closing", path_);
+}
+
+bool is_damage(std::error_code reason) {
+  if (reason.category() != std::generic_category() && reason.category() != std::system_category()) return true;
+  constexpr std::array something_else = {ENOENT, ENOTDIR, EISDIR, ELOOP, ENAMETOOLONG, ENXIO, ENOTSUP};
+  return std::ranges::find(something_else, reason.value()) != something_else.end();
+}
+
+bool is_damage(const std::exception& error) {
+  if (const auto* known = dynamic_cast<const Error*>(&error)) return known->code() != ExitCode::io_failed;
+  if (const auto* system = dynamic_cast<const std::system_error*>(&error)) return is_damage(system->code());
+  return dynamic_cast<const std::bad_alloc*>(&error) == nullptr;
+}
+
+std::string sentence_of(const std::exception& error) {
+  return dynamic_cast<const std::bad_alloc*>(&error) == nullptr ? error.what() : out_of_memory;
 }
 
 BlockStream::BlockStream(DiskFile& file, std::stop_token stop)

@@ -6,11 +6,14 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <filesystem>
 #include <memory>
 #include <span>
 #include <stop_token>
+#include <string>
 #include <string_view>
+#include <system_error>
 
 #include "core/files.h"
 
@@ -23,7 +26,7 @@ extern std::atomic<FaultPoint> fault_point;
 class DiskFile {
  public:
   static DiskFile create(const std::filesystem::path& path);  // new or emptied
-  static DiskFile open(const std::filesystem::path& path);    // to read
+  static DiskFile open(const std::filesystem::path& path);    // to read; Error(bad_data) where is_damage()
   DiskFile(DiskFile&& other) noexcept;
   DiskFile& operator=(DiskFile&& other) noexcept;
   ~DiskFile();
@@ -43,6 +46,12 @@ class DiskFile {
   std::filesystem::path path_;
   int descriptor_ = -1;
 };
+
+// Whether trouble with reading says that what lies there is not what was written (it is absent, another thing, cut off).
+// Else it says nothing of it: a disk that fails, too few descriptors, too little memory, a missing right.
+bool is_damage(std::error_code reason);
+bool is_damage(const std::exception& error);
+std::string sentence_of(const std::exception& error);  // also of one whose what() is none
 
 // Thrown between two blocks when the writer is told to give up.
 struct WritingStopped {};

@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
+#include <optional>
 
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/disk.h"
@@ -14,6 +16,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
+constexpr int most_looks = 100;  // at a run that deletes its checkpoints while they are looked at
+
 struct Published {
   std::int64_t step;
   fs::path path;
@@ -21,12 +25,12 @@ struct Published {
 
 std::vector<Published> published_under(const fs::path& root) {
   std::vector<Published> list;
-  std::error_code shut;
-  if (fs::directory_iterator(root, shut); shut == std::errc::permission_denied) {  // not the same as an empty one
-    throw Error(ExitCode::io_failed, fmt::format("the checkpoints in {} can't be listed: {}", root.string(), shut.message()));
-  }
-  for (const auto& path : entries_of(root)) {
+  std::error_code failed;
+  for (const auto& path : entries_of(root, failed)) {
     if (const auto step = step_of_checkpoint(path.filename().string())) list.push_back({*step, path});
+  }
+  if (failed) {  // not the same as one that holds less
+    throw Error(ExitCode::io_failed, fmt::format("the checkpoints in {} can't be listed: {}", root.string(), failed.message()));
   }
   std::ranges::sort(list, {}, &Published::step);
   return list;
@@ -49,22 +53,46 @@ bool is_checkpoint(const fs::path& path) {
 }
 
 // A live run renames and deletes its older checkpoints, also while somebody looks at them: there is a newer one then.
-bool is_gone(const fs::path& checkpoint) { return !fs::exists(fs::symlink_status(checkpoint)); }
+bool is_gone(const fs::path& checkpoint) {
+  std::error_code unknown;
+  return fs::symlink_status(checkpoint, unknown).type() == fs::file_type::not_found;
+}
+
+// The newest first, up to the one that holds; nullopt when one of them went meanwhile.
+std::optional<std::vector<CheckpointInfo>> examine_newest(const fs::path& root) {
+  const auto list = published_under(root);
+  std::vector<CheckpointInfo> examined;
+  for (auto published = list.rbegin(); published != list.rend(); ++published) {
+    examined.push_back(examine(*published, true));
+    if (examined.back().valid) break;
+    if (is_gone(examined.back().path)) return std::nullopt;
+  }
+  return examined;
+}
 
 fs::path newest_valid(const fs::path& root, const fs::path& as_typed, std::vector<CheckpointInfo>* rejected) {
-  auto list = published_under(root);
-  std::string reasons;
-  for (auto published = list.rbegin(); published != list.rend(); ++published) {
-    const auto info = examine(*published, true);
-    if (info.valid) return info.path;
-    if (is_gone(info.path)) return newest_valid(root, as_typed, rejected);
-    reasons += fmt::format("\n  {}: {}", info.path.filename().string(), info.reason);
-    if (rejected != nullptr) rejected->push_back(info);
+  auto examined = examine_newest(root);
+  for (int looks = 1; !examined; ++looks) {
+    if (looks == most_looks) {
+      throw Error(ExitCode::io_failed, fmt::format("the checkpoints in {} go faster than they can be read: name one of them, or "
+                                                   "have its run keep more (checkpoint.keep_last)", as_typed.string()));
+    }
+    examined = examine_newest(root);
   }
-  if (list.empty()) {
+  if (examined->empty()) {
     throw Error(ExitCode::configuration, fmt::format("there is no checkpoint in {}", as_typed.string()));
   }
-  throw Error(ExitCode::bad_data, fmt::format("no checkpoint in {} holds:{}", as_typed.string(), reasons));
+  std::optional<fs::path> newest;
+  if (examined->back().valid) {
+    newest = examined->back().path;
+    examined->pop_back();
+  }
+  std::string reasons;
+  for (const auto& info : *examined) reasons += fmt::format("\n  {}: {}", info.path.filename().string(), info.reason);
+  const auto code = std::ranges::any_of(*examined, &CheckpointInfo::unreadable) ? ExitCode::io_failed : ExitCode::bad_data;
+  if (rejected != nullptr) std::ranges::move(*examined, std::back_inserter(*rejected));
+  if (newest) return *newest;
+  throw Error(code, fmt::format("no checkpoint in {} holds:{}", as_typed.string(), reasons));
 }
 
 }  // namespace
@@ -90,8 +118,8 @@ fs::path find_checkpoint(const fs::path& run_or_checkpoint, std::vector<Checkpoi
     return newest_valid(fs::is_directory(path / "checkpoints") ? path / "checkpoints" : path, path, rejected);
   }
   const auto info = verify_checkpoint(path);
-  if (!info.valid)
-    throw Error(ExitCode::bad_data, fmt::format("{} does not hold: {}", path.string(), info.reason));
+  if (info.unreadable) throw Error(ExitCode::io_failed, fmt::format("{} can't be read: {}", path.string(), info.reason));
+  if (!info.valid) throw Error(ExitCode::bad_data, fmt::format("{} does not hold: {}", path.string(), info.reason));
   return path;
 }
 
@@ -110,7 +138,7 @@ std::vector<std::string> sweep_checkpoints(const fs::path& root) {
 
 void set_aside(const fs::path& checkpoint) {
   rename_path(checkpoint, free_aside_path(checkpoint));
-  sync_folder(checkpoint.has_parent_path() ? checkpoint.parent_path() : fs::path("."));
+  sync_folder(parent_of(checkpoint));
 }
 
 }  // namespace smlp

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "checkpoint/digest.h"
+#include "checkpoint/disk.h"
 #include "checkpoint/refuse.h"
 #include "core/error.h"
 #include "core/files.h"
@@ -236,7 +237,9 @@ Sidecar parse_sidecar(const std::string& text) {
 Manifest read_manifest_of_list(const std::filesystem::path& checkpoint) {
   const auto path = checkpoint / manifest_name;
   std::error_code shut;
-  if (const auto found = std::filesystem::status(path, shut); !std::filesystem::is_regular_file(found)) {
+  const auto found = std::filesystem::status(path, shut);
+  if (shut && !is_damage(shut)) fail_io("looking at", path, shut.value());
+  if (!std::filesystem::is_regular_file(found)) {
     const bool missing = !shut || found.type() == std::filesystem::file_type::not_found;
     refuse_data(missing ? fmt::format("{} is missing", manifest_name)
                         : fmt::format("{} can't be read: {}", manifest_name, shut.message()));

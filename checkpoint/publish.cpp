@@ -173,6 +173,10 @@ std::string publish_checkpoint(const WriterOptions& options, const fs::path& fol
 
 void apply_retention(const WriterOptions& options) {
   const auto all = list_checkpoints(options.root, false);
+  if (const auto unknown = std::ranges::find_if(all, &CheckpointInfo::unreadable); unknown != all.end()) {
+    throw Error(ExitCode::io_failed, fmt::format("no older checkpoint is deleted while {} can't be read: {}",
+                                                 unknown->path.filename().string(), unknown->reason));
+  }
   const auto sound = static_cast<int>(std::ranges::count_if(all, &CheckpointInfo::valid));
   if (sound == 0) return;
   int to_pass =
@@ -186,14 +190,15 @@ void apply_retention(const WriterOptions& options) {
       break;
     }
     if (checkpoint.valid) --to_pass;
-    if (!checkpoint.valid || (!every && checkpoint.step != best)) let_go(options, checkpoint.path, checkpoint.step);
+    if (!every && checkpoint.step != best) let_go(options, checkpoint.path, checkpoint.step);
   }
-  std::vector<fs::path> passed;
-  for (const auto& entry : fs::directory_iterator(options.root)) {
-    const auto step = step_of_aside(entry.path().filename().string());
-    if (step && *step < oldest_recent) passed.push_back(entry.path());
+  std::error_code failed;
+  const auto entries = entries_of(options.root, failed);
+  if (failed) fail_io("listing", options.root, failed.value());
+  for (const auto& path : entries) {
+    const auto step = step_of_aside(path.filename().string());
+    if (step && *step < oldest_recent) let_go(options, path, *step);
   }
-  for (const auto& path : passed) let_go(options, path, *step_of_aside(path.filename().string()));
 }
 
 }  // namespace smlp

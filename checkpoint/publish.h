@@ -18,7 +18,8 @@ std::string publish_checkpoint(const WriterOptions& options, const std::filesyst
 void raise_fence(const std::filesystem::path& root,
                  int attempt);  // throws Error(call_again) when it is higher
 
-// Keeps the newest keep_last sound checkpoints, those of every keep_every-th step, and the best sound one.
+// Keeps the newest keep_last sound checkpoints, those of every keep_every-th step (damaged ones too: most of such a one may
+// still be got out of it), and the best sound one. Throws Error(io_failed), and deletes none, where one can't be read now.
 void apply_retention(const WriterOptions& options);
 
 }  // namespace smlp

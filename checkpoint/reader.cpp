@@ -19,6 +19,7 @@ constexpr std::size_t most_open_files = 64;
 std::string missing_file(const fs::path& path, std::int64_t size) {
   std::error_code error;
   const auto found = fs::file_size(path, error);
+  if (error && !is_damage(error)) fail_io("looking at", path, error.value());
   if (error) return fmt::format("{} is missing", path.filename().string());
   if (static_cast<std::int64_t>(found) == size) return "";
   return fmt::format("{} has {} bytes; the manifest says {}", path.filename().string(), found, size);

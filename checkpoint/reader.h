@@ -17,7 +17,8 @@ namespace smlp {
 
 class CheckpointReader {
  public:
-  // Reads the manifest and checks that every file is there with its size; throws Error(bad_data).
+  // Reads the manifest and checks that every file is there with its size; throws Error(bad_data), or io_failed where that
+  // can't be told now.
   explicit CheckpointReader(std::filesystem::path checkpoint);
 
   const std::filesystem::path& path() const { return checkpoint_; }
@@ -48,10 +49,10 @@ class CheckpointReader {
 };
 
 // "" when every byte of a shard's file matches its digest; a sentence that names the file's tensor otherwise. Throws
-// Error when it can't be read.
+// Error when it can't be read: bad_data or io_failed, as is_damage() has it.
 std::string shard_fault(const std::filesystem::path& file, const StoredShard& shard, const Manifest& manifest);
 
-// "" when every file of the manifest is there and has its size.
+// "" when every file of the manifest is there and has its size. Throws Error(io_failed) where that can't be told now.
 std::string missing_file(const std::filesystem::path& checkpoint, const Manifest& manifest);
 
 }  // namespace smlp

@@ -94,7 +94,8 @@ CheckpointInfo examine(const fs::path& checkpoint, bool thorough) {
     info.validation_loss = validation_loss_of(manifest.state);
     info.reason = thorough ? fault_of_part(checkpoint, manifest, 0, 1) : missing_file(checkpoint, manifest);
   } catch (const std::exception& error) {
-    info.reason = error.what();
+    info.reason = sentence_of(error);
+    info.unreadable = !is_damage(error);
   }
   info.valid = info.reason.empty();
   return info;
@@ -110,6 +111,7 @@ std::string verify_shards(const fs::path& checkpoint, int part, int parts) {
   try {
     return fault_of_part(checkpoint, read_manifest_of_list(checkpoint), part, parts);
   } catch (const std::exception& error) {
+    if (!is_damage(error)) throw;
     return error.what();
   }
 }

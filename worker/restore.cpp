@@ -5,6 +5,9 @@
 #include <vector>
 
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/disk.h"
+#include "core/error.h"
+#include "core/host_name.h"
 #include "worker/texts.h"
 
 namespace smlp {
@@ -13,19 +16,40 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// The first complaint of any rank about its share of the shards; empty when all are sound. The same on every rank.
-std::string verify_together(const fs::path& checkpoint, Communicator& world) {
-  std::string complaint;
-  try {
-    complaint = verify_shards(checkpoint, world.rank(), world.size());
-  } catch (const std::exception& error) {
-    complaint = error.what();
-  }
+// No rank can say that this checkpoint does not hold: it stays for the next attempt, which may be able to read it.
+[[noreturn]] void leave_to_the_next(const fs::path& checkpoint, const std::string& trouble) {
+  throw Error(ExitCode::io_failed,
+              fmt::format("whether {} holds can't be told: {}; it stays, and the next attempt tries again. Where that does not "
+                          "help, see to the disk and the host, or rename it, and the one before it is taken",
+                          checkpoint.string(), trouble));
+}
+
+std::string trouble_here(const Communicator& world, const std::string& reason) {
+  return fmt::format("rank {} on {} could not read it: {}", world.rank(), host_name(), reason);
+}
+
+// The first of the ranks that has something to say; the same on every rank.
+std::string first_word(Communicator& world, const std::string& mine) {
   std::string first;
-  for (const auto& text : gather_texts(world, complaint)) {
+  for (const auto& text : gather_texts(world, mine)) {
     if (first.empty()) first = text;
   }
   return broadcast_text(world, first);
+}
+
+// The first complaint of any rank about its share of the shards; empty when all are sound. The same on every rank, and so is
+// the Error of one that can't be read where no other rank has found damage.
+std::string verify_together(const fs::path& checkpoint, Communicator& world) {
+  std::string complaint, trouble;
+  try {
+    complaint = verify_shards(checkpoint, world.rank(), world.size());
+  } catch (const std::exception& error) {
+    trouble = trouble_here(world, sentence_of(error));
+  }
+  complaint = first_word(world, complaint);
+  trouble = first_word(world, trouble);
+  if (complaint.empty() && !trouble.empty()) leave_to_the_next(checkpoint, trouble);
+  return complaint;
 }
 
 using Rejected = std::function<void(const fs::path&, const std::string& reason)>;
@@ -40,12 +64,13 @@ class SharedCandidates {
     found_ = list_checkpoints(options.checkpoints, false);
   }
 
+  // Perhaps one that can't be read.
   const CheckpointInfo* newest() {
     while (!found_.empty()) {
       const auto& newest = found_.back();
       if (options_.not_after && newest.step > *options_.not_after) {
         reject(fmt::format("it is newer than step {}, and what came after that step is given up", *options_.not_after));
-      } else if (!newest.valid) {
+      } else if (!newest.valid && !newest.unreadable) {
         reject(newest.reason);
       } else {
         return &newest;
@@ -83,6 +108,9 @@ std::optional<RestorePoint> choose_checkpoint(const RestoreOptions& options, Com
       const auto local = options.local != nullptr ? options.local->newest() : std::nullopt;
       if (newest != nullptr) choice = newest->path.string();
       if (local && (newest == nullptr || *local > newest->step)) choice = from_nodes;
+      if (newest != nullptr && newest->unreadable && choice != from_nodes) {
+        leave_to_the_next(newest->path, trouble_here(world, newest->reason));
+      }
     }
     choice = broadcast_text(world, choice);
     if (choice.empty()) return std::nullopt;

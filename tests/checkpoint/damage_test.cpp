@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -14,6 +15,8 @@
 #include "core/error.h"
 #include "tests/checkpoint/child.h"
 #include "tests/checkpoint/sample.h"
+#include "tests/failing_readdir.h"
+#include "tests/without_rights.h"
 
 namespace smlp::test {
 
@@ -151,6 +154,66 @@ TEST_F(Damage, AFolderThatMayNotBeListedIsNotAnEmptyOne) {
   EXPECT_EQ(listed.said, fmt::format("exception: the checkpoints in {} can't be listed: Permission denied", root().string()));
 }
 
+// What came before the failure was taken for all: a run would have begun at an older checkpoint, or anew.
+TEST_F(Damage, AFolderThatCannotBeReadToItsEndIsNotAShortOne) {
+  const auto disk = ChangedReaddir::failing_after(3);
+  try {
+    list_checkpoints(root(), false);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::io_failed);
+    EXPECT_EQ(error.what(), fmt::format("the checkpoints in {} can't be listed: Stale file handle", root().string()));
+  }
+}
+
+// A missing right, too few descriptors or a disk that fails for a moment looked like damage: sound checkpoints were set
+// aside at a start, and deleted by later saves.
+TEST_F(Damage, WhatCannotBeReadNowIsNotDamaged) {
+  for (const char* name : {"manifest.json", "rank-0001.h5", "."}) {
+    const auto shut = newest() / name;
+    fs::permissions(root(), fs::perms::all);
+    fs::permissions(shut, fs::perms::none);
+    {
+      const WithoutRights nobody;
+      const auto info = verify_checkpoint(newest());
+      EXPECT_TRUE(!info.valid && info.unreadable) << name << ": " << info.reason;
+      EXPECT_NE(info.reason.find(name == std::string(".") ? newest().string() : shut.string()), std::string::npos) << info.reason;
+      EXPECT_NE(info.reason.find("Permission denied"), std::string::npos) << info.reason;
+      EXPECT_THROW(verify_shards(newest(), 1, 2), Error) << name;
+      std::vector<CheckpointInfo> rejected;
+      EXPECT_EQ(find_checkpoint(root(), &rejected), older());
+      EXPECT_EQ(rejected.size(), 1u);
+      try {
+        if (name != std::string(".")) find_checkpoint(newest());
+      } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ExitCode::io_failed) << error.what();
+      }
+    }
+    fs::permissions(shut, readable_by_all);
+    EXPECT_TRUE(verify_checkpoint(newest()).valid);
+  }
+  const auto without_descriptors = in_child([&](int) -> std::string {
+    const rlimit none{3, 4096};
+    ::setrlimit(RLIMIT_NOFILE, &none);
+    const auto info = verify_checkpoint(newest());
+    return fmt::format("{} {}", info.unreadable ? "unreadable:" : "damaged:", info.reason);
+  });
+  EXPECT_EQ(without_descriptors.said, fmt::format("unreadable: opening {}/manifest.json failed: Too many open files; raise the "
+                                                  "limit on open files (ulimit -n)", newest().string()));
+}
+
+TEST_F(Damage, WhatLiesThereInsteadIsDamage) {
+  const auto shard = newest() / "rank-0001.h5";
+  fs::remove(shard);
+  EXPECT_FALSE(verify_checkpoint(newest()).unreadable) << "it is absent";
+  fs::create_symlink("rank-0001.h5", shard);
+  EXPECT_FALSE(verify_checkpoint(newest()).unreadable) << "a link to itself";
+  fs::remove(shard);
+  fs::create_directory(shard);
+  EXPECT_FALSE(verify_checkpoint(newest()).unreadable) << "a folder";
+  expect_rejected("rank-0001.h5 is missing");
+}
+
 TEST_F(Damage, AManifestOfANewerFormat) {
   const auto path = newest() / "manifest.json";
   std::ifstream file(path);
@@ -216,6 +279,25 @@ TEST(Find, TakesARunItsFolderOrOneCheckpoint) {
   EXPECT_EQ(code_for(older), ExitCode::bad_data);
   EXPECT_TRUE(list_checkpoints(scratch.root() / "absent", true).empty());
   EXPECT_NO_THROW(sweep_checkpoints(scratch.root() / "absent"));
+}
+
+// Each look began anew behind the last one's findings: the same checkpoint was named twice, and looking could go on for ever.
+TEST_F(Damage, IsNamedOnceThoughAnotherCheckpointGoesMeanwhile) {
+  flip_bit(newest() / "rank-0001.h5", 8 * 300);
+  std::vector<CheckpointInfo> rejected;
+  {
+    const auto disk = ChangedReaddir::with_ghost("step-00000015", 3);
+    EXPECT_EQ(find_checkpoint(root(), &rejected), older());
+  }
+  EXPECT_EQ(rejected.size(), 1u);
+  const auto disk = ChangedReaddir::with_ghost("step-00000015", 1000000);
+  try {
+    find_checkpoint(root());
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::io_failed);
+    EXPECT_NE(std::string(error.what()).find("go faster than they can be read"), std::string::npos) << error.what();
+  }
 }
 
 // Of 25 looks at a live run, 18 met a checkpoint that its retention had just deleted, and called it damage.

@@ -10,6 +10,7 @@
 #include "core/files.h"
 #include "core/run_directory.h"
 #include "tests/checkpoint/sample.h"
+#include "tests/without_rights.h"
 
 namespace smlp::test {
 
@@ -65,6 +66,41 @@ TEST(Retention, LeavesEverythingWhereNothingHolds) {
   options.keep_last = 1;
   apply_retention(options);
   EXPECT_EQ(steps_in(scratch.root()), (Steps{10, 20, 30}));
+}
+
+// A disk that failed for a moment, while a save was published, had every older checkpoint deleted that it hid.
+TEST(Retention, NothingGoesWhileOneCannotBeRead) {
+  const Scratch scratch;
+  auto options = options_for(scratch.root(), 1);
+  for (const std::int64_t step : {10, 20, 30}) expect_published(options, step);
+  options.keep_last = 1;
+  const auto shut = step_path(scratch.root(), 20) / "manifest.json";
+  fs::permissions(scratch.root(), fs::perms::all);
+  fs::permissions(shut, fs::perms::none);
+  try {
+    const WithoutRights nobody;
+    apply_retention(options);
+    ADD_FAILURE() << "nothing was said";
+  } catch (const Error& error) {
+    const std::string words = error.what();
+    EXPECT_NE(words.find("no older checkpoint is deleted while step-00000020 can't be read: "), std::string::npos) << words;
+  }
+  fs::permissions(shut, readable_by_all);
+  EXPECT_EQ(steps_in(scratch.root()), (Steps{10, 20, 30}));
+  apply_retention(options);
+  EXPECT_EQ(steps_in(scratch.root()), (Steps{30}));
+}
+
+// "Stays for good", says its key; it went with the first save after a bit of it had rotted.
+TEST(Retention, ADamagedOneOfEveryNthStays) {
+  const Scratch scratch;
+  auto options = options_for(scratch.root(), 1);
+  options.keep_last = 1;
+  options.keep_every = 20;
+  for (const std::int64_t step : {10, 20, 30}) expect_published(options, step);
+  fs::remove(step_path(scratch.root(), 20) / "rank-0000.h5");
+  expect_published(options, 50);
+  EXPECT_EQ(steps_in(scratch.root()), (Steps{20, 50}));
 }
 
 // A save of a step at which an evaluation found `loss`.

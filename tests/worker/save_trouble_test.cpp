@@ -12,7 +12,9 @@
 
 #include "checkpoint/disk.h"
 #include "core/error.h"
+#include "core/host_name.h"
 #include "tests/checkpoint/sample.h"
+#include "tests/without_rights.h"
 #include "worker/checkpointing.h"
 #include "worker/restore.h"
 
@@ -20,6 +22,7 @@ namespace smlp {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
@@ -76,6 +79,37 @@ TEST(SaveTrouble, ALeftoverThatCannotBeRemovedEndsNoAttempt) {
   fault_point = nullptr;
   EXPECT_THAT(warnings, ElementsAre(HasSubstr("planted: a folder can't be removed")));
   EXPECT_THAT(test::names_in(scratch.root()), ElementsAre("step-00000010.attempt-0001.tmp"));
+}
+
+// It was set aside for a disk that failed for a moment, as was the one before it: the run began at its first step, and
+// later saves deleted them all.
+TEST(SaveTrouble, AStartLeavesWhatCannotBeReadNowToTheNext) {
+  const test::Scratch scratch;
+  for (const std::int64_t step : {10, 20}) ASSERT_TRUE(test::save(test::options_for(scratch.root(), 1), step).published);
+  const auto newest = test::step_path(scratch.root(), 20);
+  const auto before = test::names_in(scratch.root());
+  const auto backend = make_cpu_backend();
+  const auto world = make_solo(*backend);
+  const auto choose = [&] {
+    const auto rejected = [](const fs::path& path, const std::string& why) { ADD_FAILURE() << path << ": " << why; };
+    return choose_checkpoint({.checkpoints = scratch.root(), .not_after = std::nullopt}, *world, rejected, [] {});
+  };
+  fs::permissions(scratch.root(), fs::perms::all);
+  for (const char* name : {"manifest.json", "rank-0000.h5"}) {
+    fs::permissions(newest / name, fs::perms::none);
+    try {
+      const test::WithoutRights nobody;
+      choose();
+      ADD_FAILURE() << name;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::io_failed);
+      EXPECT_THAT(error.what(), AllOf(HasSubstr("whether " + newest.string() + " holds can't be told: rank 0 on " + host_name()),
+                                      HasSubstr((newest / name).string()), HasSubstr("Permission denied")));
+    }
+    EXPECT_EQ(test::names_in(scratch.root()), before);
+    fs::permissions(newest / name, test::readable_by_all);
+  }
+  EXPECT_EQ(choose()->shared, newest);
 }
 
 }  // namespace

@@ -13,9 +13,11 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/host_name.h"
 #include "tests/checkpoint/sample.h"
 #include "tests/comm/faraway_backend.h"
 #include "tests/comm/ranks.h"
+#include "tests/without_rights.h"
 #include "worker/restore.h"
 #include "worker/saves.h"
 #include "worker/texts.h"
@@ -299,6 +301,41 @@ TEST_F(Tiers, TheNewerOfBothTiersIsUsed) {
   world().barrier();
   auto again = begin(rank());
   expect_loads(again, 20);
+}
+
+// One node with a stale mount had all ranks set aside one sound checkpoint after the other.
+TEST_F(Tiers, WhatOneRankCannotReadIsLeftToTheNextStartByAll) {
+  if (alone()) GTEST_SKIP() << "two ranks";
+  {
+    auto attempt = begin(rank());
+    const auto all = saves(*attempt.start, 1, 0);
+    save(*all, 10, {.shared = true});
+  }
+  const auto shard = run_.checkpoints() / checkpoint_name(10) / shard_name(1);
+  if (rank() == 0) {
+    fs::permissions(root_, fs::perms::all);
+    fs::permissions(shard, fs::perms::none);
+  }
+  const auto hosts = all_texts(world(), host_name());
+  world().barrier();
+  const auto choose = [&] {
+    std::optional<WithoutRights> nobody;
+    if (rank() == 1) nobody.emplace();
+    const auto rejected = [](const fs::path& path, const std::string& why) { ADD_FAILURE() << path << ": " << why; };
+    return choose_checkpoint({run_.checkpoints(), std::nullopt}, world(), rejected, [] {});
+  };
+  try {
+    choose();
+    ADD_FAILURE() << "nothing was said";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::io_failed);
+    EXPECT_THAT(error.what(), HasSubstr(fmt::format("can't be told: rank 1 on {} could not read it: opening {}", hosts[1],
+                                                    shard.string())));
+  }
+  world().barrier();
+  if (rank() == 0) fs::permissions(shard, readable_by_all);
+  world().barrier();
+  EXPECT_EQ(choose()->shared.filename(), checkpoint_name(10));
 }
 
 TEST_F(Tiers, AStepOfBothIsReadFromTheSharedDirectory) {
