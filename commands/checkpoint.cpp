@@ -115,7 +115,9 @@ void verify(const CheckpointOptions& options) {
   const fs::path path = options.path;
   const auto all = verified(path.has_filename() ? path : path.parent_path());
   std::string reasons;
+  bool damage = false;
   for (const auto& info : all) {
+    damage = damage || (!info.valid && !info.unreadable);
     if (!info.valid)
       reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : "\n", info.path.string(), info.reason);
   }
@@ -124,7 +126,7 @@ void verify(const CheckpointOptions& options) {
   } else {
     print_lines(all);
   }
-  if (!reasons.empty()) throw Error(ExitCode::bad_data, reasons);
+  if (!reasons.empty()) throw Error(damage ? ExitCode::bad_data : ExitCode::io_failed, reasons);
 }
 
 ordered_json to_json(const RunState& state) {

@@ -6,6 +6,7 @@
 
 #include "command_line.h"
 #include "data/byte_alphabet.h"
+#include "tests/without_rights.h"
 
 namespace smlp {
 namespace {
@@ -166,6 +167,21 @@ TEST_F(Trained, VerifyFindsEveryKindOfDamage) {
   }
   EXPECT_EQ(smlp({"checkpoint", "verify", "nowhere"}).code, 78);
   EXPECT_EQ(smlp({"checkpoint", "verify", "job.toml"}).code, 78);
+}
+
+TEST_F(Trained, ACheckpointThatCannotBeReadIsNotSaidToBeCorrupt) {
+  fs::permissions(place, fs::perms::all);
+  fs::permissions(place / last / "rank-0000.h5", fs::perms::none);
+  for (const std::string& path : {last, std::string("runs/small")}) {
+    const auto child = [&] {
+      const test::WithoutRights nobody;
+      return start({"checkpoint", "verify", path});
+    }();
+    const auto answer = finish(child);
+    if (answer.code == 127) GTEST_SKIP() << "nobody may enter the folder of smlp";
+    EXPECT_EQ(answer.code, 74) << answer.err;
+    EXPECT_THAT(answer.err, HasSubstr("rank-0000.h5 failed: Permission denied"));
+  }
 }
 
 // What can't even be looked at ended `run` before any rank could pass it over.
