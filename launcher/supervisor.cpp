@@ -14,6 +14,29 @@
 
 namespace smlp {
 
+namespace {
+
+// Which attempts bring the run on. What a rewind gave up is new when it is published again; but of an attempt that ends in a
+// rewind itself only what none before it had is, or a loss that diverges at the same step each time would have no end.
+class Progress {
+ public:
+  explicit Progress(std::optional<std::int64_t> newest) : best_(newest), furthest_(newest) {}
+  bool of_attempt(std::optional<std::int64_t> newest, bool ends_in_rewind) {
+    const bool made = newest > (ends_in_rewind ? furthest_ : best_);
+    best_ = std::max(best_, newest);
+    furthest_ = std::max(furthest_, newest);
+    return made;
+  }
+  void rewind_to(std::optional<std::int64_t> step) {
+    if (step) best_ = std::min(best_, step);
+  }
+
+ private:
+  std::optional<std::int64_t> best_, furthest_;  // published: of what is not given up, and of all
+};
+
+}  // namespace
+
 Supervisor::Supervisor(RunDirectory run, JobConfig job, SupervisorOptions options)
     : run_{std::filesystem::absolute(run.root)},
       job_(std::move(job)),
@@ -37,7 +60,8 @@ int Supervisor::run() {
   ledger_.launcher_began(unix_seconds());
   desk_.emplace(run_, history_);
   recall_bound();
-  auto best = history_.newest_step();
+  Progress progress(history_.newest_step());
+  progress.rewind_to(not_after_);
   int without_progress = 0;
   const auto asked_to_stop = [this](const char* when) {
     return finish({stopped_code, "stopped", fmt::format("asked to stop {}", when)});
@@ -62,12 +86,12 @@ int Supervisor::run() {
     }
     const auto newest = newest_save();
     if (verdict_ && verdict_->stop) return give_up(outcome, "the ranks ask for a decision", false);
-    const bool progress = newest && (!best || *newest > *best);
+    const bool has_chosen = !not_after_;  // where it has not, what it would have given up lies there still
+    const bool saved = has_chosen && progress.of_attempt(newest, verdict_ || outcome.cause == "diverged");
     const auto room = wait_for_room(outcome.cause == "io" ? history_.bytes_of_newest() : 0);
     if (room == Room::asked_to_stop) return asked_to_stop("between two attempts");
-    if (progress || (verdict_ && verdict_->budgeted)) without_progress = 0;
+    if (saved || (verdict_ && verdict_->budgeted)) without_progress = 0;
     else if (room != Room::came) ++without_progress;
-    if (progress) best = newest;
     if (without_progress >= options_.attempts_without_progress) {
       return give_up(outcome, fmt::format("{} attempts in a row brought no new checkpoint", without_progress));
     }
@@ -75,6 +99,7 @@ int Supervisor::run() {
       return give_up(outcome, fmt::format("no more than {} restarts were allowed", options_.max_restarts), false);
     }
     bound_restart(outcome.cause);
+    progress.rewind_to(not_after_);
     const double wait = pause_after(without_progress);
     const auto sentence = fmt::format("attempt {} ended: {}. {}; attempt {} starts from {} {}",
                                       attempt_number_, outcome.reason, cost_text(), attempt_number_ + 1,

@@ -168,6 +168,29 @@ TEST_F(SupervisorRestarts, AsOftenAsTheRanksHaveABudgetFor) {
   EXPECT_EQ(attempts().size(), 6u) << "no newer checkpoint than that of step 1, and no reason to give up";
 }
 
+// Once three failures of nodes after a rewind ended a run, though each attempt had saved: its steps were below those given up.
+TEST_F(SupervisorRestarts, AfterARewindAsLongAsAttemptsSaveWhatWasGivenUp) {
+  EXPECT_EQ(supervise("1 * steps 1\n1 * checkpoint\n1 * steps 9\n1 * checkpoint\n"
+                      "1 0 verdict {\"not_after\":1,\"reason\":\"the replicas of 'embed' differ\"}\n1 0 exit 70 a fault\n"
+                      "5 * exit 0\n* * steps 1\n* * checkpoint\n* 1 raise 9\n* 0 wait\n"), 0);
+  ASSERT_EQ(attempts().size(), 5u);
+  EXPECT_EQ(attempts()[4]["from_checkpoint"], 4);
+  EXPECT_THAT(output(), HasSubstr("attempt 5 starts from checkpoint 4 at once"));
+}
+
+TEST_F(SupervisorGivesUp, WhereEachAttemptIsRewoundFromTheSameStep) {
+  EXPECT_EQ(supervise("* * steps 1\n* * checkpoint\n* 0 verdict {\"not_after\":0,\"reason\":\"the loss is not finite\"}\n"
+                      "* 0 exit 76\n* 1 wait\n"), 76);
+  EXPECT_EQ(attempts().size(), 4u) << "the first made progress, three more did not";
+}
+
+TEST_F(SupervisorGivesUp, WhereNoAttemptAfterARewindChoosesItsCheckpoint) {
+  EXPECT_EQ(supervise("1 * steps 1\n1 * checkpoint\n1 * steps 9\n1 * checkpoint\n"
+                      "1 0 verdict {\"not_after\":1,\"reason\":\"the replicas of 'embed' differ\"}\n1 0 exit 70 a fault\n"
+                      "1 1 wait\n2 * early\n3 * early\n4 * early\n", {"start=1"}), 134);
+  EXPECT_EQ(attempts().size(), 4u) << "the checkpoint of step 10 that lies there is no progress of theirs";
+}
+
 TEST_F(SupervisorGivesUp, WhereTheRanksSayThatThereIsNoPoint) {
   EXPECT_EQ(supervise("* * steps 1\n* * checkpoint\n1 0 verdict {\"stop\":true,\"not_after\":0,\"reason\":\"it "
                       "spikes\"}\n1 0 exit 76\n1 1 wait\n"), 76);
