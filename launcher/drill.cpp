@@ -190,7 +190,7 @@ void follow_return(FaultResult& result, const RunFollower& follower, const WaitU
 void Drill::finish(DrillRun& result) {
   result.steps = follower_.steps();
   result.exit_code = exit_code_.value_or(-1);
-  if (exit_code_) result.left = processes_that_name(settings_.run.root);
+  if (exit_code_) result.left = processes_of_run(settings_.run);
   if (launcher_ != 0) kill(launcher_, SIGKILL);  // mpirun and the ranks end with it
   const auto orphans = [] {
     while (waitpid(-1, nullptr, WNOHANG) > 0) {
@@ -207,15 +207,14 @@ void Drill::finish(DrillRun& result) {
   }
 }
 
-std::vector<std::string> processes_that_name(const std::filesystem::path& folder) {
+std::vector<std::string> processes_of_run(const RunDirectory& run) {
   std::vector<std::string> found;
   for (const auto& entry : entries_of("/proc")) {
     const auto number = parse_whole_number(entry.filename().native());
     if (!number) continue;
     const auto pid = static_cast<pid_t>(*number);
-    if (pid == getpid() || !is_alive(pid)) continue;
-    const auto words = command_line(pid);
-    if (words.find(folder.string() + " ") != std::string::npos) found.push_back(fmt::format("{}: {}", pid, words));
+    if (pid == getpid() || !is_of_run(pid, run.root) || !is_alive(pid)) continue;
+    found.push_back(fmt::format("{}: {}", pid, command_line(pid)));
   }
   return found;
 }

@@ -75,8 +75,8 @@ class Drill {
   double start_seconds_ = 0;  // from the ranks' first sign of life to the first step
 };
 
-// Live processes whose command line names this folder, but this one: "4711: smlp-worker train …".
-std::vector<std::string> processes_that_name(const std::filesystem::path& folder);
+// Live processes of a run, but this one: "4711: smlp-worker train …".
+std::vector<std::string> processes_of_run(const RunDirectory& run);
 
 // Waits for the return of a run from a fault that struck it, fills in what follows from the steps it did. `follower`
 // is read by `wait_until`, which throws when it takes too long.

@@ -11,6 +11,7 @@
 #include <csignal>
 #include <cstring>
 #include <sstream>
+#include <string_view>
 
 #include "core/error.h"
 #include "core/files.h"
@@ -49,7 +50,7 @@ std::vector<char*> pointers(std::vector<std::string>& words) {
   sigset_t blocked;
   sigemptyset(&blocked);
   if (start.deaf_to_term) sigaddset(&blocked, SIGTERM);
-  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGPIPE, SIGCHLD, SIGUSR1}) signal(number, SIG_DFL);
+  for (const int number : {SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGPIPE, SIGCHLD, SIGUSR1}) signal(number, SIG_DFL);
   if (start.silent_input) {
     const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
     if (null >= 0) dup2(null, 0);
@@ -79,6 +80,12 @@ std::string command_line(pid_t pid) {
     if (c == '\0') c = ' ';
   }
   return text;
+}
+
+bool is_of_run(pid_t pid, const std::filesystem::path& root) {
+  const auto words = read_if_there(fmt::format("/proc/{}/cmdline", pid));  // each ends with a zero
+  constexpr std::string_view option("\0--run-dir\0", 11);
+  return words.find(std::string(option) + root.string() + '\0') != std::string::npos;
 }
 
 std::vector<pid_t> children_of(pid_t parent) {

@@ -213,7 +213,7 @@ void Supervisor::show_targets() {
 void Supervisor::end_now(Attempt& attempt) {
   for (const auto pid : children_of(attempt.starter)) kill(pid, SIGKILL);
   for (const auto pid : attempt.heartbeats.pids_here()) {
-    if (command_line(pid).find(run_.root.string()) != std::string::npos) kill(pid, SIGKILL);
+    if (is_of_run(pid, run_.root)) kill(pid, SIGKILL);
   }
   kill(-attempt.starter, SIGKILL);
 }
@@ -238,7 +238,7 @@ void Supervisor::clear_processes(Attempt& attempt) {
   for (const double end = monotonic_seconds() + options_.end_seconds;;) {
     auto left = orphans(attempt);
     for (const auto pid : attempt.heartbeats.pids_here()) {
-      if (is_alive(pid) && command_line(pid).find(run_.root.string()) != std::string::npos) left.insert(pid);
+      if (is_alive(pid) && is_of_run(pid, run_.root)) left.insert(pid);
     }
     if (left.empty()) break;
     for (const auto pid : left) {
