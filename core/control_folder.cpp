@@ -27,7 +27,7 @@ namespace {
 
 constexpr std::array kinds = {"save", "stop", "stop_now", "stop_after", "dump"};
 constexpr std::int64_t largest_request = 4096, largest_answer = 1 << 20;
-constexpr std::size_t most_read = 1000;  // requests that one look reads, whatever lies there
+constexpr std::size_t most_found = 1000, most_refused = 1000;  // by one look
 constexpr int looks_after_change = 4, looks_between = 40;
 const std::string ending = ".json";
 
@@ -135,10 +135,9 @@ std::vector<std::string> ControlFolder::names(std::string_view beginning) const 
 
 std::vector<Request> ControlFolder::requests(std::vector<std::string>* refused) const {
   std::vector<Request> found;
-  auto all = names("request-");
-  std::erase_if(all, [](const std::string& name) { return name.ends_with(".tmp"); });
-  if (all.size() > most_read) all.resize(most_read);
-  for (const auto& name : all) {
+  for (const auto& name : names("request-")) {
+    if (name.ends_with(".tmp")) continue;
+    if (found.size() == most_found) break;
     const auto id = id_in(name, "request-");
     Request request;
     auto reason = is_id(id) ? wrong_owner(folder_, folder_ / name) : "its name is none of a request";
@@ -149,7 +148,7 @@ std::vector<Request> ControlFolder::requests(std::vector<std::string>* refused) 
     }
     if (reason.empty()) {
       found.push_back(std::move(request));
-    } else if (refused != nullptr && reason != "it is gone") {
+    } else if (refused != nullptr && refused->size() < most_refused && reason != "it is gone") {
       refused->push_back(fmt::format("{}: {}", name, reason));
     }
   }

@@ -48,8 +48,8 @@ class ControlFolder {
   void create() const;
   // True when there may be something that no call of requests() has seen since.
   bool changed();
-  // Proper requests, oldest first, a thousand at most; of the files that only pretend to be one, the reason why they are
-  // refused.
+  // Proper requests, oldest first, a thousand at most, whatever else lies there; of the files that only pretend to be one,
+  // the reason why they are refused.
   std::vector<Request> requests(std::vector<std::string>* refused = nullptr) const;
 
   void ask(const Request& request) const;  // throws Error(io_failed)

@@ -221,6 +221,23 @@ TEST_F(OperatorFiles, PlacesOfTwoThousandRanksHideNoRequestAndGoWithTheirs) {
   EXPECT_EQ(files(), 0);
 }
 
+// A look took the first thousand names, and what it refused stayed there: a thousand of them hid every request that came.
+TEST_F(OperatorFiles, WhatIsRefusedHidesNoRequestHoweverManyThereAre) {
+  const ControlFolder control(folder / "control");
+  control.create();
+  for (int i = 0; i < 1100; ++i) {
+    std::ofstream(folder / "control" / ("request-" + std::to_string(i) + ".json")) << "junk";
+    std::ofstream(folder / "control" / ("request-!" + std::to_string(i) + ".json"));
+  }
+  const auto save = new_request(RequestKind::save);
+  control.ask(save);
+  std::vector<std::string> refused;
+  const auto heard = control.requests(&refused);
+  ASSERT_EQ(heard.size(), 1u);
+  EXPECT_EQ(heard[0].id, save.id);
+  EXPECT_EQ(refused.size(), 1000u);
+}
+
 TEST_F(OperatorFiles, AnswersThatComeWhenNobodyWaitsAnyMoreDoNotPileUp) {
   const ControlFolder control(folder / "control");
   control.create();
