@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -21,7 +22,16 @@ namespace smlp {
 
 namespace {
 
+constexpr double glance_seconds = 0.3;
+
 void pause_briefly() { std::this_thread::sleep_for(std::chrono::milliseconds(20)); }
+
+FileLock lock_within(double seconds, const std::filesystem::path& file) {
+  for (const double end = monotonic_seconds() + seconds;; pause_briefly()) {
+    auto lock = FileLock::try_lock(file, FileLock::Kind::exclusive);
+    if (lock.held() || monotonic_seconds() > end) return lock;
+  }
+}
 
 // A new holder writes its words right after it took the lock: those of a dead process of this host are still
 // its predecessor's.
@@ -54,14 +64,11 @@ Patience patience_here() {
 }
 
 FileLock take_run(const RunDirectory& run, const Patience& patience) {
-  auto lock = FileLock::try_lock(run.launcher_lock(), FileLock::Kind::exclusive);
+  auto lock = lock_within(glance_seconds, run.launcher_lock());  // which `smlp status` may hold while it looks
   if (!lock.held() && patience.holder_seconds > 0) {
     fmt::print("waiting for {}, which still holds {}\n", describe_holder(run), run.root.string());
     std::fflush(stdout);
-  }
-  for (const double end = monotonic_seconds() + patience.holder_seconds; !lock.held() && monotonic_seconds() < end;) {
-    pause_briefly();
-    lock = FileLock::try_lock(run.launcher_lock(), FileLock::Kind::exclusive);
+    lock = lock_within(patience.holder_seconds, run.launcher_lock());
   }
   if (!lock.held()) {
     throw Error(ExitCode::call_again, fmt::format("{} is in use by {}; stop it first, or choose another --run-dir",

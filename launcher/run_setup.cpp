@@ -35,7 +35,12 @@ std::string new_identity() {
 // What run.json holds already; an empty object when there is none, or none that can be read.
 nlohmann::json known_identity(const RunDirectory& run) {
   auto known = read_json_file(run.identity(), largest_identity);
-  return known.is_object() ? known : nlohmann::json::object();
+  if (!known.is_object()) return nlohmann::json::object();
+  const auto changes = known.find("accepted_changes");
+  if (changes == known.end() || changes->is_array() || changes->is_null()) return known;
+  throw Error(ExitCode::bad_data, fmt::format("{} is damaged: its accepted_changes, {}, is no list; put back the file as it was, "
+                                              "or move it aside for a new one, which knows of no accepted change",
+                                              run.identity().string(), in_words(*changes)));
 }
 
 bool was_accepted(const nlohmann::json& identity, const std::string& key, const std::string& value) {

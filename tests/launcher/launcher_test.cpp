@@ -10,6 +10,8 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <optional>
+#include <thread>
 
 #include "core/clock.h"
 #include "core/error.h"
@@ -23,6 +25,8 @@
 #include "launcher/processes.h"
 #include "launcher/progress_line.h"
 #include "launcher/run_history.h"
+#include "launcher/run_lock.h"
+#include "launcher/run_setup.h"
 #include "launcher/run_status.h"
 #include "launcher/targets.h"
 
@@ -605,6 +609,32 @@ TEST(StartProcess, ChildrenAreDeafToNoSignalThatWeIgnore) {
   int status = 0;
   ASSERT_EQ(waitpid(child, &status, 0), child);
   EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGQUIT) << status;
+}
+
+// Once it was "a defect of smlp", with exit code 70.
+TEST_F(Launcher, AnIdentityWhoseAcceptedChangesAreNoListIsToldAsDamaged) {
+  for (const char* changes : {"\"none\"", "{\"key\":\"model.dim\"}", "3"}) {
+    write_atomically(run.identity(), fmt::format(R"({{"id":"a","accepted_changes":{}}})", changes));
+    try {
+      prepare_run(run, parse_job("", "job.toml"), nullptr, {});
+      FAIL() << changes;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::bad_data);
+      EXPECT_THAT(error.what(), testing::AllOf(HasSubstr("run.json is damaged"), HasSubstr("or move it aside")));
+    }
+  }
+  std::filesystem::remove(run.identity());
+  EXPECT_NO_THROW(prepare_run(run, parse_job("", "job.toml"), nullptr, {}));
+}
+
+// `smlp status` asks for the launcher's lock for a moment: a `smlp run` of that moment was refused, "in use by" nobody.
+TEST_F(Launcher, ARunThatIsLookedAtIsNotInUse) {
+  std::optional glance(FileLock::try_lock(run.launcher_lock(), FileLock::Kind::shared));
+  std::jthread looks_away([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    glance.reset();
+  });
+  EXPECT_NO_THROW(take_run(run));
 }
 
 TEST(StartProcess, SaysWhatCantBeStarted) {
