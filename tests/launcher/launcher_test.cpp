@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 #include <csignal>
 #include <cstdlib>
@@ -17,12 +16,10 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/verdict.h"
-#include "launcher/drill.h"
 #include "launcher/heartbeat_watch.h"
 #include "launcher/metrics_tail.h"
 #include "launcher/mpi_launch.h"
 #include "launcher/outcome.h"
-#include "launcher/processes.h"
 #include "launcher/progress_line.h"
 #include "launcher/run_history.h"
 #include "launcher/run_lock.h"
@@ -574,43 +571,6 @@ TEST(Sessions, LeaveNothingBehind) {
   EXPECT_FALSE(std::filesystem::exists(left));
 }
 
-// A shell that does nothing, with words behind it; ended with this object.
-class IdleProcess {
- public:
-  explicit IdleProcess(const std::vector<std::string>& words) {
-    ProcessStart start{.command = {"sh", "-c", "sleep 60; :", "sh"}, .environment = {"PATH=/usr/bin:/bin"}};
-    start.command.insert(start.command.end(), words.begin(), words.end());
-    pid = start_process(start);
-  }
-  ~IdleProcess() {
-    kill(-pid, SIGKILL);
-    waitpid(pid, nullptr, 0);
-  }
-  pid_t pid = 0;
-};
-
-// Once it was enough that the folder's name stood in the command line: what runs in runs/ab was taken for a rank of runs/a.
-TEST(Processes, AreOfTheRunThatTheyWereStartedForAndOfNoneWhoseNameIsPartOfIt) {
-  const IdleProcess rank({"--run-dir", "/runs/ab", "--attempt", "1"}), last({"--run-dir", "/runs/c"}), watcher({"/runs/ab"});
-  EXPECT_TRUE(is_of_run(rank.pid, "/runs/ab"));
-  EXPECT_TRUE(is_of_run(last.pid, "/runs/c"));
-  for (const char* other : {"/runs/a", "/runs/abc", "runs/ab", "/runs/ab/", ""}) EXPECT_FALSE(is_of_run(rank.pid, other)) << other;
-  EXPECT_FALSE(is_of_run(watcher.pid, "/runs/ab")) << "`smlp status /runs/ab`, say";
-  EXPECT_THAT(processes_of_run({"/runs/ab"}), ElementsAre(testing::StartsWith(fmt::format("{}: sh -c sleep 60", rank.pid))));
-  EXPECT_THAT(processes_of_run({"/runs/a"}), testing::IsEmpty());
-}
-
-// Once Ctrl-\ ended neither `smlp eval` nor its worker: the one ignores it while it waits for the other, which took that over.
-TEST(StartProcess, ChildrenAreDeafToNoSignalThatWeIgnore) {
-  signal(SIGQUIT, SIG_IGN);
-  const pid_t child = start_process({.command = {"sh", "-c", "ulimit -c 0; kill -QUIT $$; exit 3"},
-                                     .environment = {"PATH=/usr/bin:/bin"}});
-  signal(SIGQUIT, SIG_DFL);
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGQUIT) << status;
-}
-
 // Once it was "a defect of smlp", with exit code 70.
 TEST_F(Launcher, AnIdentityWhoseAcceptedChangesAreNoListIsToldAsDamaged) {
   for (const char* changes : {"\"none\"", "{\"key\":\"model.dim\"}", "3"}) {
@@ -635,16 +595,6 @@ TEST_F(Launcher, ARunThatIsLookedAtIsNotInUse) {
     glance.reset();
   });
   EXPECT_NO_THROW(take_run(run));
-}
-
-TEST(StartProcess, SaysWhatCantBeStarted) {
-  try {
-    start_process({.command = {"/nowhere/at-all"}});
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ExitCode::unavailable);
-    EXPECT_THAT(error.what(), HasSubstr("/nowhere/at-all"));
-  }
 }
 
 }  // namespace
