@@ -1,15 +1,33 @@
 #include "launcher/signal_queue.h"
 
+#include <algorithm>
+#include <array>
 #include <ctime>
 
 namespace smlp {
 
-SignalQueue::SignalQueue() {
-  sigemptyset(&taken_);
-  for (const int number : {SIGINT, SIGTERM, SIGUSR1, SIGCHLD}) sigaddset(&taken_, number);
+namespace {
+
+constexpr std::array that_ask_to_stop = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
+
+sigset_t set_of_those_that_ask_to_stop() {
+  sigset_t set{};
+  sigemptyset(&set);
+  for (const int number : that_ask_to_stop) sigaddset(&set, number);
+  return set;
+}
+
+}  // namespace
+
+bool asks_to_stop(int signal) {
+  return std::find(that_ask_to_stop.begin(), that_ask_to_stop.end(), signal) != that_ask_to_stop.end();
+}
+
+SignalQueue::SignalQueue() : taken_(set_of_those_that_ask_to_stop()) {
+  sigaddset(&taken_, SIGCHLD);
   struct sigaction hang_up {};
   sigaction(SIGHUP, nullptr, &hang_up);
-  if (hang_up.sa_handler != SIG_IGN) sigaddset(&taken_, SIGHUP);  // nohup ignores it on purpose
+  if (hang_up.sa_handler == SIG_IGN) sigdelset(&taken_, SIGHUP);  // nohup ignores it on purpose
   struct sigaction usual {};
   usual.sa_handler = SIG_DFL;
   sigaction(SIGCHLD, &usual, nullptr);  // an inherited "ignore" would let children vanish unreaped
@@ -17,9 +35,7 @@ SignalQueue::SignalQueue() {
 }
 
 void hold_back_signals() {
-  sigset_t held{};
-  sigemptyset(&held);
-  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGUSR1}) sigaddset(&held, number);
+  const auto held = set_of_those_that_ask_to_stop();
   sigprocmask(SIG_BLOCK, &held, nullptr);
 }
 

@@ -24,6 +24,6 @@ class SignalQueue {
 // Those that ask to stop wait for a queue that is made later, be it after a fork or an exec.
 void hold_back_signals();
 
-inline bool asks_to_stop(int signal) { return signal == SIGINT || signal == SIGTERM || signal == SIGHUP || signal == SIGUSR1; }
+bool asks_to_stop(int signal);
 
 }  // namespace smlp
