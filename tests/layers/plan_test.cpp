@@ -1,6 +1,10 @@
 // What the paper says of the sizes of its models, and what formulas say, against the counts of the real layers.
 #include <gtest/gtest.h>
 
+#include <cstdint>
+#include <fstream>
+#include <string>
+
 #include "layers/plan.h"
 
 namespace smlp {
@@ -95,6 +99,28 @@ TEST(Plan, CountsThePapersTransformer) {
     EXPECT_EQ(plan.forward_macs.executed, plan.forward_macs.paper - skipped_by_attention(24, 1024));
     EXPECT_EQ(plan.exchange_bytes_per_step, 0);
   }
+}
+
+// Bytes that this process has held at most since `reset`, where the kernel tells.
+std::int64_t most_held(bool reset = false) {
+  if (reset) std::ofstream("/proc/self/clear_refs") << 5;
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;) {
+    std::int64_t kilobytes = 0;
+    if (word == "VmHWM:" && status >> kilobytes) return kilobytes << 10;
+  }
+  return 0;
+}
+
+// The host really made the tables by which experts that are blocks spread their tokens, of all experts at once.
+TEST(Plan, TakesNoMemoryForTheTablesOfManyExperts) {
+  ModelConfig config = paper_config("gmlp-token-moe", 1, 1);
+  config.experts = 512;
+  const std::int64_t sequences = 128, table = config.experts * sequences * config.context * 4;
+  const auto before = most_held(true);
+  const PlanCounts plan = count_model(config, 16, 16, sequences, DType::f32, 1);
+  EXPECT_GT(plan.memory.activations, table) << "which is among what a rank takes";
+  EXPECT_LT(most_held() - before, table / 4);
 }
 
 TEST(Plan, CountsTheLogitsThatABackendTakesAtOnce) {
