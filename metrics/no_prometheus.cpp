@@ -42,7 +42,6 @@ void RunMetrics::checkpoint_found(std::string_view tier, std::int64_t step, doub
 void RunMetrics::validation_loss(double) {}
 void RunMetrics::checkpoint_interval(std::string_view, double) {}
 void RunMetrics::restarts(std::string_view, std::int64_t) {}
-std::span<const char* const> RunMetrics::restart_reasons() { return {}; }
 void RunMetrics::skipped_updates(std::string_view, std::int64_t) {}
 void RunMetrics::spikes(std::string_view, std::int64_t) {}
 void RunMetrics::goodput(std::string_view, double) {}

@@ -280,8 +280,6 @@ void RunMetrics::spikes(std::string_view reason, std::int64_t count) {
   raise_to(families_->spikes.Add(families_->labels({{"reason", std::string(reason)}})), static_cast<double>(count));
 }
 
-std::span<const char* const> RunMetrics::restart_reasons() { return reasons; }
-
 void RunMetrics::goodput(std::string_view phase, double seconds) {
   raise_to(families_->goodput.Add(families_->labels({{"phase", std::string(phase)}})), seconds);
 }

@@ -76,10 +76,8 @@ class RunMetrics {
   void checkpoint_found(std::string_view tier, std::int64_t step, double unix_time);  // this attempt began from it
   void checkpoint_interval(std::string_view tier, double seconds);  // chosen: checkpoint.auto
 
-  // How often the run was restarted so far for this reason: one of restart_reasons(), others count as
-  // "other".
+  // How often the run was restarted so far for this reason: one of the list in registry.cpp, others count as "other".
   void restarts(std::string_view reason, std::int64_t count);
-  static std::span<const char* const> restart_reasons();
   // So far, never less than before. Updates left out: "nonfinite" or "spike"; spikes of the loss: "skip" or "rewind".
   void skipped_updates(std::string_view reason, std::int64_t count);
   void spikes(std::string_view reason, std::int64_t count);

@@ -55,7 +55,6 @@ void Checkpointing::finish(bool was_published) {
   writer_.release();
   phase_ = Phase::idle;
   last_failed_ = !was_published;
-  if (was_published) last_published_ = step_;
   told_(outcome);
 }
 

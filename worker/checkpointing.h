@@ -46,7 +46,6 @@ class Checkpointing {
   // Once a step: mine into the flags, the sums of all ranks back.
   void fill(std::span<double> flags) const;
   void agree(std::span<const double> sums);
-  std::int64_t last_published() const { return last_published_; }  // step; -1: none by this process
   bool last_failed() const { return last_failed_; }
 
  private:
@@ -58,7 +57,7 @@ class Checkpointing {
   int ranks_;
   Told told_;
   Phase phase_ = Phase::idle;
-  std::int64_t step_ = -1, last_published_ = -1;
+  std::int64_t step_ = -1;
   bool last_failed_ = false;
 };
 

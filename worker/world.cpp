@@ -5,8 +5,6 @@
 #include <string_view>
 
 #include "core/features.h"
-
-#include "core/features.h"
 #include "worker/gpu_ranks.h"
 
 namespace smlp {
