@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <memory>
 #include <new>
 #include <system_error>
 
@@ -134,6 +135,125 @@ JobConfig resolved_job(const std::string& file, Computed computed = Computed::he
   return job.config;
 }
 
+// Each mode of the program adds itself to `app`, and what it is called with lives as long as that.
+void add_train_mode(CLI::App& app, const std::string& unbound, ExitCode& code) {
+  struct Options {
+    TrainerOptions training;
+    std::int64_t not_after = -1;
+    std::string init_from;
+  };
+  const auto options = std::make_shared<Options>();
+  auto* mode = app.add_subcommand("train", "trains in a run directory until done or asked to leave");
+  mode->add_option("--run-dir", options->training.run.root)->required();
+  mode->add_option("--attempt", options->training.attempt)->required();
+  mode->add_option("--not-after", options->not_after, "use no checkpoint newer than this step");
+  mode->add_option("--init-from", options->init_from, "weights for a run without a checkpoint");
+  mode->callback([options, &unbound, &code] {
+    if (options->not_after >= 0) options->training.not_after = options->not_after;
+    if (!options->init_from.empty()) options->training.init_from = options->init_from;
+    code = train(options->training, unbound);
+  });
+}
+
+void add_evaluate_mode(CLI::App& app) {
+  struct Options {
+    std::string checkpoint, data;
+    bool json = false;
+  };
+  const auto options = std::make_shared<Options>();
+  auto* mode = app.add_subcommand("eval", "loss of a checkpoint on a token file");
+  mode->add_option("--checkpoint", options->checkpoint)->required();
+  mode->add_option("--data", options->data)->required();
+  mode->add_flag("--json", options->json);
+  mode->callback([options] { evaluate_command(options->checkpoint, options->data, options->json); });
+}
+
+void add_generate_mode(CLI::App& app) {
+  struct Options {
+    std::string checkpoint, prompt;
+    GenerationSettings settings;
+  };
+  const auto options = std::make_shared<Options>();
+  auto* mode = app.add_subcommand("generate", "text from a checkpoint");
+  mode->add_option("--checkpoint", options->checkpoint)->required();
+  mode->add_option("--prompt", options->prompt)->required();
+  mode->add_option("--tokens", options->settings.tokens);
+  mode->add_option("--temperature", options->settings.temperature);
+  mode->add_option("--top-k", options->settings.top_k);
+  mode->add_option("--seed", options->settings.seed);
+  mode->callback([options] { generate_command(options->checkpoint, options->prompt, options->settings); });
+}
+
+void add_plan_mode(CLI::App& app) {
+  struct Options {
+    std::string job;
+    bool paper = false, json = false;
+  };
+  const auto options = std::make_shared<Options>();
+  auto* mode = app.add_subcommand("plan", "counts and memory of a job, without allocating it");
+  auto* job = mode->add_option("--job", options->job);
+  mode->add_flag("--paper", options->paper, "the models of the paper")->excludes(job);
+  mode->add_flag("--json", options->json);
+  mode->callback([options] {
+    if (options->paper) return paper_plan_command(options->json);
+    if (options->job.empty()) throw CLI::RequiredError("--job or --paper");
+    plan_command(resolved_job(options->job, Computed::elsewhere), options->json);
+  });
+}
+
+void add_causality_mode(CLI::App& app, ExitCode& code) {
+  struct Options {
+    std::string job;
+    CausalityOptions causality;
+  };
+  const auto options = std::make_shared<Options>();
+  auto* mode = app.add_subcommand("causality", "whether a model's tokens see later ones");
+  mode->add_option("--job", options->job)->required();
+  mode->add_option("--checkpoint", options->causality.checkpoint);
+  mode->add_option("--positions", options->causality.tries);
+  mode->add_option("--seed", options->causality.seed);
+  mode->add_flag("--json", options->causality.json);
+  mode->callback([options, &code] {
+    // What a checkpoint says of its job is not the whole of it: how it was spread is not there to be checked.
+    const auto job = options->causality.checkpoint ? load_job(options->job).config
+                                                   : resolved_job(options->job, Computed::elsewhere);
+    if (!causality_command(job, options->causality)) code = ExitCode::difference;
+  });
+}
+
+void add_bench_mode(CLI::App& app) {
+  struct Options {
+    std::string what, job;
+    bool json = false;
+  };
+  const auto options = std::make_shared<Options>();
+  auto* mode = app.add_subcommand("bench", "measures, beside the machine's own limit");
+  mode->add_option("what", options->what)->required();
+  mode->add_option("--job", options->job)->required();
+  mode->add_flag("--json", options->json);
+  mode->callback([options] { bench_command(options->what, resolved_job(options->job), options->json); });
+}
+
+void add_preflight_mode(CLI::App& app) {
+  struct Options {
+    PreflightOptions preflight;
+    bool exchange = false;
+  };
+  const auto options = std::make_shared<Options>();
+  auto& of_node = options->preflight;
+  auto* mode = app.add_subcommand("preflight", "what this node can do, as one line of JSON");
+  auto* run_dir = mode->add_option("--run-dir", of_node.run_dir);
+  mode->add_flag("--made-later", of_node.run_dir_made_later, "the run directory need not be there yet")->needs(run_dir);
+  mode->add_option("--job", of_node.job)->needs(run_dir);
+  mode->add_option("--expect-version", of_node.expected_version)->needs(run_dir);
+  mode->add_flag("--exchange", options->exchange, "under MPI: how fast ranks exchange, in pairs")->excludes(run_dir);
+  mode->callback([options] {
+    if (options->exchange) return preflight_exchange_command();
+    if (options->preflight.run_dir.empty()) throw CLI::RequiredError("--run-dir or --exchange");
+    preflight_command(options->preflight);
+  });
+}
+
 int run(int argc, char** argv) {
   CLI::App app{"One rank of smlp; started by `smlp`, seldom by hand.", "smlp-worker"};
   app.require_subcommand(1);
@@ -144,83 +264,13 @@ int run(int argc, char** argv) {
     if (!bind.empty()) unbound = take_own_cores(parse_demand(bind));
   });
   ExitCode code = ExitCode::done;
-
-  TrainerOptions training;
-  std::int64_t not_after = -1;
-  std::string init_from;
-  auto* train_mode = app.add_subcommand("train", "trains in a run directory until done or asked to leave");
-  train_mode->add_option("--run-dir", training.run.root)->required();
-  train_mode->add_option("--attempt", training.attempt)->required();
-  train_mode->add_option("--not-after", not_after, "use no checkpoint newer than this step");
-  train_mode->add_option("--init-from", init_from, "weights for a run without a checkpoint");
-  train_mode->callback([&] {
-    if (not_after >= 0) training.not_after = not_after;
-    if (!init_from.empty()) training.init_from = init_from;
-    code = train(training, unbound);
-  });
-
-  bool json = false;
-  std::string checkpoint, data, job_file, prompt, what;
-  GenerationSettings generation;
-  auto* evaluate_mode = app.add_subcommand("eval", "loss of a checkpoint on a token file");
-  evaluate_mode->add_option("--checkpoint", checkpoint)->required();
-  evaluate_mode->add_option("--data", data)->required();
-  evaluate_mode->add_flag("--json", json);
-  evaluate_mode->callback([&] { evaluate_command(checkpoint, data, json); });
-
-  auto* generate_mode = app.add_subcommand("generate", "text from a checkpoint");
-  generate_mode->add_option("--checkpoint", checkpoint)->required();
-  generate_mode->add_option("--prompt", prompt)->required();
-  generate_mode->add_option("--tokens", generation.tokens);
-  generate_mode->add_option("--temperature", generation.temperature);
-  generate_mode->add_option("--top-k", generation.top_k);
-  generate_mode->add_option("--seed", generation.seed);
-  generate_mode->callback([&] { generate_command(checkpoint, prompt, generation); });
-
-  auto* plan_mode = app.add_subcommand("plan", "counts and memory of a job, without allocating it");
-  bool paper = false;
-  auto* planned = plan_mode->add_option("--job", job_file);
-  plan_mode->add_flag("--paper", paper, "the models of the paper")->excludes(planned);
-  plan_mode->add_flag("--json", json);
-  plan_mode->callback([&] {
-    if (paper) return paper_plan_command(json);
-    if (job_file.empty()) throw CLI::RequiredError("--job or --paper");
-    plan_command(resolved_job(job_file, Computed::elsewhere), json);
-  });
-
-  CausalityOptions causality;
-  auto* causality_mode = app.add_subcommand("causality", "whether a model's tokens see later ones");
-  causality_mode->add_option("--job", job_file)->required();
-  causality_mode->add_option("--checkpoint", causality.checkpoint);
-  causality_mode->add_option("--positions", causality.tries);
-  causality_mode->add_option("--seed", causality.seed);
-  causality_mode->add_flag("--json", causality.json);
-  causality_mode->callback([&] {
-    // What a checkpoint says of its job is not the whole of it: how it was spread is not there to be checked.
-    const auto job = causality.checkpoint ? load_job(job_file).config : resolved_job(job_file, Computed::elsewhere);
-    if (!causality_command(job, causality)) code = ExitCode::difference;
-  });
-
-  auto* bench_mode = app.add_subcommand("bench", "measures, beside the machine's own limit");
-  bench_mode->add_option("what", what)->required();
-  bench_mode->add_option("--job", job_file)->required();
-  bench_mode->add_flag("--json", json);
-  bench_mode->callback([&] { bench_command(what, resolved_job(job_file), json); });
-
-  PreflightOptions preflight;
-  bool exchange = false;
-  auto* preflight_mode = app.add_subcommand("preflight", "what this node can do, as one line of JSON");
-  auto* run_dir = preflight_mode->add_option("--run-dir", preflight.run_dir);
-  preflight_mode->add_flag("--made-later", preflight.run_dir_made_later, "the run directory need not be there yet")->needs(run_dir);
-  preflight_mode->add_option("--job", preflight.job)->needs(run_dir);
-  preflight_mode->add_option("--expect-version", preflight.expected_version)->needs(run_dir);
-  preflight_mode->add_flag("--exchange", exchange, "under MPI: how fast ranks exchange, in pairs")->excludes(run_dir);
-  preflight_mode->callback([&] {
-    if (exchange) return preflight_exchange_command();
-    if (preflight.run_dir.empty()) throw CLI::RequiredError("--run-dir or --exchange");
-    preflight_command(preflight);
-  });
-
+  add_train_mode(app, unbound, code);
+  add_evaluate_mode(app);
+  add_generate_mode(app);
+  add_plan_mode(app);
+  add_causality_mode(app, code);
+  add_bench_mode(app);
+  add_preflight_mode(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
