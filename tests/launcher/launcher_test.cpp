@@ -18,7 +18,6 @@
 #include "core/verdict.h"
 #include "launcher/heartbeat_watch.h"
 #include "launcher/metrics_tail.h"
-#include "launcher/mpi_launch.h"
 #include "launcher/outcome.h"
 #include "launcher/progress_line.h"
 #include "launcher/run_history.h"
@@ -523,52 +522,6 @@ TEST_F(Launcher, WritesLinesThatFoundNoRoomOnceThereIsSome) {
   EXPECT_NE(text.find(R"("cause":"io")"), std::string::npos);
   EXPECT_THAT(text, Not(HasSubstr("launcher")));
   EXPECT_THAT(read_if_there(run.events()), Not(HasSubstr("attempt_lost")));
-}
-
-TEST(MpiCommand, LeavesTheBindingToTheRanks) {
-  EXPECT_THAT(mpirun_command({.ranks = 2}, true), testing::ElementsAre("mpirun", "-n", "2", "--bind-to", "none"));
-  EXPECT_THAT(mpirun_command({.ranks = 3}, false), Contains("--oversubscribe"));
-  EXPECT_THAT(binding_option({.ranks = 4, .each = 2}), testing::ElementsAre("--bind", "4x2"));
-}
-
-TEST(MpiEnvironment, LetsRootAndCrowdedMachinesRun) {
-  setenv("SLURM_JOB_ID", "7", 1);
-  const auto crowded = launch_environment({.ranks = 3}, {.cores = 2}, "/dev/shm/x");
-  EXPECT_THAT(crowded, Contains("OMPI_ALLOW_RUN_AS_ROOT=1"));
-  EXPECT_THAT(crowded, Contains("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"));
-  EXPECT_THAT(crowded, Contains("OMPI_MCA_mpi_yield_when_idle=1"));
-  EXPECT_THAT(crowded, Contains("OMPI_MCA_btl_vader_backing_directory=/dev/shm/x"));
-  EXPECT_THAT(crowded, Contains("OMP_NUM_THREADS=1"));
-  EXPECT_THAT(crowded, Not(Contains("SLURM_JOB_ID=7"))) << "mpirun would ask the allocation for its nodes";
-  unsetenv("SLURM_JOB_ID");
-}
-
-TEST(MpiEnvironment, OfAnAllocationLeavesOutLibfabricOverSockets) {
-  using testing::AllOf;
-  EXPECT_THAT(allocation_environment({.ranks = 1}, {.cores = 2}),
-              Contains(AllOf(testing::StartsWith("OMPI_MCA_mtl_ofi_provider_exclude="), testing::HasSubstr(",tcp;ofi_rxm,"))));
-  setenv("OMPI_MCA_mtl_ofi_provider_exclude", "psm2", 1);
-  EXPECT_THAT(allocation_environment({.ranks = 1}, {.cores = 2}), Contains("OMPI_MCA_mtl_ofi_provider_exclude=psm2"))
-      << "what a user has set stands";
-  unsetenv("OMPI_MCA_mtl_ofi_provider_exclude");
-}
-
-TEST(Sessions, LeaveNothingBehind) {
-  std::filesystem::path path;
-  {
-    const SessionFolder session;
-    path = session.path();
-    EXPECT_TRUE(std::filesystem::is_directory(path));
-    SessionFolder::sweep();
-    EXPECT_TRUE(std::filesystem::is_directory(path)) << "one in use was swept";
-  }
-  EXPECT_FALSE(std::filesystem::exists(path));
-  std::string pattern = path.parent_path() / "smlp-session-XXXXXX";
-  const std::filesystem::path left = mkdtemp(pattern.data());
-  const auto old = std::filesystem::file_time_type::clock::now() - std::chrono::minutes(5);
-  std::filesystem::last_write_time(left, old);
-  SessionFolder::sweep();
-  EXPECT_FALSE(std::filesystem::exists(left));
 }
 
 // Once it was "a defect of smlp", with exit code 70.

@@ -1,22 +1,28 @@
-// Processes as the kernel knows them: whose they are, and how children start.
+// Processes as the kernel knows them: whose they are, how children start, and what ranks are started with.
 #include "launcher/processes.h"
 
 #include <fmt/format.h>
 #include <gmock/gmock.h>
+#include <stdlib.h>
 #include <sys/wait.h>
 
+#include <chrono>
 #include <csignal>
+#include <filesystem>
 #include <string>
 #include <vector>
 
 #include "core/error.h"
 #include "launcher/drill.h"
+#include "launcher/mpi_launch.h"
 
 namespace smlp {
 namespace {
 
+using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::Not;
 
 // A shell that does nothing, with words behind it; ended with this object.
 class IdleProcess {
@@ -63,6 +69,52 @@ TEST(StartProcess, SaysWhatCantBeStarted) {
     EXPECT_EQ(error.code(), ExitCode::unavailable);
     EXPECT_THAT(error.what(), HasSubstr("/nowhere/at-all"));
   }
+}
+
+TEST(MpiCommand, LeavesTheBindingToTheRanks) {
+  EXPECT_THAT(mpirun_command({.ranks = 2}, true), testing::ElementsAre("mpirun", "-n", "2", "--bind-to", "none"));
+  EXPECT_THAT(mpirun_command({.ranks = 3}, false), Contains("--oversubscribe"));
+  EXPECT_THAT(binding_option({.ranks = 4, .each = 2}), testing::ElementsAre("--bind", "4x2"));
+}
+
+TEST(MpiEnvironment, LetsRootAndCrowdedMachinesRun) {
+  setenv("SLURM_JOB_ID", "7", 1);
+  const auto crowded = launch_environment({.ranks = 3}, {.cores = 2}, "/dev/shm/x");
+  EXPECT_THAT(crowded, Contains("OMPI_ALLOW_RUN_AS_ROOT=1"));
+  EXPECT_THAT(crowded, Contains("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"));
+  EXPECT_THAT(crowded, Contains("OMPI_MCA_mpi_yield_when_idle=1"));
+  EXPECT_THAT(crowded, Contains("OMPI_MCA_btl_vader_backing_directory=/dev/shm/x"));
+  EXPECT_THAT(crowded, Contains("OMP_NUM_THREADS=1"));
+  EXPECT_THAT(crowded, Not(Contains("SLURM_JOB_ID=7"))) << "mpirun would ask the allocation for its nodes";
+  unsetenv("SLURM_JOB_ID");
+}
+
+TEST(MpiEnvironment, OfAnAllocationLeavesOutLibfabricOverSockets) {
+  using testing::AllOf;
+  EXPECT_THAT(allocation_environment({.ranks = 1}, {.cores = 2}),
+              Contains(AllOf(testing::StartsWith("OMPI_MCA_mtl_ofi_provider_exclude="), testing::HasSubstr(",tcp;ofi_rxm,"))));
+  setenv("OMPI_MCA_mtl_ofi_provider_exclude", "psm2", 1);
+  EXPECT_THAT(allocation_environment({.ranks = 1}, {.cores = 2}), Contains("OMPI_MCA_mtl_ofi_provider_exclude=psm2"))
+      << "what a user has set stands";
+  unsetenv("OMPI_MCA_mtl_ofi_provider_exclude");
+}
+
+TEST(Sessions, LeaveNothingBehind) {
+  std::filesystem::path path;
+  {
+    const SessionFolder session;
+    path = session.path();
+    EXPECT_TRUE(std::filesystem::is_directory(path));
+    SessionFolder::sweep();
+    EXPECT_TRUE(std::filesystem::is_directory(path)) << "one in use was swept";
+  }
+  EXPECT_FALSE(std::filesystem::exists(path));
+  std::string pattern = path.parent_path() / "smlp-session-XXXXXX";
+  const std::filesystem::path left = mkdtemp(pattern.data());
+  const auto old = std::filesystem::file_time_type::clock::now() - std::chrono::minutes(5);
+  std::filesystem::last_write_time(left, old);
+  SessionFolder::sweep();
+  EXPECT_FALSE(std::filesystem::exists(left));
 }
 
 }  // namespace
