@@ -45,7 +45,7 @@ void override_ranks(LoadedJob& job, std::int64_t ranks) {
   set_origin(job, "cluster.ranks", "--ranks");
 }
 
-TemporaryJob::TemporaryJob(const JobConfig& job) {
+TemporaryJob::TemporaryJob() {
   std::string pattern = std::filesystem::temp_directory_path() / "smlp-job-XXXXXX";
   const int descriptor = mkstemp(pattern.data());
   if (descriptor < 0) {
@@ -53,8 +53,10 @@ TemporaryJob::TemporaryJob(const JobConfig& job) {
   }
   close(descriptor);
   path_ = pattern;
-  write_atomically(path_, to_toml(job));
 }
+
+// The file is gone also where it can't be written: by then the object is whole.
+TemporaryJob::TemporaryJob(const JobConfig& job) : TemporaryJob() { write_atomically(path_, to_toml(job)); }
 
 TemporaryJob::~TemporaryJob() {
   std::error_code ignored;

@@ -33,6 +33,7 @@ class TemporaryJob {
   const std::filesystem::path& path() const { return path_; }
 
  private:
+  TemporaryJob();  // an empty file
   std::filesystem::path path_;
 };
 

@@ -42,20 +42,34 @@ double copy_seconds(std::vector<char>& from, std::vector<char>& to) {
   return watch.seconds();
 }
 
-double raw_write_seconds(const std::filesystem::path& file, const std::vector<char>& bytes) {
+class OpenFile {
+ public:
+  explicit OpenFile(const std::filesystem::path& path) : descriptor_(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644)) {}
+  ~OpenFile() {
+    if (descriptor_ >= 0) ::close(descriptor_);
+  }
+  OpenFile(const OpenFile&) = delete;
+  OpenFile& operator=(const OpenFile&) = delete;
+
+  bool write_durably(const std::vector<char>& bytes) const {
+    std::size_t done = 0;
+    while (descriptor_ >= 0 && done < bytes.size()) {
+      const ssize_t n = ::write(descriptor_, bytes.data() + done, bytes.size() - done);
+      if (n <= 0) return false;
+      done += static_cast<std::size_t>(n);
+    }
+    return descriptor_ >= 0 && ::fsync(descriptor_) == 0;
+  }
+
+ private:
+  int descriptor_;
+};
+
+double raw_write_seconds(const std::filesystem::path& path, const std::vector<char>& bytes) {
   const Stopwatch watch;
-  const int descriptor = ::open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
-  std::size_t done = 0;
-  while (descriptor >= 0 && done < bytes.size()) {
-    const ssize_t n = ::write(descriptor, bytes.data() + done, bytes.size() - done);
-    if (n <= 0) break;
-    done += static_cast<std::size_t>(n);
-  }
-  if (descriptor < 0 || done < bytes.size() || ::fsync(descriptor) != 0) {
-    throw Error(ExitCode::io_failed, "the benchmark's file " + file.string() + " can't be written");
-  }
-  ::close(descriptor);
-  return watch.seconds();
+  const OpenFile file(path);
+  if (file.write_durably(bytes)) return watch.seconds();
+  throw Error(ExitCode::io_failed, "the benchmark's file " + path.string() + " can't be written");
 }
 
 }  // namespace
