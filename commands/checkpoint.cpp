@@ -10,9 +10,10 @@
 
 #include "checkpoint/manifest.h"
 #include "commands/commands.h"
+#include "commands/print_json.h"
 #include "commands/with_checkpoint.h"
 #include "core/error.h"
-#include "core/json_text.h"
+#include "core/quantities.h"
 #include "core/run_directory.h"
 #include "core/tell.h"
 
@@ -44,10 +45,6 @@ fs::path folder_of_run(const fs::path& path) {
   return fs::is_directory(checkpoints) ? checkpoints : path;
 }
 
-void print_json(const ordered_json& document) {
-  fmt::print("{}\n", json_text(document, 2));
-}
-
 ordered_json to_json(const CheckpointInfo& info) {
   return {{"step", info.step},      {"path", info.path.string()}, {"bytes", info.bytes},
           {"ranks", info.ranks},    {"valid", info.valid},        {"reason", info.reason},
@@ -58,14 +55,6 @@ ordered_json to_json(const std::vector<CheckpointInfo>& list) {
   auto all = ordered_json::array();
   for (const auto& info : list) all.push_back(to_json(info));
   return all;
-}
-
-std::string size_text(std::int64_t bytes) {
-  double size = static_cast<double>(bytes);
-  const char* const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-  int unit = 0;
-  for (; size >= 1024 && unit < 4; ++unit) size /= 1024;
-  return fmt::format("{:.{}f} {}", size, unit == 0 ? 0 : 1, units[unit]);
 }
 
 void print_lines(const std::vector<CheckpointInfo>& list) {

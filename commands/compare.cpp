@@ -9,11 +9,12 @@
 #include "commands/commands.h"
 #include "commands/compare_picture.h"
 #include "commands/plain_text.h"
+#include "commands/print_json.h"
 #include "commands/usage.h"
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/files.h"
-#include "core/json_text.h"
+#include "core/quantities.h"
 #include "core/tell.h"
 
 namespace smlp {
@@ -84,12 +85,7 @@ double common_quality(const std::vector<Compared>& runs) {
 }
 
 std::string large_number(std::optional<std::int64_t> count) {
-  if (!count) return unknown;
-  const auto value = static_cast<double>(*count);
-  return value >= 1e9    ? fmt::format("{:.2f}B", value / 1e9)
-         : value >= 1e6  ? fmt::format("{:.2f}M", value / 1e6)
-         : value >= 1e4  ? fmt::format("{:.1f}k", value / 1e3)
-                         : fmt::format("{}", *count);
+  return count ? count_text(static_cast<double>(*count)) : unknown;
 }
 
 std::string with_digits(std::optional<double> value, int digits) {
@@ -139,7 +135,7 @@ void print_csv(const std::vector<Compared>& runs, double quality) {
   }
 }
 
-void print_json(const std::vector<Compared>& runs, double quality) {
+void print_as_json(const std::vector<Compared>& runs, double quality) {
   nlohmann::json document = {{"quality", quality > 0 ? nlohmann::json(quality) : nlohmann::json()},
                              {"runs", nlohmann::json::array()}};
   for (const auto& [path, title, r] : runs) {
@@ -150,14 +146,14 @@ void print_json(const std::vector<Compared>& runs, double quality) {
     facts["steps_to_quality"] = reached ? nlohmann::json(reached->step) : nlohmann::json();
     document["runs"].push_back(std::move(facts));
   }
-  fmt::print("{}\n", json_text(document, 2));
+  print_json(document);
 }
 
 void compare(const CompareOptions& options) {
   const auto runs = read_all(options.runs);
   warn_of_what_differs(runs);
   const double quality = options.to > 0 ? options.to : common_quality(runs);
-  if (options.json) print_json(runs, quality);
+  if (options.json) print_as_json(runs, quality);
   else if (options.csv) print_csv(runs, quality);
   else print_text(runs, quality);
   if (options.svg.empty()) return;

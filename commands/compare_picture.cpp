@@ -10,7 +10,8 @@
 
 #include "core/error.h"
 #include "core/files.h"
-#include "slurm/program.h"
+#include "core/program.h"
+#include "core/utf8.h"
 
 namespace smlp {
 
@@ -118,7 +119,7 @@ std::string draw_curves(const std::vector<Curve>& curves) {
   write_atomically(file, script(with_points));
   const auto answer = run_program({"gnuplot", file.string()}, own_environment(), patience_seconds);
   if (answer.code != 0 || answer.out.find("</svg>") == std::string::npos) {
-    const auto words = answer.failure.empty() ? answer.err.substr(0, 300) : answer.failure;
+    const auto words = answer.failure.empty() ? shortened(answer.err, 300) : answer.failure;
     throw Error(ExitCode::io_failed, fmt::format("gnuplot drew no picture: {}", words.empty() ? "it said nothing" : words));
   }
   return answer.out;

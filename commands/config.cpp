@@ -8,8 +8,8 @@
 #include "commands/commands.h"
 #include "commands/data_check.h"
 #include "commands/job_options.h"
+#include "commands/print_json.h"
 #include "core/error.h"
-#include "core/json_text.h"
 #include "core/tell.h"
 
 namespace smlp {
@@ -52,7 +52,7 @@ void show(const ConfigOptions& options) {
     nlohmann::ordered_json document = {{"file", job.file.string()}, {"fingerprint", fingerprint(job.config)}};
     document["values"] = std::move(values);
     document["origins"] = std::move(origins);
-    fmt::print("{}\n", json_text(document, 2));
+    print_json(document);
     return;
   }
   if (!options.origin) {
@@ -85,7 +85,7 @@ void list_keys(bool json) {
       all.push_back({{"key", key.key}, {"type", key.type}, {"default", json_of(key.fallback)},
                      {"meaning", key.meaning}, {"may_change", key.may_change}});
     }
-    fmt::print("{}\n", json_text(all, 2));
+    print_json(all);
     return;
   }
   std::size_t key_width = 0, value_width = 0;

@@ -12,10 +12,11 @@
 #include <nlohmann/json.hpp>
 
 #include "commands/commands.h"
+#include "commands/print_json.h"
 #include "commands/usage.h"
 #include "core/error.h"
-#include "core/json_text.h"
 #include "core/tell.h"
+#include "core/utf8.h"
 #include "data/bpe_trainer.h"
 #include "data/prepare.h"
 #include "data/token_file.h"
@@ -51,9 +52,9 @@ class PoliteStop {
 };
 
 // One line on stderr: rewritten in place on a terminal, else a new one every ten seconds.
-class ProgressLine {
+class ReadingProgress {
  public:
-  ~ProgressLine() {
+  ~ReadingProgress() {
     if (shown_ && terminal_) std::fputs("\r\033[K", stderr);
   }
   template <class Text>
@@ -93,10 +94,6 @@ nlohmann::ordered_json facts_of(const TokenFileInfo& info) {
   return facts;
 }
 
-void print(const nlohmann::ordered_json& document) {
-  fmt::print("{}\n", json_text(document, 2));
-}
-
 void print_side(const std::string& prefix, const TokenFileInfo& info) {
   fmt::print("{}: {} documents, {} bytes, {} tokens ({:.2f} bytes a token)\n", prefix, *info.documents,
              *info.bytes, *info.tokens, static_cast<double>(*info.bytes) / static_cast<double>(*info.tokens));
@@ -104,7 +101,7 @@ void print_side(const std::string& prefix, const TokenFileInfo& info) {
 
 void run_prepare(PrepareSettings settings, bool json) {
   const PoliteStop polite;
-  auto line = std::make_unique<ProgressLine>();
+  auto line = std::make_unique<ReadingProgress>();
   settings.stop = [] { return stop_asked != 0; };
   settings.progress = [&](const PrepareProgress& progress) {
     line->show(progress.bytes_read, progress.bytes_in_all,
@@ -119,7 +116,7 @@ void run_prepare(PrepareSettings settings, bool json) {
       document["valid_output"] = settings.valid_output;
       document["valid"] = facts_of(*result.valid);
     }
-    print(document);
+    print_json(document);
     return;
   }
   print_side(settings.output, result.train);
@@ -128,7 +125,7 @@ void run_prepare(PrepareSettings settings, bool json) {
 
 void run_trainer(TrainerSettings settings, bool json) {
   const PoliteStop polite;
-  auto line = std::make_unique<ProgressLine>();
+  auto line = std::make_unique<ReadingProgress>();
   settings.stop = [] { return stop_asked != 0; };
   settings.progress = [&](const TrainerProgress& progress) {
     line->show(progress.bytes_read, progress.bytes_in_all, [&] {
@@ -144,7 +141,7 @@ void run_trainer(TrainerSettings settings, bool json) {
                result.vocabulary, settings.vocabulary);
   }
   if (json) {
-    print({{"output", settings.output},
+    print_json({{"output", settings.output},
            {"vocabulary", result.vocabulary},
            {"merges", result.merges},
            {"distinct_words", result.distinct_words},
@@ -169,7 +166,7 @@ void inspect(const std::string& prefix, bool every_token, bool json) {
                                   {"first_tokens", first}};
   if (every_token) facts["largest_token"] = file.largest_token();
   if (const auto notes = facts_of(info); !notes.empty()) facts["notes"] = notes;
-  if (json) return print(facts);
+  if (json) return print_json(facts);
   fmt::print("{}: {} layout of {}, {} documents in {} sequences, {} tokens\n", prefix, file.layout(),
              file.type(), file.documents(), file.sequences(), file.tokens());
   fmt::print("first tokens: {}\n", fmt::join(first, " "));
@@ -209,7 +206,7 @@ std::vector<std::int32_t> parse_ids(std::string_view line, std::int64_t number) 
     const auto length = static_cast<std::size_t>(end - line.data());
     if (code != std::errc() || (length < line.size() && !blank(line[length]))) {
       throw Error(ExitCode::bad_data, fmt::format("line {}: \"{}\" does not begin with the number of a token",
-                                                  number, line.substr(0, 20)));
+                                                  number, shortened(std::string(line), 20)));
     }
     ids.push_back(id);
     line.remove_prefix(length);

@@ -2,58 +2,47 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#include <array>
-#include <cstdio>
-#include <cstdlib>
+#include <algorithm>
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include "commands/commands.h"
+#include "commands/plain_text.h"
+#include "commands/print_json.h"
 #include "core/features.h"
 #include "core/error.h"
 #include "core/host_name.h"
-#include "core/json_text.h"
+#include "core/program.h"
+#include "core/quantities.h"
 #include "core/tell.h"
 #include "core/version.h"
 #include "launcher/mpi_launch.h"
 #include "launcher/preflight.h"
 #include "launcher/processes.h"
-#include "slurm/program.h"
 
 namespace smlp {
 
 namespace {
+
+constexpr double patience_seconds = 15;
+constexpr std::size_t widest_version = 100;
 
 struct Finding {
   std::string name, value, remedy;  // remedy: empty when all is well
   bool needed = false;              // for a run here
 };
 
-std::string find_program(const std::string& name) {
-  const char* path = std::getenv("PATH");
-  std::istringstream folders(path ? path : "");
-  for (std::string folder; std::getline(folders, folder, ':');) {
-    const auto candidate = std::filesystem::path(folder) / name;
-    if (access(candidate.c_str(), X_OK) == 0) return candidate;
-  }
-  return "";
-}
-
-// The first line that a program prints.
-std::string first_line_of(const std::string& command) {
-  std::array<char, 256> line{};
-  std::string text;
-  if (std::FILE* output = popen((command + " 2>&1").c_str(), "r")) {
-    if (std::fgets(line.data(), static_cast<int>(line.size()), output)) text = line.data();
-    pclose(output);
-  }
-  while (!text.empty() && text.back() == '\n') text.pop_back();
-  return text;
+// The first line that a program prints of its version, or why it prints none.
+std::string version_of(const std::string& program) {
+  const auto answer = run_program({program, "--version"}, own_environment(), patience_seconds);
+  if (!answer.failure.empty()) return answer.failure;
+  const auto& words = answer.out.empty() ? answer.err : answer.out;
+  return plain_line(words.substr(0, words.find('\n')), widest_version);
 }
 
 // Of the first processor in /proc/cpuinfo.
@@ -76,27 +65,26 @@ std::string instruction_sets() {
 
 std::string memory_text() {
   const auto pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-  return fmt::format("{:.1f} GiB", static_cast<double>(pages) * static_cast<double>(size) / (1 << 30));
+  return size_text(std::int64_t{pages} * size);
 }
 
 Finding shared_memory() {
   struct statvfs facts {};
   if (statvfs("/dev/shm", &facts) != 0) return {"shared memory", "no /dev/shm", "ranks will exchange through files"};
-  const double bytes = static_cast<double>(facts.f_bavail) * static_cast<double>(facts.f_frsize);
-  return {"shared memory", fmt::format("{:.1f} GiB free in /dev/shm", bytes / (1 << 30)),
-          bytes < 64e6 ? "ranks exchange through it: give it 64 MB at least" : ""};
+  const auto bytes = static_cast<std::int64_t>(facts.f_bavail * facts.f_frsize);
+  return {"shared memory", fmt::format("{} free in /dev/shm", size_text(bytes)),
+          bytes < 64'000'000 ? "ranks exchange through it: give it 64 MB at least" : ""};
 }
 
-Finding program(const std::string& name, const std::string& remedy, bool needed, bool with_version = true) {
-  const auto path = find_program(name);
+Finding program(const std::string& name, const std::string& remedy, bool needed) {
+  const auto path = path_of_program(name);
   if (path.empty()) return {name, "not found", remedy, needed};
-  return {name, with_version ? fmt::format("{} ({})", path, first_line_of(path + " --version")) : path, ""};
+  return {name, fmt::format("{} ({})", path, version_of(path)), ""};
 }
 
 // What this node would answer to a launcher, for a run directory here.
 void add_preflight(std::vector<Finding>& findings, const std::filesystem::path& worker) {
-  constexpr double seconds = 15;
-  const auto answer = run_program({worker, "preflight", "--run-dir", "."}, own_environment(), seconds);
+  const auto answer = run_program({worker, "preflight", "--run-dir", "."}, own_environment(), patience_seconds);
   const auto [node, failure] = parse_node_report(answer.out);
   if (!node) {
     findings.push_back({"preflight", "none", answer.code < 0 ? answer.failure : failure});
@@ -104,8 +92,8 @@ void add_preflight(std::vector<Finding>& findings, const std::filesystem::path& 
   }
   findings.push_back({"products", fmt::format("{:.3g} GFLOP/s on one core ({})", node->product_flops * 1e-9, node->isa), ""});
   const auto& folder = node->run_dir;
-  findings.push_back({"this folder", fmt::format("{:.1f} GiB free, a small file is safe on disk after {:.0f} ms",
-                                                 static_cast<double>(folder.free_bytes) / (1 << 30), folder.sync_seconds * 1e3),
+  findings.push_back({"this folder", fmt::format("{} free, a small file is safe on disk after {:.0f} ms",
+                                                 size_text(folder.free_bytes), folder.sync_seconds * 1e3),
                       folder.failure.empty() ? "" : fmt::format("it {}", folder.failure)});
 }
 
@@ -146,7 +134,7 @@ int report(bool json) {
   }
   document["sound"] = sound;
   document["host"] = host_name();
-  if (json) fmt::print("{}\n", json_text(document, 2));
+  if (json) print_json(document);
   if (!sound) tell("something is missing that a run here needs");
   return static_cast<int>(sound ? ExitCode::done : ExitCode::unavailable);
 }

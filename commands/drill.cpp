@@ -15,19 +15,18 @@
 #include "commands/commands.h"
 #include "commands/job_options.h"
 #include "commands/live_run.h"
+#include "commands/print_json.h"
 #include "commands/usage.h"
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/features.h"
-#include "core/json_text.h"
+#include "core/program.h"
 #include "core/tell.h"
 #include "launcher/drill.h"
 #include "launcher/drill_verdict.h"
 #include "launcher/fault_strike.h"
 #include "launcher/processes.h"
 #include "launcher/run_status.h"
-
-extern char** environ;
 
 namespace smlp {
 
@@ -136,10 +135,8 @@ void run_undisturbed(const DrillOptions& options, const RunDirectory& run, std::
   }
   auto output = run.root;
   output += ".out";
-  ProcessStart start{.command = run_command(options, run), .output = output};
-  for (char** variable = environ; *variable != nullptr; ++variable) start.environment.emplace_back(*variable);
   int status = 0;
-  waitpid(start_process(start), &status, 0);
+  waitpid(start_process({.command = run_command(options, run), .environment = own_environment(), .output = output}), &status, 0);
   if (status == 0) return;
   throw Error(WIFEXITED(status) ? static_cast<ExitCode>(WEXITSTATUS(status)) : ExitCode::fault,
               fmt::format("the run without faults failed; its words are in {}", output.string()));
@@ -208,7 +205,7 @@ int drill_job(const DrillOptions& options) {
                              {"save_every", shape.save_every}, {"ranks", shape.ranks},
                              {"faults", ordered_json::array()}, {"problems", problems}};
     for (const auto& one : drill.faults) document["faults"].push_back(json_of(one));
-    fmt::print("{}\n", json_text(document, 2));
+    print_json(document);
   } else if (problems.empty()) {
     fmt::print("all is well: {} faults, the last checkpoint is bit for bit that of the undisturbed run, nothing is left\n",
                drill.faults.size());
@@ -244,7 +241,7 @@ int drill_live(const DrillOptions& options) {
       sleep_seconds(0.005);
     }
   });
-  if (options.json) fmt::print("{}\n", json_text(json_of(result), 2));
+  if (options.json) print_json(json_of(result));
   else fmt::print("{}\n", line_of(result));
   return 0;
 }

@@ -10,11 +10,11 @@
 
 #include "commands/commands.h"
 #include "commands/live_run.h"
+#include "commands/print_json.h"
 #include "core/clock.h"
 #include "core/files.h"
 #include "core/host_name.h"
 #include "core/json_lines.h"
-#include "core/json_text.h"
 #include "launcher/processes.h"
 #include "launcher/run_status.h"
 
@@ -104,7 +104,7 @@ void dump(const AskOptions& options) {
   if (options.json) {
     nlohmann::json document = {{"ranks", nlohmann::json::array()}};
     for (const auto& [rank, place] : ranks) document["ranks"].push_back(place);
-    fmt::print("{}\n", json_text(document, 2));
+    print_json(document);
     return;
   }
   if (ranks.empty()) fmt::print("no rank is there: the next attempt has not started yet\n");

@@ -5,10 +5,10 @@
 #include <csignal>
 #include <nlohmann/json.hpp>
 
+#include "commands/print_json.h"
 #include "commands/usage.h"
 #include "core/clock.h"
 #include "core/error.h"
-#include "core/json_text.h"
 #include "launcher/queue_look.h"
 #include "launcher/run_status.h"
 
@@ -116,7 +116,7 @@ void print_answer(const Answer& answer, bool json) {
   }
   nlohmann::json document = {{"outcome", answer.outcome}, {"detail", answer.detail}, {"step", nullptr}};
   if (answer.step) document["step"] = *answer.step;
-  fmt::print("{}\n", json_text(document, 2));
+  print_json(document);
 }
 
 }  // namespace smlp

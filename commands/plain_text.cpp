@@ -1,26 +1,13 @@
 #include "commands/plain_text.h"
 
 #include <algorithm>
+#include <string_view>
+
+#include "core/utf8.h"
 
 namespace smlp {
 
 namespace {
-
-// Bytes of the character that begins at `at`: 0 where none does.
-std::size_t character_bytes(const std::string& text, std::size_t at) {
-  const auto byte = [&](std::size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
-  const auto first = byte(at);
-  const std::size_t length = first < 0x80 ? 1 : first >= 0xC2 && first < 0xE0 ? 2 : (first & 0xF0) == 0xE0 ? 3
-                             : first >= 0xF0 && first < 0xF5                                               ? 4
-                                                                                                           : 0;
-  for (std::size_t i = 1; i < length; ++i) {
-    if ((byte(at + i) & 0xC0) != 0x80) return 0;
-  }
-  const auto second = byte(at + 1);
-  const bool too_long_a_form = (first == 0xE0 && second < 0xA0) || (first == 0xF0 && second < 0x90);
-  const bool no_character = (first == 0xED && second >= 0xA0) || (first == 0xF4 && second >= 0x90);
-  return too_long_a_form || no_character ? 0 : length;
-}
 
 bool is_control(const std::string& text, std::size_t at) {
   const auto byte = static_cast<unsigned char>(text[at]);
@@ -35,7 +22,7 @@ std::string blanks_up_to(const std::string& cell, std::size_t width) { return st
 std::string plain_line(const std::string& text, std::size_t widest) {
   std::vector<std::string> characters;
   for (std::size_t at = 0; at < text.size() && characters.size() <= widest;) {
-    const auto bytes = character_bytes(text, at);
+    const auto bytes = character_bytes(std::string_view(text).substr(at));
     characters.push_back(bytes == 0 ? "?" : is_control(text, at) ? " " : text.substr(at, bytes));
     at += std::max<std::size_t>(bytes, 1);
   }

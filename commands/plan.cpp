@@ -6,9 +6,9 @@
 #include "commands/commands.h"
 #include "commands/data_check.h"
 #include "commands/job_options.h"
+#include "commands/print_json.h"
 #include "commands/submit_check.h"
 #include "core/error.h"
-#include "core/json_text.h"
 #include "launcher/cluster.h"
 #include "launcher/mpi_launch.h"
 #include "launcher/placement.h"
@@ -115,7 +115,7 @@ void show_placement(const PlanOptions& options) {
   if (!choice.layout) throw Error(ExitCode::unavailable, choice.why_not);
   const auto seating = seat(*choice.layout, job.config);
   if (options.json) {
-    fmt::print("{}\n", json_text(to_json(job.config, choice, seating), 2));
+    print_json(to_json(job.config, choice, seating));
   } else {
     print(job.config, choice, seating);
   }

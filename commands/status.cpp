@@ -15,6 +15,7 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/json_text.h"
+#include "core/quantities.h"
 #include "launcher/queue_look.h"
 #include "launcher/run_status.h"
 
@@ -25,11 +26,6 @@ namespace {
 constexpr std::size_t widest = 100, last_ends = 4, last_requests = 3;
 constexpr std::size_t most_lines = 4, name_columns = 12;  // of a sentence that says why
 constexpr double watch_seconds = 1;
-
-std::string count_text(double value) {
-  if (value >= 1e6) return fmt::format("{:.1f}M", value / 1e6);
-  return value >= 1e4 ? fmt::format("{:.1f}k", value / 1e3) : fmt::format("{:.0f}", value);
-}
 
 std::string first_line(const RunStatus& s) {
   auto text = fmt::format("{}  {}", s.name, s.state);

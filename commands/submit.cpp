@@ -11,6 +11,7 @@
 #include "commands/data_check.h"
 #include "commands/job_of_run.h"
 #include "commands/job_options.h"
+#include "commands/print_json.h"
 #include "commands/submit_check.h"
 #include "commands/usage.h"
 #include "commands/with_checkpoint.h"
@@ -40,7 +41,7 @@ struct SubmitOptions {
 struct Prepared {
   LoadedJob job;
   RunDirectory run;
-  std::string snapshot_text;
+  std::string snapshot_text, script_text;
   BatchScript script;
 };
 
@@ -72,9 +73,15 @@ std::filesystem::path snapshot_file(const RunDirectory& run, const std::string& 
   return file;
 }
 
+// The script, by the file that it will name; refuses what no script can name.
+void make_script(Prepared& p, bool earlier_may_wait) {
+  p.script.job_file = snapshot_file(p.run, p.snapshot_text, earlier_may_wait);
+  p.script_text = text_of(p.script, p.job.config);
+}
+
 // Everything that can be found wrong without touching a file.
 Prepared prepare(SubmitOptions& options, const Controller& controller) {
-  Prepared p{.job = load(options.job), .run = {}, .snapshot_text = "", .script = {}};
+  Prepared p{.job = load(options.job), .run = {}, .snapshot_text = "", .script_text = "", .script = {}};
   auto& job = p.job;
   size_for_slurm(job, options.job.ranks);
   const auto as_written = job.config;
@@ -100,12 +107,11 @@ Prepared prepare(SubmitOptions& options, const Controller& controller) {
 
   const auto costs = measured_costs(p.run);
   p.script.program = std::filesystem::read_symlink("/proc/self/exe");
-  p.script.job_file = snapshot_file(p.run, p.snapshot_text, !job.config.slurm.dependency.empty());
   p.script.run_directory = p.run.root;
   p.script.working_directory = std::filesystem::current_path();
   p.script.run_options = run_options(options);
   p.script.warning_seconds = warning_seconds(job.config.slurm.signal_seconds, costs);
-  text_of(p.script, job.config);  // refuses what no script can name
+  make_script(p, !job.config.slurm.dependency.empty());
 
   std::vector<std::string> notes;
   check_time_limit(job, costs, p.script.warning_seconds);
@@ -142,7 +148,7 @@ void write_files(const Prepared& p, const SubmitOptions& options) {
     prepare_run(p.run, p.job, before ? &before->config : nullptr, settings);
   }
   write_durably(p.script.job_file, p.snapshot_text);
-  write_durably(p.run.submit_script(), text_of(p.script, p.job.config));
+  write_durably(p.run.submit_script(), p.script_text);
 }
 
 void record(const RunDirectory& run, const std::string& job_id) {
@@ -155,19 +161,15 @@ void record(const RunDirectory& run, const std::string& job_id) {
   }
 }
 
-void print_json(const nlohmann::ordered_json& document) {
-  fmt::print("{}\n", json_text(document, 2));
-}
-
 void submit(SubmitOptions options) {
   const Controller controller;
   auto p = prepare(options, controller);
   const auto script = p.run.submit_script().string();
   if (options.dry_run && options.json) {
     return print_json({{"job_id", nullptr}, {"run_dir", p.run.root.string()}, {"script", script},
-                       {"text", text_of(p.script, p.job.config)}});
+                       {"text", p.script_text}});
   }
-  if (options.dry_run) return fmt::print("{}", text_of(p.script, p.job.config));
+  if (options.dry_run) return fmt::print("{}", p.script_text);
 
   if (!Controller::present()) {
     throw Error(ExitCode::unavailable, "there is no sbatch on PATH: submit where SLURM is installed, train here with "
@@ -175,8 +177,7 @@ void submit(SubmitOptions options) {
   }
   make_folders(p.run);
   const auto alone = submit_alone(p.run);
-  const bool earlier_may_wait = check_earlier_submissions(p.job, p.run, controller);
-  p.script.job_file = snapshot_file(p.run, p.snapshot_text, earlier_may_wait);
+  make_script(p, check_earlier_submissions(p.job, p.run, controller));
   write_files(p, options);
   const auto answer = controller.submit(script);
   if (!answer.job_id) {

@@ -15,11 +15,11 @@
 #include "core/error.h"
 #include "core/job_keys.h"
 #include "core/json_lines.h"
+#include "core/program.h"
 #include "core/slurm_values.h"
 #include "launcher/mpi_launch.h"
 #include "launcher/queue_look.h"
 #include "launcher/run_history.h"
-#include "slurm/program.h"
 
 namespace smlp {
 

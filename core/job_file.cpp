@@ -15,10 +15,13 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/job_keys.h"
+#include "core/utf8.h"
 
 namespace smlp {
 
 namespace {
+
+constexpr std::size_t longest_shown = 60;
 
 // A value as it would stand in a file, on one line.
 std::string in_words(const toml::node& node) {
@@ -45,11 +48,7 @@ std::string in_words(const toml::node& node) {
 }
 
 // The same for sentences: cut where it is long.
-std::string shown(const toml::node& node) {
-  auto text = in_words(node);
-  if (text.size() > 60) text = text.substr(0, 57) + "…";
-  return text;
-}
+std::string shown(const toml::node& node) { return shortened(in_words(node), longest_shown); }
 
 const char* kind_of(const toml::node& node) {
   switch (node.type()) {
@@ -333,7 +332,8 @@ toml::table parse_override(const std::string& text) {
   std::optional<toml::table> parsed;
   if (quoted || !known || known->info.type != "string") {
     if (line_of_long_name(value) > 0) {
-      throw Error(ExitCode::configuration, fmt::format("--set {}: the value has {}", words.substr(0, 60), long_name()));
+      throw Error(ExitCode::configuration,
+                  fmt::format("--set {}: the value has {}", shortened(words, longest_shown), long_name()));
     }
     std::string reason = "it is more than one value";
     try {

@@ -11,6 +11,7 @@
 
 #include "core/error.h"
 #include "core/json_text.h"
+#include "core/utf8.h"
 
 namespace smlp {
 
@@ -68,14 +69,6 @@ bool too_deep(std::string_view text) {
     else if (c == ']' || c == '}') --depth;
   }
   return depth > deepest;
-}
-
-// Cut where it is longer, between two characters.
-std::string shortened(const std::string& text, std::size_t most) {
-  if (text.size() <= most) return text;
-  auto end = most;
-  while (end > 0 && (text[end] & 0xC0) == 0x80) --end;
-  return text.substr(0, end) + "…";
 }
 
 // Takes the finished lines off the front of `text`.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <utility>
 
 #include "core/error.h"
 
@@ -12,6 +13,13 @@ double upper_median(std::vector<double> values) {
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
   std::nth_element(values.begin(), middle, values.end());
   return *middle;
+}
+
+double median(std::vector<double> values) {
+  const double upper = upper_median(values);
+  if (values.size() % 2 == 1) return upper;
+  for (auto& value : values) value = -value;
+  return (upper - upper_median(std::move(values))) / 2;
 }
 
 }  // namespace smlp

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/numbers.h"
+#include "core/utf8.h"
 
 namespace smlp {
 
@@ -31,8 +32,7 @@ std::vector<std::int32_t> read_hash_table(const std::filesystem::path& file, std
     const char* word_end = std::find_if(at, end, is_space);
     const auto expert = parse_whole_number({at, word_end});
     if (!expert || *expert >= experts) {
-      const std::string word(at, std::min(word_end, at + 40));
-      refuse(fmt::format("entry {} is \"{}\" and no expert below {}", table.size(), word, experts));
+      refuse(fmt::format("entry {} is \"{}\" and no expert below {}", table.size(), shortened({at, word_end}, 40), experts));
     }
     table.push_back(static_cast<std::int32_t>(*expert));
     at = word_end;

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "core/utf8.h"
 
 namespace smlp {
 
@@ -34,25 +35,6 @@ std::string pattern_text() {
   const auto numbers = fmt::format(R"(0-9\p{{N}}{})", newer_numbers);
   return fmt::format(R"('s|'t|'re|'ve|'m|'ll|'d| ?[{0}]+| ?[{1}]+| ?[^{2}{0}{1}]+|[{2}]+(?![^{2}])|[{2}]+)",
                      letters, numbers, space);
-}
-
-// Length of the character at `at` if it is valid UTF-8 (no surrogates, nothing overlong), else 0.
-std::size_t character_length(const char* at, const char* end) {
-  const auto byte = [&](int i) { return static_cast<unsigned char>(at[i]); };
-  const auto left = end - at;
-  const auto follows = [&](int i) { return (byte(i) & 0xC0) == 0x80; };
-  const unsigned first = byte(0);
-  if (first < 0x80) return 1;
-  if (first < 0xC2) return 0;
-  if (first < 0xE0) return left >= 2 && follows(1) ? 2 : 0;
-  if (first < 0xF0) {
-    if (left < 3 || !follows(1) || !follows(2)) return 0;
-    if (first == 0xE0 && byte(1) < 0xA0) return 0;
-    return first == 0xED && byte(1) >= 0xA0 ? 0 : 3;
-  }
-  if (first > 0xF4 || left < 4 || !follows(1) || !follows(2) || !follows(3)) return 0;
-  if (first == 0xF0 && byte(1) < 0x90) return 0;
-  return first == 0xF4 && byte(1) >= 0x90 ? 0 : 4;
 }
 
 bool is_ascii_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
@@ -146,7 +128,7 @@ std::size_t valid_prefix(std::string_view text) {
       at += 8;
       continue;
     }
-    const auto length = character_length(at, end);
+    const auto length = character_bytes({at, end});
     if (length == 0) break;
     at += length;
   }

@@ -12,12 +12,12 @@
 #include "core/files.h"
 #include "core/layout.h"
 #include "core/numbers.h"
+#include "core/program.h"
 #include "launcher/mpi_launch.h"
 #include "launcher/node_probe.h"
 #include "launcher/preflight.h"
 #include "launcher/run_history.h"
 #include "slurm/host_list.h"
-#include "slurm/program.h"
 #include "slurm/steps.h"
 
 namespace smlp {

@@ -16,11 +16,11 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/host_name.h"
+#include "core/program.h"
 #include "core/tell.h"
 #include "launcher/processes.h"
 #include "launcher/run_history.h"
 #include "launcher/signal_queue.h"
-#include "slurm/program.h"
 
 namespace smlp {
 

@@ -10,10 +10,9 @@
 #include "core/clock.h"
 #include "core/files.h"
 #include "core/numbers.h"
+#include "core/program.h"
 #include "launcher/fault_strike.h"
 #include "launcher/processes.h"
-
-extern char** environ;
 
 namespace smlp {
 
@@ -57,9 +56,8 @@ DrillRun Drill::run() {
 void Drill::start() {
   ProcessStart start{.command = settings_.command, .output = settings_.output};
   const std::string ours = std::string(DrillFolder::variable) + "=";
-  for (char** variable = environ; *variable != nullptr; ++variable) {
-    if (!std::string_view(*variable).starts_with(ours)) start.environment.emplace_back(*variable);
-  }
+  start.environment = own_environment();
+  std::erase_if(start.environment, [&](const std::string& variable) { return variable.starts_with(ours); });
   start.environment.push_back(ours + DrillFolder(settings_.run).path().string());
   launcher_ = start_process(start);
 }

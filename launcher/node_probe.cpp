@@ -8,7 +8,7 @@
 #include <system_error>
 #include <thread>
 
-#include "slurm/program.h"
+#include "core/program.h"
 #include "slurm/steps.h"
 
 namespace smlp {

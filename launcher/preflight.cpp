@@ -9,6 +9,8 @@
 #include <nlohmann/json.hpp>
 
 #include "core/json_lines.h"
+#include "core/statistics.h"
+#include "core/utf8.h"
 #include "core/version.h"
 
 namespace smlp {
@@ -18,21 +20,15 @@ namespace {
 constexpr double slowest_sync_seconds = 10;
 
 std::string shown(std::string line) {
-  constexpr std::size_t most = 60;
   line.erase(line.find_last_not_of(" \r\n") + 1);
-  std::string text;
-  for (const char c : line.substr(0, most)) text += static_cast<unsigned char>(c) < 0x20 || c == 0x7F ? '?' : c;
-  return line.size() > most ? text + "…" : text;
+  line = shortened(line, 60);
+  const auto is_control = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7F; };
+  std::replace_if(line.begin(), line.end(), is_control, '?');
+  return line;
 }
 
 std::string gflops(double rate) { return fmt::format("{:.3g} GFLOP/s", rate * 1e-9); }
 std::string gigabytes(std::int64_t bytes) { return fmt::format("{:.3g} GB", static_cast<double>(bytes) * 1e-9); }
-
-double median_of(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const auto half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
-}
 
 // Reads members and remembers the first that is missing or of another kind.
 class Reader {
@@ -132,9 +128,9 @@ Common common_of(const std::vector<ProbeAnswer>& answers, const std::vector<Pars
   }
   common.nodes = speeds.size();
   if (!speeds.empty()) {
-    common.product_flops = speeds.size() == 2 ? std::max(speeds[0], speeds[1]) : median_of(speeds);
+    common.product_flops = speeds.size() == 2 ? std::max(speeds[0], speeds[1]) : median(speeds);
   }
-  common.clock_offset = median_of(offsets);
+  common.clock_offset = median(offsets);
   return common;
 }
 

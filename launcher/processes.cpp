@@ -16,6 +16,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/numbers.h"
+#include "core/program.h"
 
 namespace smlp {
 
@@ -32,13 +33,6 @@ Status status_of(pid_t pid) {
   Status status;
   if (end != std::string::npos) std::istringstream(text.substr(end + 1)) >> status.state >> status.parent;
   return status;
-}
-
-std::vector<char*> pointers(std::vector<std::string>& words) {
-  std::vector<char*> list;
-  for (auto& word : words) list.push_back(word.data());
-  list.push_back(nullptr);
-  return list;
 }
 
 // Between fork and exec: only calls that are safe there. Tells the parent errno through `failure` and ends.
@@ -109,7 +103,7 @@ std::string signal_text(int number) {
 pid_t start_process(const ProcessStart& start) {
   auto words = start.command;
   auto variables = start.environment;
-  auto command = pointers(words), environment = pointers(variables);
+  auto command = exec_pointers(words), environment = exec_pointers(variables);
   int output = -1;
   if (!start.output.empty()) {
     output = open(start.output.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);

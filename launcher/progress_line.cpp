@@ -7,6 +7,8 @@
 #include <algorithm>
 
 #include "core/clock.h"
+#include "core/quantities.h"
+#include "core/utf8.h"
 
 namespace smlp {
 
@@ -14,19 +16,13 @@ namespace {
 
 constexpr double refresh_seconds = 0.2, plain_seconds = 5;
 
-std::string short_number(double value) {
-  if (value >= 1e6) return fmt::format("{:.1f}M", value / 1e6);
-  if (value >= 1e4) return fmt::format("{:.1f}k", value / 1e3);
-  return fmt::format("{:.0f}", value);
-}
-
 }  // namespace
 
 std::string progress_text(const StepFacts& facts, const JobConfig& job, double unix_now) {
   auto text = fmt::format("step {}/{}", facts.step, job.train.steps);
   if (facts.loss) text += fmt::format("  loss {:.3f}", *facts.loss);
   if (facts.validation_loss) text += fmt::format("  valid {:.3f}", *facts.validation_loss);
-  if (facts.tokens_per_second) text += fmt::format("  {} tokens/s", short_number(*facts.tokens_per_second));
+  if (facts.tokens_per_second) text += fmt::format("  {} tokens/s", count_text(*facts.tokens_per_second));
   if (facts.flops_share) text += fmt::format("  {:.0f} % of peak", 100 * *facts.flops_share);
   if (facts.expert_balance) text += fmt::format("  balance {:.2f}", *facts.expert_balance);
   if (facts.checkpoint_step && *facts.checkpoint_step > 0 && facts.checkpoint_time && *facts.checkpoint_time > 0) {
@@ -70,7 +66,7 @@ void ProgressLine::show(const StepFacts& facts, double now) {
     write(text + "\n");
   } else {
     winsize size{};
-    if (ioctl(fileno(out_), TIOCGWINSZ, &size) == 0 && size.ws_col > 1) text.resize(std::min<std::size_t>(text.size(), size.ws_col - 1u));
+    if (ioctl(fileno(out_), TIOCGWINSZ, &size) == 0 && size.ws_col > 2) text = shortened(text, size.ws_col - 2u);
     write(fmt::format("\r{}\033[K", text));
     line_open_ = true;
   }

@@ -10,9 +10,9 @@
 #include <sstream>
 #include <thread>
 
+#include "core/program.h"
 #include "slurm/allocation.h"
 #include "slurm/host_list.h"
-#include "slurm/program.h"
 #include "slurm/scontrol_text.h"
 #include "slurm/submit_environment.h"
 

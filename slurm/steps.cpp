@@ -8,7 +8,7 @@
 #include <sstream>
 
 #include "core/numbers.h"
-#include "slurm/program.h"
+#include "core/program.h"
 
 namespace smlp {
 

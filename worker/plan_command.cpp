@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include "core/json_text.h"
+#include "core/quantities.h"
 #include "worker/commands.h"
 #include "worker/plan_json.h"
 
@@ -10,13 +11,7 @@ namespace {
 
 std::string millions(std::int64_t count) { return fmt::format("{:.3f} M", static_cast<double>(count) / 1e6); }
 
-std::string binary_size(std::int64_t bytes) {
-  constexpr const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-  auto size = static_cast<double>(bytes);
-  std::size_t unit = 0;
-  for (; size >= 1024 && unit < 4; ++unit) size /= 1024;
-  return fmt::format("{:.{}f} {}", size, unit == 0 ? 0 : 2, units[unit]);
-}
+std::string binary_size(std::int64_t bytes) { return size_text(bytes, 2); }
 
 void print(const JobConfig& job, const PlanCounts& counts) {
   const auto line = [](const char* what, const std::string& value) { fmt::print("{:<34} {}\n", what, value); };

@@ -1,5 +1,6 @@
 // The command line as a user meets it: usage, job files, and the commands that hand over to the worker.
 #include <gmock/gmock.h>
+#include <sys/resource.h>
 
 #include "command_line.h"
 
@@ -281,6 +282,36 @@ TEST_F(Tools, EvalAndGenerateNeedACheckpoint) {
   EXPECT_THAT(evaluated.code, testing::AnyOf(65, 78));
   EXPECT_THAT(evaluated.err, HasSubstr("nowhere"));
   EXPECT_THAT(smlp({"generate", "nowhere", "--prompt", "x"}, talking_worker(0)).code, testing::AnyOf(65, 78));
+}
+
+// A shell was given the path as it stands, and took its time.
+TEST_F(Tools, DoctorAsksAProgramWhoseFolderHasABlank) {
+  const auto folder = place / "of mine; echo";
+  std::filesystem::create_directory(folder);
+  write("of mine; echo/prometheus", "#!/bin/sh\necho prometheus 9.9 >&2\n");
+  std::filesystem::permissions(folder / "prometheus", std::filesystem::perms::owner_all);
+  const std::string before = std::getenv("PATH");
+  setenv("PATH", (folder.string() + ":" + before).c_str(), 1);
+  const auto answer = smlp({"doctor"}, talking_worker(0));
+  setenv("PATH", before.c_str(), 1);
+  EXPECT_THAT(answer.out, HasSubstr((folder / "prometheus").string() + " (prometheus 9.9)\n"));
+}
+
+// The empty file lay in /tmp for good.
+TEST_F(Tools, AJobForAWorkerThatCantBeWrittenLeavesNoFile) {
+  std::filesystem::create_directory(place / "temporary");
+  rlimit before{};
+  getrlimit(RLIMIT_FSIZE, &before);
+  const rlimit few{1000, before.rlim_max};
+  setenv("TMPDIR", (place / "temporary").c_str(), 1);
+  setrlimit(RLIMIT_FSIZE, &few);
+  const pid_t child = start({"plan", "job.toml"}, fake_worker());
+  setrlimit(RLIMIT_FSIZE, &before);
+  unsetenv("TMPDIR");
+  const auto answer = finish(child);
+  EXPECT_EQ(answer.code, 74) << answer.err;
+  EXPECT_THAT(answer.err, HasSubstr("temporary/smlp-job-"));
+  EXPECT_TRUE(std::filesystem::is_empty(place / "temporary"));
 }
 
 TEST_F(Tools, DoctorNamesWhatIsMissing) {

@@ -16,9 +16,11 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/numbers.h"
+#include "core/quantities.h"
 #include "core/random.h"
 #include "core/run_directory.h"
 #include "core/statistics.h"
+#include "core/utf8.h"
 #include "tests/failing_readdir.h"
 
 namespace smlp {
@@ -229,13 +231,54 @@ TEST(Clock, WritesTheTimeAsOthersParseIt) {
   EXPECT_GE(monotonic_seconds(), before);
 }
 
-// Known answers of Philox4x32-10 (the Random123 distribution's kat_vectors).
 TEST(UpperMedian, IsTheMiddleOrTheUpperOfTwo) {
   EXPECT_EQ(upper_median({7}), 7);
   EXPECT_EQ(upper_median({3, 1, 2}), 2);
   EXPECT_EQ(upper_median({4, 1, 3, 2}), 3);
   EXPECT_THROW(upper_median({}), Error);
 }
+
+TEST(Median, IsTheMiddleOrTheMeanOfTwo) {
+  EXPECT_EQ(median({7}), 7);
+  EXPECT_EQ(median({3, 1, 2}), 2);
+  EXPECT_EQ(median({4, -1, 3, 2}), 2.5);
+  EXPECT_THROW(median({}), Error);
+}
+
+TEST(Quantities, AreShort) {
+  EXPECT_EQ(size_text(17), "17 B");
+  EXPECT_EQ(size_text(1536), "1.5 KiB");
+  EXPECT_EQ(size_text(std::int64_t{3} << 30, 2), "3.00 GiB");
+  EXPECT_EQ(size_text(std::int64_t{1} << 60), "1048576.0 TiB");
+  EXPECT_EQ(count_text(812.4), "812");
+  EXPECT_EQ(count_text(12345), "12.3k");
+  EXPECT_EQ(count_text(3e6), "3.00M");
+  EXPECT_EQ(count_text(1.25e9), "1.25B");
+}
+
+TEST(Utf8, ACharacterIsWholeAndInItsShortestForm) {
+  EXPECT_EQ(character_bytes("a"), 1u);
+  EXPECT_EQ(character_bytes("äx"), 2u);
+  EXPECT_EQ(character_bytes("…"), 3u);
+  EXPECT_EQ(character_bytes("\xf0\x9f\x98\x80"), 4u);
+  for (const char* none : {"", "\x80", "\xc3", "\xc0\xaf", "\xe0\x9f\xbf", "\xed\xa0\x80", "\xe2\x80", "\xf0\x8f\xbf\xbf",
+                           "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xc3x"}) {
+    EXPECT_EQ(character_bytes(none), 0u) << none;
+  }
+}
+
+// Cut after so many bytes, half a character stood in sentences and on terminals.
+TEST(Utf8, TextIsCutBetweenCharacters) {
+  EXPECT_EQ(shortened("äöü", 6), "äöü");
+  EXPECT_EQ(shortened("äöü", 5), "äö…");
+  EXPECT_EQ(shortened("äöü", 4), "äö…");
+  EXPECT_EQ(shortened("äöü", 3), "ä…");
+  EXPECT_EQ(shortened("abc", 2), "ab…");
+  EXPECT_EQ(shortened("abc", 0), "…");
+  EXPECT_EQ(shortened(std::string(9, '\x80'), 6), std::string(6, '\x80') + "…") << "no UTF-8: cut all the same";
+}
+
+// Known answers of Philox4x32-10 (the Random123 distribution's kat_vectors).
 
 TEST(Philox, GivesThePublishedNumbers) {
   using Words = std::array<std::uint32_t, 4>;

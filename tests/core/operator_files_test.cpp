@@ -225,9 +225,10 @@ TEST_F(OperatorFiles, PlacesOfTwoThousandRanksHideNoRequestAndGoWithTheirs) {
 TEST_F(OperatorFiles, WhatIsRefusedHidesNoRequestHoweverManyThereAre) {
   const ControlFolder control(folder / "control");
   control.create();
-  for (int i = 0; i < 1100; ++i) {
-    std::ofstream(folder / "control" / ("request-" + std::to_string(i) + ".json")) << "junk";
-    std::ofstream(folder / "control" / ("request-!" + std::to_string(i) + ".json"));
+  const auto junk = folder / "control/request-!.json";
+  std::ofstream(junk) << "junk";
+  for (int i = 0; i < 1000; ++i) {
+    std::filesystem::create_hard_link(junk, folder / "control" / ("request-" + std::to_string(i) + ".json"));
   }
   const auto save = new_request(RequestKind::save);
   control.ask(save);

@@ -9,7 +9,7 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/version.h"
-#include "descriptor_limit.h"
+#include "tests/descriptor_limit.h"
 #include "fake_programs.h"
 #include "launcher/node_probe.h"
 #include "slurm/steps.h"

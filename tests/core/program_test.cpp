@@ -1,10 +1,10 @@
-#include "slurm/program.h"
+#include "core/program.h"
 
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <unistd.h>
 
-#include "descriptor_limit.h"
+#include "tests/descriptor_limit.h"
 
 namespace smlp {
 namespace {

@@ -18,7 +18,10 @@ struct ProgramAnswer {
 ProgramAnswer run_program(const std::vector<std::string>& command, const std::vector<std::string>& environment,
                           double seconds);
 
+std::string path_of_program(const std::string& name);  // the first that may be executed in a folder of PATH; "": none
 bool is_on_path(const std::string& program);
 std::vector<std::string> own_environment();  // NAME=value
+// What exec takes: a pointer to each word, and a null behind them.
+std::vector<char*> exec_pointers(std::vector<std::string>& words);
 
 }  // namespace smlp

@@ -1,4 +1,4 @@
-#include "slurm/program.h"
+#include "core/program.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -102,13 +102,6 @@ class SpawnPlan {
   posix_spawnattr_t attributes_;
 };
 
-std::vector<char*> pointers(std::vector<std::string>& words) {
-  std::vector<char*> list;
-  for (auto& word : words) list.push_back(word.data());
-  list.push_back(nullptr);
-  return list;
-}
-
 void wait_a_glance(const Pipe& out, const Pipe& err) {
   std::array<pollfd, 2> streams{{{out.read_end(), POLLIN, 0}, {err.read_end(), POLLIN, 0}}};
   poll(streams.data(), streams.size(), glance_milliseconds);
@@ -127,7 +120,7 @@ ProgramAnswer run_program(const std::vector<std::string>& command, const std::ve
   ProgramAnswer answer;
   Pipe out, err;
   auto words = command, variables = environment;
-  const auto arguments = pointers(words), environment_pointers = pointers(variables);
+  const auto arguments = exec_pointers(words), environment_pointers = exec_pointers(variables);
   pid_t child = 0;
   const SpawnPlan plan(out, err);
   int reason = out.failure() != 0 ? out.failure() : err.failure();
@@ -162,19 +155,29 @@ ProgramAnswer run_program(const std::vector<std::string>& command, const std::ve
   return answer;
 }
 
-bool is_on_path(const std::string& program) {
+std::string path_of_program(const std::string& name) {
   const char* path = std::getenv("PATH");
   std::istringstream folders(path ? path : "");
   for (std::string folder; std::getline(folders, folder, ':');) {
-    if (access(fmt::format("{}/{}", folder.empty() ? "." : folder, program).c_str(), X_OK) == 0) return true;
+    auto file = fmt::format("{}/{}", folder.empty() ? "." : folder, name);
+    if (access(file.c_str(), X_OK) == 0) return file;
   }
-  return false;
+  return "";
 }
+
+bool is_on_path(const std::string& program) { return !path_of_program(program).empty(); }
 
 std::vector<std::string> own_environment() {
   std::vector<std::string> variables;
   for (char** variable = environ; *variable != nullptr; ++variable) variables.emplace_back(*variable);
   return variables;
+}
+
+std::vector<char*> exec_pointers(std::vector<std::string>& words) {
+  std::vector<char*> list;
+  for (auto& word : words) list.push_back(word.data());
+  list.push_back(nullptr);
+  return list;
 }
 
 }  // namespace smlp

@@ -1,0 +1,12 @@
+// Sizes and counts, short and for people.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace smlp {
+
+std::string size_text(std::int64_t bytes, int decimals = 1);  // "17 B", "3.1 GiB"
+std::string count_text(double count);                         // "812", "12.3k", "3.00M", "1.25B"
+
+}  // namespace smlp
