@@ -16,6 +16,7 @@
 #include "core/files.h"
 #include "core/quantities.h"
 #include "core/tell.h"
+#include "launcher/queue_look.h"
 
 namespace smlp {
 
@@ -41,8 +42,11 @@ std::vector<Compared> read_all(const std::vector<std::string>& paths) {
   std::vector<Compared> runs;
   std::map<std::string, int> names;
   for (const auto& path : paths) {
-    runs.push_back({path, "", read_results(RunDirectory{path})});
-    ++names[runs.back().results.name];
+    const RunDirectory run{path};
+    runs.push_back({path, "", read_results(run)});
+    auto& results = runs.back().results;
+    if (results.state == "waiting") results.state = QueueLook().status_of(run).state;
+    ++names[results.name];
   }
   for (auto& run : runs) {
     run.title = plain_line(names[run.results.name] > 1 ? run.path : run.results.name, widest_title);

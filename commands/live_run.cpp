@@ -27,8 +27,7 @@ std::string what_to_do_instead(const RunStatus& status) {
 }
 
 Error not_live(const RunDirectory& run) {
-  auto status = read_status(run);
-  QueueLook().complete(run, status);
+  const auto status = QueueLook().status_of(run);
   const auto folder = run.root.string();
   if (!status.tasks.empty()) {
     return {ExitCode::call_again, fmt::format("{} holds the runs of an array: name one of them, as {}/task-{}", folder, folder,

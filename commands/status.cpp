@@ -124,12 +124,6 @@ Lines screen(const RunStatus& s) {
   return lines;
 }
 
-RunStatus look_at(const RunDirectory& run, QueueLook& queue) {
-  auto status = read_status(run);
-  queue.complete(run, status);
-  return status;
-}
-
 void print_once(const RunStatus& status, bool json, bool in_place) {
   if (json) {
     fmt::print("{}\n", json_text(to_json(status), in_place ? -1 : 2));
@@ -146,7 +140,7 @@ bool over(const std::string& state) {
 void watch(const RunDirectory& run, QueueLook& queue, bool json) {
   const bool terminal = !json && isatty(STDOUT_FILENO) == 1;
   for (bool first = true; !interrupted(); first = false) {
-    const auto status = look_at(run, queue);
+    const auto status = queue.status_of(run);
     if (terminal) fmt::print("{}", first ? "\033[2J\033[H" : "\033[H");
     else if (!first && !json) fmt::print("\n");
     print_once(status, json, terminal || json);
@@ -179,7 +173,7 @@ void add_status_command(CLI::App& app) {
     }
     QueueLook queue;
     if (options->watch) watch(run, queue, options->json);
-    else print_once(look_at(run, queue), options->json, false);
+    else print_once(queue.status_of(run), options->json, false);
   });
 }
 

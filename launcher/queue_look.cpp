@@ -61,6 +61,12 @@ void QueueLook::ask(const std::vector<std::string>& jobs) {
   }
 }
 
+RunStatus QueueLook::status_of(const RunDirectory& run) {
+  auto status = read_status(run);
+  complete(run, status);
+  return status;
+}
+
 void QueueLook::complete(const RunDirectory& run, RunStatus& status) {
   if (!status.queued) return;
   auto jobs = submitted_jobs(run);

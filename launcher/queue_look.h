@@ -16,12 +16,13 @@ std::vector<std::string> submitted_jobs(const RunDirectory& run);
 
 class QueueLook {
  public:
-  // For a run that waits for a batch job: which one, and why; or that none of its jobs will come, which ends the waiting.
-  // Where SLURM is not installed, or says nothing within some seconds, it goes on waiting, for the newest. An answer holds
-  // for ten seconds: call it as often as you like.
-  void complete(const RunDirectory& run, RunStatus& status);
+  // How a run stands (read_status); of one that waits for a batch job also for which one, and why, or that none of its jobs
+  // will come, which ends the waiting. Where SLURM is not installed, or says nothing within some seconds, it goes on waiting,
+  // for the newest. An answer holds for ten seconds: call it as often as you like, with the same run.
+  RunStatus status_of(const RunDirectory& run);
 
  private:
+  void complete(const RunDirectory& run, RunStatus& status);
   void ask(const std::vector<std::string>& jobs);
 
   std::map<std::string, JobAnswer> answers_;

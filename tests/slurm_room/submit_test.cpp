@@ -238,6 +238,8 @@ TEST_F(Submit, StatusAsksSlurmForTheJobThatARunWaitsFor) {
     EXPECT_EQ(facts()["state"], state) << words;
     EXPECT_THAT(facts()["detail"].get<std::string>(), HasSubstr(words));
     EXPECT_TRUE(facts()["job"].is_null());
+    const auto compared = nlohmann::json::parse(smlp({"compare", "runs/small", "--json"}).out);
+    EXPECT_EQ(compared["runs"][0]["state"], state) << "by `compare` as by `status`";
   };
   fakes.says("scontrol", "JobId=4711 JobName=small\n   JobState=CANCELLED Reason=None\n");
   expect_end("stopped", "job 4711 was cancelled while the run waited for it; submit again");
