@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/disk_watch.h"
 #include "tensor/backend.h"
 
 namespace smlp {
@@ -86,6 +87,7 @@ class CheckpointWriter {
   double stall_seconds() const;   // what the last begin() cost the loop
   double write_seconds() const;   // what the last shard took
   std::int64_t written_bytes() const;
+  std::optional<DiskWait> waits_for_disk() const;  // the writing thread, while it is at work; from any thread
 
  private:
   struct Impl;

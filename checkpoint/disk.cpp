@@ -13,6 +13,7 @@
 #include <new>
 #include <utility>
 
+#include "checkpoint/disk_watch.h"
 #include "core/error.h"
 
 namespace smlp {
@@ -24,6 +25,7 @@ std::atomic<FaultPoint> fault_point = nullptr;
 namespace {
 
 void before(const char* operation) {
+  disk_answered();
   if (const auto fault = fault_point.load(std::memory_order_relaxed)) fault(operation);
 }
 
@@ -87,6 +89,7 @@ void DiskFile::write_at(std::span<const std::byte> bytes, std::int64_t position)
 }
 
 void DiskFile::read_at(std::span<std::byte> bytes, std::int64_t position) const {
+  disk_answered();
   while (!bytes.empty()) {
     const ssize_t n = ::pread(descriptor_, bytes.data(), bytes.size(), position);
     if (n < 0 && errno == EINTR) continue;

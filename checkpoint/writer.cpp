@@ -65,6 +65,7 @@ struct CheckpointWriter::Impl {
   std::atomic<State> state = State::idle;
   std::atomic<double> write_seconds = 0;
   std::atomic<std::int64_t> written_bytes = 0;
+  DiskWatch disk;
   std::mutex mutex;
   std::string failure, note;
 
@@ -95,6 +96,7 @@ struct CheckpointWriter::Impl {
   void write(std::stop_token stop) {
     const auto start = std::chrono::steady_clock::now();
     leave_signals_to_the_loop();
+    const DiskWatch::Work work(disk, step);
     try {
       if (snapshot.device != nullptr) snapshot.device->wait_for_downloads();
       make_folder(folder);
@@ -113,6 +115,7 @@ struct CheckpointWriter::Impl {
 
   void publish() {
     leave_signals_to_the_loop();
+    const DiskWatch::Work work(disk, step);
     try {
       tell(State::published, "", publish_checkpoint(options, folder, step, snapshot.run_state));
     } catch (const std::exception& error) {
@@ -241,5 +244,6 @@ void CheckpointWriter::wait() { impl_->join(); }
 double CheckpointWriter::stall_seconds() const { return impl_->stall_seconds; }
 double CheckpointWriter::write_seconds() const { return impl_->write_seconds; }
 std::int64_t CheckpointWriter::written_bytes() const { return impl_->written_bytes; }
+std::optional<DiskWait> CheckpointWriter::waits_for_disk() const { return impl_->disk.wait(); }
 
 }  // namespace smlp

@@ -28,8 +28,10 @@ std::optional<Beat> parse_beat(const std::string& line) {
   if (!words) return std::nullopt;
   words >> beat.attempt >> beat.pulse >> beat.collectives >> beat.inside >> beat.call >> beat.block;
   if (!words) return std::nullopt;
-  std::string last;
-  beat.gives_up = words >> last && last == "gives_up";
+  for (std::string word; words >> word;) {
+    if (word == "disk") words >> beat.disk_seconds >> beat.disk_limit_seconds;
+    beat.gives_up = word == "gives_up";
+  }
   return beat;
 }
 
@@ -55,6 +57,9 @@ std::vector<std::optional<Beat>> HeartbeatWatch::newest() const {
 void HeartbeatWatch::read() {
   auto found = newest();
   given_up_ = std::any_of(found.begin(), found.end(), [](const auto& beat) { return beat && beat->gives_up; });
+  for (std::size_t rank = 0; rank < found.size() && !left_by_disk_; ++rank) {
+    if (found[rank] && found[rank]->left_by_disk()) left_by_disk_ = static_cast<int>(rank);
+  }
   if (given_up_ && all_present()) return;
   for (std::size_t rank = 0; rank < beats_.size(); ++rank) {
     auto& beat = found[rank];
@@ -100,6 +105,7 @@ bool HeartbeatWatch::past_start() const {
 
 std::optional<int> HeartbeatWatch::last_rank() const {
   if (!all_present()) return std::nullopt;
+  if (left_by_disk_) return left_by_disk_;
   const auto [liveliest, stillest] = std::minmax_element(silent_seconds_.begin(), silent_seconds_.end());
   if (*stillest > silence_seconds && *liveliest <= silence_seconds) {
     return static_cast<int>(stillest - silent_seconds_.begin());
@@ -114,10 +120,11 @@ std::optional<int> HeartbeatWatch::last_rank() const {
 std::string HeartbeatWatch::describe(int rank) const {
   const auto& beat = *beats_[static_cast<std::size_t>(rank)];
   const double silent = silent_seconds_[static_cast<std::size_t>(rank)];
-  return fmt::format("{}in section '{}' of step {}, block {}, {} collectives begun, {} {} (process {} on {})",
+  const bool disk = left_by_disk_ == rank;
+  return fmt::format("{}{}in section '{}' of step {}, block {}, {} collectives begun, {} {} (process {} on {})",
                      silent > silence_seconds ? fmt::format("stopped or cut off, silent for {:.1f} s, ", silent) : "",
-                     beat.section, beat.step, beat.block, beat.collectives, beat.inside ? "inside" : "the last",
-                     beat.call, beat.pid, beat.host);
+                     disk ? "its part of a save gets no answer from the disk, the loop is " : "", beat.section, beat.step,
+                     beat.block, beat.collectives, beat.inside ? "inside" : "the last", beat.call, beat.pid, beat.host);
 }
 
 std::vector<pid_t> HeartbeatWatch::pids_here() const {

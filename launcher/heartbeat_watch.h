@@ -1,5 +1,5 @@
 // Watches the small files in which the ranks say where they are (worker/heartbeat.h writes them):
-//   step section sequence progressed pid host limit attempt pulse collectives inside call block [gives_up]
+//   step section sequence progressed pid host limit attempt pulse collectives inside call block [disk SECONDS LIMIT] [gives_up]
 // and tells when one makes no progress within the limit it allows itself, stopped processes included. Time is
 // counted by this watch, so hosts need no common clock, and a pause of the launcher counts against nobody. What a
 // rank of another attempt writes is passed over. Once a rank gives up, nothing more is read: the starter then wakes
@@ -29,7 +29,9 @@ struct Beat {
   std::int64_t collectives = 0;  // begun
   bool inside = false;           // one is under way
   std::string call, block;       // "world:all_reduce:123", "3:forward"
-  bool gives_up = false;         // its own watchdog ends it
+  double disk_seconds = 0, disk_limit_seconds = 0;  // its own part of a save waits for an answer; both 0: for none
+  bool gives_up = false;                            // its own watchdog ends it
+  bool left_by_disk() const { return disk_seconds > disk_limit_seconds; }
 };
 std::optional<Beat> parse_beat(const std::string& line);
 
@@ -48,8 +50,9 @@ class HeartbeatWatch {
 
   bool all_present() const;      // every rank has been seen
   bool past_start() const;       // one rank at least has left its start: the choice of a checkpoint is made
-  // The one that keeps the others waiting: silent while others are not, else the one that has begun the fewest
-  // collectives, or is not in the one that the others are in, or has made the least progress. nullopt: none is.
+  // The one that keeps the others waiting: the one whose save the disk does not answer, while the loops of all go on; else
+  // silent while others are not, else the one that has begun the fewest collectives, or is not in the one that the others
+  // are in, or has made the least progress. nullopt: none is.
   std::optional<int> last_rank() const;
   std::string describe(int rank) const;  // "in section 'step' of step 3, block 2:forward, 71 collectives begun (process 1 on n3)"
   std::vector<pid_t> pids_here() const;
@@ -64,6 +67,7 @@ class HeartbeatWatch {
   std::vector<double> quiet_seconds_;   // since the last progress seen
   std::vector<double> silent_seconds_;  // since the last line seen
   double looked_ = -1;
+  std::optional<int> left_by_disk_;  // the first rank of which that was read
   bool given_up_ = false;  // a rank has: what the watch knew just before stays
 };
 

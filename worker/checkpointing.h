@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -27,6 +28,13 @@ struct SaveOutcome {
   std::int64_t bytes = 0;
 };
 
+// This rank's own part of a save, while the disk owes it an answer. What other ranks still write is none of it.
+struct OwnWriting {
+  Tier tier = Tier::shared;
+  std::int64_t step = 0;
+  double seconds = 0;  // since the disk answered last
+};
+
 class Checkpointing {
  public:
   static constexpr std::size_t flag_count = 3;
@@ -47,6 +55,7 @@ class Checkpointing {
   void fill(std::span<double> flags) const;
   void agree(std::span<const double> sums);
   bool last_failed() const { return last_failed_; }
+  std::optional<DiskWait> waits_for_disk() const { return writer_.waits_for_disk(); }  // from any thread
 
  private:
   enum class Phase { idle, waiting, writing, publishing };

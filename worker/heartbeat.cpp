@@ -105,6 +105,7 @@ void Heartbeat::on_ranks(int ranks) {
 void Heartbeat::look() {
   if (!loop_) {
     seen_.inside = false;
+    seen_.writing.reset();
     return;
   }
   auto now = loop_();
@@ -128,9 +129,11 @@ double Heartbeat::limit_seconds(Section section) const {
 
 // The mutex is held.
 std::string Heartbeat::line(bool gives_up) {
-  const auto text = fmt::format("{} {} {} {:.3f} {} {} {:.3f} {} {} {} {} {} {}{}", step_, name_of(shown()), sequence_,
+  const auto& own = seen_.writing;
+  const auto disk = own ? fmt::format(" disk {:.3f} {:.3f}", own->seconds, limits_.seconds(Section::checkpoint)) : "";
+  const auto text = fmt::format("{} {} {} {:.3f} {} {} {:.3f} {} {} {} {} {} {}{}{}", step_, name_of(shown()), sequence_,
                                 progressed_, getpid(), host_, limits_.seconds(shown()), attempt_, ++pulses_,
-                                seen_.collectives, seen_.inside ? 1 : 0, seen_.call, seen_.block,
+                                seen_.collectives, seen_.inside ? 1 : 0, seen_.call, seen_.block, disk,
                                 gives_up ? " gives_up" : "");
   return fmt::format("{:<{}}\n", text, line_bytes - 1);
 }
@@ -150,13 +153,23 @@ void Heartbeat::keep_limits(std::unique_lock<std::mutex>& lock, bool last) {
   lock.lock();
 }
 
-void Heartbeat::give_up(std::unique_lock<std::mutex>& lock, double seconds, double limit) {
-  const auto sentence = fmt::format(
-      "no progress for {:.1f} s (limit {:.1f} s) in section '{}' of step {}, block {}, {} collectives begun, {} {}, "
-      "progress mark {}: ending this rank",
-      seconds, limit, name_of(shown()), step_, seen_.block, seen_.collectives, seen_.inside ? "inside" : "the last",
-      seen_.call, sequence_);
-  lock.unlock();
+// The mutex is held.
+std::string Heartbeat::complaint() const {
+  if (const auto& own = seen_.writing; own && own->seconds > limits_.seconds(Section::checkpoint)) {
+    return fmt::format("no progress for {:.1f} s (limit {:.1f} s) in section '{}' of step {}: {} does not answer while this "
+                       "rank writes its part of that save: ending this rank",
+                       own->seconds, limits_.seconds(Section::checkpoint), name_of(Section::checkpoint), own->step,
+                       own->tier == Tier::local ? "the disk of checkpoint.local_dir" : "the disk of the run directory");
+  }
+  const double seconds = monotonic_seconds() - progressed_, limit = limits_.seconds(shown());
+  if (seconds <= limit) return "";
+  return fmt::format("no progress for {:.1f} s (limit {:.1f} s) in section '{}' of step {}, block {}, {} collectives begun, "
+                     "{} {}, progress mark {}: ending this rank",
+                     seconds, limit, name_of(shown()), step_, seen_.block, seen_.collectives,
+                     seen_.inside ? "inside" : "the last", seen_.call, sequence_);
+}
+
+void Heartbeat::give_up(const std::string& sentence) {
   std::signal(SIGALRM, [](int) { _exit(hung_status); });
   alarm(report_seconds);
   report_(sentence);
@@ -168,14 +181,13 @@ void Heartbeat::pulse(std::stop_token stop) {
   std::unique_lock lock(mutex_);
   while (!stop.stop_requested()) {
     look();
-    const double waited = monotonic_seconds() - progressed_, limit = limits_.seconds(shown());
-    const bool hung = waited > limit;
-    const auto text = line(hung);
+    const auto why = complaint();
+    const auto text = line(!why.empty());
     lock.unlock();
     // A failed write is left to the launcher, which then sees an old mark: nothing better can be done here.
     [[maybe_unused]] const auto written = ::pwrite(file_, text.data(), text.size(), 0);
+    if (!why.empty()) give_up(why);
     lock.lock();
-    if (hung) give_up(lock, waited, limit);
     keep_limits(lock, false);
     wake.wait_for(lock, stop, std::chrono::milliseconds(500), [] { return false; });
   }

@@ -1,9 +1,12 @@
 // The pulse of one rank: where its loop is, written in place to a small file that the launcher watches (no new disk
 // block is needed, so a full disk does not stop it), and a watchdog that ends the process when the loop makes no
 // progress within the limit of its section (worker/hang_limits.h). Progress is enter(), beat(), and every collective
-// that begins. The file holds one line of words, read by launcher/heartbeat_watch.cpp:
-//   step section sequence progressed pid host limit attempt pulse collectives inside call block [gives_up]
-// The last word stands in the last line of a rank whose watchdog ends it.
+// that begins. Saves are written beside the loop, which may go on, or ask others how far they are, while the disk answers
+// this rank no more: that counts by itself, within the limit of a save. What other ranks have to write does not.
+// The file holds one line of words, read by launcher/heartbeat_watch.cpp:
+//   step section sequence progressed pid host limit attempt pulse collectives inside call block [disk SECONDS LIMIT] [gives_up]
+// `disk`: how long this rank's own part of a save has waited for an answer, and how long it may. The last word stands in the
+// last line of a rank whose watchdog ends it.
 //
 // enter(), beat(), step_done() and saved() are called by the loop thread; the pulse thread writes the file twice a
 // second and checks the limit.
@@ -13,10 +16,12 @@
 #include <cstdint>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 
 #include "core/run_directory.h"
+#include "worker/checkpointing.h"
 #include "worker/hang_limits.h"
 
 namespace smlp {
@@ -27,6 +32,7 @@ struct LoopPlace {
   bool inside = false;           // one is under way
   std::string call = "-";        // "world:all_reduce:123": the last one of the group that is inside; without spaces
   std::string block = "-";       // "3:forward"
+  std::optional<OwnWriting> writing{};  // beside the loop, waiting for the disk
 };
 
 class Heartbeat {
@@ -60,10 +66,11 @@ class Heartbeat {
   void pulse(std::stop_token stop);
   void look();
   std::string line(bool gives_up);
+  std::string complaint() const;  // why this rank hangs; "": it does not
   void mark();  // the mutex is held
   Section shown() const;
   void keep_limits(std::unique_lock<std::mutex>& lock, bool last);
-  [[noreturn]] void give_up(std::unique_lock<std::mutex>& lock, double seconds, double limit);
+  [[noreturn]] void give_up(const std::string& sentence);
 
   int file_ = -1;
   RunDirectory run_;

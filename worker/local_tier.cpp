@@ -54,6 +54,11 @@ void LocalTier::agree(std::span<const double> sums, const std::function<void(Che
   }
 }
 
+std::optional<DiskWait> LocalTier::waits_for_disk() const {
+  const auto shard = writer_.waits_for_disk(), copy = exchange_.waits_for_disk();
+  return shard && (!copy || shard->seconds > copy->seconds) ? shard : copy;
+}
+
 void LocalTier::finish(bool whole, const std::string& failure) {
   const SaveOutcome outcome{.tier = Tier::local, .step = save_.step, .published = whole, .failure = failure,
                             .seconds = since_begin_.seconds(), .bytes = writer_.written_bytes()};

@@ -33,6 +33,7 @@ class LocalTier {
   void fill(std::span<double> flags);
   void agree(std::span<const double> sums, const std::function<void(CheckpointWriter&)>& copy_free);
   void poll() { exchange_.poll(); }  // several times a step, so that copies travel
+  std::optional<DiskWait> waits_for_disk() const;  // for the shard or the copies; from any thread
 
  private:
   enum class Phase { idle, writing, copying };

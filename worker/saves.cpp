@@ -5,6 +5,22 @@
 
 namespace smlp {
 
+void Saves::add_local(std::unique_ptr<LocalTier> local) {
+  const std::scoped_lock lock(adding_);
+  local_ = std::move(local);
+}
+
+std::optional<OwnWriting> Saves::own_writing() const {
+  std::optional<OwnWriting> longest;
+  const auto take = [&](Tier tier, const std::optional<DiskWait>& wait) {
+    if (wait && (!longest || wait->seconds > longest->seconds)) longest = OwnWriting{tier, wait->step, wait->seconds};
+  };
+  take(Tier::shared, shared_.waits_for_disk());
+  const std::scoped_lock lock(adding_);
+  if (local_) take(Tier::local, local_->waits_for_disk());
+  return longest;
+}
+
 double Saves::begin(Wish wish, Backend& backend, std::span<const Piece> pieces, const RunState& state) {
   if (wish.local) {
     if (wish.shared) shared_.begin_later(state.integer("step"));

@@ -6,6 +6,8 @@
 #include <array>
 #include <functional>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <span>
 
 #include "worker/checkpointing.h"
@@ -18,9 +20,11 @@ class Saves {
   static constexpr std::size_t flag_count = Checkpointing::flag_count + LocalTier::flag_count;
 
   Saves(const WriterOptions& shared, Checkpointing::Told told) : shared_(shared, std::move(told)) {}
-  void add_local(std::unique_ptr<LocalTier> local) { local_ = std::move(local); }
+  void add_local(std::unique_ptr<LocalTier> local);
 
   const Checkpointing& shared() const { return shared_; }
+  // From any thread: that of the longer wait for the disk; nullopt: this rank has nothing to write.
+  std::optional<OwnWriting> own_writing() const;
   bool idle(Tier tier) const { return tier == Tier::shared ? shared_.idle() : local_ != nullptr && local_->idle(); }
 
   // When the tiers asked for are idle, on every rank. Returns the seconds that the loop waited for the copy.
@@ -43,6 +47,7 @@ class Saves {
   void drain(Communicator& world, const std::function<bool()>& done);
 
   Checkpointing shared_;
+  mutable std::mutex adding_;  // own_writing() may come before add_local()
   std::unique_ptr<LocalTier> local_;
 };
 

@@ -159,6 +159,7 @@ void ShardExchange::open_outgoing() {
   files.sent.reset();
   files.sent_sidecar.clear();
   try {
+    const DiskWatch::Work work(disk_, save_.step);
     const auto mine = local_files(root_, save_, group_->rank(), false);
     files.sent_sidecar = read_text(mine.sidecar);
     files.sent = DiskFile::open(mine.shard);
@@ -184,6 +185,7 @@ bool ShardExchange::read_next(std::unique_lock<std::mutex>& lock) {
   slot.bytes.resize(static_cast<std::size_t>(size));
   std::string trouble;
   try {
+    const DiskWatch::Work work(disk_, save_.step);
     std::span<std::byte> rest = slot.bytes;
     if (first < sidecar) {
       const auto count = std::min(size, sidecar - first);
@@ -212,6 +214,7 @@ bool ShardExchange::write_next(std::unique_lock<std::mutex>& lock) {
   auto& files = *files_;
   std::string trouble;
   try {
+    const DiskWatch::Work work(disk_, save_.step);
     if (first == 0) {
       files.taking_failed = false;
       files.taken_sidecar.clear();

@@ -11,10 +11,12 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "checkpoint/disk_watch.h"
 #include "checkpoint/local.h"
 #include "comm/communicator.h"
 #include "worker/partners.h"
@@ -35,6 +37,7 @@ class ShardExchange {
   bool done() const;   // all is sent and taken; the thread has nothing to do
   std::string failure() const;  // a sentence, once it is done
   void discard();      // removes the copies that came in, after a failure
+  std::optional<DiskWait> waits_for_disk() const { return disk_.wait(); }  // the thread; from any other
 
  private:
   // Bytes on their way; filled and emptied in turn by the thread and the loop.
@@ -71,6 +74,7 @@ class ShardExchange {
   std::filesystem::path root_;
   std::int64_t chunk_bytes_;
   SaveId save_;
+  DiskWatch disk_;
 
   mutable std::mutex mutex_;  // guards what follows; not held over input or output
   std::condition_variable_any wake_;

@@ -111,7 +111,11 @@ Trainer::Trainer(const JobConfig& job, const TrainerOptions& options, std::uniqu
   divergence_ = std::make_unique<Divergence>(job_, read_passed_over(options_.run, world));
   control_.add_place([this] { return place_in(engine_->grid()); });
   heartbeat_.on_ranks(world.size());
-  heartbeat_.look_at([this] { return loop_place(*engine_, engine_->grid()); });
+  heartbeat_.look_at([this] {
+    auto place = loop_place(*engine_, engine_->grid());
+    place.writing = saves_->own_writing();
+    return place;
+  });
 }
 
 Trainer::~Trainer() {
@@ -348,7 +352,8 @@ void Trainer::progress() {
 
 void Trainer::drain() {
   heartbeat_.enter(Section::checkpoint, step_);
-  // Waiting for the disk is no progress: a disk that never answers is a hang too.
+  // The collectives by which ranks ask each other count as progress: a disk that never answers is known by the rank whose
+  // own writing waits for it (Heartbeat).
   saves_->drain(*engine_->grid().world);
 }
 

@@ -82,6 +82,66 @@ TEST(Writer, PassesThroughItsStates) {
   EXPECT_EQ(load_fault(step_path(scratch.root(), 4), 1, 4), "");
 }
 
+TEST(Writer, SaysHowLongTheDiskOwesItAnAnswer) {
+  const Scratch scratch;
+  CheckpointWriter writer(options_for(scratch.root(), 1));
+  SampleRank memory(0, 1);
+  memory.fill(4);
+  EXPECT_FALSE(writer.waits_for_disk());
+  const auto waits_long = [&] {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (std::chrono::steady_clock::now() < end) {
+      const auto wait = writer.waits_for_disk();
+      if (wait && wait->step == 4 && wait->seconds > 0.3) return true;
+    }
+    return false;
+  };
+  {
+    const Gate gate;
+    writer.begin(memory.backend(), memory.pieces(), sample_state(4));
+    EXPECT_TRUE(waits_long()) << "for the shard";
+  }
+  writer.wait();
+  EXPECT_FALSE(writer.waits_for_disk());
+  {
+    const Gate gate;
+    writer.publish();
+    EXPECT_TRUE(waits_long()) << "for what rank 0 publishes";
+  }
+  writer.wait();
+  EXPECT_FALSE(writer.waits_for_disk());
+  EXPECT_EQ(writer.state(), State::published);
+}
+
+// Each answer of the disk counts, and others' files, which rank 0 waits for, are none of its own writing.
+TEST(Writer, ASlowDiskAnswersAndALateFileOfAnotherRankIsNoWaitForTheDisk) {
+  const Scratch scratch;
+  auto options = options_for(scratch.root(), 2);
+  options.patience_seconds = 1;
+  CheckpointWriter writer(options);
+  SampleRank memory(0, 2);
+  memory.fill(4);
+  double longest = 0, waited = 0;
+  const auto watch_until_over = [&](State under_way) {
+    while (writer.state() == under_way) {
+      if (const auto wait = writer.waits_for_disk()) longest = std::max(longest, wait->seconds);
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+  };
+  fault_point = [](const char*) { std::this_thread::sleep_for(std::chrono::milliseconds(100)); };
+  const auto began = std::chrono::steady_clock::now();
+  writer.begin(memory.backend(), memory.pieces(), sample_state(4));
+  watch_until_over(State::writing);
+  fault_point = nullptr;
+  writer.wait();
+  writer.publish();  // rank 1 has written nothing
+  watch_until_over(State::publishing);
+  waited = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+  EXPECT_EQ(writer.state(), State::failed);
+  EXPECT_GT(waited, 1.6);
+  EXPECT_LT(longest, 0.8);
+}
+
 TEST(Writer, OneWriterSavesManyTimes) {
   const Scratch scratch;
   CheckpointWriter writer(options_for(scratch.root(), 1));

@@ -1,4 +1,4 @@
-// The launcher's parts without processes: heartbeats judged, ends explained, metrics followed, history kept.
+// The launcher's parts without processes: ends explained, metrics followed, history kept.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -16,7 +16,6 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/verdict.h"
-#include "launcher/heartbeat_watch.h"
 #include "launcher/metrics_tail.h"
 #include "launcher/outcome.h"
 #include "launcher/progress_line.h"
@@ -57,124 +56,6 @@ class Launcher : public testing::Test {
   int pulse = 0;
 };
 
-TEST(Beat, IsReadAsTheWorkerWritesIt) {
-  const auto beat = parse_beat(
-      "62 evaluation 311 1234.500 4711 node3 15.000 2 99 1234 1 world:all_reduce:77 3:backward            ");
-  ASSERT_TRUE(beat);
-  EXPECT_EQ(beat->step, 62);
-  EXPECT_EQ(beat->section, "evaluation");
-  EXPECT_EQ(beat->sequence, 311);
-  EXPECT_EQ(beat->pid, 4711);
-  EXPECT_EQ(beat->host, "node3");
-  EXPECT_EQ(beat->limit_seconds, 15);
-  EXPECT_EQ(beat->attempt, 2);
-  EXPECT_EQ(beat->pulse, 99);
-  EXPECT_EQ(beat->collectives, 1234);
-  EXPECT_TRUE(beat->inside);
-  EXPECT_EQ(beat->call, "world:all_reduce:77");
-  EXPECT_EQ(beat->block, "3:backward");
-  EXPECT_FALSE(beat->gives_up);
-  EXPECT_TRUE(parse_beat("6 step 31 1.5 47 node3 15.0 2 99 12 1 world:barrier:7 3:backward gives_up   ").value().gives_up);
-  EXPECT_FALSE(parse_beat("62 evaluation 311 1234.500 4711 node3 15.000")) << "of an older version";
-  EXPECT_FALSE(parse_beat("62 evaluation 311"));
-  EXPECT_FALSE(parse_beat(""));
-}
-
-TEST_F(Launcher, JudgesARankByItsOwnLimitAndBlamesTheOneBehind) {
-  HeartbeatWatch watch(run, 1, 2, {.start_seconds = 3, .grace_seconds = 2});
-  double now = 100;
-  const auto pass = [&](double seconds) {
-    std::optional<std::string> verdict;
-    for (double end = now + seconds; now < end && !verdict; now += 0.5) verdict = watch.look(now);
-    return verdict;
-  };
-  EXPECT_FALSE(pass(2));
-  beat(0, 1, 5, 4);
-  beat(1, 1, 4, 4);
-  EXPECT_FALSE(pass(5.5));
-  beat(0, 2, 6, 4);
-  beat(1, 2, 5, 4);
-  EXPECT_FALSE(pass(5.5)) << "progress starts the count again";
-  EXPECT_THAT(pass(2).value_or(""), AllOf(HasSubstr("rank 1 makes no progress"), HasSubstr("in section 'step' of step 2")));
-}
-
-TEST_F(Launcher, CountsNoPauseOfItsOwnAgainstTheRanks) {
-  HeartbeatWatch watch(run, 1, 1, {.start_seconds = 30, .grace_seconds = 2});
-  beat(0, 1, 5, 4);
-  EXPECT_FALSE(watch.look(100));
-  EXPECT_FALSE(watch.look(1000)) << "the launcher itself was stopped for long";
-}
-
-TEST_F(Launcher, WantsASignOfLifeFromEveryRank) {
-  HeartbeatWatch watch(run, 1, 2, {.start_seconds = 3, .grace_seconds = 2});
-  beat(0, 1, 5, 400);
-  std::optional<std::string> verdict;
-  for (double now = 0; now < 10 && !verdict; now += 0.5) verdict = watch.look(now);
-  EXPECT_THAT(verdict.value_or(""), HasSubstr("rank 1 gave no sign of life within 3 s"));
-}
-
-// A rank of attempt 1 on a node that was cut off comes back and writes where rank 0 of attempt 2 does.
-TEST_F(Launcher, AStaleRankOfAnEarlierAttemptDoesNotCount) {
-  HeartbeatWatch watch(run, 2, 1, {.start_seconds = 3, .grace_seconds = 2});
-  std::optional<std::string> verdict;
-  for (double now = 0; now < 10 && !verdict; now += 0.5) {
-    beat(0, 7, static_cast<int>(now * 2), 400, "step", 1);
-    verdict = watch.look(now);
-  }
-  EXPECT_THAT(verdict.value_or(""), HasSubstr("rank 0 gave no sign of life"));
-  EXPECT_FALSE(watch.all_present());
-}
-
-TEST_F(Launcher, BlamesTheRankThatFellSilentBeforeThoseThatWaitForIt) {
-  HeartbeatWatch watch(run, 1, 3, {});
-  const auto place = [&](int rank, int at_pulse, const char* collectives) {
-    beat(rank, fmt::format("30 step 90 1.0 4242 node{} 15.0 1 {} {} world:all_reduce:77 1:backward", rank, at_pulse,
-                           collectives));
-  };
-  for (int second = 0; second < 5; ++second) {
-    place(0, second, "70 1");
-    place(1, 1, "70 1");  // stopped while it waited like the others
-    place(2, second, "69 0");
-    watch.look(second);
-  }
-  EXPECT_EQ(watch.last_rank(), 1);
-  EXPECT_THAT(watch.describe(1), AllOf(HasSubstr("stopped or cut off"), HasSubstr("node1")));
-  place(1, 2, "70 1");
-  watch.look(5);
-  EXPECT_EQ(watch.last_rank(), 2) << "all write: the one that is not in the collective of the others";
-  EXPECT_THAT(watch.describe(2), AllOf(HasSubstr("step 30, block 1:backward, 69 collectives begun"), HasSubstr("node2")));
-}
-
-// mpirun continues the ranks that it ends: the stopped one wrote once more and was blamed no longer.
-TEST_F(Launcher, BlamesTheSilentRankThoughItIsWokenToBeEnded) {
-  HeartbeatWatch watch(run, 1, 2, {});
-  const auto place = [&](int rank, int at_pulse, const char* last = "") {
-    beat(rank, fmt::format("37 step 90 1.0 4242 node{} 3.0 1 {} 70 1 world:all_reduce:77 1:forward{}", rank, at_pulse,
-                           last));
-  };
-  for (int second = 0; second < 4; ++second) {
-    place(0, second);
-    place(1, 1);
-    watch.look(second);
-  }
-  place(0, 4, " gives_up");
-  place(1, 2);
-  for (int second = 4; second < 7; ++second) {
-    watch.look(second);
-    place(1, second);
-  }
-  EXPECT_EQ(watch.last_rank(), 1);
-  EXPECT_THAT(watch.describe(1), HasSubstr("stopped or cut off, silent for"));
-}
-
-TEST_F(Launcher, CollectivesAreProgressToo) {
-  HeartbeatWatch watch(run, 1, 1, {.start_seconds = 30, .grace_seconds = 1});
-  for (int second = 0; second < 20; ++second) {
-    beat(0, fmt::format("30 step 90 1.0 4242 here 3.0 1 {} {} 1 world:all_reduce:7 1:forward", second, 100 + second));
-    EXPECT_FALSE(watch.look(second));
-  }
-}
-
 TEST(Verdicts, AreReadAsTheyWereWrittenAndDamageIsNone) {
   const auto file = std::filesystem::path(testing::TempDir()) / fmt::format("smlp-verdict-{}", getpid());
   EXPECT_FALSE(read_verdict(file));
@@ -189,20 +70,6 @@ TEST(Verdicts, AreReadAsTheyWereWrittenAndDamageIsNone) {
     EXPECT_FALSE(read_verdict(file)) << damage;
   }
   std::filesystem::remove(file);
-}
-
-TEST_F(Launcher, KnowsWhetherTheRanksHaveLeftTheirStart) {
-  HeartbeatWatch watch(run, 1, 2, {});
-  beat(0, 0, 1, 300, "start");
-  watch.read();
-  EXPECT_FALSE(watch.all_present());
-  beat(1, 0, 1, 300, "start");
-  watch.read();
-  EXPECT_TRUE(watch.all_present());
-  EXPECT_FALSE(watch.past_start());
-  beat(1, 0, 2, 300);
-  watch.read();
-  EXPECT_TRUE(watch.past_start());
 }
 
 TEST_F(Launcher, ExplainsWhyAnAttemptEnded) {

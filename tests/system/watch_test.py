@@ -75,6 +75,47 @@ def spikes(place, run):
     return [(event["step"], event["action"]) for event in events(place, run, "spike")]
 
 
+def a_save_that_the_disk_never_answers(place, run, *, asked_to_leave):
+    """Rank 1's shard is a pipe that nobody reads: opening it never comes to an end."""
+    floor = 1
+    process = place.start(place.job(steps=10**6, every=20), run, "--set", f"cluster.hang_floor_seconds={floor}")
+    harness.wait_until(lambda: len(events(place, run, "checkpoint_published")) > 3, 60, "limits are known")
+    step = place.lines(run, "metrics.jsonl")[-1]["step"]
+    for of_step in range(step, step + 2000):
+        folder = place.path / run / "checkpoints" / f"step-{of_step:08d}.attempt-0001.tmp"
+        try:
+            folder.mkdir(exist_ok=True)
+            os.mkfifo(folder / "rank-0001.h5")
+        except OSError:
+            pass  # a save of this step is under way
+    planted = time.monotonic()
+    if asked_to_leave:
+        process.send_signal(signal.SIGTERM)
+    limit = 4 * floor  # of a save that usually takes no time
+    harness.wait_until(lambda: events(place, run, "attempt_ended"), limit + 20, "the attempt has ended")
+    print(f"      it cost {time.monotonic() - planted:.1f} s, at a limit of {limit} s")
+    if not asked_to_leave:
+        harness.wait_until(lambda: events(place, run, "recovered"), 60, "training again")
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 75
+    first = place.lines(run, "attempts.jsonl")[0]
+    assert first["cause"] == "hang" and first["exit_code"] == 134, first
+    told, = events(place, run, "hang")
+    saved = re.match(r"rank 1: no progress for [0-9.]+ s \(limit [0-9.]+ s\) in section 'checkpoint' of step (\d+): the disk of "
+                     r"the run directory does not answer .*; rank 1 is the one behind: .* on \S+\)$", told["detail"])
+    assert saved and int(saved[1]) >= step, told
+
+
+def a_disk_that_never_answers_ends_the_attempt_while_steps_go_on(place):
+    """No further checkpoint was begun, and nothing said so."""
+    a_save_that_the_disk_never_answers(place, "beside", asked_to_leave=False)
+
+
+def a_disk_that_never_answers_keeps_no_rank_that_is_asked_to_leave(place):
+    """The ranks asked each other how far they were, which counted as progress, until SLURM's limit."""
+    a_save_that_the_disk_never_answers(place, "leaving", asked_to_leave=True)
+
+
 def a_spike_is_skipped_alike_on_any_layout_and_after_a_restart(place):
     poison(place)
     settings = dict(steps=190, every=10, precision="f64")
@@ -217,6 +258,8 @@ def counters_begin_anew_in_each_attempt(place):
 
 if __name__ == "__main__":
     harness.main([a_stopped_rank_costs_its_limit_and_is_named,
+                  a_disk_that_never_answers_ends_the_attempt_while_steps_go_on,
+                  a_disk_that_never_answers_keeps_no_rank_that_is_asked_to_leave,
                   a_spike_is_skipped_alike_on_any_layout_and_after_a_restart,
                   a_rewind_passes_over_the_data_and_can_be_interrupted,
                   counters_begin_anew_in_each_attempt,

@@ -148,6 +148,41 @@ TEST_F(HeartbeatTest, AReportThatNeverEndsKeepsNoHungRank) {
   EXPECT_EXIT(hang(), testing::ExitedWithCode(Heartbeat::hung_status), "");
 }
 
+// A save that the disk never answered held up nobody's loop, so nobody called it a hang: the ranks asked each other how far
+// they were until the job's time was over, or no checkpoint was ever begun again.
+TEST_F(HeartbeatTest, ADiskThatNeverAnswersASaveIsAHangThoughTheLoopGoesOn) {
+  const auto hang = [this] {
+    Heartbeat heartbeat(run, 1, 0, {.floor_seconds = 0.1, .factor = 2, .ceiling_seconds = 60},
+                        [this](const std::string& sentence) {
+                          fprintf(stderr, "%s; %s\n", sentence.c_str(), read_text(run.heartbeat(0)).c_str());
+                        });
+    for (int i = 0; i < 3; ++i) heartbeat.saved(0.01);
+    const auto began = std::chrono::steady_clock::now();
+    heartbeat.look_at([began, calls = 0]() mutable {
+      const std::chrono::duration<double> since = std::chrono::steady_clock::now() - began;
+      return LoopPlace{++calls, false, "world:all_reduce:9", "0:forward", OwnWriting{Tier::shared, 20, since.count()}};
+    });
+    for (int i = 0; i < 2000; ++i) {
+      heartbeat.enter(Section::step, 30 + i);
+      std::this_thread::sleep_for(10ms);
+    }
+  };
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(hang(), testing::ExitedWithCode(Heartbeat::hung_status),
+              "no progress for .* .limit 0.4 s. in section 'checkpoint' of step 20: the disk of the run directory does not "
+              "answer .*; [0-9]+ step .* 0:forward disk [0-9.]+ 0.400 gives_up");
+}
+
+TEST_F(HeartbeatTest, ASaveWhoseDiskAnswersTakesItsTime) {
+  Heartbeat heartbeat(run, 1, 0, {.floor_seconds = 0.1, .factor = 2, .ceiling_seconds = 60},
+                      [](const std::string& sentence) { ADD_FAILURE() << sentence; });
+  for (int i = 0; i < 3; ++i) heartbeat.saved(0.01);
+  heartbeat.look_at([calls = 0]() mutable { return LoopPlace{++calls, false, "-", "-", OwnWriting{Tier::local, 20, 0.3}}; });
+  std::this_thread::sleep_for(1500ms);
+  EXPECT_THAT(read_text(run.heartbeat(0)), testing::HasSubstr("disk 0.300 0.400 "));
+  heartbeat.look_at({});
+}
+
 TEST_F(HeartbeatTest, ALoopThatBeatsOrTalksGoesOn) {
   Heartbeat heartbeat(run, 1, 0, {.floor_seconds = 0.3, .factor = 2, .ceiling_seconds = 60},
                       [](const std::string& sentence) { ADD_FAILURE() << sentence; });
