@@ -113,8 +113,10 @@ std::vector<CheckpointInfo> list_checkpoints(const std::filesystem::path& root, 
 CheckpointInfo verify_checkpoint(const std::filesystem::path& checkpoint);   // thorough
 CheckpointInfo inspect_checkpoint(const std::filesystem::path& checkpoint);  // manifest and file sizes
 // A rank's part of a shared verification: shard files with index % parts == part. Empty string: sound. Throws where they
-// can't be read now (Error(io_failed), std::bad_alloc), of which nothing follows.
-std::string verify_shards(const std::filesystem::path& checkpoint, int part, int parts);
+// can't be read now (Error(io_failed), std::bad_alloc), of which nothing follows. `between` is called after each block that
+// is read, here and below: a slow disk is no hang.
+std::string verify_shards(const std::filesystem::path& checkpoint, int part, int parts,
+                          const std::function<void()>& between = [] {});
 
 // The path as a user types it: a run directory, its checkpoints folder, or one checkpoint.
 // Chooses the newest valid one (thorough); throws Error with the reasons when there is none: configuration, bad_data, or
@@ -129,6 +131,7 @@ RunState read_run_state(const std::filesystem::path& checkpoint);
 // and file; Error(configuration) when pieces and checkpoint don't name the same tensors with the same shapes and types.
 struct LoadOptions {
   bool weights_only = false;  // ignore "adam.…" and the like: pieces whose name holds a '/'
+  std::function<void()> between = [] {};
 };
 void load_checkpoint(const std::filesystem::path& checkpoint, Backend& backend, std::span<const Piece> pieces,
                      const LoadOptions& options = {});

@@ -74,6 +74,7 @@ void load_checkpoint(const std::filesystem::path& checkpoint, Backend& backend, 
       const auto count = static_cast<std::int64_t>(bytes.size()) / size_of(flat.dtype);
       backend.upload(bytes.data(), flat.row_range(first - piece.offset, count));
       backend.synchronize();  // the bytes are the reader's next block
+      options.between();
     });
   }
 }

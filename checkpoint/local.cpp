@@ -97,7 +97,7 @@ LocalListing list_local(const fs::path& root) {
   return listing;
 }
 
-std::string verify_local(const LocalShard& shard) {
+std::string verify_local(const LocalShard& shard, const std::function<void()>& between) {
   try {
     const auto manifest = manifest_of({parse_sidecar(shard.sidecar)});
     check_places(manifest);
@@ -106,7 +106,7 @@ std::string verify_local(const LocalShard& shard) {
     if (size != stored.size) {
       return fmt::format("{} has {} bytes; its sidecar says {}", shard.file.string(), size, stored.size);
     }
-    const auto fault = shard_fault(shard.file, stored, manifest);
+    const auto fault = shard_fault(shard.file, stored, manifest, between);
     return fault.empty() ? "" : fmt::format("{}: {}", shard.file.parent_path().string(), fault);
   } catch (const std::exception& error) {
     return error.what();

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <optional>
 #include <span>
@@ -44,7 +45,8 @@ struct LocalListing {
 };
 LocalListing list_local(const std::filesystem::path& root);
 
-std::string verify_local(const LocalShard& shard);  // every byte; "" when it is sound
+// Every byte; "" when it is sound. `between` is called after each block.
+std::string verify_local(const LocalShard& shard, const std::function<void()>& between = [] {});
 
 // Removes every save but these, or of those up to a step: a rank of the same node may have begun the next one. Several
 // ranks may do so at once; what can't be removed stays, for the next.

@@ -49,8 +49,9 @@ class CheckpointReader {
 };
 
 // "" when every byte of a shard's file matches its digest; a sentence that names the file's tensor otherwise. Throws
-// Error when it can't be read: bad_data or io_failed, as is_damage() has it.
-std::string shard_fault(const std::filesystem::path& file, const StoredShard& shard, const Manifest& manifest);
+// Error when it can't be read: bad_data or io_failed, as is_damage() has it. `between` is called after each block.
+std::string shard_fault(const std::filesystem::path& file, const StoredShard& shard, const Manifest& manifest,
+                        const std::function<void()>& between = [] {});
 
 // "" when every file of the manifest is there and has its size. Throws Error(io_failed) where that can't be told now.
 std::string missing_file(const std::filesystem::path& checkpoint, const Manifest& manifest);

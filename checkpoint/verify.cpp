@@ -16,7 +16,8 @@ namespace smlp {
 namespace fs = std::filesystem;
 
 // Every byte of a shard file belongs to one piece or to the frame: each is digested once.
-std::string shard_fault(const fs::path& path, const StoredShard& shard, const Manifest& manifest) {
+std::string shard_fault(const fs::path& path, const StoredShard& shard, const Manifest& manifest,
+                        const std::function<void()>& between) {
   constexpr std::size_t block_bytes = std::size_t{1} << 20;
   const auto block = std::make_unique_for_overwrite<std::byte[]>(block_bytes);
   const auto file = DiskFile::open(path);
@@ -28,6 +29,7 @@ std::string shard_fault(const fs::path& path, const StoredShard& shard, const Ma
       file.read_at(part, at);
       digest.update(part);
       at += std::ssize(part);
+      between();
     }
   };
   Digest frame;
@@ -63,13 +65,14 @@ std::string whole_fault(const fs::path& path, const Manifest& manifest) {
              : fmt::format("{} does not match its digest", path.filename().string());
 }
 
-std::string fault_of_part(const fs::path& checkpoint, const Manifest& manifest, int part, int parts) {
+std::string fault_of_part(const fs::path& checkpoint, const Manifest& manifest, int part, int parts,
+                          const std::function<void()>& between = [] {}) {
   if (auto fault = missing_file(checkpoint, manifest); !fault.empty()) return fault;
   const auto shards = manifest.shards.size();
   for (auto i = static_cast<std::size_t>(part); i <= shards; i += static_cast<std::size_t>(parts)) {
     auto fault = i == shards
                      ? whole_fault(checkpoint / whole_name, manifest)
-                     : shard_fault(checkpoint / manifest.shards[i].file, manifest.shards[i], manifest);
+                     : shard_fault(checkpoint / manifest.shards[i].file, manifest.shards[i], manifest, between);
     if (!fault.empty()) return fault;
   }
   return "";
@@ -106,10 +109,10 @@ CheckpointInfo examine(const fs::path& checkpoint, bool thorough) {
 CheckpointInfo verify_checkpoint(const fs::path& checkpoint) { return examine(checkpoint, true); }
 CheckpointInfo inspect_checkpoint(const fs::path& checkpoint) { return examine(checkpoint, false); }
 
-std::string verify_shards(const fs::path& checkpoint, int part, int parts) {
+std::string verify_shards(const fs::path& checkpoint, int part, int parts, const std::function<void()>& between) {
   expect(part >= 0 && part < parts, "verify_shards: no such part");
   try {
-    return fault_of_part(checkpoint, read_manifest_of_list(checkpoint), part, parts);
+    return fault_of_part(checkpoint, read_manifest_of_list(checkpoint), part, parts, between);
   } catch (const std::exception& error) {
     if (!is_damage(error)) throw;
     return error.what();

@@ -13,6 +13,7 @@
 #include "core/host_name.h"
 #include "core/json_text.h"
 #include "worker/local_tier.h"
+#include "worker/side_by_side.h"
 #include "worker/texts.h"
 
 namespace smlp {
@@ -122,7 +123,7 @@ std::optional<std::vector<Reader>> LocalStart::agree_on_readers() {
 }
 
 // What I found about the shards that I am to read: a complaint or the sidecar of each.
-std::string LocalStart::verify_mine(const std::vector<Reader>& readers) const {
+std::string LocalStart::verify_mine(const std::vector<Reader>& readers, const std::function<void()>& between) const {
   auto report = json::array();
   for (std::size_t rank = 0; rank < readers.size(); ++rank) {
     if (readers[rank].holder != world_.rank()) continue;
@@ -130,7 +131,7 @@ std::string LocalStart::verify_mine(const std::vector<Reader>& readers) const {
       return shard.save == candidates_.front().save && shard.rank == static_cast<int>(rank) &&
              shard.copy == readers[rank].copy;
     });
-    const auto complaint = found == listing_.shards.end() ? std::string("it is gone") : verify_local(*found);
+    const auto complaint = found == listing_.shards.end() ? std::string("it is gone") : verify_local(*found, between);
     report.push_back({{"rank", rank}, {"complaint", complaint}});
     if (complaint.empty()) report.back()["sidecar"] = found->sidecar;
   }
@@ -161,11 +162,17 @@ bool LocalStart::hear_reports(const std::vector<std::string>& reports, const std
   return sound;
 }
 
-std::optional<LocalSource> LocalStart::take_newest() {
+std::optional<LocalSource> LocalStart::take_newest(const std::function<void()>& between) {
   const bool root = world_.rank() == 0;
   while (const auto readers = agree_on_readers()) {
     std::vector<std::string> sidecars;
-    const auto reports = gather_texts(world_, verify_mine(*readers));
+    SideBySide ranks(world_);
+    const auto mine = verify_mine(*readers, [&] {
+      between();
+      ranks.between();
+    });
+    ranks.finish();
+    const auto reports = gather_texts(world_, mine);
     const bool sound = root && hear_reports(reports, *readers, sidecars);
     const auto agreed = json::parse(broadcast_text(world_, sound ? json_text(json(sidecars)) : "[]"));
     if (agreed.empty()) continue;

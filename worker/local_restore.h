@@ -36,7 +36,8 @@ class LocalStart {
   const Partners& partners() const { return partners_; }
 
   std::optional<std::int64_t> newest();          // rank 0: step of the newest save that may be whole; nullopt elsewhere
-  std::optional<LocalSource> take_newest();      // verifies it; nullopt: it is not whole, and no candidate any more
+  // Verifies it, `between` blocks; nullopt: it is not whole, and no candidate any more.
+  std::optional<LocalSource> take_newest(const std::function<void()>& between);
   // Pieces travel in blocks of so many bytes.
   void load(const LocalSource& source, Backend& backend, std::span<const Piece> pieces,
             const std::function<void()>& between, std::int64_t block_bytes = std::int64_t{16} << 20);
@@ -51,7 +52,7 @@ class LocalStart {
   std::vector<Holding> ask_around();
   void give_up(const LocalCandidate& candidate, const std::string& reason);
   std::optional<std::vector<Reader>> agree_on_readers();
-  std::string verify_mine(const std::vector<Reader>& readers) const;
+  std::string verify_mine(const std::vector<Reader>& readers, const std::function<void()>& between) const;
   bool hear_reports(const std::vector<std::string>& reports, const std::vector<Reader>& readers,
                     std::vector<std::string>& sidecars);
   void sweep_foreign() const;

@@ -8,6 +8,7 @@
 #include "checkpoint/disk.h"
 #include "core/error.h"
 #include "core/host_name.h"
+#include "worker/side_by_side.h"
 #include "worker/texts.h"
 
 namespace smlp {
@@ -39,13 +40,18 @@ std::string first_word(Communicator& world, const std::string& mine) {
 
 // The first complaint of any rank about its share of the shards; empty when all are sound. The same on every rank, and so is
 // the Error of one that can't be read where no other rank has found damage.
-std::string verify_together(const fs::path& checkpoint, Communicator& world) {
+std::string verify_together(const fs::path& checkpoint, Communicator& world, const std::function<void()>& between) {
   std::string complaint, trouble;
+  SideBySide ranks(world);
   try {
-    complaint = verify_shards(checkpoint, world.rank(), world.size());
+    complaint = verify_shards(checkpoint, world.rank(), world.size(), [&] {
+      between();
+      ranks.between();
+    });
   } catch (const std::exception& error) {
     trouble = trouble_here(world, sentence_of(error));
   }
+  ranks.finish();
   complaint = first_word(world, complaint);
   trouble = first_word(world, trouble);
   if (complaint.empty() && !trouble.empty()) leave_to_the_next(checkpoint, trouble);
@@ -115,10 +121,10 @@ std::optional<RestorePoint> choose_checkpoint(const RestoreOptions& options, Com
     choice = broadcast_text(world, choice);
     if (choice.empty()) return std::nullopt;
     if (choice == from_nodes) {
-      if (auto source = options.local->take_newest()) return RestorePoint{{}, std::move(source)};
+      if (auto source = options.local->take_newest(between)) return RestorePoint{{}, std::move(source)};
       continue;
     }
-    const auto complaint = verify_together(choice, world);
+    const auto complaint = verify_together(choice, world, between);
     if (complaint.empty()) return RestorePoint{choice, std::nullopt};
     if (shared) shared->reject(complaint);
   }

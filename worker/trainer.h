@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -43,6 +44,7 @@ class Trainer {
   const std::string& why_diverged() const { return why_diverged_; }  // a sentence, the same on all ranks
 
  private:
+  void load(const std::filesystem::path& checkpoint, std::span<const Piece> pieces, LoadOptions options);
   void restore();
   void take_up(const RunState& state);
   void add_local_tier(const LocalStart& local, std::optional<SaveId> start);

@@ -8,6 +8,7 @@
 #include "worker/plan_json.h"
 #include "worker/restore.h"
 #include "worker/routing_settings.h"
+#include "worker/side_by_side.h"
 #include "worker/trainer.h"
 
 namespace smlp {
@@ -34,11 +35,11 @@ void Trainer::restore() {
     check_tables(engine_->backend(), engine_->store(), job_, "the local save");
     take_up(chosen->local->manifest.state);
   } else if (chosen) {
-    load_checkpoint(chosen->shared, engine_->backend(), pieces_);
+    load(chosen->shared, pieces_, {});
     check_tables(engine_->backend(), engine_->store(), job_, chosen->shared.filename().string());
     take_up(read_run_state(chosen->shared));
   } else if (options_.init_from) {
-    load_checkpoint(*options_.init_from, engine_->backend(), engine_->pieces(false), {.weights_only = true});
+    load(*options_.init_from, engine_->pieces(false), {.weights_only = true});
     check_tables(engine_->backend(), engine_->store(), job_, options_.init_from->string());
     engine_->weights_loaded(false);
   }
@@ -69,6 +70,16 @@ void Trainer::restore() {
     log_->event("saves_nothing", step_, sentence);
   }
   choose_intervals();
+}
+
+void Trainer::load(const std::filesystem::path& checkpoint, std::span<const Piece> pieces, LoadOptions options) {
+  SideBySide ranks(*engine_->grid().world);
+  options.between = [&] {
+    heartbeat_.beat();
+    ranks.between();
+  };
+  load_checkpoint(checkpoint, engine_->backend(), pieces, options);
+  ranks.finish();
 }
 
 void Trainer::take_up(const RunState& state) {

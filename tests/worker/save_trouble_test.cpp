@@ -54,6 +54,24 @@ TEST(SaveTrouble, WhatWentWrongAfterAPublicationIsTold) {
   EXPECT_EQ(told[1].note, "");
 }
 
+// Neither said that it went on: a healthy start that took longer than its limit was ended as hung.
+TEST(SaveTrouble, WhoReadsACheckpointHearsOfEachBlock) {
+  const test::Scratch scratch;
+  const std::vector<test::SampleTensor> large = {{"large", {1 << 20}, DType::f32, test::Spread::replicated}};
+  ASSERT_TRUE(test::save(test::options_for(scratch.root(), 1), 10, large).published);
+  const auto backend = make_cpu_backend();
+  const auto world = make_solo(*backend);
+  int verified = 0, loaded = 0;
+  const auto chosen = choose_checkpoint({.checkpoints = scratch.root(), .not_after = std::nullopt}, *world,
+                                        [](const fs::path&, const std::string& why) { ADD_FAILURE() << why; },
+                                        [&] { ++verified; });
+  ASSERT_TRUE(chosen);
+  EXPECT_GE(verified, 4) << "of 1 MiB each";
+  test::SampleRank memory(0, 1, large);
+  load_checkpoint(chosen->shared, memory.backend(), memory.pieces(), {.between = [&] { ++loaded; }});
+  EXPECT_GE(loaded, 4);
+}
+
 bool refused = false;
 void refuse_the_first_folder(const char* operation) {
   if (std::string_view(operation) == "remove folder" && !std::exchange(refused, true)) {

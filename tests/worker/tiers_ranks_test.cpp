@@ -20,6 +20,7 @@
 #include "tests/without_rights.h"
 #include "worker/restore.h"
 #include "worker/saves.h"
+#include "worker/side_by_side.h"
 #include "worker/texts.h"
 
 namespace smlp::test {
@@ -136,6 +137,18 @@ TEST_F(Tiers, KeepTheLastTwoSavesWithACopyAtThePartner) {
     EXPECT_EQ(read_text(mine.sidecar), read_text(copy.sidecar));
   }
   EXPECT_EQ(names_in(files_of(rank())).size(), 2U) << "step 10 went";
+}
+
+// A rank that had verified or loaded its share waited in one collective for those that read longer, and was ended as hung.
+TEST(SideBySide, WhoIsDoneEarlyWaitsInManySmallCollectives) {
+  SideBySide all(world());
+  const auto before = world().calls();
+  if (rank() == ranks() - 1) {
+    for (const double end = monotonic_seconds() + 3.5; monotonic_seconds() < end; sleep_seconds(0.01)) all.between();
+  }
+  all.finish();
+  EXPECT_GE(world().calls() - before, 4);
+  EXPECT_LE(world().calls() - before, 8);
 }
 
 TEST_F(Tiers, GoOnFromTheNewestLocalSave) {

@@ -1,0 +1,24 @@
+// Work that all ranks do by themselves, each at the pace of its own disk: whoever is done waits for the others in small
+// collectives, one a second at most, so that nobody is taken for hung because another reads longer.
+#pragma once
+
+#include "comm/communicator.h"
+#include "worker/stopwatch.h"
+
+namespace smlp {
+
+class SideBySide {
+ public:
+  explicit SideBySide(Communicator& world) : world_(world) {}
+
+  void between();  // often while there is work
+  void finish();   // once: when all ranks are there, they go on. A rank that throws instead ends the attempt
+
+ private:
+  bool others_work(bool i_do);
+
+  Communicator& world_;
+  Stopwatch since_;
+};
+
+}  // namespace smlp
