@@ -89,13 +89,35 @@ void Control::listen(std::stop_token stop) {
       last = stop.stop_requested();
       due.swap(answers_);
     }
+    give_again();
+    for (const auto& answer : due) give(answer);
     try {
-      for (const auto& answer : due) folder_.answer(answer);
       if (!last && folder_.changed()) look();
     } catch (const std::exception& error) {
-      spdlog::warn("a request or its answer was lost: {}", error.what());
+      spdlog::warn("requests can't be read: {}", error.what());
     }
   }
+}
+
+// One that can't be written waits for its next try: whoever asked waits for it, and a full disk may have room again.
+void Control::give(const Answer& answer) {
+  try {
+    folder_.answer(answer);
+  } catch (const std::exception& error) {
+    if (not_given_.empty()) spdlog::warn("an answer waits until it can be written: {}", error.what());
+    not_given_.push_back(answer);
+  }
+}
+
+void Control::give_again() {
+  std::erase_if(not_given_, [this](const Answer& answer) {
+    try {
+      folder_.answer(answer);
+      return true;
+    } catch (const std::exception&) {
+      return false;
+    }
+  });
 }
 
 void Control::look() {
@@ -110,17 +132,23 @@ void Control::look() {
   }
 }
 
+// First it takes effect: what can't be written about it, on a full disk, takes nothing back.
 void Control::hear(const Request& request) {
   if (request.kind == RequestKind::dump) return answer_dump(request);
   if (rank_ != 0 || request.kind == RequestKind::stop_now) return;
+  std::optional<Answer> accepted;
+  if (request.kind == RequestKind::stop_after) {
+    accepted = hear_stop_after(request);
+  } else {
+    const std::scoped_lock lock(mutex_);
+    if (request.kind == RequestKind::save) saves_.push_back(request.id);
+    if (request.kind == RequestKind::stop) stop_after_ = 0;
+  }
   event("request", describe(request));
-  if (request.kind == RequestKind::stop_after) return hear_stop_after(request);
-  const std::scoped_lock lock(mutex_);
-  if (request.kind == RequestKind::save) saves_.push_back(request.id);
-  if (request.kind == RequestKind::stop) stop_after_ = 0;
+  if (accepted) give(*accepted);
 }
 
-void Control::hear_stop_after(const Request& request) {
+Answer Control::hear_stop_after(const Request& request) {
   std::int64_t last = 0, now = 0;
   {
     const std::scoped_lock lock(mutex_);
@@ -131,8 +159,8 @@ void Control::hear_stop_after(const Request& request) {
   if (!stop_after_id_.empty()) folder_.clear(stop_after_id_);  // the newest one counts
   stop_after_id_ = request.id;
   const auto late = last > request.step ? fmt::format("step {} is past: ", request.step) : std::string();
-  folder_.answer({request.id, "accepted", last, fmt::format("{}the run is at step {}, and stops after step {} is done",
-                                                           late, now, last)});
+  return {request.id, "accepted", last,
+          fmt::format("{}the run is at step {}, and stops after step {} is done", late, now, last)};
 }
 
 void Control::answer_dump(const Request& request) {
@@ -144,7 +172,11 @@ void Control::answer_dump(const Request& request) {
   }
   place["backtrace"] = backtrace_of(loop_, backtrace_seconds);
   spdlog::info("{}: {}", describe(request), json_text(place));
-  folder_.put_place(request.id, rank_, place);
+  try {
+    folder_.put_place(request.id, rank_, place);
+  } catch (const std::exception& error) {
+    spdlog::warn("where this rank is stands here alone: {}", error.what());
+  }
 }
 
 void Control::event(const std::string& name, const std::string& detail) {
@@ -154,7 +186,11 @@ void Control::event(const std::string& name, const std::string& detail) {
     line["step"] = step_;
   }
   spdlog::info("{}: {}", name, detail);
-  append_line(run_.events(), json_text(line));
+  try {
+    append_line(run_.events(), json_text(line));
+  } catch (const std::exception& error) {
+    spdlog::warn("{}; this event stands here alone", error.what());
+  }
 }
 
 }  // namespace smlp

@@ -29,7 +29,7 @@ class Control {
 
   // `loop`: the thread that a dump shows. `where`: the rank's place as far as it is known outside of the loop.
   Control(const RunDirectory& run, int attempt, int rank, pthread_t loop, Place where);
-  ~Control();  // writes the answers that are still due
+  ~Control();  // writes the answers that are still due, once more also those that found no room
 
   // More of the place while what it looks at lives: the collectives. Empty: no longer.
   void add_place(Place more);
@@ -45,8 +45,10 @@ class Control {
   void listen(std::stop_token stop);
   void look();
   void hear(const Request& request);
-  void hear_stop_after(const Request& request);
+  Answer hear_stop_after(const Request& request);
   void answer_dump(const Request& request);
+  void give(const Answer& answer);
+  void give_again();
   void event(const std::string& name, const std::string& detail);
   void answer_saves(std::vector<std::string>& ids, const std::string& outcome, std::int64_t step,
                     const std::string& detail);
@@ -59,6 +61,7 @@ class Control {
   std::set<std::string> known_;    // ids of requests that still lie there; control thread only, and below
   std::set<std::string> refused_;  // what was told of files that are no request
   std::string stop_after_id_;
+  std::vector<Answer> not_given_;  // for which there was no room yet
 
   std::mutex mutex_;  // guards what follows; never held over input or output
   std::condition_variable_any wake_;

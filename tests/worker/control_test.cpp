@@ -53,5 +53,37 @@ TEST_F(ControlTest, ARequestThatIsGoneIsForgotten) {
   EXPECT_TRUE(heard(first)) << "as if it were new";
 }
 
+// The request was known before it took effect, and the event that a full disk had no room for came in between.
+TEST_F(ControlTest, ARequestHeardOnAFullDiskTakesEffect) {
+  if (!std::filesystem::exists("/dev/full")) GTEST_SKIP() << "there is no /dev/full";
+  std::filesystem::create_symlink("/dev/full", run_.events());
+  const ControlFolder folder(run_.control());
+  Control control(run_, 1, 0, pthread_self(), [] { return nlohmann::json::object(); });
+  for (const auto kind : {RequestKind::save, RequestKind::stop_after}) folder.ask(new_request(kind, 40));
+  EXPECT_TRUE(within_seconds(20, [&] { return control.save_asked(); }));
+  EXPECT_TRUE(within_seconds(20, [&] { return control.stop_asked(40); }));
+  const auto stop = new_request(RequestKind::stop);
+  folder.ask(stop);
+  EXPECT_TRUE(within_seconds(20, [&] { return control.stop_asked(1); }));
+}
+
+// All answers of one look were given up when the first could not be written.
+TEST_F(ControlTest, AnAnswerThatCannotBeWrittenWaitsAndKeepsNoOtherFromBeingGiven) {
+  const ControlFolder folder(run_.control());
+  Control control(run_, 1, 0, pthread_self(), [] { return nlohmann::json::object(); });
+  const auto first = new_request(RequestKind::save), second = new_request(RequestKind::save);
+  const auto in_the_way = run_.control() / ("answer-" + first.id + ".json");
+  std::filesystem::create_directories(in_the_way / "x");
+  for (const auto& request : {first, second}) {
+    folder.ask(request);
+    ASSERT_TRUE(within_seconds(20, [&] { return control.save_asked(); }));
+    control.save_begun();
+  }
+  control.saved({.step = 7, .published = true});
+  EXPECT_TRUE(within_seconds(20, [&] { return folder.answer_to(second.id).has_value(); }));
+  std::filesystem::remove_all(in_the_way);
+  EXPECT_TRUE(within_seconds(20, [&] { return folder.answer_to(first.id).has_value(); }));
+}
+
 }  // namespace
 }  // namespace smlp
