@@ -11,6 +11,7 @@ enum Flag : std::size_t { written, failed, published };
 void Checkpointing::begin(Backend& backend, std::span<const Piece> pieces, const RunState& state) {
   expect(idle(), "a checkpoint was begun while another one is being written");
   step_ = state.integer("step");
+  since_begin_ = {};
   phase_ = Phase::writing;
   writer_.begin(backend, pieces, state);
 }
@@ -18,6 +19,7 @@ void Checkpointing::begin(Backend& backend, std::span<const Piece> pieces, const
 void Checkpointing::begin_later(std::int64_t step) {
   expect(idle(), "a checkpoint was begun while another one is being written");
   step_ = step;
+  since_begin_ = {};
   phase_ = Phase::waiting;
 }
 
@@ -49,7 +51,7 @@ void Checkpointing::agree(std::span<const double> sums) {
 
 void Checkpointing::finish(bool was_published) {
   SaveOutcome outcome{.tier = Tier::shared, .step = step_, .published = was_published,
-                      .note = was_published ? writer_.note() : "", .seconds = writer_.write_seconds(),
+                      .note = was_published ? writer_.note() : "", .seconds = since_begin_.seconds(),
                       .bytes = writer_.written_bytes()};
   if (writer_.state() == CheckpointWriter::State::failed) outcome.failure = writer_.failure();
   writer_.release();

@@ -10,6 +10,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "comm/communicator.h"
+#include "worker/stopwatch.h"
 
 namespace smlp {
 
@@ -17,14 +18,14 @@ enum class Tier : std::uint8_t { shared, local };
 inline constexpr std::size_t tier_count = 2;
 inline const char* name_of(Tier tier) { return tier == Tier::local ? "local" : "shared"; }
 
-// What became of a save, told once on every rank; seconds and bytes are this rank's.
+// What became of a save, told once on every rank; bytes are this rank's.
 struct SaveOutcome {
   Tier tier = Tier::shared;
   std::int64_t step = 0;
   bool published = false;
   std::string failure{};  // on the rank that failed
   std::string note{};     // on rank 0: what went wrong after it was published
-  double seconds = 0;
+  double seconds = 0;     // since it was begun
   std::int64_t bytes = 0;
 };
 
@@ -68,6 +69,7 @@ class Checkpointing {
   Phase phase_ = Phase::idle;
   std::int64_t step_ = -1;
   bool last_failed_ = false;
+  Stopwatch since_begin_;
 };
 
 }  // namespace smlp

@@ -246,8 +246,8 @@ void RunLog::saved(const SaveOutcome& outcome) {
   if (!outcome.published) return event("checkpoint_failed", outcome.step, why, {{"tier", tier}});
   impl_->saved_step = outcome.step;
   impl_->saved_time = unix_seconds();
-  spdlog::info("checkpoint of step {} is published ({:.1f} MB by this rank in {:.2f} s)", outcome.step,
-               static_cast<double>(outcome.bytes) / 1e6, outcome.seconds);
+  spdlog::info("checkpoint of step {} is published {:.2f} s after it was begun ({:.1f} MB by this rank)", outcome.step,
+               outcome.seconds, static_cast<double>(outcome.bytes) / 1e6);
   event("checkpoint_published", outcome.step, checkpoint_name(outcome.step),
         {{"seconds", outcome.seconds}, {"bytes", outcome.bytes}});
   if (!outcome.note.empty()) untidy(outcome.step, outcome.note);

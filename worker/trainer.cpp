@@ -16,6 +16,7 @@
 #include "worker/plan_json.h"
 #include "worker/replica_check.h"
 #include "worker/signals.h"
+#include "worker/stopwatch.h"
 #include "worker/texts.h"
 
 namespace smlp {
@@ -146,7 +147,7 @@ void Trainer::save_over(const SaveOutcome& outcome) {
   choose_intervals();
   if (outcome.tier == Tier::local) return;
   control_.saved(outcome);
-  if (outcome.published) heartbeat_.saved(since_save_.seconds());
+  if (outcome.published) heartbeat_.saved(outcome.seconds);
 }
 
 void Trainer::choose_intervals() {
@@ -161,7 +162,6 @@ ExitCode Trainer::run() {
   restore();
   // An evaluation that was cut short is made up for.
   if (step_ == 0 || (evaluation_due() && !evaluated())) evaluate(step_);
-  since_save_ = {};
   for (bool first = true; !complete() && !stop_; first = false) {
     step();
     if (first) tell_attention(engine_->backend());
@@ -342,7 +342,6 @@ void Trainer::save(Saves::Wish wish) {
   if (!wish.shared) return;
   plan_->begun(Tier::shared, step_, wish.local ? 0 : stall);
   control_.save_begun();
-  since_save_ = {};
 }
 
 void Trainer::progress() {

@@ -23,7 +23,6 @@
 #include "worker/run_log.h"
 #include "worker/save_plan.h"
 #include "worker/saves.h"
-#include "worker/stopwatch.h"
 
 namespace smlp {
 
@@ -44,8 +43,8 @@ class Trainer {
   const std::string& why_diverged() const { return why_diverged_; }  // a sentence, the same on all ranks
 
  private:
-  void load(const std::filesystem::path& checkpoint, std::span<const Piece> pieces, LoadOptions options);
   void restore();
+  void load(const std::filesystem::path& checkpoint, std::span<const Piece> pieces, LoadOptions options);
   void take_up(const RunState& state);
   void add_local_tier(const LocalStart& local, std::optional<SaveId> start);
   void step();
@@ -94,7 +93,6 @@ class Trainer {
   double best_validation_ = 0;  // 0: none yet
   std::int64_t validated_step_ = -1;  // of the last evaluation, and what it found
   double validation_loss_ = 0;
-  Stopwatch since_save_;
   bool stop_ = false;
   OwnFinite own_finite_;  // of the last step
   std::string why_diverged_;

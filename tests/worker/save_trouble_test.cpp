@@ -54,6 +54,22 @@ TEST(SaveTrouble, WhatWentWrongAfterAPublicationIsTold) {
   EXPECT_EQ(told[1].note, "");
 }
 
+// It was the time of rank 0's shard alone: the warning before a time limit came too late, and limits of hangs were too short
+// where publishing is what takes long.
+TEST(SaveTrouble, ASaveTakesUntilItIsPublished) {
+  const test::Scratch scratch;
+  std::vector<SaveOutcome> told;
+  Checkpointing saves(test::options_for(scratch.root(), 1), [&](const SaveOutcome& outcome) { told.push_back(outcome); });
+  fault_point = [](const char* operation) {
+    if (std::string_view(operation) == "rename") std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  };
+  save_alone(saves, 10);
+  fault_point = nullptr;
+  ASSERT_EQ(told.size(), 1u);
+  EXPECT_TRUE(told[0].published);
+  EXPECT_GT(told[0].seconds, 0.3);
+}
+
 // Neither said that it went on: a healthy start that took longer than its limit was ended as hung.
 TEST(SaveTrouble, WhoReadsACheckpointHearsOfEachBlock) {
   const test::Scratch scratch;
