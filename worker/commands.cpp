@@ -6,8 +6,7 @@
 
 namespace smlp {
 
-LoadedModel load_model(const std::filesystem::path& run_or_checkpoint) {
-  const auto checkpoint = find_checkpoint(run_or_checkpoint);
+LoadedModel load_model(const std::filesystem::path& checkpoint) {
   const auto state = read_run_state(checkpoint);
   auto job = saved_job(state, checkpoint).config;
   auto backend = make_backend(job);

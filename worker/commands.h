@@ -19,6 +19,7 @@ struct LoadedModel {
   std::unique_ptr<Engine> engine;
   std::string tokenizer;  // fingerprint of the one it was trained with; "": not known
 };
+// One checkpoint, chosen and verified by the command that started this process, and no other: all ranks load the same.
 LoadedModel load_model(const std::filesystem::path& checkpoint);
 
 struct CausalityOptions {

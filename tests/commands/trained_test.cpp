@@ -364,6 +364,14 @@ TEST_F(Trained, EvalAgreesWithTheRunAndWithItself) {
               AllOf(HasSubstr("perplexity "), HasSubstr(" bits a byte, 39 tokens\n")));
 }
 
+// Each of N ranks sought and verified a checkpoint by itself, N + 1 times in all, and beside a live run not all the same one.
+TEST_F(Trained, AWorkerLoadsTheCheckpointItIsGivenAndSeeksNone) {
+  EXPECT_EQ(shell("smlp-worker eval --checkpoint " + before + " --data valid").code, 0);
+  const auto sought = shell("smlp-worker eval --checkpoint runs/small --data valid");
+  EXPECT_NE(sought.code, 0);
+  EXPECT_THAT(sought.err, HasSubstr("runs/small: manifest.json is missing"));
+}
+
 // Every rank once tripped over a token that the model has no row for (70), or judged ids of another vocabulary.
 TEST_F(Trained, EvalRefusesDataOfAnotherTokenizer) {
   write_tokens("foreign", 900, 400);
