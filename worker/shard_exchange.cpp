@@ -25,10 +25,18 @@ ShardExchange::ShardExchange(std::unique_ptr<Communicator> group, Partners partn
       root_(std::move(root)),
       chunk_bytes_(chunk_bytes),
       files_(std::make_unique<Files>()) {
+  if (partners_.to) take_memory(out_);
+  if (!partners_.from.empty()) take_memory(in_);
   thread_ = std::jthread([this](std::stop_token stop) { work(std::move(stop)); });
 }
 
 ShardExchange::~ShardExchange() = default;
+
+void ShardExchange::take_memory(Stream& stream) const {
+  for (auto& slot : stream.slots) {
+    slot.memory = std::make_unique_for_overwrite<std::byte[]>(static_cast<std::size_t>(chunk_bytes_));
+  }
+}
 
 std::int64_t ShardExchange::bytes_of(const Stream& stream, std::int64_t chunk) const {
   return std::min(chunk_bytes_, stream.sizes[0] + stream.sizes[1] - chunk * chunk_bytes_);
@@ -122,7 +130,7 @@ void ShardExchange::poll_incoming() {
   }
   while (s.started < s.chunks && s.slots[s.started % 2].state == Slot::State::empty) {
     auto& slot = s.slots[s.started % 2];
-    slot.bytes.resize(static_cast<std::size_t>(bytes_of(s, s.started)));
+    slot.bytes = {slot.memory.get(), static_cast<std::size_t>(bytes_of(s, s.started))};
     slot.transfer = group_->start_receive(slot.bytes, from);
     slot.state = Slot::State::moving;
     ++s.started;
@@ -182,7 +190,7 @@ bool ShardExchange::read_next(std::unique_lock<std::mutex>& lock) {
   auto& slot = s.slots[s.at_disk % 2];
   const auto size = bytes_of(s, s.at_disk), first = s.at_disk * chunk_bytes_, sidecar = s.sizes[0];
   lock.unlock();
-  slot.bytes.resize(static_cast<std::size_t>(size));
+  slot.bytes = {slot.memory.get(), static_cast<std::size_t>(size)};
   std::string trouble;
   try {
     const DiskWatch::Work work(disk_, save_.step);

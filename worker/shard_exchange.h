@@ -12,9 +12,9 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <thread>
-#include <vector>
 
 #include "checkpoint/disk_watch.h"
 #include "checkpoint/local.h"
@@ -26,7 +26,7 @@ namespace smlp {
 class ShardExchange {
  public:
   static constexpr std::int64_t default_chunk_bytes = std::int64_t{32} << 20;
-  // `group`: for these messages alone. `root`: the node's folder.
+  // `group`: for these messages alone. `root`: the node's folder. Takes all the memory it will need.
   ShardExchange(std::unique_ptr<Communicator> group, Partners partners, std::filesystem::path root,
                 std::int64_t chunk_bytes = default_chunk_bytes);
   ~ShardExchange();
@@ -43,7 +43,8 @@ class ShardExchange {
   // Bytes on their way; filled and emptied in turn by the thread and the loop.
   struct Slot {
     enum class State { empty, moving, full };
-    std::vector<std::byte> bytes;
+    std::unique_ptr<std::byte[]> memory;  // of a whole chunk
+    std::span<std::byte> bytes;           // of this one
     State state = State::empty;
     std::unique_ptr<Communicator::Transfer> transfer;
   };
@@ -57,6 +58,7 @@ class ShardExchange {
     Slot slots[2];
   };
   struct Files;
+  void take_memory(Stream& stream) const;
 
   void work(std::stop_token stop);
   void open_outgoing();
