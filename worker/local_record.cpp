@@ -21,6 +21,9 @@ std::string new_name() {
   return fmt::format("smlp-{:08x}{:08x}", device(), device());
 }
 
+// A path may hold bytes that are no UTF-8, and JSON none of them.
+std::string as_stored(const std::string& path) { return nlohmann::json::parse(json_text(nlohmann::json(path))); }
+
 bool is_name(const std::string& name) {
   return name.starts_with("smlp-") && name.size() == 21 && std::ranges::all_of(name.substr(5), [](unsigned char c) {
            return std::isxdigit(c) != 0;
@@ -30,7 +33,7 @@ bool is_name(const std::string& name) {
 }  // namespace
 
 LocalRecord LocalRecord::of(const RunDirectory& run) {
-  const auto path = std::filesystem::weakly_canonical(run.root).string();
+  const auto path = as_stored(std::filesystem::weakly_canonical(run.root).string());
   const auto text = read_if_there(run.local_tier());
   if (!text.empty()) {
     try {

@@ -22,7 +22,7 @@ class LocalRecord {
   std::string text() const;                           // JSON
 
   const std::string& name() const { return name_; }  // of the run's folder in each node's local_dir
-  const std::string& run() const { return run_; }    // the run directory's path
+  const std::string& run() const { return run_; }    // the run directory's path, as JSON keeps it
 
   // A save is the run's own unless a later attempt went on from an earlier step.
   bool counts(SaveId save) const;

@@ -160,6 +160,19 @@ TEST(LocalRecord, IsNewWhereItCannotBeReadOrCameWithACopyOfTheRun) {
   }
 }
 
+// The record keeps its path as JSON has it, without bytes that are no UTF-8, and was compared with the bare one: after each
+// restart no local save counted.
+TEST(LocalRecord, IsFoundAgainWhereThePathOfTheRunIsNoUtf8) {
+  Folder folder;
+  const RunDirectory run{folder.run.root / "caf\xe9"};
+  std::filesystem::create_directories(run.root);
+  const auto record = LocalRecord::of(run);
+  folder.write(run.local_tier(), record.text());
+  const auto again = LocalRecord::of(run);
+  EXPECT_EQ(again.name(), record.name());
+  EXPECT_EQ(again.run(), record.run()) << "by which folders left under other names are known";
+}
+
 TEST(SaveInterval, IsYoungs) {
   EXPECT_DOUBLE_EQ(best_interval(2, 100), 20);
   // A save of 10 s and a failure a day, as Daly's examples have it: some 22 minutes.
