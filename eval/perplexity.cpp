@@ -113,7 +113,12 @@ Evaluation evaluate(Model& model, Backend& backend, Arena& arena, Communicator& 
     result.agreement[i].alike = sums[2 + 2 * i];
   }
   result.tokens = whole * model.predicted(plan.context) + model.predicted(tail);
-  if (result.tokens == 0 && predicted > 0) {
+  if (predicted == 0) {
+    throw Error(ExitCode::configuration,
+                fmt::format("a text of {} tokens holds none to predict: two are needed for a loss; take a longer text",
+                            file.tokens()));
+  }
+  if (result.tokens == 0) {
     throw Error(ExitCode::configuration,
                 fmt::format("a text of {} tokens holds none that this model predicts: they are no more than the prefix by "
                             "which it routes channels; take a longer text",

@@ -372,6 +372,14 @@ TEST_F(Trained, AWorkerLoadsTheCheckpointItIsGivenAndSeeksNone) {
   EXPECT_THAT(sought.err, HasSubstr("runs/small: manifest.json is missing"));
 }
 
+// It had a loss of 0 and a perplexity of 1.
+TEST_F(Trained, ATextOfOneTokenHasNoLoss) {
+  write_tokens("one", 1);
+  const auto answer = shell("smlp-worker eval --checkpoint " + last + " --data one");
+  EXPECT_EQ(answer.code, 78) << answer.out;
+  EXPECT_THAT(answer.err, HasSubstr("two are needed for a loss"));
+}
+
 // Every rank once tripped over a token that the model has no row for (70), or judged ids of another vocabulary.
 TEST_F(Trained, EvalRefusesDataOfAnotherTokenizer) {
   write_tokens("foreign", 900, 400);
