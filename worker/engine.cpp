@@ -49,6 +49,11 @@ DType value_type(const JobConfig& job) {
   return job.train.precision == "fp16" ? DType::f16 : dtype_named(job.train.precision);
 }
 
+std::int64_t micro_batches_of_step(const JobConfig& job, std::int64_t ranks) {
+  const auto at_once = job.train.micro_batch * ranks;
+  return (job.train.global_batch + at_once - 1) / at_once;
+}
+
 struct Engine::Buffers {
   explicit Buffers(Backend& backend) : backend_(backend) {
     loss_scale = TensorView(backend.allocate(8), {1}, DType::f64);
@@ -108,7 +113,7 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
                               std::span<double> flags, const std::function<void()>& between,
                               const MayUpdate& may_update) {
   const std::int64_t micro = job_.train.micro_batch, global = job_.train.global_batch;
-  const std::int64_t ranks = grid_.world->size(), rounds = (global + micro * ranks - 1) / (micro * ranks);
+  const std::int64_t ranks = grid_.world->size(), rounds = micro_batches_of_step(job_, ranks);
   StepResult result;
   auto& clock = backend_->phase_clock();
   clock.enter(Phase::other);

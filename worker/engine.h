@@ -27,11 +27,12 @@ namespace smlp {
 
 ModelConfig model_config(const JobConfig& job);
 DType value_type(const JobConfig& job);  // of train.precision
+std::int64_t micro_batches_of_step(const JobConfig& job, std::int64_t ranks);  // that each of so many ranks takes
 
 struct BlockLoad {
   std::int64_t block = 0;
   std::vector<double> expert_tokens;  // of all ranks, this step
-  double dropped = 0, rounds = 0;     // rounds: the most any group needed; negative: the cap was met
+  double dropped = 0, rounds = 0;     // rounds: the most any group of this rank needed; negative: the cap was met
   Table* bias = nullptr;              // what these loads move once the step is done; most have none
 };
 

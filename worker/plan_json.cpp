@@ -1,14 +1,11 @@
 #include "worker/plan_json.h"
 
-#include <algorithm>
-
 #include "worker/engine.h"
 
 namespace smlp {
 
 PlanCounts count_job(const JobConfig& job) {
-  const auto at_once = job.train.micro_batch * job.cluster.ranks;
-  const std::int64_t rounds = std::max<std::int64_t>(1, job.train.global_batch / at_once);
+  const auto rounds = micro_batches_of_step(job, job.cluster.ranks);
   const auto rows_at_once = job.cluster.device == "cuda" ? Backend::rows_at_once_on_gpus : Backend::rows_at_once_on_hosts;
   return count_model(model_config(job), job.cluster.ranks, job.cluster.expert_ranks, job.train.micro_batch, value_type(job),
                      rounds, job.optimizer.shard_states, rows_at_once);
