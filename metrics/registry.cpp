@@ -162,7 +162,8 @@ struct RunMetrics::Families {
   Family<Counter>& dropped =
       counter_family("smlp_dropped_tokens_total", "Tokens that found no room at an expert");
   Family<Gauge>& rounds =
-      gauge_family("smlp_assignment_rounds", "Rounds of the balanced assignment in the last step");
+      gauge_family("smlp_assignment_rounds",
+                   "Rounds of the balanced assignment in the last step, the most of this rank's groups");
   Family<Histogram>& checkpoint_seconds =
       prometheus::BuildHistogram()
           .Name("smlp_checkpoint_seconds")

@@ -28,7 +28,7 @@ struct StepReport {
     std::int64_t block = 0;             // index in the stack
     std::vector<double> expert_tokens;  // of this step
     double dropped = 0;                 // tokens of this step
-    double assignment_rounds = 0;       // the most any routing group needed; negative: the cap was met
+    double assignment_rounds = 0;       // mine: the most any routing group needed; negative: the cap was met
   };
 
   std::int64_t step = 0;    // just done
