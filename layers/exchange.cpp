@@ -132,17 +132,17 @@ void TokenExchange::to_tokens(Context& c, TensorView rows, TensorView slots) {
   exchange_.all_to_all(c, arrived, rows_from_, slots, rows_to_);
 }
 
-std::vector<std::int32_t> TokenExchange::places(Context& c, TensorView token_of_slot) {
-  std::vector<std::int32_t> places(static_cast<std::size_t>(expert_rows_));
+std::span<const std::int32_t> TokenExchange::places(Context& c, TensorView token_of_slot) {
+  places_.resize(static_cast<std::size_t>(expert_rows_));
   if (exchange_.alone()) {
-    c.backend.download(token_of_slot, places.data());
-    return places;
+    c.backend.download(token_of_slot, places_.data());
+    return places_;
   }
   const Arena::Frame frame(c.scratch);
   const TensorView rows = c.scratch.take({expert_rows_, 1}, DType::i32);
   to_experts(c, token_of_slot.reshaped({token_of_slot.size(), 1}), rows);
-  c.backend.download(rows, places.data());
-  auto place = places.begin();
+  c.backend.download(rows, places_.data());
+  auto place = places_.begin();
   const std::size_t local = rows_of_local_.size(), members = from_.size() / local;
   for (std::size_t l = 0; l < local; ++l) {
     std::int64_t first = 0;  // place of the source's first row
@@ -153,7 +153,7 @@ std::vector<std::int32_t> TokenExchange::places(Context& c, TensorView token_of_
       first += exchange_.sequences()[p] * exchange_.length();
     }
   }
-  return places;
+  return places_;
 }
 
 std::vector<std::int64_t> ColumnExchange::rows_of_members(std::int64_t length) const {

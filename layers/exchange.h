@@ -63,14 +63,15 @@ class TokenExchange {
   void to_tokens(Context& c, TensorView rows, TensorView slots);
 
   // Of every row on the experts' side, the place of its token among the rows of all members; -1: an empty slot. On the
-  // host: waits. Called when direct() too.
-  std::vector<std::int32_t> places(Context& c, TensorView token_of_slot);
+  // host: waits. Called when direct() too. Good until the next call.
+  std::span<const std::int32_t> places(Context& c, TensorView token_of_slot);
 
  private:
   ExpertExchange& exchange_;
   std::int64_t expert_rows_ = 0;
   std::vector<std::int64_t> from_;  // rows by [source][local expert]
   std::vector<std::int64_t> rows_to_, rows_from_, rows_of_local_;
+  std::vector<std::int32_t> places_;
   std::vector<RowBlock> arrived_to_grouped_, grouped_to_arrived_;  // empty: the orders are the same
 };
 

@@ -37,14 +37,13 @@ void GmlpExperts::remember_places(Context& c, std::span<const std::int32_t> plac
   row_of_place_ = c.scratch.take({static_cast<std::int64_t>(rows_.size()), all}, DType::i32);
   c.backend.upload(places.data(), place_of_row_);
   // Of one expert after the other: of all of a large job's, also of one that is only planned, the host has no room.
-  std::vector<std::int32_t> row_of_place(static_cast<std::size_t>(all));
   each_expert(rows_, [&](std::int64_t e, std::int64_t first, std::int64_t count) {
-    std::fill(row_of_place.begin(), row_of_place.end(), -1);
+    drawn_up_.assign(static_cast<std::size_t>(all), -1);
     for (std::int64_t r = 0; r < count; ++r) {
       const std::int32_t place = places[static_cast<std::size_t>(first + r)];
-      if (place >= 0) row_of_place[static_cast<std::size_t>(place)] = static_cast<std::int32_t>(r);
+      if (place >= 0) drawn_up_[static_cast<std::size_t>(place)] = static_cast<std::int32_t>(r);
     }
-    c.backend.upload(row_of_place.data(), row_of_place_.slice(e));
+    c.backend.upload(drawn_up_.data(), row_of_place_.slice(e));
   });
 }
 

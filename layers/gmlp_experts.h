@@ -37,6 +37,7 @@ class GmlpExperts final : public Experts {
   std::vector<std::int64_t> rows_;
   TensorView place_of_row_;  // i32 [rows]
   TensorView row_of_place_;  // i32 [local experts, sequences · length]: a row of the expert's own, -1: none
+  std::vector<std::int32_t> drawn_up_;  // on the host; its memory is kept
   TensorView normed_, pre_activation_, activated_, gate_normed_, gate_, gated_;
 };
 

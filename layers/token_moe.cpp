@@ -111,7 +111,7 @@ void TokenMoe::forward(Context& c, TensorView x, TensorView y) {
   const TensorView rows = c.scratch.take(at_experts, x.dtype);
   dispatch(c, n, {}, rows);
   const TensorView out = c.scratch.take(at_experts, x.dtype);
-  std::vector<std::int32_t> places;
+  std::span<const std::int32_t> places;
   if (parts_.experts->need_places()) places = exchange_.places(c, plan_.token_of_slot);
   parts_.experts->forward(c, exchange_.rows_of_local_expert(), places, rows, out);
   answers_ = collect(c, out);

@@ -19,16 +19,17 @@ void TokenShuffle::draw(Context& c) {
   const auto count = static_cast<std::uint64_t>(rows);
   const RandomStream stream(c.seed, fmt::format("{} shuffle {}", name_, c.first_sequence));
   const std::uint64_t key = stream.bits(static_cast<std::uint64_t>(c.step));
-  std::vector<std::int32_t> order(count), back(count);
+  drawn_order_.resize(count);
+  drawn_back_.resize(count);
   for (std::uint64_t i = 0; i < count; ++i) {
-    order[i] = static_cast<std::int32_t>(permute(i, count, key));
-    back[static_cast<std::size_t>(order[i])] = static_cast<std::int32_t>(i);
+    drawn_order_[i] = static_cast<std::int32_t>(permute(i, count, key));
+    drawn_back_[static_cast<std::size_t>(drawn_order_[i])] = static_cast<std::int32_t>(i);
   }
   order_ = c.scratch.take({rows}, DType::i32);
   back_ = c.scratch.take({rows}, DType::i32);
   if (rows == 0) return;
-  c.backend.upload(order.data(), order_);
-  c.backend.upload(back.data(), back_);
+  c.backend.upload(drawn_order_.data(), order_);
+  c.backend.upload(drawn_back_.data(), back_);
 }
 
 void TokenShuffle::exchange(Context& c, TensorView in, TensorView out) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "layers/exchange.h"
 
@@ -28,6 +29,7 @@ class TokenShuffle {
   bool wanted_;
   ExpertExchange& exchange_;
   TensorView order_, back_;  // i32 [rows], of the last draw()
+  std::vector<std::int32_t> drawn_order_, drawn_back_;  // the same on the host; their memory is kept
 };
 
 }  // namespace smlp
