@@ -139,6 +139,35 @@ TEST_F(Tiers, KeepTheLastTwoSavesWithACopyAtThePartner) {
   EXPECT_EQ(names_in(files_of(rank())).size(), 2U) << "step 10 went";
 }
 
+std::atomic<bool> silent = false;
+
+TEST_F(Tiers, ADiskThatDoesNotAnswerIsKnownInEither) {
+  auto attempt = begin(rank());
+  const auto all = saves(*attempt.start, 1, 0);
+  SampleRank memory(rank(), ranks());
+  for (const auto tier : {Tier::local, Tier::shared}) {
+    EXPECT_FALSE(all->own_writing());
+    const std::int64_t step = tier == Tier::local ? 10 : 20;
+    memory.fill(step);
+    silent = true;
+    fault_point = [](const char*) {
+      while (silent) sleep_seconds(0.005);
+    };
+    all->begin({.shared = tier == Tier::shared, .local = tier == Tier::local}, memory.backend(), memory.pieces(),
+               sample_state(step));
+    std::optional<OwnWriting> longest;
+    for (const double end = monotonic_seconds() + 20; monotonic_seconds() < end && (!longest || longest->seconds < 0.3);) {
+      longest = all->own_writing();
+    }
+    silent = false;
+    EXPECT_TRUE(longest && longest->tier == tier && longest->step == step && longest->seconds >= 0.3);
+    all->drain(world());
+    fault_point = nullptr;
+  }
+  EXPECT_EQ(outcomes_.size(), 2u);
+  for (const auto& outcome : outcomes_) EXPECT_TRUE(outcome.published) << outcome.failure;
+}
+
 // A rank that had verified or loaded its share waited in one collective for those that read longer, and was ended as hung.
 TEST(SideBySide, WhoIsDoneEarlyWaitsInManySmallCollectives) {
   SideBySide all(world());
