@@ -127,6 +127,10 @@ bool is_damage(const std::exception& error) {
   return dynamic_cast<const std::bad_alloc*>(&error) == nullptr;
 }
 
+bool is_shut(const fs::path& folder) noexcept {
+  return ::faccessat(AT_FDCWD, folder.c_str(), R_OK | X_OK, AT_EACCESS) != 0 && errno == EACCES;
+}
+
 std::string sentence_of(const std::exception& error) {
   return dynamic_cast<const std::bad_alloc*>(&error) == nullptr ? error.what() : out_of_memory;
 }

@@ -51,6 +51,8 @@ class DiskFile {
 // Else it says nothing of it: a disk that fails, too few descriptors, too little memory, a missing right.
 bool is_damage(std::error_code reason);
 bool is_damage(const std::exception& error);
+// A folder whose rights keep this user out: no trouble that passes by itself, and no damage.
+bool is_shut(const std::filesystem::path& folder) noexcept;
 std::string sentence_of(const std::exception& error);  // also of one whose what() is none
 
 // Thrown between two blocks when the writer is told to give up.

@@ -174,7 +174,8 @@ std::string publish_checkpoint(const WriterOptions& options, const fs::path& fol
 }
 
 void apply_retention(const WriterOptions& options) {
-  const auto all = list_checkpoints(options.root, false);
+  auto all = list_checkpoints(options.root, false);
+  std::erase_if(all, [](const auto& checkpoint) { return checkpoint.unreadable && is_shut(checkpoint.path); });  // it stays
   if (const auto unknown = std::ranges::find_if(all, &CheckpointInfo::unreadable); unknown != all.end()) {
     throw Error(ExitCode::io_failed, fmt::format("no older checkpoint is deleted while {} can't be read: {}",
                                                  unknown->path.filename().string(), unknown->reason));

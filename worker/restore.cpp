@@ -76,7 +76,7 @@ class SharedCandidates {
       const auto& newest = found_.back();
       if (options_.not_after && newest.step > *options_.not_after) {
         reject(fmt::format("it is newer than step {}, and what came after that step is given up", *options_.not_after));
-      } else if (!newest.valid && !newest.unreadable) {
+      } else if (!newest.valid && (!newest.unreadable || is_shut(newest.path))) {
         reject(newest.reason);
       } else {
         return &newest;

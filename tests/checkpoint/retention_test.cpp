@@ -91,6 +91,24 @@ TEST(Retention, NothingGoesWhileOneCannotBeRead) {
   EXPECT_EQ(steps_in(scratch.root()), (Steps{30}));
 }
 
+// Somebody's decision, which no later look changes: the others would stay for ever.
+TEST(Retention, OneWhoseRightsKeepTheRunOutStaysAndTheOthersGo) {
+  const Scratch scratch;
+  auto options = options_for(scratch.root(), 1);
+  for (const std::int64_t step : {10, 20, 30}) expect_published(options, step);
+  options.keep_last = 1;
+  const auto shut = step_path(scratch.root(), 20);
+  fs::permissions(scratch.root(), fs::perms::all);
+  for (const std::int64_t step : {10, 30}) fs::permissions(step_path(scratch.root(), step), fs::perms::all);
+  fs::permissions(shut, fs::perms::none);
+  {
+    const WithoutRights nobody;
+    EXPECT_NO_THROW(apply_retention(options));
+  }
+  fs::permissions(shut, readable_by_all);
+  EXPECT_EQ(steps_in(scratch.root()), (Steps{20, 30}));
+}
+
 // "Stays for good", says its key; it went with the first save after a bit of it had rotted.
 TEST(Retention, ADamagedOneOfEveryNthStays) {
   const Scratch scratch;

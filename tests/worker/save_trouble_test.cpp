@@ -146,5 +146,24 @@ TEST(SaveTrouble, AStartLeavesWhatCannotBeReadNowToTheNext) {
   EXPECT_EQ(choose()->shared, newest);
 }
 
+TEST(SaveTrouble, AStartPassesOverACheckpointWhoseRightsKeepItOut) {
+  const test::Scratch scratch;
+  for (const std::int64_t step : {10, 20}) ASSERT_TRUE(test::save(test::options_for(scratch.root(), 1), step).published);
+  const auto newest = test::step_path(scratch.root(), 20);
+  const auto backend = make_cpu_backend();
+  const auto world = make_solo(*backend);
+  std::vector<std::string> reasons;
+  fs::permissions(scratch.root(), fs::perms::all);
+  fs::permissions(newest, fs::perms::none);
+  {
+    const test::WithoutRights nobody;
+    const auto chosen = choose_checkpoint({.checkpoints = scratch.root(), .not_after = std::nullopt}, *world,
+                                          [&](const fs::path&, const std::string& why) { reasons.push_back(why); }, [] {});
+    ASSERT_TRUE(chosen);
+    EXPECT_EQ(chosen->shared, test::step_path(scratch.root(), 10));
+  }
+  EXPECT_THAT(reasons, ElementsAre(HasSubstr("Permission denied")));
+}
+
 }  // namespace
 }  // namespace smlp
