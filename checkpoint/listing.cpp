@@ -29,7 +29,7 @@ std::vector<Published> published_under(const fs::path& root) {
   for (const auto& path : entries_of(root, failed)) {
     if (const auto step = step_of_checkpoint(path.filename().string())) list.push_back({*step, path});
   }
-  if (failed) {  // not the same as one that holds less
+  if (failed && failed != std::errc::not_a_directory) {  // not the same as one that holds less
     throw Error(ExitCode::io_failed, fmt::format("the checkpoints in {} can't be listed: {}", root.string(), failed.message()));
   }
   std::ranges::sort(list, {}, &Published::step);
