@@ -270,6 +270,6 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
     }
   });
   if (!taken) return CUBLAS_STATUS_EXECUTION_FAILED;
-  smlp::emulation::count_product(with_end);
+  smlp::emulation::count_product(with_end, static_cast<int>(algorithm->data[0]));
   return CUBLAS_STATUS_SUCCESS;
 }

@@ -37,6 +37,7 @@ void set_driver_error(int error);  // the cudaError that counting devices and ta
 // them. What a test has the library refuse that its rules allow, as a version or a card may.
 std::int64_t products();
 std::int64_t products_with_ends();
+int last_algorithm();  // of the last one by cuBLASLt: 0 is its best offer
 struct Refusals {
   bool ends = false, groups = false, products = false;  // what follows products; groups at once; any that nothing follows
   bool when_planned = false;  // the first and the last of these by finding no algorithm; else by each algorithm, when it is called

@@ -10,6 +10,7 @@ namespace smlp::emulation {
 namespace {
 
 std::int64_t multiplied = 0, ended = 0;
+int algorithm_taken = 0;
 Refusals refused;
 
 DType type_of(cudaDataType_t type) {
@@ -78,7 +79,9 @@ std::int64_t products() { return multiplied; }
 std::int64_t products_with_ends() { return ended; }
 void refuse(const Refusals& by) { refused = by; }
 const Refusals& refusals() { return refused; }
-void count_product(bool with_end) {
+int last_algorithm() { return algorithm_taken; }
+void count_product(bool with_end, int algorithm) {
+  algorithm_taken = algorithm;
   ++multiplied;
   ended += with_end;
 }

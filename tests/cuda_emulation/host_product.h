@@ -26,7 +26,7 @@ struct HostProduct {
 void run(const HostProduct& p);
 std::int64_t bytes_of(cudaDataType_t type);
 
-void count_product(bool with_end);  // that was enqueued: products(), products_with_ends()
+void count_product(bool with_end, int algorithm = 0);  // that was enqueued: products(), products_with_ends(), last_algorithm()
 
 // sums[j][i] += of rows a[first to last)[m] and b[first to last)[n]. The time of all tests is spent here: without sanitizers.
 void add_products(const float* a, const float* b, float* sums, std::int64_t m, std::int64_t n, std::int64_t first,
