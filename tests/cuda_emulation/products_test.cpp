@@ -206,7 +206,9 @@ TEST_F(GroupedProducts, GoOnWithTheNextAlgorithmUntilThereIsNone) {
     for (const int still_refused : {refused, 0}) {  // what was refused is not tried again
       emulation::refuse({.algorithms = still_refused});
       EXPECT_EQ(forward(layer, rows), taken < 0 ? 0 : 1) << refused;
-      if (taken >= 0) EXPECT_EQ(emulation::last_algorithm(), taken) << refused;
+      if (taken >= 0) {
+        EXPECT_EQ(emulation::last_algorithm(), taken) << refused;
+      }
     }
   }
 }
