@@ -59,9 +59,11 @@ TEST_F(ControlTest, ARequestHeardOnAFullDiskTakesEffect) {
   std::filesystem::create_symlink("/dev/full", run_.events());
   const ControlFolder folder(run_.control());
   Control control(run_, 1, 0, pthread_self(), [] { return nlohmann::json::object(); });
-  for (const auto kind : {RequestKind::save, RequestKind::stop_after}) folder.ask(new_request(kind, 40));
+  const auto save = new_request(RequestKind::save), stop_after = new_request(RequestKind::stop_after, 40);
+  for (const auto& request : {save, stop_after}) folder.ask(request);
   EXPECT_TRUE(within_seconds(20, [&] { return control.save_asked(); }));
-  EXPECT_TRUE(within_seconds(20, [&] { return control.stop_asked(40); }));
+  EXPECT_TRUE(within_seconds(20, [&] { return folder.answer_to(stop_after.id).has_value(); }));
+  EXPECT_TRUE(control.stop_asked(40));
   const auto stop = new_request(RequestKind::stop);
   folder.ask(stop);
   EXPECT_TRUE(within_seconds(20, [&] { return control.stop_asked(1); }));
