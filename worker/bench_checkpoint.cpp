@@ -1,13 +1,14 @@
 // `bench checkpoint`: saving, verifying and loading a model's whole state, beside a plain write with fsync of as
 // many bytes and a copy in memory, in the same run.
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <span>
 #include <vector>
 
+#include "checkpoint/disk.h"
 #include "core/error.h"
 #include "core/features.h"
 #include "worker/bench.h"
@@ -42,34 +43,12 @@ double copy_seconds(std::vector<char>& from, std::vector<char>& to) {
   return watch.seconds();
 }
 
-class OpenFile {
- public:
-  explicit OpenFile(const std::filesystem::path& path) : descriptor_(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644)) {}
-  ~OpenFile() {
-    if (descriptor_ >= 0) ::close(descriptor_);
-  }
-  OpenFile(const OpenFile&) = delete;
-  OpenFile& operator=(const OpenFile&) = delete;
-
-  bool write_durably(const std::vector<char>& bytes) const {
-    std::size_t done = 0;
-    while (descriptor_ >= 0 && done < bytes.size()) {
-      const ssize_t n = ::write(descriptor_, bytes.data() + done, bytes.size() - done);
-      if (n <= 0) return false;
-      done += static_cast<std::size_t>(n);
-    }
-    return descriptor_ >= 0 && ::fsync(descriptor_) == 0;
-  }
-
- private:
-  int descriptor_;
-};
-
 double raw_write_seconds(const std::filesystem::path& path, const std::vector<char>& bytes) {
   const Stopwatch watch;
-  const OpenFile file(path);
-  if (file.write_durably(bytes)) return watch.seconds();
-  throw Error(ExitCode::io_failed, "the benchmark's file " + path.string() + " can't be written");
+  auto file = DiskFile::create(path);
+  file.write_at(std::as_bytes(std::span(bytes)), 0);
+  file.sync();
+  return watch.seconds();
 }
 
 }  // namespace

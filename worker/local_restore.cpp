@@ -166,11 +166,8 @@ std::optional<LocalSource> LocalStart::take_newest(const std::function<void()>& 
   const bool root = world_.rank() == 0;
   while (const auto readers = agree_on_readers()) {
     std::vector<std::string> sidecars;
-    SideBySide ranks(world_);
-    const auto mine = verify_mine(*readers, [&] {
-      between();
-      ranks.between();
-    });
+    SideBySide ranks(world_, between);
+    const auto mine = verify_mine(*readers, [&] { ranks.between(); });
     ranks.finish();
     const auto reports = gather_texts(world_, mine);
     const bool sound = root && hear_reports(reports, *readers, sidecars);

@@ -42,12 +42,9 @@ std::string first_word(Communicator& world, const std::string& mine) {
 // the Error of one that can't be read where no other rank has found damage.
 std::string verify_together(const fs::path& checkpoint, Communicator& world, const std::function<void()>& between) {
   std::string complaint, trouble;
-  SideBySide ranks(world);
+  SideBySide ranks(world, between);
   try {
-    complaint = verify_shards(checkpoint, world.rank(), world.size(), [&] {
-      between();
-      ranks.between();
-    });
+    complaint = verify_shards(checkpoint, world.rank(), world.size(), [&] { ranks.between(); });
   } catch (const std::exception& error) {
     trouble = trouble_here(world, sentence_of(error));
   }

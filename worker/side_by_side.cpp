@@ -16,6 +16,7 @@ bool SideBySide::others_work(bool i_do) {
 }
 
 void SideBySide::between() {
+  mark_();
   if (since_.seconds() >= interval_seconds) others_work(true);
 }
 

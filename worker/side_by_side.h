@@ -2,6 +2,9 @@
 // collectives, one a second at most, so that nobody is taken for hung because another reads longer.
 #pragma once
 
+#include <functional>
+#include <utility>
+
 #include "comm/communicator.h"
 #include "worker/stopwatch.h"
 
@@ -9,7 +12,8 @@ namespace smlp {
 
 class SideBySide {
  public:
-  explicit SideBySide(Communicator& world) : world_(world) {}
+  // `mark`: called by each between(), for whoever watches this rank.
+  explicit SideBySide(Communicator& world, std::function<void()> mark = [] {}) : world_(world), mark_(std::move(mark)) {}
 
   void between();  // often while there is work
   void finish();   // once: when all ranks are there, they go on. A rank that throws instead ends the attempt
@@ -18,6 +22,7 @@ class SideBySide {
   bool others_work(bool i_do);
 
   Communicator& world_;
+  std::function<void()> mark_;
   Stopwatch since_;
 };
 

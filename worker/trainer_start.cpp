@@ -73,11 +73,8 @@ void Trainer::restore() {
 }
 
 void Trainer::load(const std::filesystem::path& checkpoint, std::span<const Piece> pieces, LoadOptions options) {
-  SideBySide ranks(*engine_->grid().world);
-  options.between = [&] {
-    heartbeat_.beat();
-    ranks.between();
-  };
+  SideBySide ranks(*engine_->grid().world, [this] { heartbeat_.beat(); });
+  options.between = [&] { ranks.between(); };
   load_checkpoint(checkpoint, engine_->backend(), pieces, options);
   ranks.finish();
 }
