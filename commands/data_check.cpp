@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "core/error.h"
+#include "core/files.h"
 #include "core/model_check.h"
 #include "data/hash_table_file.h"
 #include "data/token_file.h"
@@ -74,7 +75,7 @@ void check_hash_table(const LoadedJob& job) {
   const auto& routing = job.config.routing;
   const bool by_hash = routing.tokens == "hash" || job.config.model.kind == "hash";  // which knows no other way
   if (!by_hash || routing.hash_table == "random" || routing.hash_table == "balanced") return;
-  if (std::error_code unknown; !std::filesystem::exists(routing.hash_table, unknown)) {
+  if (kind_of_path(routing.hash_table) == PathKind::absent) {
     refuse(job, "routing.hash_table",
            fmt::format("there is no file {}; choose random or balanced, or write it: the expert of each of the {} token ids{}",
                        routing.hash_table, job.config.model.vocabulary, beside_job_file(job, routing.hash_table, "")));

@@ -116,6 +116,16 @@ void fail_io(std::string_view doing, const std::filesystem::path& path, int reas
               fmt::format("{} {} failed: {}{}", doing, path.string(), std::strerror(reason), remedy(reason)));
 }
 
+PathKind kind_of_path(const std::filesystem::path& path) {
+  struct stat facts {};
+  if (::stat(path.c_str(), &facts) != 0) {
+    const int reason = errno;
+    if (reason == ENOENT || reason == ENOTDIR || reason == ENAMETOOLONG) return PathKind::absent;
+    fail_io("looking at", path, reason);
+  }
+  return S_ISREG(facts.st_mode) ? PathKind::file : S_ISDIR(facts.st_mode) ? PathKind::folder : PathKind::other;
+}
+
 std::filesystem::path parent_of(const std::filesystem::path& path) {
   return path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
 }

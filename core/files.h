@@ -13,6 +13,11 @@
 
 namespace smlp {
 
+// What is at the end of a path, links followed. Error(io_failed) where the disk does not say: what can't be looked at is not
+// absent.
+enum class PathKind { absent, file, folder, other };
+PathKind kind_of_path(const std::filesystem::path& path);
+
 // Error(configuration) when it is missing, a folder, or a device or pipe of more than 64 MiB; io_failed otherwise.
 std::string read_text(const std::filesystem::path& path);
 // The same for a file that need not be there: nullopt. One that can't be read is not one that is absent.

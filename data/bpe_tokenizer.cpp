@@ -194,8 +194,7 @@ class BpeTokenizer : public Tokenizer {
 std::unique_ptr<Tokenizer> open_bpe_tokenizer(const std::string& folder) {
   const auto path = [&](const char* name) { return (std::filesystem::path(folder) / name).string(); };
   for (const char* name : {"vocab.json", "merges.txt"}) {
-    std::error_code ignored;
-    if (std::filesystem::exists(path(name), ignored)) continue;
+    if (kind_of_path(path(name)) != PathKind::absent) continue;
     throw Error(
         ExitCode::configuration,
         fmt::format(

@@ -19,9 +19,9 @@ std::vector<std::int32_t> read_hash_table(const std::filesystem::path& file, std
                             "order, apart by white space",
                             file.string(), why, vocabulary));
   };
-  std::error_code unknown;
-  if (!std::filesystem::exists(file, unknown)) refuse("there is no such file");
-  if (!std::filesystem::is_regular_file(file, unknown)) refuse("that is a folder or a device");
+  const auto kind = kind_of_path(file);
+  if (kind == PathKind::absent) refuse("there is no such file");
+  if (kind != PathKind::file) refuse("that is a folder or a device");
   const std::string text = read_text(file);
   std::vector<std::int32_t> table;
   const char *at = text.data(), *const end = at + text.size();

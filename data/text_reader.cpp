@@ -10,6 +10,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "core/files.h"
 #include "core/json_lines.h"
 
 namespace smlp {
@@ -77,16 +78,17 @@ std::vector<TextFile> find_text(const std::vector<std::string>& inputs,
                                 const std::vector<std::string>& ignored) {
   std::vector<TextFile> files;
   for (const auto& input : inputs) {
-    std::error_code code;
-    const auto status = fs::status(input, code);
-    if (!fs::exists(status))
-      throw Error(ExitCode::configuration, fmt::format("there is no file or folder {}", input));
-    if (fs::is_directory(status)) {
-      list_folder(input, files);
-    } else if (fs::is_regular_file(status)) {
-      files.push_back({input, static_cast<std::int64_t>(fs::file_size(input))});
-    } else {
-      throw Error(ExitCode::configuration, fmt::format("{} is neither a file nor a folder", input));
+    switch (kind_of_path(input)) {
+      case PathKind::absent:
+        throw Error(ExitCode::configuration, fmt::format("there is no file or folder {}", input));
+      case PathKind::folder:
+        list_folder(input, files);
+        break;
+      case PathKind::file:
+        files.push_back({input, static_cast<std::int64_t>(fs::file_size(input))});
+        break;
+      case PathKind::other:
+        throw Error(ExitCode::configuration, fmt::format("{} is neither a file nor a folder", input));
     }
   }
   std::erase_if(files, [&](const TextFile& file) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/files.h"
 #include "data/mapped_file.h"
 #include "data/token_file_info.h"
 #include "data/token_index.h"
@@ -86,8 +87,7 @@ std::uint64_t widen(TokenType type, const std::byte* source, std::span<std::int3
 }
 
 std::string existing(const std::string& prefix, const char* ending) {
-  std::error_code ignored;
-  if (!std::filesystem::exists(prefix + ending, ignored)) refuse_missing(prefix, prefix + ending);
+  if (kind_of_path(prefix + ending) == PathKind::absent) refuse_missing(prefix, prefix + ending);
   return prefix + ending;
 }
 

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
@@ -35,13 +34,13 @@ void give(nlohmann::ordered_json& file, const char* key, const std::optional<T>&
 TokenFileInfo read_info(const std::string& prefix) {
   TokenFileInfo info;
   const auto path = prefix + ".json";
-  std::error_code ignored;
-  if (!std::filesystem::exists(path, ignored)) return info;
+  const auto kind = kind_of_path(path);
+  if (kind == PathKind::absent) return info;
   const auto refuse = [&](const std::string& why) {
     throw Error(ExitCode::bad_data, fmt::format("{} is damaged ({}): prepare the data again, or remove this file if the "
                                                 "tokens beside it are good", path, why));
   };
-  if (!std::filesystem::is_regular_file(path, ignored)) refuse("it is not an ordinary file");
+  if (kind != PathKind::file) refuse("it is not an ordinary file");
   const std::string text = read_text(path);
   try {
     const auto file = nlohmann::json::parse(text);

@@ -25,16 +25,16 @@ namespace smlp {
 
 namespace {
 
-constexpr std::int64_t largest_identity = 16 << 20;  // its list of accepted changes grows
-
 std::string new_identity() {
   std::random_device device;
   return fmt::format("{:08x}{:08x}", device(), device());
 }
 
-// What run.json holds already; an empty object when there is none, or none that can be read.
+// What run.json holds already; an empty object when there is none, or it is no JSON. Error(io_failed) where the disk does not
+// give it: a run that is there would begin anew.
 nlohmann::json known_identity(const RunDirectory& run) {
-  auto known = read_json_file(run.identity(), largest_identity);
+  if (kind_of_path(run.identity()) != PathKind::file) return nlohmann::json::object();
+  auto known = parse_json(read_unless_absent(run.identity()).value_or(""));
   if (!known.is_object()) return nlohmann::json::object();
   const auto changes = known.find("accepted_changes");
   if (changes == known.end() || changes->is_array() || changes->is_null()) return known;

@@ -7,6 +7,7 @@
 #include <csignal>
 
 #include "core/clock.h"
+#include "core/files.h"
 #include "core/tell.h"
 #include "launcher/batch_guard.h"
 #include "launcher/mpi_launch.h"
@@ -158,6 +159,7 @@ std::optional<std::int64_t> Supervisor::newest_save() const {
 // What an earlier launcher knew of where the next attempt may go on. The attempt that counts is the last whose ranks chose
 // their checkpoint: one that was started after it, and ended before they did, leaves the bound as it was.
 void Supervisor::recall_bound() {
+  if (kind_of_path(run_.events()) == PathKind::absent) return;  // where it can't be looked at, nothing is guessed
   const auto chosen = history_.last_to_choose();
   if (!chosen) return;
   verdict_ = read_verdict(run_.verdict(*chosen));

@@ -38,5 +38,14 @@ TEST(HashTableFile, ThatIsAFolderOrNotThereIsRefusedByItsKeyAndNotTriedAgain) {
   }
 }
 
+// A disk that failed for a moment once made a missing file of it, which ends a run for good. A link to itself can't be looked at
+// either.
+TEST(HashTableFile, ThatCantBeLookedAtIsTriedAgain) {
+  const Scratch scratch;
+  std::filesystem::create_symlink("table", scratch / "table");
+  const auto told = refusal(ExitCode::io_failed, [&] { read_hash_table(scratch / "table", 4, 3); });
+  EXPECT_TRUE(contains(told, "looking at " + (scratch / "table"))) << told;
+}
+
 }  // namespace
 }  // namespace smlp

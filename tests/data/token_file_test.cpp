@@ -154,6 +154,20 @@ TEST(TokenFile, RefusesNotesWhoseNumbersAreNotWhole) {
 }
 
 // Opening one waited for somebody to write into it.
+// A disk that failed for a moment made them missing, for which a run ends for good; and of notes that can't be looked at there
+// are none. A link to itself can't be looked at either.
+TEST(TokenFile, WhoseFilesCantBeLookedAtIsNotMissing) {
+  for (const char* ending : {".bin", ".idx", ".json"}) {
+    const Scratch scratch;
+    put(scratch, fairseq_index, fixture_tokens);
+    const auto file = scratch / ("t" + std::string(ending));
+    std::filesystem::remove(file);
+    std::filesystem::create_symlink(std::filesystem::path(file).filename(), file);
+    const auto told = refusal(ExitCode::io_failed, [&] { TokenFile opened(scratch / "t"); });
+    EXPECT_TRUE(contains(told, "looking at " + file)) << told;
+  }
+}
+
 TEST(TokenFile, WaitsForNoPipe) {
   for (const char* ending : {".bin", ".idx", ".json"}) {
     const Scratch scratch;

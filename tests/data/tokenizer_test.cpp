@@ -175,6 +175,13 @@ TEST(BpeTokenizer, SaysWhatIsWrongWithItsFiles) {
 }
 
 // Each was said to lie outside of the ids that there are: "there is no token 300: the tokenizer has 0 to 400".
+// It was "there is no tokenizer", after which nobody tries again.
+TEST(BpeTokenizer, ThatCantBeLookedAtIsNotMissing) {
+  const Scratch scratch;
+  std::filesystem::create_symlink("vocab.json", scratch / "vocab.json");
+  refusal(ExitCode::io_failed, [&] { open_tokenizer(scratch / ""); });
+}
+
 TEST(BpeTokenizer, TellsWhichIdsItSkips) {
   const Scratch scratch;
   write_tiny_tokenizer(scratch / "t", {{"a", "b"}});

@@ -407,6 +407,19 @@ TEST_F(Launcher, AnIdentityWhoseAcceptedChangesAreNoListIsToldAsDamaged) {
   EXPECT_NO_THROW(prepare_run(run, parse_job("", "job.toml"), nullptr, {}));
 }
 
+// It was overwritten by a new one, without the changes that were accepted, whenever the disk did not give it.
+TEST_F(Launcher, AnIdentityThatCantBeReadIsNotReplaced) {
+  std::filesystem::create_symlink("run.json", run.identity());  // leads to itself
+  try {
+    prepare_run(run, parse_job("", "job.toml"), nullptr, {});
+    FAIL() << "a new one was written";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::io_failed);
+    EXPECT_THAT(error.what(), HasSubstr("run.json"));
+  }
+  EXPECT_TRUE(std::filesystem::is_symlink(run.identity()));
+}
+
 // `smlp status` asks for the launcher's lock for a moment: a `smlp run` of that moment was refused, "in use by" nobody.
 TEST_F(Launcher, ARunThatIsLookedAtIsNotInUse) {
   std::optional glance(FileLock::try_lock(run.launcher_lock(), FileLock::Kind::shared));
