@@ -45,7 +45,8 @@ nlohmann::json Goodput::seconds_json() const {
 
 void Goodput::write_into(nlohmann::json& line) const {
   line["time"] = time_;
-  line["goodput_seconds_total"] = seconds_json();
+  auto& seconds = line["goodput_seconds_total"] = nlohmann::json::object();  // whole: the next attempt's counters begin there
+  for (std::size_t i = 0; i < spent_count; ++i) seconds[spent_names[i]] = seconds_[i];
   line["highest_step"] = highest_step_;
 }
 

@@ -46,7 +46,7 @@ class Goodput {
   double time() const { return time_; }
   std::int64_t highest_step() const { return highest_step_; }  // ever done
 
-  nlohmann::json seconds_json() const;  // {"productive": 1.5, …}
+  nlohmann::json seconds_json() const;  // {"productive": 1.5, …}, in thousandths: to look at
   // Keys of a line of metrics.jsonl or ledger.jsonl: goodput_seconds_total, highest_step; `time` is the line's own.
   void write_into(nlohmann::json& line) const;
   static std::optional<Goodput> from_line(const nlohmann::json& line);

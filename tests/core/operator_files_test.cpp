@@ -77,6 +77,18 @@ TEST_F(OperatorFiles, TheBookThatCoversMostIsTheNewest) {
   EXPECT_DOUBLE_EQ(read_goodput(run)->time(), 9);
 }
 
+// Rounded to thousandths, a counter began an attempt below where Prometheus had last seen it: a reset, which counts it twice.
+TEST_F(OperatorFiles, ABookThatIsReadAgainHasLostNothing) {
+  const RunDirectory run{folder};
+  Goodput book(0);
+  book.pass(2.0004, Spent::restart);
+  nlohmann::json line;
+  book.write_into(line);
+  append_line(run.ledger(), line.dump());
+  ASSERT_TRUE(read_goodput(run));
+  EXPECT_EQ((*read_goodput(run))[Spent::restart], 2.0004);
+}
+
 TEST_F(OperatorFiles, ALineAfterAHalfOneStandsAlone) {
   std::ofstream(folder / "x.jsonl") << R"({"step": 1}
 {"step": 2)";
