@@ -7,7 +7,10 @@ namespace smlp {
 std::int64_t expert_ranks_on(const JobConfig& job, std::int64_t ranks) {
   const auto own = job.cluster.expert_ranks;
   if (own > 0 && ranks % own == 0) return own;
-  return job.model.sparse_blocks == 0 ? 1 : std::gcd(job.model.experts, ranks);
+  if (job.model.sparse_blocks == 0) return 1;
+  const auto ways = std::gcd(job.model.experts, ranks);
+  // Shuffling deals a micro-batch's tokens out evenly. gcd(ways, tokens) divides both.
+  return job.routing.shuffle ? std::gcd(ways, job.train.micro_batch * job.model.context) : ways;
 }
 
 ExpertPlace expert_place(std::int64_t rank, std::int64_t expert_ranks, std::int64_t experts) {

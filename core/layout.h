@@ -9,7 +9,7 @@
 namespace smlp {
 
 // Ranks that together hold every expert: the resolved job's own number where it divides `ranks`, else
-// gcd(experts, ranks).
+// gcd(experts, ranks), with routing.shuffle as much of it as divides a micro-batch's tokens.
 std::int64_t expert_ranks_on(const JobConfig& job, std::int64_t ranks);
 
 // The groups and experts of a rank, by the one rule that ranks are cut by: an expert group is `expert_ranks` ranks that
