@@ -9,6 +9,9 @@ namespace smlp {
 LoadedModel load_model(const std::filesystem::path& checkpoint) {
   const auto state = read_run_state(checkpoint);
   auto job = saved_job(state, checkpoint).config;
+  // Whole routing groups at once, as in training: the capacity of a shorter one is another, and so is what is dropped.
+  const auto group = job.routing.group_sequences;
+  job.train.micro_batch = (job.train.micro_batch + group - 1) / group * group;
   auto backend = make_backend(job);
   auto world = join_world(*backend, job.cluster.communicator);
   spread_over(job, world->size());

@@ -13,7 +13,9 @@ KINDS = {
     "smlp-leaky": {"routing.channels": "leaky", "routing.allow_leak": "true"},
     "transformer": {"model.heads": 4},
     "gshard": {"model.heads": 2},
-    "switch": {"model.heads": 2, "routing.capacity_factor": 0.75},
+    # Groups of more sequences than `smlp eval` takes at once by itself: it once dropped other tokens than the run.
+    "switch": {"model.heads": 2, "routing.capacity_factor": 0.75, "routing.evaluation_capacity_factor": 1.0,
+               "train.micro_batch": 8, "train.global_batch": 16},
     "base": {"model.heads": 2},
     "hash": {"model.heads": 2},
     "gmlp-token-moe": {},
