@@ -131,7 +131,7 @@ Divergence::Action Divergence::spike(std::int64_t step, std::int64_t position, d
     return Action::skip;
   }
   ended_ = true;
-  const auto from = std::max<std::int64_t>(0, position - (settings_.pass_over_steps - 1) * global_batch_);
+  const auto from = passed_.back(position, (settings_.pass_over_steps - 1) * global_batch_);
   const auto to = position + global_batch_;
   passed_.add(from, to);
   passed_.spikes.push_back(step);

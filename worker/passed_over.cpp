@@ -63,6 +63,15 @@ std::int64_t PassedOver::next(std::int64_t position, std::int64_t count) const {
   return position;
 }
 
+std::int64_t PassedOver::back(std::int64_t position, std::int64_t count) const {
+  for (auto range = ranges_.rbegin(); range != ranges_.rend() && position - range->to < count; ++range) {
+    if (range->to > position) continue;
+    count -= position - range->to;
+    position = range->from;
+  }
+  return std::max<std::int64_t>(0, position - count);
+}
+
 std::int64_t PassedOver::before(std::int64_t position) const {
   std::int64_t sum = 0;
   for (const auto& range : ranges_) sum += std::max<std::int64_t>(0, std::min(range.to, position) - range.from);

@@ -22,6 +22,8 @@ class PassedOver {
 
   // Where a step of `count` sequences may begin, at `position` or behind it.
   std::int64_t next(std::int64_t position, std::int64_t count) const;
+  // The other way: where the last `count` sequences before `position` begin that are not passed over yet.
+  std::int64_t back(std::int64_t position, std::int64_t count) const;
   std::int64_t before(std::int64_t position) const;  // sequences passed over by then
 
   std::vector<std::int64_t> spikes;  // the steps of the rewinds, in the order they happened

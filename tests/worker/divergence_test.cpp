@@ -107,6 +107,32 @@ TEST(Divergence, RewindsBehindTheDataThatLedToTheSpike) {
   EXPECT_EQ(last.judge(30, 140, 9, 1), Action::stop) << "two rewinds were the budget";
 }
 
+// What the first rewind passed over was counted as the data of steps before the next spike: of three steps one was passed over.
+TEST(Divergence, ASpikeRightBehindARewindPassesOverAsMuchAgain) {
+  Divergence divergence(job("rewind"), {});
+  calm(divergence, 1, 30);
+  ASSERT_EQ(divergence.judge(30, 116, 9, 1), Action::rewind);
+  Divergence next(job("rewind"), divergence.passed_over());
+  calm(next, 1, 28);
+  ASSERT_EQ(next.data_of(108), 120);
+  EXPECT_EQ(next.judge(28, 120, 9, 1), Action::rewind);
+  EXPECT_EQ(next.verdict()->not_after, 25) << "steps 26, 27 and 28 are given up";
+  EXPECT_THAT(next.passed_over().flat(), ElementsAre(100, 124)) << "their data: 100, 104 and 120";
+}
+
+TEST(PassedOver, GoesBackOverWhatIsTrainedOn) {
+  PassedOver passed;
+  passed.add(20, 30);
+  passed.add(40, 44);
+  EXPECT_EQ(passed.back(50, 6), 44);
+  EXPECT_EQ(passed.back(50, 7), 39);
+  EXPECT_EQ(passed.back(44, 10), 30);
+  EXPECT_EQ(passed.back(44, 11), 19);
+  EXPECT_EQ(passed.back(44, 0), 44);
+  EXPECT_EQ(passed.back(15, 6), 9) << "ranges behind it are none of its business";
+  EXPECT_EQ(passed.back(30, 100), 0);
+}
+
 TEST(Divergence, StopsAtOnceWhereThatIsThePolicy) {
   Divergence divergence(job("stop"), {});
   calm(divergence, 1, 30);
