@@ -26,6 +26,7 @@ class Checker {
   void run() {
     check_names();
     check_model();
+    check_chains();
     check_sizes();
     check_batch();
     check_experts();
@@ -79,13 +80,23 @@ class Checker {
     for (const auto& [key, sentence] : model_problems(c_)) wrong(key, sentence);
   }
 
+  // Each layer of a chain is an object, whose planning takes kilobytes.
+  void check_chains() {
+    const auto& m = c_.model;
+    constexpr std::int64_t most = std::int64_t{1} << 16;
+    if (m.sparse_blocks * m.expert_layers <= most) return;
+    wrong("model.expert_layers", fmt::format("makes {} layers of experts in {} sparse blocks; choose {} at most",
+                                             m.sparse_blocks * m.expert_layers, m.sparse_blocks, most / m.sparse_blocks));
+  }
+
   // What is counted of a model must fit 64 bits: parameters, multiply-adds of two sequences, bytes of a step.
   void check_sizes() {
     const auto real = [](std::int64_t value) { return static_cast<double>(value); };
     const auto& m = c_.model;
     const double t = real(m.context), h = real(m.width), f = real(m.hidden), v = real(m.vocabulary);
     const double blocks = real(m.dense_blocks + m.sparse_blocks), experts = m.sparse_blocks > 0 ? real(m.experts) : 1;
-    const double parameters = v * h + blocks * experts * (2 * h * f + t * t * real(m.heads));
+    const double chain = m.sparse_blocks > 0 ? real(m.expert_layers) : 1;
+    const double parameters = v * h + blocks * experts * (2 * h * f * chain + t * t * real(m.heads));
     const double multiply_adds = 2 * t * (blocks * (2 * h * f + t * f) + v * h);
     const double kept = real(c_.train.global_batch) * t * (blocks * (h + f) + v);
     if (std::max({parameters * 32, multiply_adds, kept * 64}) < 0x1p62) return;

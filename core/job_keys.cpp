@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 #include <string_view>
 
 namespace smlp {
@@ -58,6 +59,7 @@ class InSection {
 };
 
 constexpr double largest_size = 1 << 30, largest_world = 1 << 20;
+constexpr double least_f32 = std::numeric_limits<float>::min();  // what is below may count as 0
 
 Allowed size(double least = 1, double most = largest_size) { return {.least = least, .most = most}; }
 Allowed words(std::vector<std::string> known) { return {.words = std::move(known)}; }
@@ -165,7 +167,7 @@ void add_data_and_optimizer_keys(Table& table) {
   InSection(table, "optimizer", &J::optimizer)
       .key("learning_rate", &O::learning_rate, "highest learning rate")
       .key("betas", &O::betas, "AdamW's two averages, each in [0, 1)", fraction())
-      .key("eps", &O::eps, "AdamW's divisor never falls below it", positive())
+      .key("eps", &O::eps, "AdamW's divisor never falls below it", Allowed{.least = least_f32})
       .key("weight_decay", &O::weight_decay, "decoupled, on all but biases and norms")
       .key("clip_norm", &O::clip_norm, "largest norm of the whole gradient; 0: off")
       .key("shard_states", &O::shard_states, "averages and masters that several ranks would hold alike are shared out among them");
@@ -196,7 +198,7 @@ void add_data_and_optimizer_keys(Table& table) {
 void add_operation_keys(Table& table) {
   using C = J::Checkpoint;
   InSection(table, "checkpoint", &J::checkpoint)
-      .key("every_steps", &C::every_steps, "steps between checkpoints; 0: by time alone")
+      .key("every_steps", &C::every_steps, "steps between checkpoints, also where that means waiting for the one before; 0: by time alone")
       .key("every_seconds", &C::every_seconds, "seconds between checkpoints; 0: by steps alone")
       .key("auto", &C::automatic, "choose the seconds between saves of each tier from what they cost and how often the run dies; "
            "every_steps, every_seconds and local_every_steps then say nothing")

@@ -4,6 +4,7 @@
 // an overflow, whose step changes nothing, doubled after `window` steps in a row without one.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 namespace smlp {
@@ -12,11 +13,13 @@ class LossScale {
  public:
   static constexpr double least = 1, most = 16777216;  // 2^24
 
-  LossScale() = default;                             // 1, for good
-  LossScale(double first, std::int64_t window) : value_(first), window_(window) {}  // window 0: `first`, for good
+  LossScale() = default;  // 1, for good
+  // window 0: `first`, for good. Otherwise it stays within these bounds, or as far beyond as it began.
+  LossScale(double first, std::int64_t window)
+      : value_(first), least_(std::min(first, least)), most_(std::max(first, most)), window_(window) {}
 
   double value() const { return value_; }
-  bool can_fall() const { return window_ > 0 && value_ > least; }
+  bool can_fall() const { return window_ > 0 && value_ > least_; }
   void step_over(bool finite);  // the gradient of the step
 
   struct State {
@@ -27,7 +30,7 @@ class LossScale {
   void restore(const State& state);  // a fixed one stays as the job has it
 
  private:
-  double value_ = 1;
+  double value_ = 1, least_ = least, most_ = most;
   std::int64_t window_ = 0, clean_steps_ = 0;
 };
 

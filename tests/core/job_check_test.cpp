@@ -47,6 +47,7 @@ TEST(JobCheck, ImpossibleJobsAreRefusedWithReasonAndRemedy) {
       {{"train.global_batch=3"}, {"choose 8"}},
       {{"cluster.ranks=3"}, {"demo.toml (by default): train.global_batch = 16", "12 or 24"}},
       {{"routing.group_sequences=3"}, {"routing.group_sequences = 3", "train.micro_batch = 4", "2 or 4"}},
+      {{"model.expert_layers=1073741824"}, {"model.expert_layers = 1073741824", "choose 32768 at most"}},  // planned for ever
       {{"cluster.expert_ranks=3"}, {"cluster.ranks = 2", "choose 2"}},
       {{"cluster.expert_ranks=2", "model.experts=1"}, {"model.experts = 1", "choose 1"}},
       {{"train.precision=bf16", "train.tf32=true"}, {"train.tf32 = true", "none in bf16"}},

@@ -36,6 +36,20 @@ TEST(LossScale, StaysWithinItsBounds) {
   EXPECT_EQ(grows.value(), LossScale::most);
 }
 
+// A resumed run once went on with 2^24 where an uninterrupted one had more, and an overflow raised a scale below 1.
+TEST(LossScale, MayBeginBeyondItsBounds) {
+  LossScale large(LossScale::most * 8, 2), small(LossScale::least / 8, 2), resumed(LossScale::most * 8, 2);
+  large.step_over(false);
+  EXPECT_EQ(large.value(), LossScale::most * 4);
+  resumed.restore(large.state());
+  EXPECT_EQ(resumed.value(), large.value());
+  for (int step = 0; step < 4; ++step) resumed.step_over(true);
+  EXPECT_EQ(resumed.value(), LossScale::most * 8);
+  EXPECT_FALSE(small.can_fall());
+  small.step_over(false);
+  EXPECT_EQ(small.value(), LossScale::least / 8);
+}
+
 TEST(LossScale, IsFixedWithoutAWindowAndOneWhereThereIsNone) {
   LossScale fixed(64, 0), none;
   for (auto* scale : {&fixed, &none}) {
