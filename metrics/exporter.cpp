@@ -40,6 +40,7 @@ namespace smlp {
 namespace {
 
 constexpr const char* threads = "8";  // a scraper or browser that keeps its connections holds one each
+constexpr const char* silence_milliseconds = "3000";  // then it is let go: as many that say nothing would keep all others out
 
 [[noreturn]] void refuse(const std::string& listen, const std::string& why) {
   throw Error(
@@ -133,7 +134,8 @@ struct Exporter::Server {
       : place(where),
         page(metrics, std::move(meter)),
         http(std::make_unique<CivetServer>(std::vector<std::string>{
-            "listening_ports", fmt::format("{}:{}", where.host(), ntohs(where.where.sin_port)), "num_threads", threads})) {
+            "listening_ports", fmt::format("{}:{}", where.host(), ntohs(where.where.sin_port)), "num_threads", threads,
+            "request_timeout_ms", silence_milliseconds})) {
     http->addHandler("/metrics", page);
     place.where.sin_port = htons(static_cast<std::uint16_t>(http->getListeningPorts().at(0)));
   }

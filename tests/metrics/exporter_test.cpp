@@ -10,6 +10,7 @@
 #include <chrono>
 #include <nlohmann/json.hpp>
 #include <thread>
+#include <vector>
 
 #include "core/error.h"
 #include "metrics/listen.h"
@@ -23,13 +24,18 @@ test::Answer scrape(const Exporter& exporter) {
   return test::get("http://" + exporter.address() + "/metrics");
 }
 
-// Sends what a browser, a scanner or a broken client may send; the first line of the answer.
-std::string answer_to(const std::string& request, const Exporter& exporter) {
+sockaddr_in address_of(const Exporter& exporter) {
   const auto& address = exporter.address();
   sockaddr_in where{};
   where.sin_family = AF_INET;
   where.sin_port = htons(static_cast<std::uint16_t>(std::stoi(address.substr(address.rfind(':') + 1))));
   inet_pton(AF_INET, "127.0.0.1", &where.sin_addr);
+  return where;
+}
+
+// Sends what a browser, a scanner or a broken client may send; the first line of the answer.
+std::string answer_to(const std::string& request, const Exporter& exporter) {
+  const auto where = address_of(exporter);
   const int there = socket(AF_INET, SOCK_STREAM, 0);
   const timeval limit{5, 0};
   setsockopt(there, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
@@ -106,6 +112,24 @@ TEST(Exporter, SaysWhyItCantListen) {
   EXPECT_NE(refusal("nowhere.invalid:0").find("unknown"), std::string::npos);
   refusal("[::1]:0");
   EXPECT_NE(refusal("192.0.2.1:0").find("Cannot assign requested address"), std::string::npos);
+}
+
+// As many as the server has threads held each for 30 seconds, and Prometheus got no answer.
+TEST(Exporter, ClientsThatSayNothingKeepNobodyOutForLong) {
+  const RunMetrics metrics(test::small_run(0));
+  const Exporter exporter("127.0.0.1:0", metrics);
+  const auto where = address_of(exporter);
+  std::vector<int> silent(8);
+  for (int& one : silent) {
+    one = socket(AF_INET, SOCK_STREAM, 0);
+    ASSERT_EQ(connect(one, reinterpret_cast<const sockaddr*>(&where), sizeof where), 0);
+  }
+  const auto began = std::chrono::steady_clock::now();
+  long status = 0;
+  for (int again = 0; status != 200 && again < 4; ++again) status = scrape(exporter).status;
+  EXPECT_EQ(status, 200);
+  EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(15));
+  for (const int one : silent) close(one);
 }
 
 // What OpenBLAS keeps in every thread of a worker, out of the thread's own stack.
