@@ -19,7 +19,7 @@ TensorView Arena::take(Shape shape, DType type) {
     mark_ = {mark_.block + 1, 0, mark_.before + mark_.used};
   }
   if (mark_.block == blocks_.size()) {
-    const std::int64_t bytes = std::max({wanted, least_block, mark_.before / 2});
+    const std::int64_t bytes = std::max({wanted, least_block, mark_.before / (reserved_ ? 16 : 2)});
     blocks_.push_back({backend_.allocate(bytes), bytes});
     ++allocations_;
   }
@@ -30,6 +30,7 @@ TensorView Arena::take(Shape shape, DType type) {
 }
 
 void Arena::reserve(std::int64_t bytes) {
+  reserved_ = true;
   blocks_.push_back({backend_.allocate(bytes), bytes});
   ++allocations_;
 }
@@ -37,9 +38,14 @@ void Arena::reserve(std::int64_t bytes) {
 void Arena::reset() {
   mark_ = {};
   if (blocks_.size() < 2) return;
-  for (const auto& block : blocks_) backend_.release(block.memory);
-  blocks_.clear();  // whatever the next line throws
-  blocks_.push_back({backend_.allocate(peak_), peak_});
+  std::int64_t bytes = 0;
+  for (const auto& block : blocks_) {
+    backend_.release(block.memory);
+    bytes += block.bytes;
+  }
+  blocks_.clear();  // whatever the next lines throw
+  if (!reserved_) bytes = peak_;
+  blocks_.push_back({backend_.allocate(bytes), bytes});
   ++allocations_;
 }
 

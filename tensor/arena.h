@@ -23,7 +23,9 @@ class Arena {
   Arena& operator=(const Arena&) = delete;
 
   TensorView take(Shape shape, DType type);  // contents undefined
-  void reserve(std::int64_t bytes);  // before anything is taken: a block that so many fit into
+  // Before anything is taken: a block that so many bytes fit into. What is wanted beyond it is taken in sixteenths of it,
+  // which stay: there is no room for half as much again where a device's memory was counted.
+  void reserve(std::int64_t bytes);
   void reset();  // everything taken is void; several blocks are merged into one of the peak size
 
   // Gives back, at the end of a scope, what was taken within it: temporaries of one layer's backward pass.
@@ -52,6 +54,7 @@ class Arena {
   std::vector<Block> blocks_;
   Mark mark_;
   std::int64_t peak_ = 0, allocations_ = 0;
+  bool reserved_ = false;
 };
 
 }  // namespace smlp

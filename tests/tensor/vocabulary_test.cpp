@@ -95,6 +95,23 @@ TEST_F(ArenaTest, TakesFromWhatWasReserved) {
   }
 }
 
+// A little more than was reserved took half as much again, which a device has not got where its memory was counted; and what
+// was merged then had no room for the next such step.
+TEST_F(ArenaTest, GrowsBySixteenthsOfWhatWasReserved) {
+  constexpr std::int64_t reserved = std::int64_t{64} << 20, sixteenth = reserved / 16;
+  Arena arena(*backend_);
+  arena.reserve(reserved);
+  auto allocations_of_step = [&, before = arena.allocations()](std::int64_t more) mutable {
+    arena.take({reserved}, DType::u8);
+    arena.take({more}, DType::u8);
+    arena.reset();
+    return arena.allocations() - std::exchange(before, arena.allocations());
+  };
+  EXPECT_EQ(allocations_of_step(64), 2) << "a sixteenth more, and both as one";
+  EXPECT_EQ(allocations_of_step(sixteenth), 0);
+  EXPECT_EQ(allocations_of_step(sixteenth + 64), 2);
+}
+
 TEST_F(ArenaTest, GivesBackWhatAFrameTook) {
   Arena arena(*backend_);
   const TensorView kept = arena.take({100}, DType::f32);
