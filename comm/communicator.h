@@ -34,6 +34,8 @@ class Communicator {
 
   virtual void after(Backend&) {}
   virtual void before(Backend&) {}
+  // What collectives of views need is taken now, and not by the first of them, when memory may be short. Every member calls it.
+  virtual void connect() {}
 
   virtual void all_reduce(TensorView inout, Reduce op) = 0;
   // Rank p's `out` is the sum of all ranks' p-th parts of `in`, which has size() equal parts. `out` may be this rank's own

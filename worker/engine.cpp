@@ -97,6 +97,11 @@ Engine::Engine(const JobConfig& job, std::unique_ptr<Backend> backend, ProcessGr
   if (value_type(job_) == DType::f16) loss_scale_ = LossScale(job_.train.loss_scale, job_.train.loss_scale_window);
   sync_ = std::make_unique<GradientSync>(*backend_, *store_, grid_, model_->blocks(), sharded);
   optimizer_ = std::make_unique<AdamW>(*backend_, *store_, settings, sync_->shares());
+  grid_.world->connect();
+  if (has_experts(config_)) {
+    grid_.experts->connect();
+    grid_.replicas->connect();
+  }
   // A device gives a block whole: one of the size that is needed, where growing would take half as much again.
   if (!backend_->in_host_memory()) {
     arena_->reserve(some_more + count_scratch(config_, grid_.experts->size(), job_.train.micro_batch, value_type(job_),

@@ -48,6 +48,12 @@ NcclCommunicator::~NcclCommunicator() { session_->leave(group_); }
 void NcclCommunicator::after(Backend& backend) { session_->after(backend); }
 void NcclCommunicator::before(Backend& backend) { session_->before(backend); }
 
+void NcclCommunicator::connect() {
+  expect_sound();
+  const Call call(*this, "connect", 0);
+  join();
+}
+
 void NcclCommunicator::join() {
   if (std::exchange(joined_, true) || size() == 1) return;
   ncclUniqueId id{};

@@ -1,5 +1,5 @@
 // Ranks with a GPU each. Collectives of views are NCCL's and return as soon as they are enqueued; all else goes to the
-// host's communicator. A group joins its peers in NCCL at its first collective of views: many have none.
+// host's communicator. A group joins its peers in NCCL when it is told to, or at its first collective of views: many have none.
 #pragma once
 
 #include <memory>
@@ -16,6 +16,7 @@ class NcclCommunicator final : public OverHost {
 
   void after(Backend& backend) override;
   void before(Backend& backend) override;
+  void connect() override;
 
   void all_reduce(TensorView inout, Reduce op) override;
   void reduce_scatter(TensorView in, TensorView out) override;

@@ -32,8 +32,11 @@ std::string words(ncclResult_t status) {
 
 void check_nccl(ncclResult_t status, const char* call, const Communicator& group) {
   if (status == ncclSuccess) return;
-  throw Error(ExitCode::fault,
-              fmt::format("{} failed on rank {} of {}: NCCL: {}", call, group.rank(), group.size(), words(status)));
+  const auto said = words(status);
+  const auto sentence = fmt::format("{} failed on rank {} of {}: NCCL: {}", call, group.rank(), group.size(), said);
+  if (said.find("out of memory") == std::string::npos) throw Error(ExitCode::fault, sentence);
+  throw Error(ExitCode::unavailable,
+              sentence + "; NCCL takes memory of the GPU beside what `smlp plan` counts: use a smaller micro-batch or more ranks");
 }
 
 NcclSession::NcclSession() {

@@ -108,6 +108,16 @@ TEST_F(Nccl, GroupsThatMoveNoViewsJoinNobody) {
   EXPECT_EQ(nccl_communicators(), alive) << "what was joined is left";
 }
 
+TEST_F(Nccl, AGroupThatIsToldToConnectHasJoinedBeforeItsFirstCollective) {
+  const int before = nccl_communicators();
+  comm.connect();
+  EXPECT_EQ(nccl_communicators(), before + (ranks == 1 ? 0 : 1));
+  const auto view = memory.view(std::vector<float>(3, 1), {3}, DType::f32);
+  in_order([&] { comm.all_reduce(view, Reduce::sum); });
+  EXPECT_EQ(memory.read<float>(view), std::vector<float>(3, static_cast<float>(ranks)));
+  EXPECT_EQ(nccl_communicators(), before + (ranks == 1 ? 0 : 1));
+}
+
 TEST_F(Nccl, AnExchangeOfNothingCallsNothing) {
   const auto view = memory.view(std::vector<float>(4), {4}, DType::f32);
   const auto before = nccl_operations();
