@@ -81,6 +81,7 @@ void CudaBackend::upload(const void* host, TensorView to) {
   for_each_matrix<2>({TensorView(const_cast<void*>(host), to.shape, to.dtype), to}, [&](const auto& m) {
     move_rows(stream(), m[0], m[1], size_of(to.dtype), cudaMemcpyHostToDevice);
   });
+  if (device_.reads_host_pages()) device_.wait();
 }
 
 void CudaBackend::download(TensorView from, void* host) {

@@ -71,6 +71,10 @@ Device::Device(int ordinal) : ordinal_(ordinal) {
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "no stream could be made");
   for (auto* event : {&began_, &ended_})
     check(cudaEventCreateWithFlags(event, cudaEventDefault), "no event could be made");
+  int host_pages = 0;
+  check(cudaDeviceGetAttribute(&host_pages, cudaDevAttrPageableMemoryAccessUsesHostPageTables, ordinal),
+        "the device could not be asked how it reads memory of the host");
+  reads_host_pages_ = host_pages != 0;
   void* word = nullptr;
   check(cudaHostAlloc(&word, sizeof(int), cudaHostAllocMapped), "no pinned memory could be had");
   fault_ = static_cast<int*>(word);

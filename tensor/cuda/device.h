@@ -24,6 +24,9 @@ class Device {
 
   cudaStream_t stream() const noexcept { return stream_; }
   int* fault() const noexcept { return fault_; }
+  // Where the GPU reads memory of the host by the host's own page tables (Grace Hopper), nobody promises that an upload has read
+  // its source when it returns: the runtime need not copy it to memory of its own before.
+  bool reads_host_pages() const noexcept { return reads_host_pages_; }
   std::string id() const;  // "0000:65:00.0", alike in every process whatever CUDA_VISIBLE_DEVICES is
   void* allocate(std::int64_t bytes);
   void release(void* memory) noexcept;
@@ -50,7 +53,7 @@ class Device {
   cudaStream_t stream_ = nullptr;
   cudaEvent_t began_ = nullptr, ended_ = nullptr;  // of timed()
   int* fault_ = nullptr;  // pinned host memory that the device writes to
-  bool recording_ = false;
+  bool recording_ = false, reads_host_pages_ = false;
   std::int64_t memory_changes_ = 0;
   std::vector<void*> released_;  // while work was recorded, when nothing may be freed
 };

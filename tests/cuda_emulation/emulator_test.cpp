@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "tensor/backend.h"
+#include "tests/cuda_emulation/streams.h"
 
 namespace smlp::test {
 namespace {
@@ -172,6 +173,20 @@ TEST(CudaDevices, AFaultThatShowsWhenMemoryIsTakenIsNoLackOfMemory) {
     }
   }
   emulation::set_driver_error(cudaSuccess);
+}
+
+// Callers change what they gave to upload() as soon as it returns, where it is no pinned memory.
+TEST(CudaDevices, AnUploadHasReadItsSourceAlsoWhereTheDeviceReadsTheHostsPages) {
+  emulation::set_reads_host_pages(true);
+  const auto backend = make_cuda_backend();
+  TensorView there(backend->allocate(8), {1}, DType::f64);
+  double value = 1, back = 0;
+  backend->upload(&value, there);
+  value = 2;
+  backend->download(there, &back);
+  EXPECT_EQ(back, 1);
+  backend->release(there.data);
+  emulation::set_reads_host_pages(false);
 }
 
 TEST(CudaDevices, MemoryThatIsNotThereIsAskedForInASentence) {

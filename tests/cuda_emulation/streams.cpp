@@ -67,6 +67,7 @@ std::vector<std::function<void()>> uploads;
 std::vector<Underway> underway;
 std::atomic<bool> given_up = false;
 std::size_t pinned_limit = std::size_t{1} << 40;
+bool late_uploads = false;
 bool slow_downloads = false;
 bool own_clock = false;
 double work_seconds = 0, collective_seconds = 0;
@@ -208,6 +209,8 @@ void pinned(void* memory, std::size_t bytes) {
 
 bool can_pin(std::size_t bytes) { return bytes <= pinned_limit; }
 void set_pinned_limit(std::size_t bytes) { pinned_limit = bytes; }
+void set_reads_host_pages(bool on) { late_uploads = on; }
+bool reads_host_pages() { return late_uploads; }
 
 void set_slow_downloads(bool on) {
   const Lock lock(mutex);
@@ -405,7 +408,7 @@ cudaError_t enqueue_copy(void* to, std::size_t to_pitch, const void* from, std::
     return cudaErrorStreamCaptureUnsupported;
   if (is_download && stream) return download(stream, source, target, copy);
   const bool taken = enqueue(stream, [=] {
-    if (is_upload && is_pinned(from)) return void(uploads.emplace_back(copy));
+    if (is_upload && (late_uploads || is_pinned(from))) return void(uploads.emplace_back(copy));
     finish_before(stream, {source, target});
     copy();
   });

@@ -23,6 +23,9 @@ void refuse_graph(cudaError_t error);
 void finish_all();                             // as calls that wait for the device
 void set_pinned_limit(std::size_t bytes);      // the largest block that there is
 
+// A device that reads the host's pages itself: uploads read any memory as late as pinned memory.
+void set_reads_host_pages(bool on);
+bool reads_host_pages();
 // A device that is slow to copy: the host, where it waits for an event, gets none of the downloads before another stream
 // waits for them, or this ends.
 void set_slow_downloads(bool on);
