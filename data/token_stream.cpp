@@ -166,6 +166,12 @@ TokenStream::~TokenStream() = default;
 
 std::int64_t TokenStream::windows() const { return impl_->windows; }
 
+std::vector<std::int64_t> TokenStream::tokens() const {
+  std::vector<std::int64_t> tokens;
+  for (const auto& source : impl_->sources) tokens.push_back(source.file.tokens());
+  return tokens;
+}
+
 void TokenStream::read(std::int64_t position, std::int64_t count, std::span<std::int32_t> tokens,
                        std::span<std::int32_t> targets) const {
   const auto& my = *impl_;

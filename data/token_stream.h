@@ -42,6 +42,7 @@ class TokenStream {
 
   // Windows of context + 1 tokens in all files together: an epoch when weights are empty.
   std::int64_t windows() const;
+  std::vector<std::int64_t> tokens() const;  // of each file: with other numbers the order of sequences is another
   // Sequences [position, position + count) of the run: tokens and next-token targets, [count, context] each.
   void read(std::int64_t position, std::int64_t count, std::span<std::int32_t> tokens,
             std::span<std::int32_t> targets) const;

@@ -28,7 +28,7 @@ bool SavePlan::due(Tier tier, std::int64_t step) const {
   if (last.step < 0) return true;
   if (job_.automatic) return last.since.seconds() >= intervals_.seconds(tier);
   const auto every = tier == Tier::shared ? job_.every_steps : job_.local_every_steps;
-  // A step that came due while the last save was still being written is made up for at the next one.
+  // A step whose save could not be is made up for at the next one.
   const auto intervals = [&](std::int64_t of_step) { return std::max<std::int64_t>(of_step, 0) / every; };
   if (every > 0 && intervals(step) > intervals(last.step)) return true;
   return tier == Tier::shared && job_.every_seconds > 0 && last.since.seconds() >= job_.every_seconds;

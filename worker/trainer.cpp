@@ -130,7 +130,8 @@ RunState Trainer::run_state() const {
                     {"sequences", {sequences_}},
                     {"tokens", {divergence_->trained(sequences_) * job_.model.context}},
                     {"updates", {engine_->updates()}},
-                    {"seed", {job_.seed}}};
+                    {"seed", {job_.seed}},
+                    {"data_tokens", stream_->tokens()}};
   const auto scale = engine_->loss_scale().state();
   state.integers["loss_scale_clean_steps"] = {scale.clean_steps};
   state.numbers = {{"best_validation_loss", {best_validation_}}, {"loss_scale", {scale.value}}};
@@ -260,7 +261,9 @@ void Trainer::step() {
   const bool root = engine_->grid().world->rank() == 0;
   if (root) {
     const bool asked = plan_->due(Tier::shared, step_) || (built_with_hdf5() && control_.save_asked());
-    flags[save_asked] = saves_->idle(Tier::shared) && asked ? 1 : 0;
+    // A run loses no more than the interval that it was given: the save before is waited for. An interval of our own choice is
+    // longer than saves take, and put off where one takes longer.
+    flags[save_asked] = asked && (!job_.checkpoint.automatic || saves_->idle(Tier::shared)) ? 1 : 0;
     flags[local_asked] = saves_->idle(Tier::local) && plan_->due(Tier::local, step_) ? 1 : 0;
   }
   StepLine line;
@@ -283,9 +286,10 @@ void Trainer::step() {
   // Before the save: a checkpoint knows the loss of its own step.
   if (evaluation_due()) line.evaluation = evaluate(step_);
   watch.lap();
-  const bool this_step = kept_for_good() || (job_.checkpoint.keep_best && line.evaluation);  // and no later one
+  const bool this_step =  // and no later one
+      flags[save_asked] > 0 || kept_for_good() || (job_.checkpoint.keep_best && line.evaluation);
   if (this_step) drain();
-  const Saves::Wish wish{.shared = saves_->idle(Tier::shared) && (flags[save_asked] > 0 || this_step),
+  const Saves::Wish wish{.shared = this_step,
                          .local = saves_->idle(Tier::local) && flags[local_asked] > 0};
   if (wish && may_save(line.result)) save(wish);
   const double stall = watch.lap();

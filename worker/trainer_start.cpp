@@ -1,5 +1,6 @@
 // How a Trainer begins: from the newest save of either tier, and with what tiers it goes on.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <spdlog/spdlog.h>
 
 #include "checkpoint/manifest.h"
@@ -72,6 +73,20 @@ void Trainer::restore() {
   choose_intervals();
 }
 
+void Trainer::tell_of_other_data(const RunState& saved) const {
+  const auto then = saved.integers.find("data_tokens");
+  if (then == saved.integers.end()) return;  // older than this count
+  const auto now = stream_->tokens();
+  if (then->second == now) return;
+  const auto counts = [](const std::vector<std::int64_t>& tokens) { return fmt::format("{}", fmt::join(tokens, " and ")); };
+  const auto sentence = fmt::format(
+      "the training data is not what it was: data.train, {}, held {} tokens at step {} and holds {} now; their order hangs on "
+      "that, so from here on some are read twice and some not at all. Put the files back to go on as if nothing had happened",
+      fmt::join(job_.data.train, ", "), counts(then->second), step_, counts(now));
+  spdlog::warn("{}", sentence);
+  log_->event("data_changed", step_, sentence);
+}
+
 void Trainer::load(const std::filesystem::path& checkpoint, std::span<const Piece> pieces, LoadOptions options) {
   SideBySide ranks(*engine_->grid().world, [this] { heartbeat_.beat(); });
   options.between = [&] { ranks.between(); };
@@ -94,6 +109,7 @@ void Trainer::take_up(const RunState& state) {
     validated_step_ = step_;
     validation_loss_ = loss->second.at(0);
   }
+  tell_of_other_data(state);
 }
 
 void Trainer::add_local_tier(const LocalStart& local, std::optional<SaveId> start) {
