@@ -36,7 +36,7 @@ function(smlp_test_program name)
   cmake_parse_arguments(TEST "" "" "FILES;LINKS;OPTIONS" ${ARGN})
   add_executable(${name} ${TEST_FILES})
   target_link_libraries(${name} PRIVATE ${TEST_LINKS})
-  smlp_options(${name} FOR_TESTS)
+  smlp_options(${name} LIGHT)
   if(TEST_OPTIONS)
     target_compile_options(${name} PRIVATE ${TEST_OPTIONS})
     target_precompile_headers(${name} PRIVATE <gtest/gtest.h> <string> <vector>)
@@ -77,8 +77,8 @@ function(smlp_test name)
     ENVIRONMENT "OMP_NUM_THREADS=1;OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_mpi_yield_when_idle=1")
 endfunction()
 
-# smlp_options(target [LIGHT | FOR_TESTS]): warnings, sanitizers and less work for the compiler. LIGHT, for what computes nothing
-# by itself: -O1, two thirds of -O3's time. FOR_TESTS: -Og, two thirds of that.
+# smlp_options(target [LIGHT]): warnings, sanitizers and less work for the compiler. LIGHT, for what computes nothing by itself,
+# and tests: -Og, half of -O3's time.
 function(smlp_options target)
   # GCC 12 sees overlaps in std::string's operator+ that are not there (its bug 105651).
   target_compile_options(${target} PRIVATE
@@ -86,8 +86,6 @@ function(smlp_options target)
     "$<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-restrict>"
     "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra>")
   if(LIGHT IN_LIST ARGN)
-    target_compile_options(${target} PRIVATE $<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:CXX>>:-O1>)
-  elseif(FOR_TESTS IN_LIST ARGN)
     target_compile_options(${target} PRIVATE $<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:CXX>>:-Og>)
   endif()
   if(SMLP_FUZZ)
