@@ -253,6 +253,12 @@ FileLock::~FileLock() {
   if (descriptor_ >= 0) ::close(descriptor_);
 }
 
+bool FileLock::still_named(const std::filesystem::path& path) const noexcept {
+  struct stat locked {}, named {};
+  if (::fstat(descriptor_, &locked) != 0 || ::stat(path.c_str(), &named) != 0) return false;
+  return locked.st_dev == named.st_dev && locked.st_ino == named.st_ino;
+}
+
 void FileLock::write(std::string_view text) {
   if (::ftruncate(descriptor_, 0) != 0 || ::pwrite(descriptor_, text.data(), text.size(), 0) < 0) {
     fail_io("writing", "the lock file", errno);

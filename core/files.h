@@ -59,6 +59,8 @@ class FileLock {
   FileLock& operator=(FileLock&& other) noexcept;
   ~FileLock();
   bool held() const noexcept { return descriptor_ >= 0; }
+  // Is the locked file still the one of that name? One whose holder removes it may have been opened before it went.
+  bool still_named(const std::filesystem::path& path) const noexcept;
   void write(std::string_view text);  // replaces the contents: who holds it
 
  private:

@@ -11,6 +11,7 @@
 #include "core/files.h"
 #include "data/byte_alphabet.h"
 #include "data/learn_merges.h"
+#include "data/output_lock.h"
 #include "data/tokenizer.h"
 
 namespace smlp {
@@ -66,6 +67,7 @@ TrainerResult train_tokenizer(const TrainerSettings& settings) {
   const std::filesystem::path folder = settings.output;
   const auto files =
       find_text(settings.inputs, {(folder / "vocab.json").string(), (folder / "merges.txt").string()});
+  const OutputLock lock(settings.output, folder / lock_of("tokenizer"));
   TrainerProgress progress{
       .bytes_read = 0, .bytes_in_all = 0, .vocabulary = 0, .wanted = settings.vocabulary};
   for (const auto& file : files) progress.bytes_in_all += file.bytes;

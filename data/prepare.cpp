@@ -12,6 +12,7 @@
 #include "core/cores.h"
 #include "core/error.h"
 #include "data/ordered_work.h"
+#include "data/output_lock.h"
 #include "data/text_reader.h"
 #include "data/token_file_writer.h"
 #include "data/tokenizer.h"
@@ -54,9 +55,11 @@ Encoded encode(const Tokenizer& tokenizer, const Batch& batch, std::int32_t end_
 
 // One output: the writer and what the notes will say.
 struct Side {
-  Side(std::string name, std::int64_t vocabulary) : prefix(std::move(name)), writer(prefix, vocabulary) {}
+  Side(std::string name, std::int64_t vocabulary)
+      : prefix(std::move(name)), lock(prefix, lock_of(prefix)), writer(prefix, vocabulary) {}
 
   std::string prefix;
+  OutputLock lock;
   TokenFileWriter writer;
   std::int64_t bytes = 0;
 };

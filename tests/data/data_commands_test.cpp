@@ -30,6 +30,12 @@ class DataCommands : public testing::Test {
     for (int i = 0; i < 300; ++i) lines += "the cat sat on the mat number " + std::to_string(i) + "\n";
     write_file(place / "in.txt", lines);
   }
+  // A folder of 96 MB: what reads it is at it for long.
+  void write_long_text(const std::string& folder) {
+    std::string text;
+    while (text.size() < (8 << 20)) text += "x" + std::to_string(text.size() * 7919) + " ";
+    for (int i = 0; i < 12; ++i) write_file(place / (folder + "/" + std::to_string(i)), text);
+  }
   // `smlp` in the line is the program.
   Answer shell(const std::string& line) {
     const auto script = "smlp() { \"" + std::string(std::getenv("SMLP_PROGRAM")) + "\" \"$@\"; }\ncd '" +
@@ -179,9 +185,7 @@ TEST_F(DataCommands, NoteThatATextIsTooSmallForTheVocabulary) {
 }
 
 TEST_F(DataCommands, LeaveNothingBehindWhenInterrupted) {
-  std::string text;
-  while (text.size() < (8 << 20)) text += "x" + std::to_string(text.size() * 7919) + " ";
-  for (int i = 0; i < 12; ++i) write_file(place / ("in/" + std::to_string(i)), text);
+  write_long_text("in");
   // Interrupted as soon as temporary files are there, which is long before 96 MB are through.
   const auto answer = shell(
       "mkdir t\n\"$SMLP_PROGRAM\" data prepare --input in --tokenizer bytes --output t/x &\n"
@@ -189,6 +193,21 @@ TEST_F(DataCommands, LeaveNothingBehindWhenInterrupted) {
   EXPECT_EQ(answer.code, 75) << answer.err;
   EXPECT_THAT(answer.err, HasSubstr("stopped on request: no token file was written"));
   EXPECT_TRUE(std::filesystem::is_empty(place / "t"));
+}
+
+// Both ended with 0, and the tokens of one lay beside the index of the other.
+TEST_F(DataCommands, OneProcessWritesAnOutput) {
+  write_long_text("in");
+  const auto answer = shell(
+      "mkdir t\n\"$SMLP_PROGRAM\" data prepare --input in --tokenizer bytes --output t/x &\n"
+      "while [ -z \"$(ls t)\" ]; do kill -0 $! || break; done\n"
+      "smlp data prepare --input in.txt --tokenizer bytes --output ./t/x; echo $?\n"
+      "smlp data prepare --input in.txt --tokenizer bytes --output t/y >y.out; echo $?\n"
+      "kill -TERM $!\nwait $!");
+  EXPECT_EQ(answer.code, 75) << "the first, stopped";
+  EXPECT_EQ(answer.out, "75\n0\n");
+  EXPECT_THAT(answer.err, StartsWith("smlp: ./t/x is in use by process "));
+  EXPECT_EQ(shell("ls -A t").out, "y.bin\ny.idx\ny.json\n");
 }
 
 }  // namespace
