@@ -67,7 +67,7 @@ TrainerResult train_tokenizer(const TrainerSettings& settings) {
   const std::filesystem::path folder = settings.output;
   const auto files =
       find_text(settings.inputs, {(folder / "vocab.json").string(), (folder / "merges.txt").string()});
-  const OutputLock lock(settings.output, folder / lock_of("tokenizer"));
+  const OutputLock lock(settings.output, folder / lock_of("tokenizer"), {"vocab.json", "merges.txt"});
   TrainerProgress progress{
       .bytes_read = 0, .bytes_in_all = 0, .vocabulary = 0, .wanted = settings.vocabulary};
   for (const auto& file : files) progress.bytes_in_all += file.bytes;

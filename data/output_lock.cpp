@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string_view>
 
 #include "core/clock.h"
 #include "core/error.h"
@@ -19,6 +21,28 @@ namespace smlp {
 namespace {
 
 constexpr double patience_seconds = 1;
+constexpr std::string_view lock_ending = ".smlp-lock";
+
+bool is_a_number(std::string_view text) {
+  return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos;
+}
+
+// "t.bin" for "t.bin.17-0.tmp", "t.json" for "t.json.17.tmp"; "" for what no writer here gives such a name.
+std::string_view final_name_of(std::string_view name) {
+  constexpr std::string_view ending = ".tmp";
+  if (!name.ends_with(ending)) return "";
+  name.remove_suffix(ending.size());
+  const auto dot = name.rfind('.');
+  if (dot == std::string_view::npos) return "";
+  const auto writer = name.substr(dot + 1), final_name = name.substr(0, dot);
+  const auto dash = writer.find('-');
+  if (dash == std::string_view::npos) {
+    return is_a_number(writer) && (final_name.ends_with(".json") || final_name == "merges.txt") ? final_name : "";
+  }
+  const bool numbered = is_a_number(writer.substr(0, dash)) && is_a_number(writer.substr(dash + 1));
+  const bool tokens = final_name.ends_with(".bin") || final_name.ends_with(".idx") || final_name.ends_with(".lengths");
+  return numbered && tokens ? final_name : "";
+}
 
 // Who wrote the words in a lock, where that can still be its holder: a new one writes them right after it took the lock, and
 // until then they are those of a process that was killed.
@@ -35,7 +59,12 @@ std::optional<std::string> holder_in(const std::filesystem::path& lock) {
 }  // namespace
 
 std::filesystem::path lock_of(const std::filesystem::path& output) {
-  return output.parent_path() / fmt::format(".{}.smlp-lock", output.filename().string());
+  return output.parent_path() / fmt::format(".{}{}", output.filename().string(), lock_ending);
+}
+
+bool is_unfinished_output(const std::filesystem::path& file) {
+  const auto name = file.filename().string();
+  return !final_name_of(name).empty() || (name.starts_with('.') && name.ends_with(lock_ending));
 }
 
 bool make_output_folder(const std::filesystem::path& folder) {
@@ -47,7 +76,7 @@ bool make_output_folder(const std::filesystem::path& folder) {
   return made;
 }
 
-OutputLock::OutputLock(const std::string& output, std::filesystem::path file)
+OutputLock::OutputLock(const std::string& output, std::filesystem::path file, const std::vector<std::string>& written)
     : file_(std::move(file)), lock_(FileLock::none()) {
   if (file_.has_parent_path()) made_folder_ = make_output_folder(file_.parent_path());
   take(output);
@@ -57,6 +86,18 @@ OutputLock::OutputLock(const std::string& output, std::filesystem::path file)
     std::error_code ignored;
     std::filesystem::remove(file_, ignored);
     throw;
+  }
+  remove_leftovers(written);
+}
+
+// Those who write these files have the lock, so all that is there is of dead ones.
+void OutputLock::remove_leftovers(const std::vector<std::string>& written) const {
+  for (const auto& entry : entries_of(parent_of(file_))) {
+    const auto name = entry.filename().string();
+    std::error_code ignored;
+    if (std::find(written.begin(), written.end(), final_name_of(name)) != written.end()) {
+      std::filesystem::remove(entry, ignored);
+    }
   }
 }
 

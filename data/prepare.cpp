@@ -53,10 +53,15 @@ Encoded encode(const Tokenizer& tokenizer, const Batch& batch, std::int32_t end_
   return result;
 }
 
+std::vector<std::string> names_written(const std::string& prefix) {
+  const auto name = std::filesystem::path(prefix).filename().string();
+  return {name + ".bin", name + ".idx", name + ".lengths", name + ".json"};
+}
+
 // One output: the writer and what the notes will say.
 struct Side {
   Side(std::string name, std::int64_t vocabulary)
-      : prefix(std::move(name)), lock(prefix, lock_of(prefix)), writer(prefix, vocabulary) {}
+      : prefix(std::move(name)), lock(prefix, lock_of(prefix), names_written(prefix)), writer(prefix, vocabulary) {}
 
   std::string prefix;
   OutputLock lock;

@@ -7,11 +7,11 @@
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "core/error.h"
 #include "core/files.h"
 #include "core/json_lines.h"
+#include "data/output_lock.h"
 
 namespace smlp {
 
@@ -21,28 +21,32 @@ namespace {
 
 bool is_token_index(const std::string& path) {
   std::string start(7, '\0');
-  return path.ends_with(".idx") && std::ifstream(path, std::ios::binary).read(start.data(), 7) &&
-         start == "MMIDIDX";
+  std::error_code unknown;
+  return fs::is_regular_file(path, unknown) && std::ifstream(path, std::ios::binary).read(start.data(), 7) && start == "MMIDIDX";
 }
 
-// Token files may lie beside the text they were made of; they are no text.
+// Token files may lie beside the text they were made of; they are no text. The disk is asked for the index: the list of a
+// folder may have tokens that were just written and not their index.
 void leave_out_token_files(std::vector<TextFile>& files) {
-  std::set<std::string> tokens;
-  for (const auto& file : files) {
-    if (!is_token_index(file.path)) continue;
-    const auto prefix = file.path.substr(0, file.path.size() - 4);
-    for (const char* ending : {".bin", ".idx", ".json"}) tokens.insert(prefix + ending);
-  }
-  std::erase_if(files, [&](const TextFile& file) { return tokens.contains(file.path); });
+  std::erase_if(files, [](const TextFile& file) {
+    for (const char* ending : {".bin", ".idx", ".json"}) {
+      if (!file.path.ends_with(ending)) continue;
+      return is_token_index(file.path.substr(0, file.path.size() - std::strlen(ending)) + ".idx");
+    }
+    return false;
+  });
 }
 
 void list_folder(const fs::path& folder, std::vector<TextFile>& files) {
   std::vector<TextFile> found;
   try {
     for (const auto& entry : fs::recursive_directory_iterator(folder)) {
-      std::error_code leads_nowhere;  // a link, or one to itself
-      if (entry.is_regular_file(leads_nowhere))
-        found.push_back({entry.path().string(), static_cast<std::int64_t>(entry.file_size())});
+      std::error_code leads_nowhere, unknown;  // a link, or one to itself
+      if (is_unfinished_output(entry.path()) || !entry.is_regular_file(leads_nowhere)) continue;
+      const auto bytes = entry.file_size(unknown);
+      if (unknown == std::errc::no_such_file_or_directory) continue;  // removed since the folder was read
+      if (unknown) throw fs::filesystem_error("the size is not known", entry.path(), unknown);
+      found.push_back({entry.path().string(), static_cast<std::int64_t>(bytes)});
     }
   } catch (const fs::filesystem_error& error) {
     throw Error(ExitCode::io_failed, fmt::format("the folder {} can't be read to its end: {}", folder.string(),

@@ -25,11 +25,11 @@ constexpr std::int64_t longest_sequence = std::int64_t{1}
 // document, negative for one that its document goes on after.
 struct TokenFileWriter::Impl {
   Impl(const std::string& prefix, std::int64_t size)
-      : index_name(prefix + ".idx"),
+      : tokens_name(prefix + ".bin"),
         vocabulary(size),
         type(size < small_vocabulary ? TokenType::unsigned_16 : TokenType::signed_32),
-        bin(prefix + ".bin"),
-        index(index_name),
+        bin(tokens_name),
+        index(prefix + ".idx"),
         lengths(prefix + ".lengths") {}
 
   void end_sequence(bool document_ends) {
@@ -40,7 +40,7 @@ struct TokenFileWriter::Impl {
   void each_length(const std::function<void(std::int32_t)>& use) const;
   void write_index();
 
-  std::filesystem::path index_name;
+  std::filesystem::path tokens_name;
   std::int64_t vocabulary;
   TokenType type;
   OutputFile bin, index;
@@ -120,13 +120,15 @@ void TokenFileWriter::finish() {
   my.bin.sync();
   my.index.sync();
   std::error_code code;
-  std::filesystem::remove(my.index_name, code);  // first: an old index must never lie beside new tokens
+  // First, so that old tokens never lie beside a new index. Tokens never lie there without one, which find_text() would take
+  // for text.
+  std::filesystem::remove(my.tokens_name, code);
   if (code) {
     throw Error(ExitCode::io_failed,
-                fmt::format("the older {} can't be removed: {}", my.index_name.string(), code.message()));
+                fmt::format("the older {} can't be removed: {}", my.tokens_name.string(), code.message()));
   }
-  my.bin.publish();
   my.index.publish();
+  my.bin.publish();
 }
 
 std::int64_t TokenFileWriter::tokens() const { return impl_->tokens; }

@@ -5,11 +5,13 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <set>
 #include <thread>
 
 #include "core/host_name.h"
 #include "data/bpe_trainer.h"
 #include "data/prepare.h"
+#include "data/text_reader.h"
 #include "data/token_file.h"
 #include "tests/data/scratch.h"
 
@@ -31,7 +33,7 @@ TEST(OutputLock, KeepsASecondPrepareAway) {
   };
   std::filesystem::create_directory(scratch / "out");
   {
-    const OutputLock of_another("out/t", lock_of(scratch / "out/t"));
+    const OutputLock of_another("out/t", lock_of(scratch / "out/t"), {});
     const auto before = scratch.files();
     const auto sentence = refusal(ExitCode::call_again, [&] { prepare_to(scratch / "out/t"); });
     EXPECT_TRUE(contains(sentence, (scratch / "out/t") + " " + holder_here())) << sentence;
@@ -54,7 +56,7 @@ TEST(OutputLock, KeepsASecondTrainerAway) {
     return train_tokenizer({.inputs = {scratch / "in.txt"}, .vocabulary = 260, .output = scratch / "bpe"});
   };
   {
-    const OutputLock of_another("bpe", lock_of(scratch / "bpe/tokenizer"));
+    const OutputLock of_another("bpe", lock_of(scratch / "bpe/tokenizer"), {});
     const auto sentence = refusal(ExitCode::call_again, [&] { train(); });
     EXPECT_TRUE(contains(sentence, "bpe " + holder_here())) << sentence;
   }
@@ -67,7 +69,7 @@ TEST(OutputLock, OfAKilledProcessIsTakenOver) {
   const Scratch scratch;
   for (const char* words : {"", "{\"host\": \"elsewhere\", \"pid\": 17}\n"}) {
     write_file(scratch / ".t.smlp-lock", words);
-    { const OutputLock lock("t", lock_of(scratch / "t")); }
+    { const OutputLock lock("t", lock_of(scratch / "t"), {}); }
     EXPECT_FALSE(std::filesystem::exists(scratch / ".t.smlp-lock"));
   }
 }
@@ -81,7 +83,7 @@ TEST(OutputLock, HasOneHolderAlsoWhileItsFileComesAndGoes) {
     threads.emplace_back([&] {
       while (taken < 2000) {
         try {
-          const OutputLock lock("t", lock_of(scratch / "t"));
+          const OutputLock lock("t", lock_of(scratch / "t"), {});
           together += ++inside > 1 ? 1 : 0;
           std::this_thread::yield();
           --inside;
@@ -95,6 +97,69 @@ TEST(OutputLock, HasOneHolderAlsoWhileItsFileComesAndGoes) {
   for (auto& thread : threads) thread.join();
   EXPECT_EQ(together, 0);
   EXPECT_EQ(scratch.files(), 0);
+}
+
+// They were text to the next command that read the folder, and nobody ever removed them.
+TEST(OutputLock, WhatKilledWritersLeftIsNoTextAndGoes) {
+  const Scratch scratch;
+  const std::vector<std::string> left = {"t.bin.17-0.tmp", "t.idx.17-1.tmp", "t.lengths.17-2.tmp", "t.json.17.tmp",
+                                         ".t.smlp-lock"};
+  const std::vector<std::string> of_others = {"u.bin.17-0.tmp", "t.bin.bin.17-0.tmp", "vocab.json.17.tmp", "merges.txt.17.tmp"};
+  const std::vector<std::string> text = {"t.tmp", "t.bin.17.tmp", "t.json.17-0.tmp", "t.bin.x-0.tmp", "t.bin.17-.tmp",
+                                         "t.txt.17.tmp",  ".tmp", "smlp-lock"};
+  for (const auto& names : {left, of_others, text}) {
+    for (const auto& name : names) write_file(scratch / ("in/" + name), "some text, some text");
+  }
+  EXPECT_EQ(find_text({scratch / "in"}).size(), text.size());
+  EXPECT_EQ(find_text({scratch / "in/u.bin.17-0.tmp"}).size(), 1u) << "a file that is named itself is read";
+  std::set<std::string> of_a_living_one;
+  const auto look = [&](const PrepareProgress&) {
+    for (const auto& entry : std::filesystem::directory_iterator(scratch / "out")) of_a_living_one.insert(entry.path());
+  };
+  prepare({.inputs = {scratch / "in"}, .tokenizer = "bytes", .output = scratch / "out/t", .progress = look});
+  EXPECT_EQ(of_a_living_one.size(), 4u);
+  for (const auto& name : of_a_living_one) EXPECT_TRUE(is_unfinished_output(name)) << name;
+  const auto there = [&](const std::string& name) { return std::filesystem::exists(scratch / ("in/" + name)); };
+
+  const auto result = prepare({.inputs = {scratch / "in"}, .tokenizer = "bytes", .output = scratch / "in/t"});
+  EXPECT_EQ(result.train.documents, std::ssize(text));
+  for (const auto& name : left) EXPECT_FALSE(there(name)) << name;
+  for (const auto& name : of_others) EXPECT_TRUE(there(name)) << name << " may be another's, who lives";
+  for (const auto& name : text) EXPECT_TRUE(there(name)) << name;
+
+  train_tokenizer({.inputs = {scratch / "in"}, .vocabulary = 260, .output = scratch / "in"});
+  EXPECT_FALSE(there("vocab.json.17.tmp"));
+  EXPECT_FALSE(there("merges.txt.17.tmp"));
+  EXPECT_TRUE(there("u.bin.17-0.tmp"));
+}
+
+// What another process removed between the reading of the folder and a look at the file ended it with 74.
+TEST(OutputLock, AFolderIsReadWhileAnotherWritesThere) {
+  const Scratch scratch;
+  write_file(scratch / "in/a.txt", "some text");
+  const std::jthread another([&](const std::stop_token& enough) {
+    while (!enough.stop_requested()) {
+      for (const char* name : {"in/t.bin.17-0.tmp", "in/t.json.17.tmp", "in/theirs.txt"}) write_file(scratch / name, "");
+      for (const char* name : {"in/theirs.txt", "in/t.json.17.tmp", "in/t.bin.17-0.tmp"}) std::filesystem::remove(scratch / name);
+    }
+  });
+  for (int i = 0; i < 3000; ++i) {
+    const auto files = find_text({scratch / "in"});
+    EXPECT_EQ(files.front().path, scratch / "in/a.txt");
+  }
+}
+
+// Killed between its two renames, it left tokens without an index, which the next one read as text.
+TEST(OutputLock, NewTokensNeverLieThereWithoutTheirIndex) {
+  const Scratch scratch;
+  write_file(scratch / "in.txt", "some text");
+  const auto prepare_it = [&] { prepare({.inputs = {scratch / "in.txt"}, .tokenizer = "bytes", .output = scratch / "out/t"}); };
+  prepare_it();
+  std::filesystem::remove(scratch / "out/t.idx");
+  std::filesystem::create_directories(scratch / "out/t.idx/full");  // nothing takes its place: the publishing ends there
+  refusal(ExitCode::io_failed, prepare_it);
+  EXPECT_FALSE(std::filesystem::exists(scratch / "out/t.bin"));
+  EXPECT_FALSE(std::filesystem::exists(scratch / "out/t.json"));
 }
 
 }  // namespace
