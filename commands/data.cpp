@@ -21,13 +21,13 @@
 #include "data/prepare.h"
 #include "data/token_file.h"
 #include "data/tokenizer.h"
+#include "launcher/signal_queue.h"
 
 namespace smlp {
 
 namespace {
 
-// While it lives, the first SIGINT or SIGTERM only asks: the work ends at its next piece and cleans up behind
-// itself.
+// While it lives, the first signal that asks to stop only asks: the work ends at its next piece and cleans up behind itself.
 volatile std::sig_atomic_t stop_asked = 0;
 
 class PoliteStop {
@@ -36,19 +36,22 @@ class PoliteStop {
     struct sigaction action {};
     action.sa_handler = [](int) { stop_asked = 1; };
     action.sa_flags = static_cast<int>(SA_RESETHAND);
-    ::sigaction(SIGINT, &action, &interrupt_);
-    ::sigaction(SIGTERM, &action, &terminate_);
+    for (const int number : signals_that_ask_to_stop()) {
+      struct sigaction before {};
+      ::sigaction(number, nullptr, &before);
+      if (number == SIGHUP && before.sa_handler == SIG_IGN) continue;  // nohup ignores it on purpose
+      ::sigaction(number, &action, nullptr);
+      before_.emplace_back(number, before);
+    }
   }
   ~PoliteStop() {
-    ::sigaction(SIGINT, &interrupt_, nullptr);
-    ::sigaction(SIGTERM, &terminate_, nullptr);
+    for (const auto& [number, before] : before_) ::sigaction(number, &before, nullptr);
   }
   PoliteStop(const PoliteStop&) = delete;
   PoliteStop& operator=(const PoliteStop&) = delete;
 
  private:
-  struct sigaction interrupt_ {};
-  struct sigaction terminate_ {};
+  std::vector<std::pair<int, struct sigaction>> before_;
 };
 
 // One line on stderr: rewritten in place on a terminal, else a new one every ten seconds.

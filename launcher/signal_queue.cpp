@@ -23,6 +23,8 @@ bool asks_to_stop(int signal) {
   return std::find(that_ask_to_stop.begin(), that_ask_to_stop.end(), signal) != that_ask_to_stop.end();
 }
 
+std::span<const int> signals_that_ask_to_stop() { return that_ask_to_stop; }
+
 SignalQueue::SignalQueue() : taken_(set_of_those_that_ask_to_stop()) {
   sigaddset(&taken_, SIGCHLD);
   struct sigaction hang_up {};

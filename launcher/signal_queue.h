@@ -5,6 +5,7 @@
 
 #include <csignal>
 #include <optional>
+#include <span>
 
 namespace smlp {
 
@@ -25,5 +26,6 @@ class SignalQueue {
 void hold_back_signals();
 
 bool asks_to_stop(int signal);
+std::span<const int> signals_that_ask_to_stop();
 
 }  // namespace smlp

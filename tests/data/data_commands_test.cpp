@@ -195,6 +195,23 @@ TEST_F(DataCommands, LeaveNothingBehindWhenInterrupted) {
   EXPECT_TRUE(std::filesystem::is_empty(place / "t"));
 }
 
+// A terminal that was closed, or SLURM's warning, ended it at once, and its temporary files stayed.
+TEST_F(DataCommands, LeaveNothingBehindWhateverSignalAsksThemToStop) {
+  write_long_text("in");
+  for (const std::string number : {"HUP", "USR1", "INT", "TERM"}) {
+    const auto answer = shell(
+        "mkdir -p t\n\"$SMLP_PROGRAM\" data prepare --input in --tokenizer bytes --output t/x &\n"
+        "while [ -z \"$(ls t)\" ]; do kill -0 $! || break; done\nkill -" + number + " $!\nwait $!");
+    EXPECT_EQ(answer.code, 75) << number << ": " << answer.err;
+    EXPECT_TRUE(std::filesystem::is_empty(place / "t")) << number;
+  }
+  const auto under_nohup = shell(
+      "trap '' HUP\n\"$SMLP_PROGRAM\" data prepare --input in --tokenizer bytes --output t/x &\n"
+      "while [ -z \"$(ls t)\" ]; do kill -0 $! || break; done\ngrep SigIgn /proc/$!/status\nkill -TERM $!\nwait $!");
+  EXPECT_EQ(under_nohup.code, 75) << under_nohup.err;
+  EXPECT_THAT(under_nohup.out, testing::ContainsRegex("SigIgn:.*[13579bdf]\n")) << "the lowest bit: nohup ignores it on purpose";
+}
+
 // Both ended with 0, and the tokens of one lay beside the index of the other.
 TEST_F(DataCommands, OneProcessWritesAnOutput) {
   write_long_text("in");
