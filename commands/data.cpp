@@ -2,14 +2,16 @@
 #include <fmt/ranges.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
-#include <iostream>
-#include <iterator>
+#include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "commands/commands.h"
 #include "commands/print_json.h"
@@ -184,18 +186,59 @@ void write_out(std::string_view text) {
   }
 }
 
-std::string read_all() { return {std::istreambuf_iterator<char>(std::cin), {}}; }
+// std::cin takes a read that fails for the end of the input.
+class StandardInput {
+ public:
+  bool next_line(std::string& line) {
+    auto end = text_.find('\n', used_);
+    while (end == text_.npos) {
+      text_.erase(0, std::exchange(used_, 0));
+      const auto searched = text_.size();
+      if (!read_more()) break;
+      end = text_.find('\n', searched);
+    }
+    if (end == text_.npos && used_ == text_.size()) return false;
+    line = text_.substr(used_, end - used_);
+    used_ = std::min(end, text_.size() - 1) + 1;
+    return true;
+  }
+  std::string all() {
+    while (read_more()) continue;
+    return std::move(text_);
+  }
+
+ private:
+  bool read_more() {
+    constexpr std::size_t at_once = 1 << 16;
+    const auto before = text_.size();
+    text_.resize(before + at_once);
+    ssize_t got = -1;
+    do got = ::read(STDIN_FILENO, text_.data() + before, at_once);
+    while (got < 0 && errno == EINTR);
+    const int reason = errno;
+    text_.resize(before + static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
+    if (got < 0) {
+      throw Error(ExitCode::io_failed, fmt::format("reading the standard input failed: {}; redirect a file to it, or write "
+                                                   "into a pipe",
+                                                   std::strerror(reason)));
+    }
+    return got > 0;
+  }
+
+  std::string text_;  // used up to used_
+  std::size_t used_ = 0;
+};
 
 void encode_input(const Tokenizer& tokenizer, bool whole) {
-  std::ios::sync_with_stdio(false);
+  StandardInput input;
   std::vector<std::int32_t> ids;
   const auto encode = [&](const std::string& text) {
     ids.clear();
     tokenizer.encode(text, ids);
     write_out(fmt::format("{}\n", fmt::join(ids, " ")));
   };
-  if (whole) return encode(read_all());
-  for (std::string line; std::getline(std::cin, line);) encode(line);
+  if (whole) return encode(input.all());
+  for (std::string line; input.next_line(line);) encode(line);
 }
 
 std::vector<std::int32_t> parse_ids(std::string_view line, std::int64_t number) {
@@ -217,10 +260,10 @@ std::vector<std::int32_t> parse_ids(std::string_view line, std::int64_t number) 
 }
 
 void decode_input(const Tokenizer& tokenizer, bool whole) {
-  std::ios::sync_with_stdio(false);
-  if (whole) return write_out(tokenizer.decode(parse_ids(read_all(), 1)));
+  StandardInput input;
+  if (whole) return write_out(tokenizer.decode(parse_ids(input.all(), 1)));
   std::int64_t number = 0;
-  for (std::string line; std::getline(std::cin, line);)
+  for (std::string line; input.next_line(line);)
     write_out(tokenizer.decode(parse_ids(line, ++number)) + '\n');
 }
 

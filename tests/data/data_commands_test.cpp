@@ -156,6 +156,23 @@ TEST_F(DataCommands, FailWhenTheirLastWordsCannotBeWritten) {
   EXPECT_THAT(long_answer.err, Not(HasSubstr("defect")));
 }
 
+// A folder, or no input at all, was an empty text and exit code 0.
+TEST_F(DataCommands, FailWhenTheirInputCannotBeRead) {
+  for (const std::string name : {"encode", "decode", "encode --whole", "decode --whole"}) {
+    for (const auto& [input, reason] : {std::pair("< .", "Is a directory"), std::pair("<&-", "Bad file descriptor")}) {
+      const auto answer = shell("smlp data " + name + " --tokenizer bytes " + input);
+      EXPECT_EQ(answer.code, 74) << name << input;
+      EXPECT_THAT(answer.err, StartsWith("smlp: reading the standard input failed: " + std::string(reason))) << name << input;
+      EXPECT_EQ(answer.out, "");
+    }
+  }
+  EXPECT_EQ(shell("smlp data encode --tokenizer bytes < /dev/null").out, "");
+  EXPECT_EQ(shell("printf 'a\n\nb' | smlp data encode --tokenizer bytes").out, "97\n\n98\n") << "the last line may lack its end";
+  EXPECT_EQ(shell("(printf a; sleep 0.1; printf 'b\nc'; sleep 0.1; printf 'd\n') | smlp data encode --tokenizer bytes").out,
+            "97 98\n99 100\n")
+      << "lines in parts";
+}
+
 // SIGXFSZ ended it without a word, and half a token file stayed.
 TEST_F(DataCommands, AFileThatMayGrowNoMoreIsAFailedWrite) {
   const auto answer = shell(
