@@ -307,7 +307,9 @@ void add_trainer(CLI::App& data) {
   command
       ->add_option("--vocabulary", settings->vocabulary,
                    "tokens in all: 256 bytes, the merges, <|endoftext|>")
-      ->required();
+      ->required()
+      ->check(whole_number_within(1, largest_vocabulary))
+      ->type_name("N");
   command->add_option("--output", settings->output, "folder for vocab.json and merges.txt")
       ->required()
       ->check(not_empty());

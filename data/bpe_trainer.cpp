@@ -18,7 +18,7 @@ namespace smlp {
 
 namespace {
 
-constexpr std::int64_t smallest_vocabulary = 257, largest_vocabulary = 1 << 24;
+constexpr std::int64_t smallest_vocabulary = 257;
 
 std::string vocabulary_text(const std::vector<std::string>& tokens) {
   std::string text = "{\n";

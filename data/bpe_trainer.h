@@ -32,7 +32,9 @@ struct TrainerResult {
   std::int64_t bytes = 0;  // of the text files
 };
 
-// Throws Error(usage) for a vocabulary below 257 or above 2^24.
+inline constexpr std::int64_t largest_vocabulary = 1 << 24;
+
+// Throws Error(usage) for a vocabulary below 257 or above the largest.
 TrainerResult train_tokenizer(const TrainerSettings& settings);
 
 }  // namespace smlp

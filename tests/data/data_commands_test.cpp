@@ -105,6 +105,9 @@ TEST_F(DataCommands, SayWhatIsWrongInASentence) {
       {"smlp data prepare --input in.txt --tokenizer bytes --output t --valid-output ./t --valid-share 0.1", 64,
        "different prefixes"},
       {"smlp data train-tokenizer --input in.txt --vocabulary 12 --output t", 64, "257 tokens at least"},
+      // It was said of the largest number that a computer takes for it.
+      {"smlp data train-tokenizer --input in.txt --vocabulary 99999999999999999999 --output t", 64,
+       "'99999999999999999999' is not a whole number"},
       {"smlp data prepare --input none.txt --tokenizer bytes --output t", 78, "no file or folder none.txt"},
       {"smlp data prepare --input in.txt --tokenizer nowhere --output t", 78, "no tokenizer nowhere"},
       {"smlp data inspect in.txt", 78, "smlp data prepare --input in.txt"},
