@@ -90,9 +90,10 @@ void check(const PrepareSettings& settings) {
                 "a validation prefix and a share above 0 and below 1 are given together or not at all");
   }
   for (const auto& prefix : {settings.output, settings.valid_output}) {
-    if (prefix.ends_with('/')) {
-      throw Error(ExitCode::usage,
-                  fmt::format("{} names a folder; a prefix goes on with a name in it: {}tokens", prefix, prefix));
+    const auto name = std::filesystem::path(prefix).filename();
+    if (prefix.ends_with('/') || name == "." || name == "..") {
+      throw Error(ExitCode::usage, fmt::format("{} names a folder; a prefix goes on with a name in it: {}", prefix,
+                                               (std::filesystem::path(prefix) / "tokens").string()));
     }
   }
   const auto place = [](const std::string& prefix) {

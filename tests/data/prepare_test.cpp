@@ -205,7 +205,7 @@ TEST(Prepare, OnePrefixInTwoSpellingsIsRefused) {
   }
 }
 
-// Hidden files .bin and .idx were written into it.
+// Hidden files .bin and .idx were written into it; of "." and ".." those were ..bin and ...bin.
 TEST(Prepare, AFolderIsNoPrefix) {
   const Scratch scratch;
   write_file(scratch / "in.txt", "some text");
@@ -213,6 +213,16 @@ TEST(Prepare, AFolderIsNoPrefix) {
     prepare({.inputs = {scratch / "in.txt"}, .tokenizer = "bytes", .output = scratch / "out/"});
   });
   EXPECT_TRUE(contains(sentence, "out/ names a folder")) << sentence;
+  for (const std::string name : {".", "..", "/.", "out/.", "out/.."}) {
+    const auto refused = refusal(ExitCode::usage, [&] {
+      prepare({.inputs = {scratch / "in.txt"}, .tokenizer = "bytes", .output = name});
+    });
+    EXPECT_TRUE(contains(refused, name + " names a folder; a prefix goes on with a name in it: " + name + "/tokens")) << refused;
+    refusal(ExitCode::usage, [&] {
+      prepare({.inputs = {scratch / "in.txt"}, .tokenizer = "bytes", .output = scratch / "t", .valid_output = name,
+               .valid_share = 0.5});
+    });
+  }
 }
 
 // One link to itself made the whole folder unreadable.
