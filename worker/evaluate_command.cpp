@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "core/json_lines.h"
 #include "core/json_text.h"
@@ -13,8 +15,9 @@ namespace smlp {
 
 namespace {
 
-// Bytes of the text behind a token file: from the file's own notes, else by decoding it.
-std::int64_t text_bytes(const TokenFile& file, const std::string& prefix, const std::string& tokenizer_name) {
+// Bytes of the text behind a token file: from the file's own notes, else by decoding it; none where it holds what the tokenizer
+// has no text for, such as the ids with which a vocabulary is padded.
+std::optional<std::int64_t> text_bytes(const TokenFile& file, const std::string& prefix, const std::string& tokenizer_name) {
   const auto notes = read_info(prefix);
   const bool of_this_file = notes.tokens.value_or(file.tokens()) == file.tokens();
   if (!of_this_file) {
@@ -28,6 +31,12 @@ std::int64_t text_bytes(const TokenFile& file, const std::string& prefix, const 
   for (std::int64_t first = 0; first < file.tokens(); first += chunk) {
     std::vector<std::int32_t> ids(static_cast<std::size_t>(std::min(chunk, file.tokens() - first)));
     file.read(first, ids);
+    const auto foreign = std::find_if(ids.begin(), ids.end(), [&](std::int32_t id) { return !tokenizer->has(id); });
+    if (foreign != ids.end()) {
+      tell("bits a byte of {0} are not known: it holds token {1}, for which the tokenizer {2} has no text; \"bytes\" in {0}.json "
+           "would tell how long its text is", prefix, *foreign, tokenizer_name);
+      return std::nullopt;
+    }
     if (tokenizer->has_end_of_text()) std::erase(ids, tokenizer->end_of_text());
     bytes += static_cast<std::int64_t>(tokenizer->decode(ids).size());
   }
@@ -44,7 +53,7 @@ void evaluate_command(const std::filesystem::path& checkpoint, const std::string
   if (world.rank() != 0) return;
   // Of a text that is predicted in part, that part of the bytes.
   const double share = static_cast<double>(result.tokens) / static_cast<double>(file.tokens() - 1);
-  const double bytes = share * static_cast<double>(text_bytes(file, data, model.job.data.tokenizer));
+  const double bytes = share * static_cast<double>(text_bytes(file, data, model.job.data.tokenizer).value_or(0));
   const auto bits = result.bits_per_byte(bytes);
   if (json) {
     const nlohmann::json facts = {{"loss", result.loss()},

@@ -88,6 +88,20 @@ TEST_F(Trained, EvalHasBitsAByteOnlyOfBytesThatItKnows) {
   EXPECT_THAT(strange.err, HasSubstr("valid.json is of another file: it says 5 tokens, and valid.idx has 40"));
 }
 
+// A file of another program may use the ids that only pad the vocabulary. The loss was computed and then lost, with 65: "there
+// is no token 300: the byte tokenizer has 0 to 256".
+TEST_F(Trained, EvalHasALossWhereTheTokenizerLacksAToken) {
+  write_tokens("padded", 60, 301);
+  const auto answer = smlp({"eval", "runs/small", "--data", "padded", "--json"});
+  EXPECT_EQ(answer.code, 0) << answer.err;
+  EXPECT_THAT(answer.err, AllOf(HasSubstr("bits a byte of padded are not known: it holds token 2"), HasSubstr("tokenizer bytes")));
+  const auto document = json::parse(answer.out);
+  EXPECT_GT(document["loss"], 0.0);
+  EXPECT_TRUE(document["bits_per_byte"].is_null());
+  write("padded.json", R"({"bytes": 100})");
+  EXPECT_GT(facts({"eval", "runs/small", "--data", "padded"})["bits_per_byte"], 0.0);
+}
+
 // It trained, and could then be neither evaluated nor used: "vocab.json has no token <|endoftext|>". And an id that the
 // vocabulary skips was drawn, which no text stands for.
 TEST_F(Trained, ATokenizerMayLackAnEndOfTextAndSkipIds) {
