@@ -103,7 +103,7 @@ int run(RunOptions options) {
   }
   const auto newest = RunHistory(directory).newest_step();
   fmt::print("{}: {} ranks in {}, {}\n", job.config.name, job.config.cluster.ranks, directory.root.string(),
-             newest ? fmt::format("going on from checkpoint {}", *newest) : "from the start");
+             newest ? fmt::format("the newest checkpoint is {}", *newest) : "from the start");
   return supervisor.run();
 }
 

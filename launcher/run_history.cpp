@@ -36,6 +36,14 @@ std::optional<int> RunHistory::last_to_choose() const {
   return newest;
 }
 
+std::optional<std::int64_t> RunHistory::chosen_by(int attempt) const {
+  std::optional<std::int64_t> step;
+  read_json_lines(run_.events(), [&](const nlohmann::json& line) {
+    if (attempt_in(line) == attempt && text_in(line, "event") == "start") step = integer_in(line, "step");
+  });
+  return step > 0 ? step : std::nullopt;
+}
+
 std::string RunHistory::cause_of(int attempt) const {
   std::string cause;
   read_json_lines(run_.attempts(), [&](const nlohmann::json& line) {
@@ -66,6 +74,7 @@ int RunHistory::begin_attempt() {
       lost.last_step = integer_in(line, "step");
       if (!lost.first_step) lost.first_step = lost.last_step;
     });
+    lost.from_checkpoint = chosen_by(seen);
     lost.reason = "the launcher of this attempt ended without a word: it was killed, or the machine went down";
     append(lost);
     event("attempt_lost", seen, newest_step(), lost.reason);

@@ -20,7 +20,7 @@ struct AttemptRecord {
   std::vector<std::string> nodes{};                       // of an allocation, in the order of ranks
   std::string host{}, started{}, ended{};               // times in UTC
   std::optional<std::int64_t> first_step{}, last_step{};  // done by this attempt; none: it never got so far
-  std::optional<std::int64_t> from_checkpoint{};    // newest one when it started
+  std::optional<std::int64_t> from_checkpoint{};    // that its ranks chose; none: the first step, or they never came so far
   int exit_code = 0;                              // 128 + signal for a death by signal
   std::string cause{};                              // a word, for metrics: "signal", "hang", "fault", ...
   std::string reason{};                             // a sentence
@@ -35,6 +35,7 @@ class RunHistory {
   int begin_attempt();
   std::optional<nlohmann::json> last_attempt() const;
   std::optional<int> last_to_choose() const;     // newest attempt whose ranks say from which checkpoint they started
+  std::optional<std::int64_t> chosen_by(int attempt) const;  // step of the checkpoint that its ranks say they go on from
   std::string cause_of(int attempt) const;       // as its line has it; "" where it has none
   // A disk that is full must not end a run: lines that can't be written are reported to stderr, once, and written with
   // a later one.

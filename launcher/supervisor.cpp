@@ -46,6 +46,7 @@ Supervisor::Supervisor(RunDirectory run, JobConfig job, SupervisorOptions option
       cluster_(make_cluster(job_, run_, options_.worker)),
       line_(job_, options_.out),
       metrics_(run_.metrics()),
+      choice_(run_),
       ledger_(run_) {}
 
 std::string Supervisor::step_text(std::optional<std::int64_t> step) {
@@ -105,7 +106,8 @@ int Supervisor::run() {
     const auto sentence = fmt::format("attempt {} ended: {}. {}; attempt {} starts from {} {}",
                                       attempt_number_, outcome.reason, cost_text(), attempt_number_ + 1,
                                       step_text(not_after_ ? not_after_ : newest),
-                                      wait > 0 ? fmt::format("in {:.1f} s", wait) : "at once");
+                                      wait > 0 ? fmt::format("in {:.1f} s", wait) : "at once") +
+                          ((not_after_ ? not_after_ : newest) > 0 ? ", or from one before it if that does not hold" : "");
     line_.note(sentence);
     history_.event("restart", attempt_number_, not_after_ ? not_after_ : newest, sentence);
     if (!pause(wait)) return asked_to_stop("between two attempts");

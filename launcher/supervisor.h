@@ -33,6 +33,7 @@
 #include "core/job_config.h"
 #include "core/run_directory.h"
 #include "core/verdict.h"
+#include "launcher/choice_tail.h"
 #include "launcher/cluster.h"
 #include "launcher/control_desk.h"
 #include "launcher/disk_room.h"
@@ -74,6 +75,7 @@ class Supervisor {
   struct Attempt;
   static constexpr int stopped_code = static_cast<int>(ExitCode::call_again);
   static std::string step_text(std::optional<std::int64_t> step);  // "checkpoint 120", "the start"
+  std::string before_the_choice(std::optional<std::int64_t> newest) const;
 
   bool choose_layout();  // false: none, and why_not_ says why
   Outcome run_attempt(int number);
@@ -85,6 +87,7 @@ class Supervisor {
   void ask_to_leave(Attempt& attempt);
   void hear_requests(Attempt& attempt, double now);
   void watch_heartbeats(Attempt& attempt, double now);
+  void show_choice();
   void show_progress(double now);
   void show_targets();
   void end_now(Attempt& attempt);
@@ -116,6 +119,7 @@ class Supervisor {
   std::string why_not_;
   ProgressLine line_;
   MetricsTail metrics_;
+  ChoiceTail choice_;
   std::optional<SignalQueue> signals_;
   Ledger ledger_;
   std::optional<ControlDesk> desk_;

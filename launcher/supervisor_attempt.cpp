@@ -45,7 +45,6 @@ struct Supervisor::Attempt {
   std::set<pid_t> strangers;  // children of ours from before
   std::optional<int> status;  // of the starter, once it has ended
   std::string started = utc_time();
-  std::optional<std::int64_t> from_checkpoint;
   std::string hang;                  // why the attempt was ended by us
   std::optional<Verdict> verdict;    // what the ranks themselves said of its end
   bool killed = false;               // at once, on the second request
@@ -90,7 +89,8 @@ void Supervisor::start(Attempt& attempt) {
   std::filesystem::remove_all(run_.heartbeats());  // those of an earlier attempt would look like hung ranks
   std::filesystem::create_directories(run_.heartbeats());
   attempt.session.emplace();
-  attempt.from_checkpoint = history_.newest_step();
+  const auto newest = history_.newest_step();
+  choice_.begin_attempt(attempt.number, newest.has_value());
   std::error_code absent;
   targets_seen_ = std::filesystem::last_write_time(run_.targets(), absent);
 
@@ -107,9 +107,15 @@ void Supervisor::start(Attempt& attempt) {
   process.output = run_.launch_log(attempt.number);
   for (const auto child : children_of(getpid())) attempt.strangers.insert(child);
   attempt.starter = start_process(process);
-  history_.event("attempt_started", attempt.number, attempt.from_checkpoint,
-                 fmt::format("{} by {} as process {}, from {}; {}", text_of(layout_), layout_.starter, attempt.starter,
-                             step_text(not_after_ ? not_after_ : attempt.from_checkpoint), layout_.binding.words));
+  history_.event("attempt_started", attempt.number, newest,
+                 fmt::format("{} by {} as process {}; {}; {}", text_of(layout_), layout_.starter, attempt.starter,
+                             before_the_choice(newest), layout_.binding.words));
+}
+
+// What is known until the ranks have looked at what the checkpoints hold.
+std::string Supervisor::before_the_choice(std::optional<std::int64_t> newest) const {
+  if (not_after_) return fmt::format("from a checkpoint no newer than step {}", *not_after_);
+  return newest ? fmt::format("the newest checkpoint is {}", *newest) : std::string("there is no checkpoint yet");
 }
 
 void Supervisor::watch(Attempt& attempt) {
@@ -185,8 +191,13 @@ void Supervisor::watch_heartbeats(Attempt& attempt, double now) {
   end_now(attempt);
 }
 
+void Supervisor::show_choice() {
+  for (const auto& sentence : choice_.read()) line_.note(sentence);
+}
+
 void Supervisor::show_progress(double now) {
   show_targets();
+  show_choice();
   if (!metrics_.read(now) || !metrics_.newest()) return;
   if (restart_began_) {
     const auto step = metrics_.first_step().value_or(0);
@@ -273,6 +284,7 @@ Outcome Supervisor::conclude(Attempt& attempt) {
   }
   attempt.verdict = read_verdict(run_.verdict(attempt.number));
   if (attempt.verdict && !attempt.killed) outcome.reason = attempt.verdict->reason;
+  show_choice();
   metrics_.read(monotonic_seconds());
   return outcome;
 }
@@ -287,7 +299,7 @@ void Supervisor::record(const Attempt& attempt, const Outcome& outcome) {
                        .started = attempt.started,
                        .ended = utc_time(),
                        .first_step = metrics_.first_step(),
-                       .from_checkpoint = attempt.from_checkpoint,
+                       .from_checkpoint = history_.chosen_by(attempt.number),
                        .exit_code = outcome.code,
                        .cause = outcome.cause,
                        .reason = outcome.reason};

@@ -140,6 +140,21 @@ TEST_F(Trained, ACheckpointThatCannotBeReadIsNotSaidToBeCorrupt) {
   }
 }
 
+// "going on from checkpoint 4", said the terminal and attempts.jsonl, and never a word of why it was not that one.
+TEST_F(Trained, ARunThatFallsBackSaysSo) {
+  fs::resize_file(place / last / "rank-0000.h5", 50);
+  const auto answer = smlp({"run", "job.toml", "--ranks", "1", "--set", "train.steps=6", "--set", "train.eval_every=2",
+                            "--set", "checkpoint.every_steps=2"});
+  EXPECT_EQ(answer.code, 0) << answer.err;
+  EXPECT_THAT(answer.out, AllOf(HasSubstr("\ncheckpoint rejected: step-00000004: rank-0000.h5 has 50 bytes; the manifest says "),
+                                HasSubstr("\nattempt 2: going on from checkpoint 2\n"), Not(HasSubstr("from checkpoint 4"))));
+  std::ifstream lines(place / "runs/small/attempts.jsonl");
+  std::string line;
+  std::getline(lines, line);
+  std::getline(lines, line);
+  EXPECT_EQ(json::parse(line)["from_checkpoint"], 2) << line;
+}
+
 // What can't even be looked at ended `run` before any rank could pass it over.
 TEST_F(Trained, ARunGoesOnBesideACheckpointThatCannotBeLookedAt) {
   fs::remove(place / last / "manifest.json");

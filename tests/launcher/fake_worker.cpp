@@ -9,6 +9,7 @@
 //   early           waits before it has chosen its checkpoint (first line)
 //   silent          never a heartbeat (first line)          orphan      leaves a process of its own behind
 //   elsewhere       its heartbeats name another host (first line)
+// A checkpoint whose manifest is not as it publishes them is rejected.
 #include <fmt/format.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -68,8 +69,13 @@ struct Worker {
   }
   void restore() {
     for (const auto s : RunHistory(run).published_steps()) {
-      if (s <= not_after) step = published = s;
-      if (s > not_after && rank == 0) {
+      const bool damaged = read_if_there(run.manifest(s)) != "{}";
+      if (s <= not_after && !damaged) step = published = s;
+      if (damaged && rank == 0) {
+        append_line(run.events(), fmt::format(R"({{"event":"checkpoint_rejected","attempt":{},"step":0,)"
+                                              R"("detail":"{}: its manifest is damaged"}})", attempt, checkpoint_name(s)));
+      }
+      if ((s > not_after || damaged) && rank == 0) {
         const auto rejected = run.checkpoint(s).string() + ".rejected";
         std::filesystem::remove_all(rejected);
         std::filesystem::rename(run.checkpoint(s), rejected);

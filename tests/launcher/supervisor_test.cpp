@@ -51,6 +51,35 @@ TEST_F(SupervisorRestarts, FromTheNewestCheckpointAfterADeathBySignalAndTellsThe
   EXPECT_THAT(arguments(2, 0), Not(HasSubstr("--not-after")));
 }
 
+// The newest was named on the terminal, in the event and in attempts.jsonl, though the ranks had rejected it.
+TEST_F(SupervisorRestarts, AndSaysWhatTheRanksRejectedAndFromWhereTheyReallyGoOn) {
+  EXPECT_EQ(supervise("1 * steps 2\n1 * checkpoint\n1 * steps 2\n1 * checkpoint\n"), 0);
+  EXPECT_TRUE(attempts()[0]["from_checkpoint"].is_null());
+  EXPECT_THAT(output(), Not(HasSubstr("attempt 1: "))) << "there was nothing to choose from";
+  std::ofstream(run / "checkpoints/step-00000004/manifest.json") << "damaged";
+  EXPECT_EQ(supervise("2 * steps 1\n2 1 raise 9\n2 0 wait\n3 * steps 1\n"), 0);
+  ASSERT_EQ(attempts().size(), 3u);
+  for (const int attempt : {2, 3}) {
+    EXPECT_EQ(attempts()[static_cast<std::size_t>(attempt) - 1]["from_checkpoint"], 2);
+    EXPECT_EQ(attempts()[static_cast<std::size_t>(attempt) - 1]["first_step"], 3);
+    EXPECT_THAT(output(), HasSubstr("attempt " + std::to_string(attempt) + ": going on from checkpoint 2\n"));
+  }
+  const std::string rejected = "checkpoint rejected: step-00000004: its manifest is damaged\n";
+  EXPECT_THAT(output(), AllOf(HasSubstr(rejected), Not(HasSubstr("from checkpoint 4")),
+                              HasSubstr("starts from checkpoint 2 in 0.1 s, or from one before it if that does not hold")));
+  EXPECT_EQ(output().find(rejected), output().rfind(rejected)) << "once";
+  for (const auto& line : lines("events.jsonl")) {
+    if (line["event"] != "attempt_started") continue;
+    EXPECT_THAT(line["detail"].get<std::string>(), Not(HasSubstr("from checkpoint")));
+  }
+
+  std::ofstream(run / "checkpoints/step-00000002/manifest.json") << "damaged";
+  EXPECT_EQ(supervise("4 * steps 1\n"), 0);
+  EXPECT_TRUE(attempts()[3]["from_checkpoint"].is_null());
+  EXPECT_EQ(attempts()[3]["first_step"], 1);
+  EXPECT_THAT(output(), HasSubstr("attempt 4: beginning with the first step\n"));
+}
+
 TEST_F(SupervisorRestarts, AfterAFaultAndAfterAFailedDisk) {
   EXPECT_EQ(supervise("1 1 exit 70 it broke at step 0\n2 0 exit 74 the disk is full\n3 * steps 1\n"
                       "1 * wait\n2 * wait\n"), 0);
