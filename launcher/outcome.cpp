@@ -7,6 +7,7 @@
 #include <csignal>
 #include <filesystem>
 #include <regex>
+#include <sstream>
 #include <utility>
 
 #include "core/error.h"
@@ -52,6 +53,38 @@ std::string first_to_end(const std::string& words) {
 
 // As shells tell of a death by signal; mpirun also has codes above, for faults of its own.
 bool names_a_signal(int code) { return code > 128 && code <= 128 + SIGRTMAX; }
+
+// What the ranks may leave with, by docs/running.md.
+bool is_of_the_ranks(int code) {
+  switch (static_cast<ExitCode>(code)) {
+    case ExitCode::done:
+    case ExitCode::usage:
+    case ExitCode::bad_data:
+    case ExitCode::unavailable:
+    case ExitCode::fault:
+    case ExitCode::io_failed:
+    case ExitCode::call_again:
+    case ExitCode::diverged:
+    case ExitCode::configuration:
+      return true;
+    case ExitCode::difference:
+      break;
+  }
+  return names_a_signal(code);
+}
+
+// The beginning of what the starter and the ranks printed, on one line, without the frames of Open MPI: ": …" or "".
+std::string said(const std::string& words) {
+  constexpr std::size_t longest = 300;
+  std::string line;
+  std::istringstream all(words.substr(0, 10 * longest));
+  for (std::string word; line.size() < longest && all >> word;) {
+    if (word.find_first_not_of('-') != std::string::npos) line += (line.empty() ? ": " : " ") + word;
+  }
+  if (line.size() > longest) line = line.substr(0, line.find_last_of(' ', longest)) + " …";
+  while (!line.empty() && (line.back() == '.' || line.back() == ';')) line.pop_back();
+  return line;
+}
 
 }  // namespace
 
@@ -101,8 +134,7 @@ Outcome explain_end(const RunDirectory& run, int attempt, int ranks, const std::
   Outcome outcome;
   const auto words = read_if_there(run.launch_log(attempt));
   const int code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
-  const bool of_the_starter = code > 0 && code < static_cast<int>(ExitCode::usage);  // none of ours: it could not start them
-  outcome.code = of_the_starter ? static_cast<int>(ExitCode::fault) : code;
+  outcome.code = is_of_the_ranks(code) ? code : static_cast<int>(ExitCode::fault);  // the starter's own: it could not start them
   outcome.cause = cause_of(outcome.code);
   if (WIFSIGNALED(status) && outcome.cause != "hang") {
     outcome.reason = fmt::format("{} was killed by {}", starter, signal_text(WTERMSIG(status)));
@@ -123,7 +155,7 @@ Outcome explain_end(const RunDirectory& run, int attempt, int ranks, const std::
     outcome.reason = fmt::format("a rank was killed by {}", signal_text(outcome.code - 128));
   }
   if (outcome.reason.empty()) {
-    outcome.reason = fmt::format("{} ended with exit code {}; its words are in {}", starter, code,
+    outcome.reason = fmt::format("{} ended with exit code {}{}; its words are in {}", starter, code, said(words),
                                  run.launch_log(attempt).string());
   }
   return outcome;

@@ -225,6 +225,19 @@ TEST_F(Run, AFolderThatCannotBeMadeIsToldInASentence) {
   }
 }
 
+// It left with 243, mpirun's own code, of which docs/running.md knows nothing, and pointed at a log.
+TEST_F(Run, WhatMpirunSaysWhereItStartsNothingIsToldWithACodeOfOurs) {
+  std::filesystem::create_directory(place / "bin");
+  write("bin/mpirun", "#!/bin/sh\necho 'the agent ssh : rsh' >&2\necho 'could not be found' >&2\nexit 243\n");
+  std::filesystem::permissions(place / "bin/mpirun", std::filesystem::perms::owner_all);
+  const std::string path = std::getenv("PATH");
+  setenv("PATH", ((place / "bin").string() + ":" + path).c_str(), 1);
+  const auto answer = smlp({"run", "job.toml", "--max-restarts", "0"}, fake_worker());
+  setenv("PATH", path.c_str(), 1);
+  EXPECT_EQ(answer.code, 70) << answer.err;
+  EXPECT_THAT(answer.err, HasSubstr("mpirun ended with exit code 243: the agent ssh : rsh could not be found; its words are in "));
+}
+
 TEST_F(Run, GivesUpAfterTheRestartsThatWereAllowed) {
   script("* * steps 1\n* 1 exit 70\n");
   const auto answer = smlp({"run", "job.toml", "--max-restarts", "0"}, fake_worker());
