@@ -54,6 +54,26 @@ bool is_silence(const ProgramAnswer& answer) {
                      [&](const char* part) { return answer.err.find(part) != std::string::npos; });
 }
 
+// Nor is there one to be asked: this host knows of no cluster.
+bool has_no_controller(const ProgramAnswer& answer) {
+  constexpr std::array words = {"ould not establish a configuration source", "resolve_ctls_from_dns_srv"};
+  return std::any_of(words.begin(), words.end(),
+                     [&](const char* part) { return answer.err.find(part) != std::string::npos; });
+}
+
+// The last message of several, which names the outcome, without "sbatch: error: ".
+std::string last_message(const std::string& program, const std::string& text) {
+  std::string last;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.find_first_not_of(" \t\r") != std::string::npos) last = trimmed(line);
+  }
+  for (const auto& prefix : {program + ": ", std::string("error: "), std::string("fatal: ")}) {
+    if (last.starts_with(prefix)) last.erase(0, prefix.size());
+  }
+  return last;
+}
+
 ProgramAnswer ask(const ControllerOptions& options, const std::vector<std::string>& command) {
   const auto environment = query_environment(own_environment());
   for (int left = options.tries;;) {
@@ -170,6 +190,10 @@ Submission Controller::submit(const std::string& script_path, const std::vector<
   if (answer.code < 0) {
     const bool late = answer.failure.find("did not answer") != std::string::npos;
     return {std::nullopt, false, answer.failure + (late ? "; whether the job was accepted, `squeue --me` tells" : "")};
+  }
+  if (answer.code > 0 && answer.code <= 127 && (is_silence(answer) || has_no_controller(answer))) {
+    return {std::nullopt, false, fmt::format("SLURM's controller can't be reached from here: {} (sbatch); `sinfo` answers when it "
+                                             "can be", last_message("sbatch", answer.err))};
   }
   if (answer.code != 0) return {std::nullopt, !is_silence(answer), complaint("sbatch", answer)};
   // "17", or "17;cluster"; what a site's plugins print stands before it.

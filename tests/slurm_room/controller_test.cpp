@@ -215,6 +215,23 @@ TEST_F(ControllerAsks, ToSubmitWithEveryArgumentIntact) {
   EXPECT_EQ(fakes.calls().back(), "sbatch|--parsable|./-x.sh") << "no option";
 }
 
+// Four messages run together, and the exit code of a job that SLURM does not want.
+TEST_F(ControllerAsks, WhetherAnybodyIsThereToSubmitTo) {
+  const std::vector<std::pair<std::string, std::string>> table = {
+      {"sbatch: error: resolve_ctls_from_dns_srv: res_nsearch error: Unknown host\nsbatch: error: fetch_config: DNS SRV lookup failed\n"
+       "sbatch: error: _establish_config_source: failed to fetch config\nsbatch: fatal: Could not establish a configuration source\n",
+       "Could not establish a configuration source"},
+      {"sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)\n\n",
+       "Batch job submission failed: Unable to contact slurm controller (connect failure)"}};
+  for (const auto& [text, last] : table) {
+    fakes.says("sbatch", text, 1, true);
+    const auto answer = controller.submit("script");
+    EXPECT_FALSE(answer.job_id);
+    EXPECT_FALSE(answer.refused);
+    EXPECT_EQ(answer.words, "SLURM's controller can't be reached from here: " + last + " (sbatch); `sinfo` answers when it can be");
+  }
+}
+
 TEST_F(ControllerAsks, ASubmissionOnceAndSaysThatItMayHaveBeenHeard) {
   fakes.program("sbatch", "exec sleep 100");
   const auto answer = hasty.submit("script");

@@ -152,6 +152,17 @@ TEST_F(Submit, TellsWhatSbatchSaid) {
   EXPECT_EQ(test::contents(run_folder() / "events.jsonl"), "");
 }
 
+// It was 78, bad configuration, and four messages on one line.
+TEST_F(Submit, WhereNoControllerIsAResourceIsMissing) {
+  fakes.says("sbatch", "sbatch: error: resolve_ctls_from_dns_srv: res_nsearch error: Unknown host\n"
+                       "sbatch: error: fetch_config: DNS SRV lookup failed\nsbatch: fatal: Could not establish a configuration source\n",
+             1, true);
+  const auto answer = submit_job({});
+  EXPECT_EQ(answer.code, 69);
+  EXPECT_EQ(answer.err, "smlp: the job was not submitted: SLURM's controller can't be reached from here: Could not establish a "
+                        "configuration source (sbatch); `sinfo` answers when it can be\n");
+}
+
 TEST_F(Submit, OneLiveRunADirectory) {
   ASSERT_EQ(submit_job({}).code, 0);
   const auto calls = fakes.calls().size();
