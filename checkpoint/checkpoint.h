@@ -102,6 +102,7 @@ struct CheckpointInfo {
   bool valid = false;
   std::string reason;  // why not
   bool unreadable = false;  // why not: it could not be read now, and may hold. Else it is damaged, whoever looks
+  int newer_format = 0;  // why not: its format's version, which is above this program's. Nothing is wrong with it
   int attempt = 0;     // that published it
   std::optional<double> validation_loss;  // as its run state has it; never NaN
 };
@@ -112,6 +113,9 @@ struct CheckpointInfo {
 std::vector<CheckpointInfo> list_checkpoints(const std::filesystem::path& root, bool thorough);
 CheckpointInfo verify_checkpoint(const std::filesystem::path& checkpoint);   // thorough
 CheckpointInfo inspect_checkpoint(const std::filesystem::path& checkpoint);  // manifest and file sizes
+// Throws Error(configuration) where one of them is of a newer format: a run that went on beside it would pass it over, move it
+// aside as damaged and delete it later.
+void refuse_newer_formats(const std::vector<CheckpointInfo>& published);
 // A rank's part of a shared verification: shard files with index % parts == part. Empty string: sound. Throws where they
 // can't be read now (Error(io_failed), std::bad_alloc), of which nothing follows. `between` is called after each block that
 // is read, here and below: a slow disk is no hang.

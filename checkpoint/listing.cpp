@@ -9,6 +9,7 @@
 #include "checkpoint/manifest.h"
 #include "checkpoint/names.h"
 #include "core/error.h"
+#include "core/version.h"
 
 namespace smlp {
 
@@ -104,6 +105,15 @@ std::vector<CheckpointInfo> list_checkpoints(const fs::path& root, bool thorough
     if (info.valid || !is_gone(info.path)) list.push_back(std::move(info));
   }
   return list;
+}
+
+void refuse_newer_formats(const std::vector<CheckpointInfo>& published) {
+  const auto newer = std::ranges::find_if(published, [](const auto& info) { return info.newer_format > 0; });
+  if (newer == published.end()) return;
+  throw Error(ExitCode::configuration,
+              fmt::format("{} is of checkpoint format version {}, and this smlp ({}) reads versions up to {}: go on with the "
+                          "newer smlp that wrote it, or take another --run-dir; nothing was moved or deleted",
+                          newer->path.string(), newer->newer_format, version(), checkpoint_format_version));
 }
 
 fs::path find_checkpoint(const fs::path& run_or_checkpoint, std::vector<CheckpointInfo>* rejected) {

@@ -119,10 +119,10 @@ StoredShard shard_from(const json& object) {
 void check_kind(const json& object, const char* kind) {
   if (object.at("format") != kind) refuse_data(fmt::format("it is not a {}", kind));
   const int version = count(object, "version");
-  if (version < 1 || version > checkpoint_format_version) {
-    refuse_data(fmt::format("it is of format version {}; this program reads versions up to {}", version,
-                            checkpoint_format_version));
-  }
+  const auto sentence = fmt::format("it is of format version {}; this program reads versions up to {}", version,
+                                    checkpoint_format_version);
+  if (version > checkpoint_format_version) throw NewerFormat(version, sentence);
+  if (version < 1) refuse_data(sentence);
 }
 
 template <class Parse>
@@ -245,10 +245,13 @@ Manifest read_manifest_of_list(const std::filesystem::path& checkpoint) {
                         : fmt::format("{} can't be read: {}", manifest_name, shut.message()));
   }
   const std::string text = read_text(path);
+  const auto named = [](const Error& error) { return fmt::format("{} does not hold: {}", manifest_name, error.what()); };
   try {
     return parse_manifest(text);
+  } catch (const NewerFormat& newer) {
+    throw NewerFormat(newer.version(), named(newer));
   } catch (const Error& error) {
-    refuse_data(fmt::format("{} does not hold: {}", manifest_name, error.what()));
+    refuse_data(named(error));
   }
 }
 

@@ -175,7 +175,9 @@ std::string publish_checkpoint(const WriterOptions& options, const fs::path& fol
 
 void apply_retention(const WriterOptions& options) {
   auto all = list_checkpoints(options.root, false);
-  std::erase_if(all, [](const auto& checkpoint) { return checkpoint.unreadable && is_shut(checkpoint.path); });  // it stays
+  std::erase_if(all, [](const auto& checkpoint) {  // these stay
+    return checkpoint.newer_format > 0 || (checkpoint.unreadable && is_shut(checkpoint.path));
+  });
   if (const auto unknown = std::ranges::find_if(all, &CheckpointInfo::unreadable); unknown != all.end()) {
     throw Error(ExitCode::io_failed, fmt::format("no older checkpoint is deleted while {} can't be read: {}",
                                                  unknown->path.filename().string(), unknown->reason));
@@ -200,7 +202,7 @@ void apply_retention(const WriterOptions& options) {
   if (failed) fail_io("listing", options.root, failed.value());
   for (const auto& path : entries) {
     const auto step = step_of_aside(path.filename().string());
-    if (step && *step < oldest_recent) let_go(options, path, *step);
+    if (step && *step < oldest_recent && inspect_checkpoint(path).newer_format == 0) let_go(options, path, *step);
   }
 }
 

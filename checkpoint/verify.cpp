@@ -9,6 +9,7 @@
 #include "checkpoint/digest.h"
 #include "checkpoint/disk.h"
 #include "checkpoint/reader.h"
+#include "checkpoint/refuse.h"
 #include "core/error.h"
 
 namespace smlp {
@@ -96,6 +97,9 @@ CheckpointInfo examine(const fs::path& checkpoint, bool thorough) {
     info.attempt = manifest.attempt;
     info.validation_loss = validation_loss_of(manifest.state);
     info.reason = thorough ? fault_of_part(checkpoint, manifest, 0, 1) : missing_file(checkpoint, manifest);
+  } catch (const NewerFormat& newer) {
+    info.reason = newer.what();
+    info.newer_format = newer.version();
   } catch (const std::exception& error) {
     info.reason = sentence_of(error);
     info.unreadable = !is_damage(error);

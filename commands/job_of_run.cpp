@@ -23,6 +23,7 @@ std::optional<JobOfRun> named_by(const std::filesystem::path& checkpoint) {
 
 std::optional<JobOfRun> job_of_run(const RunDirectory& run) {
   const auto published = list_checkpoints(run.checkpoints(), false);
+  refuse_newer_formats(published);
   for (auto newest = published.rbegin(); newest != published.rend(); ++newest) {
     if (auto found = named_by(newest->path)) return found;
   }

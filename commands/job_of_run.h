@@ -10,7 +10,8 @@
 namespace smlp {
 
 // By the newest checkpoint that can be read; where none can, by job.toml. The keys that may change are as job.toml's or
-// defaults. nullopt when there are no checkpoints, so that any job may start.
+// defaults. nullopt when there are no checkpoints, so that any job may start. Throws Error(configuration) where one is of a
+// newer format than this program reads.
 struct JobOfRun {
   JobConfig config;
   std::string tokenizer;  // fingerprint of the one behind its training data; "": not known

@@ -61,10 +61,11 @@ using Rejected = std::function<void(const fs::path&, const std::string& reason)>
 class SharedCandidates {
  public:
   SharedCandidates(const RestoreOptions& options, const Rejected& rejected) : options_(options), rejected_(rejected) {
+    found_ = list_checkpoints(options.checkpoints, false);
+    refuse_newer_formats(found_);
     for (const auto& failure : sweep_checkpoints(options.checkpoints)) {
       if (options.warn) options.warn(fmt::format("what an earlier attempt left stays: {}", failure));
     }
-    found_ = list_checkpoints(options.checkpoints, false);
   }
 
   // Perhaps one that can't be read.

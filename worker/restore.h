@@ -28,7 +28,8 @@ struct RestoreOptions {
 // Verification is shared out over the ranks. A checkpoint of the shared directory that does not hold is set aside and
 // reported to `rejected` (rank 0) with the reason; so is one newer than `not_after`. A step that both tiers have is taken
 // from the shared one. nullopt: start from the first step. Throws Error(io_failed) where the newest can't be read now, by
-// whatever rank: it may hold. `between` is called often: what takes long is no hang.
+// whatever rank: it may hold; Error(configuration) where one is of a newer format, before anything is moved. `between` is
+// called often: what takes long is no hang.
 std::optional<RestorePoint> choose_checkpoint(
     const RestoreOptions& options, Communicator& world,
     const std::function<void(const std::filesystem::path&, const std::string& reason)>& rejected,

@@ -14,6 +14,7 @@
 #include "checkpoint/manifest.h"
 #include "core/error.h"
 #include "tests/checkpoint/child.h"
+#include "tests/checkpoint/newer_format.h"
 #include "tests/checkpoint/sample.h"
 #include "tests/failing_readdir.h"
 #include "tests/without_rights.h"
@@ -215,15 +216,12 @@ TEST_F(Damage, WhatLiesThereInsteadIsDamage) {
 }
 
 TEST_F(Damage, AManifestOfANewerFormat) {
-  const auto path = newest() / "manifest.json";
-  std::ifstream file(path);
-  std::string text((std::istreambuf_iterator<char>(file)), {});
-  text = "{" + text.substr(text.find('\n') + 1);
-  auto object = nlohmann::json::parse(text);
-  object["version"] = 2;
-  const std::string rest = object.dump().substr(1) + "\n";
-  std::ofstream(path, std::ios::trunc) << "{\"digest\":\"" << digest_of(rest) << "\",\n" << rest;
+  make_newer_format(newest());
   expect_rejected("it is of format version 2; this program reads versions up to 1");
+  EXPECT_EQ(inspect_checkpoint(newest()).newer_format, 2);
+  EXPECT_FALSE(inspect_checkpoint(newest()).unreadable);
+  flip_bit(newest() / "manifest.json", 8 * 200);
+  EXPECT_EQ(inspect_checkpoint(newest()).newer_format, 0) << "what a damaged one says of itself counts for nothing";
 }
 
 TEST_F(Damage, ACopyUnderAnotherStepsName) {

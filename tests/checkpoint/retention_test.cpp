@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/run_directory.h"
+#include "tests/checkpoint/newer_format.h"
 #include "tests/checkpoint/sample.h"
 #include "tests/without_rights.h"
 
@@ -297,6 +298,21 @@ SaveResult save_other(const WriterOptions& options, std::int64_t step, double ex
   writer.publish();
   writer.wait();
   return {writer.state() == CheckpointWriter::State::published, writer.failure()};
+}
+
+// To an older program they were damaged ones: what a newer one had saved was deleted in the course of training.
+TEST(Retention, LeavesWhatIsOfANewerFormatAlone) {
+  const Scratch scratch;
+  auto options = options_for(scratch.root(), 1);
+  options.keep_last = 1;
+  for (const std::int64_t step : {10, 11}) {
+    expect_published(options, step);
+    make_newer_format(step_path(scratch.root(), step));
+  }
+  set_aside(step_path(scratch.root(), 11));
+  for (const std::int64_t step : {20, 30, 40}) expect_published(options, step);
+  EXPECT_EQ(steps_in(scratch.root()), (Steps{10, 40}));
+  EXPECT_EQ(inspect_checkpoint(scratch.root() / "step-00000011.aside-1").newer_format, 2);
 }
 
 TEST(SameStep, IdenticalIsLeftAlone) {

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -45,6 +46,15 @@ class Trained : public CommandLine {
     auto bytes = contents(place / file);
     how(bytes);
     write(file, bytes);
+  }
+  // Every file of the run, with what it holds, but for the locks that any start takes.
+  std::map<std::string, std::string> files() const {
+    std::map<std::string, std::string> found;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(place / "runs/small")) {
+      const bool lock = entry.path().filename().string().ends_with("lock");
+      if (entry.is_regular_file() && !lock) found[entry.path().lexically_relative(place)] = contents(entry.path());
+    }
+    return found;
   }
   // What `sh` makes of a line in which smlp is the program under test.
   Answer shell(const std::string& line) {

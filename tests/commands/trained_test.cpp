@@ -3,6 +3,7 @@
 
 #include <regex>
 
+#include "tests/checkpoint/newer_format.h"
 #include "tests/without_rights.h"
 #include "trained_run.h"
 
@@ -153,6 +154,23 @@ TEST_F(Trained, ARunThatFallsBackSaysSo) {
   std::getline(lines, line);
   std::getline(lines, line);
   EXPECT_EQ(json::parse(line)["from_checkpoint"], 2) << line;
+}
+
+// An older smlp, started by mistake, moved it aside as damaged, went on from the one before it, and deleted it in the end.
+TEST_F(Trained, ARunDoesNotGoOnBesideACheckpointOfANewerFormat) {
+  test::make_newer_format(place / last);
+  const auto before_it = files();
+  for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{
+           {"run", "job.toml", "--ranks", "1", "--set", "train.steps=6"}, {"submit", "job.toml", "--ranks", "1", "--dry-run"}}) {
+    const auto answer = smlp(words);
+    EXPECT_EQ(answer.code, 78) << answer.out;
+    EXPECT_THAT(answer.err, AllOf(StartsWith("smlp: "), HasSubstr(last + " is of checkpoint format version 2, and this smlp ("),
+                                  HasSubstr("reads versions up to 1: go on with the newer smlp that wrote it")));
+    EXPECT_EQ(files(), before_it) << words[0];
+  }
+  const auto listed = facts({"checkpoint", "ls", "runs/small"});
+  EXPECT_THAT(listed[1]["reason"].get<std::string>(), HasSubstr("it is of format version 2; this program reads versions up to 1"));
+  EXPECT_EQ(smlp({"checkpoint", "verify", "runs/small"}).code, 65);
 }
 
 // What can't even be looked at ended `run` before any rank could pass it over.

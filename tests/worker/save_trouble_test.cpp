@@ -5,6 +5,7 @@
 #include <array>
 #include <chrono>
 #include <filesystem>
+#include <optional>
 #include <string_view>
 #include <thread>
 #include <utility>
@@ -13,6 +14,7 @@
 #include "checkpoint/disk.h"
 #include "core/error.h"
 #include "core/host_name.h"
+#include "tests/checkpoint/newer_format.h"
 #include "tests/checkpoint/sample.h"
 #include "tests/without_rights.h"
 #include "worker/checkpointing.h"
@@ -144,6 +146,31 @@ TEST(SaveTrouble, AStartLeavesWhatCannotBeReadNowToTheNext) {
     fs::permissions(newest / name, test::readable_by_all);
   }
   EXPECT_EQ(choose()->shared, newest);
+}
+
+// It was set aside as damaged, whatever lay before it was gone on from, and later saves deleted it.
+TEST(SaveTrouble, AStartRefusesToGoOnBesideACheckpointOfANewerFormat) {
+  for (const std::int64_t newer : {10, 20}) {
+    const test::Scratch scratch;
+    for (const std::int64_t step : {10, 20}) ASSERT_TRUE(test::save(test::options_for(scratch.root(), 1), step).published);
+    test::make_newer_format(test::step_path(scratch.root(), newer));
+    fs::create_directories(scratch.root() / "step-00000030.attempt-0001.tmp");
+    const auto before = test::names_in(scratch.root());
+    const auto backend = make_cpu_backend();
+    const auto world = make_solo(*backend);
+    const auto rejected = [](const fs::path& path, const std::string& why) { ADD_FAILURE() << path << ": " << why; };
+    for (const std::optional<std::int64_t> not_after : {std::optional<std::int64_t>(), std::optional<std::int64_t>(5)}) {
+      try {
+        choose_checkpoint({.checkpoints = scratch.root(), .not_after = not_after}, *world, rejected, [] {});
+        ADD_FAILURE() << newer;
+      } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ExitCode::configuration);
+        EXPECT_THAT(error.what(), AllOf(HasSubstr(test::step_path(scratch.root(), newer).string() + " is of checkpoint format version 2"),
+                                        HasSubstr("reads versions up to 1"), HasSubstr("another --run-dir")));
+      }
+      EXPECT_EQ(test::names_in(scratch.root()), before);
+    }
+  }
 }
 
 TEST(SaveTrouble, AStartPassesOverACheckpointWhoseRightsKeepItOut) {

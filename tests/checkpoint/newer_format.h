@@ -1,0 +1,25 @@
+// A checkpoint as a later version of the program may write it: its manifest holds, and says so.
+#pragma once
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "checkpoint/digest.h"
+
+namespace smlp::test {
+
+inline void make_newer_format(const std::filesystem::path& checkpoint) {
+  const auto path = checkpoint / "manifest.json";
+  std::ifstream file(path);
+  std::string text((std::istreambuf_iterator<char>(file)), {});
+  text = "{" + text.substr(text.find('\n') + 1);
+  auto object = nlohmann::json::parse(text);
+  object["version"] = 2;
+  const std::string rest = object.dump().substr(1) + "\n";
+  std::ofstream(path, std::ios::trunc) << "{\"digest\":\"" << digest_of(rest) << "\",\n" << rest;
+}
+
+}  // namespace smlp::test
