@@ -13,7 +13,7 @@ namespace {
 std::optional<JobOfRun> named_by(const std::filesystem::path& checkpoint) {
   try {
     const auto state = read_run_state(checkpoint);
-    return JobOfRun{saved_job(state, checkpoint).config, state.text("tokenizer")};
+    return JobOfRun{saved_job(state, checkpoint).config, checkpoint, state.text("tokenizer")};
   } catch (const std::exception&) {  // damaged, or not to be read: the ranks will pass it over, too
     return std::nullopt;
   }
@@ -28,7 +28,7 @@ std::optional<JobOfRun> job_of_run(const RunDirectory& run) {
     if (auto found = named_by(newest->path)) return found;
   }
   if (published.empty() || !std::filesystem::exists(run.job())) return std::nullopt;
-  return JobOfRun{load_job(run.job()).config, ""};
+  return JobOfRun{load_job(run.job()).config, "", ""};
 }
 
 void check_same_tokenizer(const RunDirectory& run, const JobOfRun& before, const JobConfig& now) {

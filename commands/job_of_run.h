@@ -1,6 +1,7 @@
 // What may not change of a run: the job that its checkpoints are of, whatever became of its job.toml since.
 #pragma once
 
+#include <filesystem>
 #include <optional>
 #include <string>
 
@@ -14,6 +15,7 @@ namespace smlp {
 // newer format than this program reads.
 struct JobOfRun {
   JobConfig config;
+  std::filesystem::path checkpoint;  // that says so; empty: none can be read
   std::string tokenizer;  // fingerprint of the one behind its training data; "": not known
 };
 std::optional<JobOfRun> job_of_run(const RunDirectory& run);

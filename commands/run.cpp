@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "checkpoint/checkpoint.h"
+#include "commands/changed_model.h"
 #include "commands/commands.h"
 #include "commands/data_check.h"
 #include "commands/job_of_run.h"
@@ -97,6 +98,7 @@ int run(RunOptions options) {
   if (supervision.init_from) options.settings.init_from = *supervision.init_from;
   Supervisor supervisor(directory, job.config, supervision);  // refuses a job that has no place here, before a file is written
   hold_back_signals();
+  options.settings.expect_possible = [&](const auto& changed) { expect_same_tensors(*before, job, changed); };
   prepare_run(directory, job, before ? &before->config : nullptr, options.settings);
   if (!built_with_hdf5()) {
     tell("this smlp was built without HDF5: the run saves nothing, and what ends before it is done begins again");

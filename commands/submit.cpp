@@ -7,6 +7,7 @@
 #include <string>
 
 #include "checkpoint/checkpoint.h"
+#include "commands/changed_model.h"
 #include "commands/commands.h"
 #include "commands/data_check.h"
 #include "commands/job_of_run.h"
@@ -145,6 +146,7 @@ void write_files(const Prepared& p, const SubmitOptions& options) {
   settings.starts_now = false;
   if (!has_runs_of_their_own(p.job.config)) {
     const auto before = job_of_run(p.run);
+    settings.expect_possible = [&](const auto& changed) { expect_same_tensors(*before, p.job, changed); };
     prepare_run(p.run, p.job, before ? &before->config : nullptr, settings);
   }
   write_durably(p.script.job_file, p.snapshot_text);

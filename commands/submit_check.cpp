@@ -10,22 +10,18 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
-#include "commands/job_options.h"
+#include "commands/planned_job.h"
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/job_keys.h"
 #include "core/json_lines.h"
-#include "core/program.h"
 #include "core/slurm_values.h"
-#include "launcher/mpi_launch.h"
 #include "launcher/queue_look.h"
 #include "launcher/run_history.h"
 
 namespace smlp {
 
 namespace {
-
-constexpr double plan_seconds = 120;
 
 [[noreturn]] void refuse(const LoadedJob& job, const std::string& key, const std::string& reason) {
   auto origin = origin_of(job, key);
@@ -41,16 +37,12 @@ std::filesystem::path nearest_existing(std::filesystem::path folder) {
 
 // Of a checkpoint of this job.
 std::optional<double> checkpoint_bytes(const LoadedJob& job, std::vector<std::string>& notes) {
-  const TemporaryJob file(job.config);
-  const LaunchShape shape{.ranks = 1, .threads = job.config.cluster.threads};
-  const auto answer = run_program({find_worker().string(), "plan", "--job", file.path().string(), "--json"},
-                                  launch_environment(shape, count_cores(), {}), plan_seconds);
+  const auto answer = ask_for_plan(job.config, "--json");
   const auto plan = nlohmann::json::parse(answer.out, nullptr, false);
   if (answer.code == 0 && plan.is_object()) {
     if (const auto bytes = number_in(plan, "checkpoint_bytes")) return bytes;
   }
-  const auto words = answer.failure.empty() ? answer.err.substr(0, answer.err.find('\n')) : answer.failure;
-  notes.push_back(fmt::format("the disk was not checked: the size of a checkpoint is not known ({})", words));
+  notes.push_back(fmt::format("the disk was not checked: the size of a checkpoint is not known ({})", why_no_plan(answer)));
   return std::nullopt;
 }
 

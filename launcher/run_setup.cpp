@@ -101,6 +101,7 @@ void prepare_run(const RunDirectory& run, const LoadedJob& job, const JobConfig*
   std::vector<std::string> refused;
   std::copy_if(changed.begin(), changed.end(), std::back_inserter(refused), [&](const auto& k) { return !accepted(k); });
   if (!refused.empty()) refuse(run, job, *before, refused);
+  if (!changed.empty() && settings.expect_possible) settings.expect_possible(changed);
   for (const auto& key : changed) {
     const auto from = value_of(*before, key), to = value_of(job.config, key);
     history.event("change_accepted", 0, history.newest_step(), fmt::format("{}: {} becomes {}", key, from, to));

@@ -2,6 +2,7 @@
 // differs from that of the checkpoints lying there is refused.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -14,6 +15,8 @@ namespace smlp {
 struct RunSettings {
   std::vector<std::string> accepted_changes;  // keys that may differ from the run's own, on purpose
   std::string init_from;                      // for the records
+  // Called with the changed keys that are accepted, before anything is written: may refuse them by an Error.
+  std::function<void(const std::vector<std::string>& changed)> expect_possible{};
   bool starts_now = true;                     // false: a batch job will start it
 };
 

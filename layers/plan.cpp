@@ -108,6 +108,20 @@ std::int64_t count_scratch(const ModelConfig& config, std::int64_t expert_ranks,
   return rehearse(config, expert_ranks, micro_batch, precision, Mode::training, rows_at_once).activation_bytes;
 }
 
+std::vector<PlannedTensor> plan_tensors(const ModelConfig& config, DType precision) {
+  CountingBackend backend;
+  CountingCommunicator alone(1);
+  ParameterStore store;
+  const auto model = make_model(config, store, {alone});
+  store.seal(backend, precision, 0, false);
+  std::vector<PlannedTensor> tensors;
+  for (const auto& parameter : store.parameters()) {
+    tensors.push_back({parameter.name, parameter.global_shape(), parameter.value.dtype});
+  }
+  for (const auto& table : store.tables()) tensors.push_back({table.name, table.view.shape, table.view.dtype});
+  return tensors;
+}
+
 PlanCounts count_model(const ModelConfig& config, std::int64_t ranks, std::int64_t expert_ranks,
                        std::int64_t micro_batch, DType precision, std::int64_t rounds, bool shard_states,
                        std::int64_t rows_at_once) {

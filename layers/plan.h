@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <vector>
 
 #include "layers/model.h"
 
@@ -34,6 +36,14 @@ struct PlanCounts {
 PlanCounts count_model(const ModelConfig& config, std::int64_t ranks, std::int64_t expert_ranks,
                        std::int64_t micro_batch, DType precision, std::int64_t rounds, bool shard_states = false,
                        std::int64_t rows_at_once = Backend::rows_at_once_on_hosts);
+
+struct PlannedTensor {
+  std::string name;
+  Shape shape;
+  DType dtype;
+};
+// Weights and tables of the whole model, as a checkpoint holds them.
+std::vector<PlannedTensor> plan_tensors(const ModelConfig& config, DType precision);
 
 // Bytes that one micro-batch of training takes from an Arena, on a backend whose rows_at_once() that is; of routers
 // without capacity, where every expert gets as many rows.

@@ -32,6 +32,7 @@ struct CausalityOptions {
 void evaluate_command(const std::filesystem::path& checkpoint, const std::string& data, bool json);
 void generate_command(const std::filesystem::path& checkpoint, const std::string& prompt, GenerationSettings settings);
 void plan_command(const JobConfig& job, bool json);
+void plan_tensors_command(const JobConfig& job);  // tensors_json()
 void paper_plan_command(bool json);  // our counts beside the paper's
 bool causality_command(const JobConfig& job, const CausalityOptions& options);  // false: it leaks
 void bench_command(const std::string& what, const JobConfig& job, bool json);

@@ -187,17 +187,20 @@ void add_generate_mode(CLI::App& app) {
 void add_plan_mode(CLI::App& app) {
   struct Options {
     std::string job;
-    bool paper = false, json = false;
+    bool paper = false, json = false, tensors = false;
   };
   const auto options = std::make_shared<Options>();
   auto* mode = app.add_subcommand("plan", "counts and memory of a job, without allocating it");
   auto* job = mode->add_option("--job", options->job);
   mode->add_flag("--paper", options->paper, "the models of the paper")->excludes(job);
   mode->add_flag("--json", options->json);
+  mode->add_flag("--tensors", options->tensors, "names, types and shapes of a checkpoint's weights");
   mode->callback([options] {
     if (options->paper) return paper_plan_command(options->json);
     if (options->job.empty()) throw CLI::RequiredError("--job or --paper");
-    plan_command(resolved_job(options->job, Computed::elsewhere), options->json);
+    const auto resolved = resolved_job(options->job, Computed::elsewhere);
+    if (options->tensors) return plan_tensors_command(resolved);
+    plan_command(resolved, options->json);
   });
 }
 

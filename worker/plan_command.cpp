@@ -49,4 +49,6 @@ void plan_command(const JobConfig& job, bool json) {
   }
 }
 
+void plan_tensors_command(const JobConfig& job) { fmt::print("{}\n", json_text(tensors_json(job))); }
+
 }  // namespace smlp

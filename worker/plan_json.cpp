@@ -1,5 +1,7 @@
 #include "worker/plan_json.h"
 
+#include <fmt/format.h>
+
 #include "worker/engine.h"
 
 namespace smlp {
@@ -13,6 +15,14 @@ PlanCounts count_job(const JobConfig& job) {
 
 PlanCounts count_alone(const JobConfig& job) {
   return count_model(model_config(job), 1, 1, job.train.micro_batch, value_type(job), 1);
+}
+
+nlohmann::json tensors_json(const JobConfig& job) {
+  auto list = nlohmann::json::object();
+  for (const auto& [name, shape, dtype] : plan_tensors(model_config(job), value_type(job))) {
+    list[name] = fmt::format("{} {}", name_of(dtype), shape.text());
+  }
+  return list;
 }
 
 nlohmann::json to_json(const PlanCounts& counts) {

@@ -11,5 +11,6 @@ namespace smlp {
 PlanCounts count_job(const JobConfig& job);    // on the job's ranks
 PlanCounts count_alone(const JobConfig& job);  // on one rank: parameters and multiply-adds are those of any layout
 nlohmann::json to_json(const PlanCounts& counts);
+nlohmann::json tensors_json(const JobConfig& job);  // {"embed.weight": "f32 [320, 8]"}: all but the optimiser's state
 
 }  // namespace smlp

@@ -173,6 +173,30 @@ TEST_F(Trained, ARunDoesNotGoOnBesideACheckpointOfANewerFormat) {
   EXPECT_EQ(smlp({"checkpoint", "verify", "runs/small"}).code, 65);
 }
 
+// The ranks refused it, but job.toml had it already, and the change was logged: the run was spoilt for its own job file, too.
+TEST_F(Trained, AChangeUnderWhichNoCheckpointCouldBeReadIsRefusedBeforeAnythingIsWritten) {
+  const auto before_it = files();
+  const std::vector<std::vector<std::string>> table = {
+      {"model.width", "16", "its tensor ", "f32 ["}, {"model.dense_blocks", "5", "it holds no tensor blocks.", "changed model has"},
+      {"train.precision", "f64", "its tensor ", "in the changed model f64 ["}};
+  for (const auto& change : table) {
+    const auto answer = smlp({"run", "job.toml", "--ranks", "1", "--set", "train.eval_every=2", "--set", change[0] + "=" + change[1],
+                              "--accept-change", change[0]});
+    EXPECT_EQ(answer.code, 78) << answer.out;
+    EXPECT_THAT(answer.err, AllOf(HasSubstr("no checkpoint of the run could be read after this change"),
+                                  HasSubstr("--set " + change[0] + "=" + change[1]), HasSubstr(last + ": " + change[2]),
+                                  HasSubstr(change[3]), HasSubstr("another --run-dir")));
+    EXPECT_EQ(std::count(answer.err.begin(), answer.err.end(), '\n'), 1) << answer.err;
+    EXPECT_EQ(files(), before_it) << change[0];
+  }
+  const auto possible = smlp({"run", "job.toml", "--ranks", "1", "--set", "optimizer.learning_rate=0.5", "--set", "data.train=[\"valid\"]",
+                              "--accept-change", "optimizer.learning_rate", "--accept-change", "data.train", "--set",
+                              "train.steps=6", "--set", "train.eval_every=2", "--set", "checkpoint.every_steps=2"});
+  EXPECT_EQ(possible.code, 0) << possible.err;
+  EXPECT_EQ(possible.err.find("not looked at"), std::string::npos) << possible.err;
+  EXPECT_THAT(test::contents(place / "runs/small/job.toml"), HasSubstr("learning_rate = 0.5\n"));
+}
+
 // What can't even be looked at ended `run` before any rank could pass it over.
 TEST_F(Trained, ARunGoesOnBesideACheckpointThatCannotBeLookedAt) {
   fs::remove(place / last / "manifest.json");
