@@ -82,7 +82,8 @@ DrillShape shape_of(const JobConfig& job) {
           .compare_every = job.cluster.replica_check_every,
           .ranks = job.cluster.ranks,
           .shard_states = job.optimizer.shard_states,
-          .hang_floor_seconds = job.cluster.hang_floor_seconds};
+          .hang_floor_seconds = job.cluster.hang_floor_seconds,
+          .keep_last = job.checkpoint.keep_last};
 }
 
 std::string when(const Fault& fault) {
@@ -187,6 +188,7 @@ int drill_job(const DrillOptions& options) {
                                                                           : fs::path(options.undisturbed))};
   settings.command = run_command(options, settings.run);
   settings.output = parent / "drilled.out";
+  settings.save_every = shape.save_every;
   settings.patience_seconds = options.patience_seconds;
   if (!options.json) {
     settings.told = [](const FaultResult& one) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -40,6 +41,7 @@ constexpr std::array<Facts, fault_kinds> facts = {{
 constexpr std::array phases = {"step", "save", "start"};
 constexpr std::int64_t largest_plan = 1 << 20;
 constexpr double most_slow_seconds = 2;
+constexpr std::int64_t least_kept = 2;  // checkpoints, for one of them to be given up
 
 const Facts& of(FaultKind kind) { return facts[static_cast<std::size_t>(kind)]; }
 
@@ -77,6 +79,13 @@ class Dice {
   std::uint64_t next_ = 0;
 };
 
+// Steps from where a fault is planned to where the run has come back from it: until the next save, which it may wait for, and
+// as many as the drill may be behind. A disk that is full fails one save or two, and the one after makes up for them.
+std::int64_t room_for(FaultKind kind, const DrillShape& shape) {
+  const auto saves = kind == FaultKind::full_disk ? 3 : 1;
+  return saves * shape.save_every + most_unseen_steps + 2;
+}
+
 std::vector<FaultKind> shuffled(std::span<const FaultKind> kinds, Dice& dice) {
   std::vector<FaultKind> order(kinds.begin(), kinds.end());
   for (auto left = std::ssize(order); left > 1; --left) {
@@ -107,6 +116,10 @@ std::optional<FaultKind> fault_named(const std::string& name) {
 }
 
 std::string why_not(FaultKind kind, const DrillShape& shape) {
+  if (kind == FaultKind::torn_checkpoint && shape.keep_last < least_kept) {
+    return fmt::format("checkpoint.keep_last is {}: there is none to go back to but the damaged one; let {} stay",
+                       shape.keep_last, least_kept);
+  }
   if (kind != FaultKind::bit_flip) return "";
   if (shape.ranks < 2) return "one rank has nobody to compare its parameters with";
   if (shape.shard_states) {
@@ -118,34 +131,37 @@ std::string why_not(FaultKind kind, const DrillShape& shape) {
 std::vector<Fault> plan_faults(std::uint64_t seed, std::span<const FaultKind> kinds, int count,
                                const DrillShape& shape) {
   expect(!kinds.empty() && count > 0 && shape.save_every > 0, "a drill without faults or saves");
-  std::int64_t stretch = shape.save_every + slow_steps;  // of steps, for a fault and the way back
   for (const auto kind : kinds) {
     if (const auto reason = why_not(kind, shape); !reason.empty()) {
       throw Error(ExitCode::configuration, fmt::format("no fault of kind {} can strike this job: {}", name_of(kind), reason));
     }
-    if (kind == FaultKind::bit_flip) stretch = std::max(stretch, shape.compare_every + 1);
   }
-  const auto head = 2 * shape.save_every, tail = shape.save_every + stretch;
-  const auto needed = head + count * stretch + tail;
+  Dice dice(seed);
+  std::vector<FaultKind> order, left;
+  std::int64_t needed = 4 * shape.save_every;  // two saves before the first and two after the last
+  for (int i = 0; i < count; ++i) {
+    if (left.empty()) left = shuffled(kinds, dice);
+    order.push_back(left.back());
+    left.pop_back();
+    needed += room_for(order.back(), shape);
+  }
   if (shape.steps < needed) {
     throw Error(ExitCode::configuration,
                 fmt::format("train.steps = {} has no room for {} faults in a job that saves every {} steps: {} steps are "
                             "needed, or fewer faults (--count)",
                             shape.steps, count, shape.save_every, needed));
   }
-  Dice dice(seed);
-  const double share = static_cast<double>(shape.steps - head - tail) / count;
+  const double spare = static_cast<double>(shape.steps - needed) / count;
   std::vector<Fault> plan;
-  std::vector<FaultKind> left;
+  std::int64_t begin = 2 * shape.save_every;
   for (int i = 0; i < count; ++i) {
-    if (left.empty()) left = shuffled(kinds, dice);
-    Fault fault{.number = i + 1, .kind = left.back()};
-    left.pop_back();
+    Fault fault{.number = i + 1, .kind = order[static_cast<std::size_t>(i)]};
     fault.phase = static_cast<FaultPhase>(dice.below(of(fault.kind).phases));
     fault.rank = static_cast<int>(dice.below(shape.ranks));
-    fault.step = head + static_cast<std::int64_t>(share * (i + 0.5 * dice.uniform()));
+    fault.step = begin + static_cast<std::int64_t>(spare * (i + dice.uniform()));
     fault.fraction = dice.uniform();
     if (fault.kind == FaultKind::slow) fault.seconds = std::min(most_slow_seconds, shape.hang_floor_seconds / 2);
+    begin += room_for(fault.kind, shape);
     plan.push_back(fault);
   }
   return plan;
@@ -158,6 +174,7 @@ void DrillFolder::begin(std::span<const Fault> faults) const {
   auto list = nlohmann::json::array();
   for (const auto& fault : faults) list.push_back(to_json(fault));
   std::filesystem::create_directories(folder_);
+  write_atomically(progress(), "");
   write_atomically(folder_ / "plan.json", json_text(nlohmann::json({{"faults", list}}), 2) + "\n");
 }
 
@@ -181,7 +198,7 @@ bool DrillFolder::is_turn(int number) const { return ::access(turn(number).c_str
 
 bool DrillFolder::strike(int number, const Strike& strike) const {
   const auto text = json_text(nlohmann::json({{"number", number}, {"step", strike.step}, {"attempt", strike.attempt},
-                                    {"time", strike.time}})) + "\n";
+                                    {"time", strike.time}, {"damaged", strike.damaged}})) + "\n";
   static std::atomic<int> used = 0;
   const auto beside = folder_ / fmt::format("struck-{:04}.{}-{}.new", number, ::getpid(), ++used);
   write_atomically(beside, text);
@@ -197,7 +214,18 @@ std::optional<Strike> DrillFolder::struck(int number) const {
   const auto attempt = attempt_in(json);
   const auto time = number_in(json, "time");
   if (!step || !attempt || !time) return std::nullopt;
-  return Strike{*step, *attempt, *time};
+  return Strike{*step, *attempt, *time, integer_in(json, "damaged").value_or(0)};
+}
+
+// The length of a file changes at once: nobody reads half of a number.
+void DrillFolder::see(std::int64_t step) const noexcept {
+  [[maybe_unused]] const int told = ::truncate(progress().c_str(), step);
+}
+
+std::int64_t DrillFolder::seen() const noexcept {
+  std::error_code absent;
+  const auto size = std::filesystem::file_size(progress(), absent);
+  return absent ? std::numeric_limits<std::int64_t>::max() : static_cast<std::int64_t>(size);
 }
 
 }  // namespace smlp

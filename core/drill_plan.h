@@ -3,6 +3,7 @@
 //   plan.json          {"faults":[{"number","kind","phase","rank","step","fraction","seconds"}]}   by the drill, at first
 //   turn-0002          the run has come back from the faults before: this one may strike           by the drill
 //   struck-0002.json   {"number","step","attempt","time"}, so that no attempt after strikes again   by who struck
+//   seen               as many bytes long as the drill has seen steps: the ranks wait where they are too far ahead  by the drill
 // Ranks look there only where the environment names that folder of their own run: SMLP_DRILL. Anything else that it
 // names is refused, so that a variable which was left behind can't hurt another run.
 #pragma once
@@ -57,6 +58,9 @@ struct Fault {
   double seconds = 0;     // how much longer each step takes: slow
 };
 constexpr std::int64_t slow_steps = 3;
+// The ranks do no more steps than these that the drill has not seen: small steps take less time than its looks, and the
+// fault of step 250 once struck at step 300, the last.
+constexpr std::int64_t most_unseen_steps = 4;
 
 // What a plan needs to know of the job.
 struct DrillShape {
@@ -65,19 +69,22 @@ struct DrillShape {
   std::int64_t ranks = 1;
   bool shard_states = false;
   double hang_floor_seconds = 15;
+  std::int64_t keep_last = 3;  // checkpoints
 };
 
 // Kinds that can strike such a job; the others with a reason why not.
 std::string why_not(FaultKind kind, const DrillShape& shape);  // "": it can
 // `count` faults of these kinds, all before any twice, in an order, at steps and on ranks that follow from the seed
-// alone. Two saves come before the first and two after the last, one or more between. Throws Error(configuration).
+// alone. Two saves come before the first and two after the last, one or more between; each has room to strike late, as far as
+// the drill may be behind, and for the run to come back. Throws Error(configuration).
 std::vector<Fault> plan_faults(std::uint64_t seed, std::span<const FaultKind> kinds, int count,
                                const DrillShape& shape);
 
 struct Strike {
   std::int64_t step = 0;
   int attempt = 0;
-  double time = 0;  // seconds since 1970
+  double time = 0;           // seconds since 1970
+  std::int64_t damaged = 0;  // the checkpoint of which step; 0: none
 };
 
 class DrillFolder {
@@ -92,10 +99,13 @@ class DrillFolder {
   bool is_turn(int number) const;
   bool strike(int number, const Strike& strike) const;  // false: it has struck before
   std::optional<Strike> struck(int number) const;
+  void see(std::int64_t step) const noexcept;
+  std::int64_t seen() const noexcept;  // beyond all steps where nobody looks, as under a plan written by hand
 
  private:
   std::filesystem::path turn(int number) const;
   std::filesystem::path mark(int number) const;
+  std::filesystem::path progress() const { return folder_ / "seen"; }
   std::filesystem::path folder_;
 };
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <utility>
 
 #include "core/clock.h"
 #include "core/files.h"
@@ -20,19 +21,22 @@ namespace {
 
 constexpr double poll_seconds = 0.002;
 
+bool struck(const FaultResult& result) { return result.strike.attempt > 0 || result.ended_before.has_value(); }
+
 }  // namespace
 
 struct Drill::GivenUp {
   std::string sentence;
 };
 
-Drill::Drill(DrillSettings settings) : settings_(std::move(settings)), follower_(settings_.run) {}
+Drill::Drill(DrillSettings settings)
+    : settings_(std::move(settings)), folder_(settings_.run), follower_(settings_.run) {}
 
 DrillRun Drill::run() {
   adopt_orphans();  // whatever loses its parent is seen
-  const DrillFolder folder(settings_.run);
-  folder.begin(settings_.faults);
+  folder_.begin(settings_.faults);
   DrillRun result;
+  FaultResult under_way;
   try {
     start();
     const double began = monotonic_seconds();
@@ -41,13 +45,16 @@ DrillRun Drill::run() {
     wait_until([&] { return follower_.furthest() > 0; }, "the first step is done");
     start_seconds_ = std::min(monotonic_seconds() - alive, monotonic_seconds() - began);
     for (const auto& fault : settings_.faults) {
-      folder.open_turn(fault.number);
-      result.faults.push_back(one(fault));
+      folder_.open_turn(fault.number);
+      under_way = {.fault = fault};
+      one(under_way);
+      result.faults.push_back(std::exchange(under_way, {}));
       if (settings_.told) settings_.told(result.faults.back());
     }
     wait_until([&] { return exit_code_.has_value(); }, "the run is done");
   } catch (const GivenUp& given_up) {
     result.problem = given_up.sentence;
+    if (struck(under_way)) result.unfinished = under_way;
   }
   finish(result);
   return result;
@@ -58,7 +65,7 @@ void Drill::start() {
   const std::string ours = std::string(DrillFolder::variable) + "=";
   start.environment = own_environment();
   std::erase_if(start.environment, [&](const std::string& variable) { return variable.starts_with(ours); });
-  start.environment.push_back(ours + DrillFolder(settings_.run).path().string());
+  start.environment.push_back(ours + folder_.path().string());
   launcher_ = start_process(start);
 }
 
@@ -76,6 +83,7 @@ bool Drill::attend() {
       follower_.read();
     }
   }
+  if (follower_.furthest() > seen_) folder_.see(seen_ = follower_.furthest());
   return !exit_code_.has_value();
 }
 
@@ -84,7 +92,10 @@ void Drill::wait_until(const std::function<bool()>& condition, const std::string
   while (true) {
     const bool live = attend();
     if (condition()) return;
-    if (!live) throw GivenUp{fmt::format("the run ended with {} before {}", *exit_code_, what)};
+    if (!live) {
+      throw GivenUp{fmt::format("the run ended with {} before {}{}", *exit_code_, what,
+                                *exit_code_ == 0 ? ": it is too short for these faults, give it more train.steps" : "")};
+    }
     if (monotonic_seconds() > end) {
       throw GivenUp{fmt::format("{:.0f} s were not enough until {}", settings_.patience_seconds, what)};
     }
@@ -98,28 +109,30 @@ void Drill::pause(double seconds) {
   }
 }
 
-FaultResult Drill::one(const Fault& fault) {
-  FaultResult result{.fault = fault};
+void Drill::one(FaultResult& result) {
+  const auto& fault = result.fault;
   if (by_rank(fault.kind)) {
-    const DrillFolder folder(settings_.run);
-    std::optional<Strike> struck;
-    wait_until([&] { return (struck = folder.struck(fault.number)).has_value(); },
+    std::optional<Strike> strike;
+    wait_until([&] { return (strike = folder_.struck(fault.number)).has_value(); },
                fmt::format("fault {} ({}) struck", fault.number, name_of(fault.kind)));
-    result.strike = *struck;
+    result.strike = *strike;
     note_checkpoints(result);
   } else {
     await_moment(result);
-    note_checkpoints(result);
     killed_launcher_ = fault.kind == FaultKind::kill_launcher;
-    result.strike = strike_from_outside(fault.kind, fault.rank);
-    DrillFolder(settings_.run).strike(fault.number, result.strike);
+    strike_from_outside(result, fault.kind);
+    note_checkpoints(result);
+    folder_.strike(fault.number, result.strike);
   }
   follow_return(result, follower_, [&](const auto& condition, const auto& what) { wait_until(condition, what); });
-  return result;
 }
 
+// Those that there are now, or that there were when one of them was damaged: the run may have published one since.
 void Drill::note_checkpoints(FaultResult& result) const {
-  const auto published = follower_.checkpoints();
+  auto published = follower_.checkpoints();
+  if (const auto damaged = result.strike.damaged; damaged > 0) {
+    std::erase_if(published, [&](std::int64_t step) { return step > damaged; });
+  }
   if (!published.empty()) result.checkpoint = published.back();
   if (published.size() > 1) result.spare = published[published.size() - 2];
 }
@@ -128,25 +141,34 @@ void Drill::await_moment(FaultResult& result) {
   const auto& fault = result.fault;
   wait_until([&] { return follower_.furthest() >= fault.step; }, fmt::format("step {} is done", fault.step));
   if (fault.phase == FaultPhase::start) {
-    const auto first = strike_from_outside(FaultKind::kill, fault.rank);
-    result.ended_before = first.attempt;
+    strike_from_outside(result, FaultKind::kill);
+    const int ended = std::exchange(result.strike, {}).attempt;
+    result.ended_before = ended;
     wait_until(
         [&] {
           const auto beat = follower_.beat(fault.rank);
-          return beat && beat->attempt > first.attempt;
+          return beat && beat->attempt > ended;
         },
         "the ranks start again");
     return pause(fault.fraction * start_seconds_);
   }
-  if (fault.phase == FaultPhase::save) wait_until([&] { return follower_.saving(); }, "a checkpoint is written");
+  if (fault.phase == FaultPhase::save) await_save(result);
   pause(fault.fraction * follower_.step_seconds());
 }
 
-Strike Drill::strike_from_outside(FaultKind kind, int rank) {
-  std::optional<Strike> struck;
-  wait_until([&] { return (struck = strike(kind, rank, follower_)).has_value(); },
+// A save of a small model may be over between two looks. Where one after the other is, the fault strikes without.
+void Drill::await_save(FaultResult& result) {
+  const auto latest = result.fault.step + settings_.save_every + most_unseen_steps;
+  bool saving = false;
+  wait_until([&] { return (saving = follower_.saving()) || follower_.furthest() >= latest; }, "a checkpoint is written");
+  if (!saving) result.fault.phase = FaultPhase::step;
+}
+
+void Drill::strike_from_outside(FaultResult& result, FaultKind kind) {
+  std::optional<Strike> strike_now;
+  wait_until([&] { return (strike_now = strike(kind, result.fault.rank, follower_)).has_value(); },
              fmt::format("the target of a fault ({}) was there", name_of(kind)));
-  return *struck;
+  result.strike = *strike_now;
 }
 
 void follow_return(FaultResult& result, const RunFollower& follower, const WaitUntil& wait_until) {

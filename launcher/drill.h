@@ -35,6 +35,7 @@ struct FaultResult {
 
 struct DrillRun {
   std::vector<FaultResult> faults;   // those that struck and that the run came back from
+  std::optional<FaultResult> unfinished{};  // the one that struck last, where the drill ended before the run had come back
   std::vector<StepDone> steps;
   std::string problem;               // why the drill ended before its end; empty: it did not
   int exit_code = -1;                // of the run; 128 + signal
@@ -46,6 +47,7 @@ struct DrillSettings {
   std::filesystem::path output;      // of the run
   RunDirectory run;                  // empty as yet
   std::vector<Fault> faults;
+  std::int64_t save_every = 0;       // steps between two saves
   double patience_seconds = 300;     // for each strike, each return, and the end
   std::function<void(const FaultResult&)> told = {};  // as each is over
 };
@@ -61,14 +63,17 @@ class Drill {
   bool attend();  // false once the run has ended
   void wait_until(const std::function<bool()>& condition, const std::string& what);
   void pause(double seconds);
-  FaultResult one(const Fault& fault);
+  void one(FaultResult& result);
   void note_checkpoints(FaultResult& result) const;
   void await_moment(FaultResult& result);
-  Strike strike_from_outside(FaultKind kind, int rank);
+  void await_save(FaultResult& result);
+  void strike_from_outside(FaultResult& result, FaultKind kind);
   void finish(DrillRun& result);
 
   DrillSettings settings_;
+  DrillFolder folder_;
   RunFollower follower_;
+  std::int64_t seen_ = 0;  // steps, of which the ranks know
   pid_t launcher_ = 0;
   bool killed_launcher_ = false;
   std::optional<int> exit_code_;

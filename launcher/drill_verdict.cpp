@@ -138,9 +138,16 @@ class Judge {
     }
   }
 
+  // Those that the run came back from, and the last one, where it did not: what that did is the drill's own, too.
+  std::vector<FaultResult> all_that_struck() const {
+    auto all = drill_.faults;
+    if (drill_.unfinished) all.push_back(*drill_.unfinished);
+    return all;
+  }
+
   void ends_without_a_fault() {
     std::set<int> explained;
-    for (const auto& one : drill_.faults) {
+    for (const auto& one : all_that_struck()) {
       if (restarts(one.fault.kind)) explained.insert(one.strike.attempt);
       if (one.ended_before) explained.insert(*one.ended_before);
     }
@@ -153,7 +160,7 @@ class Judge {
 
   void rejected_checkpoints() {
     std::set<int> may;
-    for (const auto& one : drill_.faults) {
+    for (const auto& one : all_that_struck()) {
       if (gives_up_checkpoints(one.fault.kind)) may.insert(one.strike.attempt + 1);
     }
     for (const auto& line : events_) {
@@ -181,7 +188,8 @@ class Judge {
   }
 
   bool is_poisoned(const StepDone& step) const {
-    return std::any_of(drill_.faults.begin(), drill_.faults.end(), [&](const FaultResult& one) {
+    const auto all = all_that_struck();
+    return std::any_of(all.begin(), all.end(), [&](const FaultResult& one) {
       return poisons_numbers(one.fault.kind) && step.attempt == one.strike.attempt && step.step >= one.strike.step;
     });
   }

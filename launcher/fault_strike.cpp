@@ -25,12 +25,15 @@ std::optional<pid_t> mpirun_of(pid_t launcher) {
 }
 
 // The second half of a rank's file of the newest checkpoint is gone, as after a disk that lied about what it had written.
-bool cut_off_newest(const RunFollower& run, int rank) {
-  const auto file = run.newest_shard(rank);
+// The step of that checkpoint; 0: there is none.
+std::int64_t cut_off_newest(const RunFollower& run, int rank) {
+  const auto published = run.checkpoints();
+  if (published.empty()) return 0;
+  const auto file = run.shard(published.back(), rank);
   std::error_code failed;
   const auto size = fs::file_size(file, failed);
   if (!failed) fs::resize_file(file, size / 2, failed);
-  return !failed;
+  return failed ? 0 : published.back();
 }
 
 }  // namespace
@@ -50,8 +53,8 @@ std::optional<Strike> strike(FaultKind kind, int rank, const RunFollower& run) {
   if (kind == FaultKind::kill_launcher) victim = launcher;
   if (kind == FaultKind::kill_mpirun) victim = launcher ? mpirun_of(*launcher) : std::nullopt;
   if (!victim || !is_alive(*victim) || !is_alive(beat->pid)) return std::nullopt;
-  if (kind == FaultKind::torn_checkpoint && !cut_off_newest(run, rank)) return std::nullopt;
-  const Strike strike{run.furthest(), beat->attempt, unix_seconds()};
+  Strike strike{run.furthest(), beat->attempt, unix_seconds()};
+  if (kind == FaultKind::torn_checkpoint && (strike.damaged = cut_off_newest(run, rank)) == 0) return std::nullopt;
   if (kill(*victim, kind == FaultKind::stop ? SIGSTOP : SIGKILL) != 0) return std::nullopt;
   return strike;
 }

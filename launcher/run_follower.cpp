@@ -52,11 +52,6 @@ std::optional<pid_t> RunFollower::launcher() const {
 
 std::vector<std::int64_t> RunFollower::checkpoints() const { return RunHistory(run_).published_steps(); }
 
-std::filesystem::path RunFollower::newest_shard(int rank) const {
-  const auto published = checkpoints();
-  return published.empty() ? std::filesystem::path() : run_.shard(published.back(), rank);
-}
-
 bool RunFollower::saving() const {
   for (const auto& entry : entries_of(run_.checkpoints())) {
     const auto name = entry.filename().string();

@@ -35,7 +35,7 @@ class RunFollower {
   std::optional<Beat> beat(int rank) const;                // as its file has it now
   std::optional<pid_t> launcher() const;                   // who holds the run's lock, on this host
   std::vector<std::int64_t> checkpoints() const;           // steps of the published ones, ascending
-  std::filesystem::path newest_shard(int rank) const;      // a rank's file of the newest of them; empty: there is none
+  std::filesystem::path shard(std::int64_t step, int rank) const { return run_.shard(step, rank); }  // a rank's file of one
   bool saving() const;                                     // a checkpoint is being written
 
  private:

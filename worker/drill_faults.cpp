@@ -25,6 +25,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr double drill_patience = 10, look_seconds = 0.001;
+
 bool takes_room(std::string_view operation) {
   constexpr std::array<std::string_view, 4> those = {"make folder", "create file", "reserve space", "write"};
   return std::find(those.begin(), those.end(), operation) != those.end();
@@ -89,6 +91,20 @@ bool DrillFaults::strike(const Fault& fault) const {
   if (!folder_.strike(fault.number, {step_, attempt_, unix_seconds()})) return false;
   spdlog::warn("drill: fault {} strikes in step {}: {}", fault.number, step_.load(), describe(fault.kind));
   return true;
+}
+
+void DrillFaults::stay_in_sight(std::int64_t step, const std::function<void()>& wait) {
+  if (rank_ != 0 || out_of_sight_) return;
+  const double end = monotonic_seconds() + drill_patience;
+  while (step > folder_.seen() + most_unseen_steps) {
+    if (monotonic_seconds() > end) {
+      out_of_sight_ = true;
+      spdlog::warn("drill: nobody has seen step {} for {} s; training goes on unseen", step - most_unseen_steps, drill_patience);
+      return;
+    }
+    wait();
+    sleep_seconds(look_seconds);
+  }
 }
 
 void DrillFaults::in_step(std::int64_t step, Backend& backend, ParameterStore& store) {

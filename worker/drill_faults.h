@@ -4,6 +4,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -27,6 +28,9 @@ class DrillFaults {
   DrillFaults(const DrillFaults&) = delete;
   DrillFaults& operator=(const DrillFaults&) = delete;
 
+  // Before the step: rank 0, and so all, waits while the drill has not seen the steps done lately, and calls `wait` all the
+  // while. A drill that is gone, or sees nothing for ten seconds, is waited for no longer.
+  void stay_in_sight(std::int64_t step, const std::function<void()>& wait);
   // With every micro-batch of the step being taken, before gradients are summed over the ranks: slow, nan.
   void in_step(std::int64_t step, Backend& backend, ParameterStore& store);
   // Between the update and the comparison of replicas: bit_flip.
@@ -47,7 +51,7 @@ class DrillFaults {
   std::atomic<std::int64_t> full_until_ = 0;  // the disk is, up to this step
   std::int64_t slow_until_ = 0, slept_ = 0;
   double slow_seconds_ = 0;
-  bool poisoned_ = false;
+  bool poisoned_ = false, out_of_sight_ = false;
 
   static std::atomic<DrillFaults*> at_the_disk;
 };

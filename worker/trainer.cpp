@@ -243,6 +243,7 @@ bool Trainer::evaluation_due() const {
 }
 
 void Trainer::step() {
+  if (drill_) drill_->stay_in_sight(step_ + 1, [this] { progress(); });
   Stopwatch watch;
   const auto begin = divergence_->data_of(sequences_), end = begin + job_.train.global_batch;
   const auto read = [&](std::int64_t position, std::int64_t count, std::int64_t next, const std::int32_t*& tokens,

@@ -81,6 +81,23 @@ TEST(DrillPlan, LeavesRoomBeforeBetweenAndAfter) {
   for (const auto& [kind, where] : places) EXPECT_EQ(where.size(), 10u) << name_of(kind) << " comes at every place";
 }
 
+// A fault that is planned near the end strikes a little later, and once was struck at the last step: nobody saw the run come
+// back. A full disk takes three saves until one is published again.
+TEST(DrillPlan, LeavesRoomForAStrikeThatComesLateInTheShortestJobToo) {
+  auto shortest = shape;
+  const std::vector<FaultKind> kinds = {FaultKind::full_disk, FaultKind::torn_write};
+  for (shortest.steps = 1; !refusal(kinds, 2, shortest).empty();) ++shortest.steps;
+  for (std::uint64_t seed = 0; seed < 100; ++seed) {
+    const auto plan = plan_faults(seed, kinds, 2, shortest);
+    const auto room = [](const Fault& fault) {
+      return (fault.kind == FaultKind::full_disk ? 3 : 1) * shape.save_every + most_unseen_steps + 2;
+    };
+    EXPECT_GE(plan[0].step, 2 * shape.save_every);
+    EXPECT_GE(plan[1].step, plan[0].step + room(plan[0]));
+    EXPECT_LE(plan[1].step + room(plan[1]), shortest.steps - 2 * shape.save_every);
+  }
+}
+
 TEST(DrillPlan, RefusesWhatCanNotBe) {
   EXPECT_THAT(refusal(all_kinds(), 30, shape), HasSubstr("--count"));
   EXPECT_THAT(refusal(all_kinds(), 30, shape), HasSubstr("train.steps = 400"));
@@ -94,6 +111,11 @@ TEST(DrillPlan, RefusesWhatCanNotBe) {
   auto sharded = shape;
   sharded.shard_states = true;
   EXPECT_THAT(refusal({FaultKind::bit_flip}, 1, sharded), HasSubstr("optimizer.shard_states"));
+  // Once the run began anew, for the damaged checkpoint was the only one, and was said to have lost too much.
+  auto single = shape;
+  single.keep_last = 1;
+  EXPECT_THAT(refusal({FaultKind::torn_checkpoint}, 1, single), HasSubstr("checkpoint.keep_last is 1"));
+  EXPECT_EQ(refusal({FaultKind::kill}, 1, single), "");
   // As few steps as the sentence says are enough, and one less is not.
   auto small = shape;
   const auto sentence = refusal(all_kinds(), 30, shape);
@@ -142,10 +164,15 @@ TEST_F(DrillFolderTest, KeepsThePlanAndWhoHasStruck) {
   EXPECT_TRUE(folder.is_turn(1));
   EXPECT_FALSE(folder.is_turn(2));
   EXPECT_FALSE(folder.struck(1));
+  EXPECT_EQ(folder.seen(), 0);
+  folder.see(7);
+  EXPECT_EQ(folder.seen(), 7);
+  std::filesystem::remove(folder.path() / "seen");
+  EXPECT_GT(folder.seen(), std::int64_t{1} << 60) << "nobody looks, and nobody is to be waited for";
   std::atomic<int> first = 0;
   {
     std::vector<std::jthread> ranks;
-    for (int i = 0; i < 4; ++i) ranks.emplace_back([&] { first += folder.strike(1, {33, 2, 1234.5}) ? 1 : 0; });
+    for (int i = 0; i < 4; ++i) ranks.emplace_back([&] { first += folder.strike(1, {33, 2, 1234.5, 20}) ? 1 : 0; });
   }
   EXPECT_EQ(first, 1) << "one of them";
   EXPECT_FALSE(folder.strike(1, {40, 3, 1300})) << "a fault that has struck strikes in no later attempt";
@@ -154,6 +181,7 @@ TEST_F(DrillFolderTest, KeepsThePlanAndWhoHasStruck) {
   EXPECT_EQ(struck->step, 33);
   EXPECT_EQ(struck->attempt, 2);
   EXPECT_EQ(struck->time, 1234.5);
+  EXPECT_EQ(struck->damaged, 20);
 }
 
 TEST_F(DrillFolderTest, RefusesAPlanThatIsNone) {

@@ -116,6 +116,20 @@ TEST_F(DrillVerdict, SaysThatAnAttemptEndedWithoutAFault) {
                                     HasSubstr("attempt 1 ended without a fault: rank 1 was killed")));
 }
 
+// A run that was done before it had come back from the drill's own strike was once said to have lost a rank and damaged a
+// checkpoint by itself: the strike had been forgotten.
+TEST_F(DrillVerdict, TakesAStrikeThatTheRunDidNotComeBackFromForItsOwn) {
+  drill.unfinished = one();
+  drill.unfinished->fault.kind = FaultKind::torn_checkpoint;
+  drill.faults.clear();
+  drill.problem = "the run ended with 0 before a step beyond 60 was done";
+  event(2, "checkpoint_rejected", 0, "step-00000030: rank-0001.h5 is cut off");
+  EXPECT_THAT(judged(), ElementsAre(HasSubstr("before a step beyond 60")));
+  drill.unfinished->strike = {};
+  drill.unfinished->ended_before = 1;  // struck while the ranks were to start again, and the second strike found none
+  EXPECT_THAT(judged(), ElementsAre(HasSubstr("before a step beyond 60"), HasSubstr("attempt 2 rejected a checkpoint")));
+}
+
 TEST_F(DrillVerdict, SaysThatALossIsNotTheUndisturbedRuns) {
   drill.steps[30].loss += 1e-15;
   EXPECT_THAT(judged(), ElementsAre(HasSubstr("step 26 of attempt 2 has a loss of")));

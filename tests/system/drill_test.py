@@ -3,7 +3,9 @@
 is refused."""
 import json
 import os
+import signal
 import subprocess
+import time
 
 import harness
 from harness import smlp
@@ -41,6 +43,25 @@ def a_run_comes_back_from_a_fault_of_every_kind(place):
     (why,) = [line["reason"] for line in place.lines("drill/drilled", "attempts.jsonl") if line["cause"] == "diverged"]
     assert "are not finite, with the gradient" in why and f" of rank {rank} (" in why and "learning_rate" in why, why
     assert not harness.processes_of(place.path)
+
+
+def a_fast_run_is_not_over_before_a_busy_drill_has_looked(place):
+    """On a busy machine a short job's faults struck at its last step, and the drill's own strikes were said to be the run's."""
+    job = place.job(**SETTINGS | dict(steps=300, micro_batch=1))
+    place.run(job, "undisturbed", *WATCHED)
+    with open(place.path / "told.json", "w") as out:
+        drilling = subprocess.Popen([str(harness.BIN / "smlp"), "drill", str(job), "--seed", "3", "--faults", "kill,torn-checkpoint",
+                                     "--undisturbed", "undisturbed", "--run-dir", "drill", *WATCHED, "--json"],
+                                    cwd=place.path, stdout=out, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    while drilling.poll() is None:  # it has the processor for a tenth of the time
+        for number, seconds in ((signal.SIGSTOP, 0.45), (signal.SIGCONT, 0.05)):
+            harness.kill(drilling.pid, number)
+            time.sleep(seconds)
+    told = json.loads((place.path / "told.json").read_text())
+    assert drilling.returncode == 0 and told["passed"], told
+    for fault in told["faults"]:
+        late = fault["step"] - fault["planned_step"]
+        assert 0 <= late <= (10 if fault["phase"] == "step" else SETTINGS["every"] + 10), fault
 
 
 def what_a_drill_would_not_forgive_is_said(place):
@@ -97,6 +118,7 @@ def what_can_not_be_is_refused(place):
 
 if __name__ == "__main__":
     # In memory: what may be lost grows with the steps that a save takes, and a slow disk made them fifteen.
-    harness.main([a_run_comes_back_from_a_fault_of_every_kind, what_a_drill_would_not_forgive_is_said,
+    harness.main([a_run_comes_back_from_a_fault_of_every_kind, a_fast_run_is_not_over_before_a_busy_drill_has_looked,
+                  what_a_drill_would_not_forgive_is_said,
                   a_flipped_bit_costs_no_more_than_an_interval_though_no_kept_checkpoint_is_as_old_as_the_last_comparison,
                   a_live_run_is_struck_on_request, what_can_not_be_is_refused], parent="/dev/shm")

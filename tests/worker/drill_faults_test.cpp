@@ -149,6 +149,24 @@ TEST_F(DrillFaultsTest, SlowAFewSteps) {
   }
 }
 
+// Fifty small steps took less time than one look of the drill on a busy machine: a fault struck when the run was over.
+TEST_F(DrillFaultsTest, KeepTheRunInSightOfTheDrill) {
+  const auto of_rank_0 = faults(FaultKind::nan, 1, 0);
+  const DrillFolder folder(run);
+  int waits = 0;
+  const auto wait = [&] {
+    if (++waits == 3) folder.see(6);
+  };
+  of_rank_0->stay_in_sight(most_unseen_steps, wait);
+  EXPECT_EQ(waits, 0) << "so many may be unseen";
+  of_rank_0->stay_in_sight(most_unseen_steps + 1, wait);
+  EXPECT_EQ(waits, 3);
+  of_rank_0->stay_in_sight(most_unseen_steps + 6, wait);
+  EXPECT_EQ(waits, 3);
+  DrillFaults(run, 2, 1, 10).stay_in_sight(1000, wait);
+  EXPECT_EQ(waits, 3) << "the other ranks wait for rank 0 anyway";
+}
+
 TEST_F(DrillFaultsTest, CutTheShardInHalfAndEndTheProcess) {
   const auto folder = run.checkpoints() / "step-00000010.attempt-0002.tmp";
   std::filesystem::create_directories(folder);
