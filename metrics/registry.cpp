@@ -137,7 +137,7 @@ struct RunMetrics::Families {
 
   Gauge& step = gauge("smlp_step", "The step that was done last", 0);
   Counter& steps = counter("smlp_steps_total", "Steps that this attempt has done");
-  Counter& tokens = counter("smlp_tokens_total", "Tokens that all ranks have trained on in this attempt");
+  Counter& tokens = counter("smlp_tokens_total", "Tokens that all ranks have trained on in this attempt, the same on each rank: max over ranks, not sum");
   Gauge& loss = gauge("smlp_loss", "Training loss of the last step, in nats a token", unknown);
   Gauge& learning_rate = gauge("smlp_learning_rate", "Learning rate of the last step", 0);
   Gauge& gradient_norm = gauge("smlp_gradient_norm", "Norm of the whole gradient, before clipping", unknown);
@@ -148,7 +148,8 @@ struct RunMetrics::Families {
       gauge("smlp_flops_share", "Useful work of this rank over its best matrix product's rate", 0);
   Family<Counter>& phase_family =
       counter_family("smlp_phase_seconds_total", "Seconds of this rank's steps by phase");
-  Family<Counter>& expert_tokens = counter_family("smlp_expert_tokens_total", "Tokens that each expert took");
+  Family<Counter>& expert_tokens = counter_family(
+      "smlp_expert_tokens_total", "Tokens of all ranks that each expert took, the same on each rank: max over ranks, not sum");
   Family<Gauge>& balance = gauge_family("smlp_expert_balance", "Tokens of the fullest expert over the mean");
   Family<Gauge>& entropy = gauge_family("smlp_routing_entropy", "Entropy of the experts' shares; 1 is even");
   Family<Gauge>& agreement = gauge_family(
@@ -160,7 +161,8 @@ struct RunMetrics::Families {
       "smlp_balance_loss", "Balance loss of the gates, summed over layers, unweighted; 1 a layer is perfect balance", unknown);
   Gauge& z_loss = gauge("smlp_z_loss", "Mean squared log-sum of the gates' logits, summed over layers, unweighted", unknown);
   Family<Counter>& dropped =
-      counter_family("smlp_dropped_tokens_total", "Tokens that found no room at an expert");
+      counter_family("smlp_dropped_tokens_total",
+                     "Tokens of all ranks that found no room at an expert, the same on each rank: max over ranks, not sum");
   Family<Gauge>& rounds =
       gauge_family("smlp_assignment_rounds",
                    "Rounds of the balanced assignment in the last step, the most of this rank's groups");

@@ -70,6 +70,20 @@ TEST(Metrics, HaveTheNamesAndTypesThatUsersRelyOn) {
   EXPECT_EQ(value_of(text, "smlp_build_info{device=\"cpu\",isa=\"avx2\",rank=\"0\",version=\"0.1.0\"}"), 1);
 }
 
+// sum() over the ranks counted each token as often as there are ranks, and nothing said that it would.
+TEST(Metrics, SayOfATotalThatEachRankHasHowItIsTakenTogether) {
+  RunMetrics metrics(test::small_run(0));
+  metrics.publish(test::small_step(1));
+  std::istringstream lines(metrics.text());
+  int said = 0;
+  for (std::string line; std::getline(lines, line);) {
+    for (const char* name : {"smlp_tokens_total", "smlp_expert_tokens_total", "smlp_dropped_tokens_total"}) {
+      if (line.starts_with(std::string("# HELP ") + name + " ")) said += line.ends_with("max over ranks, not sum") ? 1 : 0;
+    }
+  }
+  EXPECT_EQ(said, 3);
+}
+
 TEST(Metrics, CarryTheRankOnEverySeries) {
   RunMetrics metrics(test::small_run(3));
   metrics.publish(test::small_step(1));
