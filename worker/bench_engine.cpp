@@ -1,6 +1,10 @@
 #include "worker/bench_engine.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "core/random.h"
+#include "core/statistics.h"
 #include "worker/stopwatch.h"
 #include "worker/world.h"
 
@@ -19,6 +23,13 @@ BenchEngine::BenchEngine(const JobConfig& job, std::unique_ptr<Backend> backend,
     if (i > 0) targets_.push_back(id);
   }
   engine_ = std::make_unique<Engine>(job_, std::move(backend), std::move(grid), true);
+}
+
+BenchEngine::Step BenchEngine::middle(const std::vector<Step>& steps) {
+  std::vector<double> seconds;
+  for (const auto& step : steps) seconds.push_back(step.seconds);
+  const double median = upper_median(std::move(seconds));
+  return *std::find_if(steps.begin(), steps.end(), [&](const Step& step) { return step.seconds == median; });
 }
 
 void BenchEngine::warm_up() {

@@ -19,6 +19,8 @@ class BenchEngine {
     double seconds = 0;
     PhaseSeconds phases;
   };
+  // The step with the median time, the upper one of two: what its phases add up to is its own. `steps` is not empty.
+  static Step middle(const std::vector<Step>& steps);
   void warm_up();  // the steps that allocate and set up kernels
   Step step();
   std::int64_t tokens_per_step() const;  // of all ranks
