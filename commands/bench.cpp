@@ -8,6 +8,7 @@
 #include "commands/job_options.h"
 #include "core/error.h"
 #include "core/job_keys.h"
+#include "core/leftovers.h"
 #include "launcher/mpi_launch.h"
 
 namespace smlp {
@@ -47,6 +48,22 @@ LoadedJob bench_job(const BenchOptions& options) {
   return job;
 }
 
+// What `bench checkpoint` writes is as large as a model's state: it goes also where a signal has ended the worker, and what
+// one that was killed together with us has left goes before the next.
+class SweptFolder {
+ public:
+  explicit SweptFolder(bool wanted) : wanted_(wanted) { sweep(); }
+  ~SweptFolder() { sweep(); }
+  SweptFolder(const SweptFolder&) = delete;
+  SweptFolder& operator=(const SweptFolder&) = delete;
+
+ private:
+  void sweep() const {
+    if (wanted_) sweep_leftovers(".", bench_folder_prefix);
+  }
+  bool wanted_;
+};
+
 int bench(const BenchOptions& options) {
   if (std::find(benches.begin(), benches.end(), options.what) == benches.end()) {
     const auto near = nearest_name(options.what, benches);
@@ -60,6 +77,7 @@ int bench(const BenchOptions& options) {
   const TemporaryJob file(job.config);
   std::vector<std::string> arguments = {"bench", options.what, "--job", file.path().string()};
   if (options.json) arguments.push_back("--json");
+  const SweptFolder swept(options.what == "checkpoint");
   const auto ranks = needs_one_rank(options.what) ? 1 : job.config.cluster.ranks;
   return run_worker(arguments, {.ranks = ranks, .threads = job.config.cluster.threads});
 }

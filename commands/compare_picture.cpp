@@ -5,11 +5,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/leftovers.h"
 #include "core/program.h"
 #include "core/utf8.h"
 
@@ -23,8 +26,14 @@ constexpr double tallest = 2.5;  // times the worst of the best perplexities: wh
 class Folder {
  public:
   Folder() {
-    std::string pattern = std::filesystem::temp_directory_path() / "smlp-picture-XXXXXX";
-    if (mkdtemp(pattern.data()) == nullptr) throw Error(ExitCode::io_failed, "no temporary folder could be made");
+    constexpr const char* prefix = "smlp-picture-";
+    const auto parent = temporary_folder("the picture's data");
+    sweep_leftovers(parent, prefix);
+    std::string pattern = parent / (name_of_own(prefix) + ".XXXXXX");
+    if (mkdtemp(pattern.data()) == nullptr) {
+      throw Error(ExitCode::io_failed, fmt::format("no folder for the picture's data could be made in {}: {}; TMPDIR names "
+                                                   "another folder", parent.string(), std::strerror(errno)));
+    }
     path_ = pattern;
   }
   ~Folder() {

@@ -10,6 +10,7 @@
 #include "commands/usage.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/leftovers.h"
 
 namespace smlp {
 
@@ -46,10 +47,14 @@ void override_ranks(LoadedJob& job, std::int64_t ranks) {
 }
 
 TemporaryJob::TemporaryJob() {
-  std::string pattern = std::filesystem::temp_directory_path() / "smlp-job-XXXXXX";
+  constexpr const char* prefix = "smlp-job-";
+  const auto folder = temporary_folder("the job for a worker");
+  sweep_leftovers(folder, prefix);
+  std::string pattern = folder / (name_of_own(prefix) + ".XXXXXX");
   const int descriptor = mkstemp(pattern.data());
   if (descriptor < 0) {
-    throw Error(ExitCode::io_failed, fmt::format("no temporary file could be made: {}", std::strerror(errno)));
+    throw Error(ExitCode::io_failed, fmt::format("no file for a worker's job could be made in {}: {}; TMPDIR names another folder",
+                                                 folder.string(), std::strerror(errno)));
   }
   close(descriptor);
   path_ = pattern;

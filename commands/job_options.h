@@ -23,7 +23,7 @@ void add_override_options(CLI::App& command, JobOptions& options);  // --set, --
 LoadedJob load(const JobOptions& options);
 void override_ranks(LoadedJob& job, std::int64_t ranks);
 
-// A resolved job as a file of its own, gone with this object.
+// A resolved job as a file of its own, gone with this object, or with the next one of another process where this one was killed.
 class TemporaryJob {
  public:
   explicit TemporaryJob(const JobConfig& job);

@@ -21,6 +21,7 @@
 #include "core/tell.h"
 #include "launcher/processes.h"
 #include "launcher/rank_words.h"
+#include "launcher/signal_queue.h"
 
 extern char** environ;
 
@@ -75,22 +76,31 @@ std::vector<std::string> as_list(const Variables& variables) {
   return list;
 }
 
-// While it lives, an interrupt ends the child, and us when the child has ended. Ctrl-C reaches both, which are of one group;
-// what another process sent to us alone is passed on.
+// While it lives, a signal that asks to stop ends the child, and us when the child has ended and what it used is cleared away.
+// Ctrl-C reaches both, which are of one group; what another process sent to us alone is passed on.
 class Interrupts {
  public:
   Interrupts() {
-    from_terminal_ = 0;
-    from_process_ = 0;
+    taken_ = 0;
+    to_pass_on_ = 0;
     child_ = 0;
-    struct sigaction taken {};
-    taken.sa_sigaction = take;
-    taken.sa_flags = SA_SIGINFO;
-    sigaction(SIGINT, &taken, nullptr);
+    struct sigaction action {};
+    action.sa_sigaction = take;
+    action.sa_flags = SA_SIGINFO;
+    for (const int number : signals_that_ask_to_stop()) {
+      struct sigaction before {};
+      sigaction(number, nullptr, &before);
+      const bool by_nohup = number == SIGHUP && before.sa_handler == SIG_IGN;
+      if (!by_nohup) sigaction(number, &action, nullptr);
+    }
     signal(SIGQUIT, SIG_IGN);
   }
   ~Interrupts() {
-    signal(SIGINT, SIG_DFL);
+    for (const int number : signals_that_ask_to_stop()) {
+      struct sigaction now {};
+      sigaction(number, nullptr, &now);
+      if (now.sa_sigaction == take) signal(number, SIG_DFL);
+    }
     signal(SIGQUIT, SIG_DFL);
   }
   Interrupts(const Interrupts&) = delete;
@@ -98,21 +108,22 @@ class Interrupts {
 
   void pass_on_to(pid_t child) const {
     child_ = child;
-    if (from_process_ != 0) kill(child, SIGINT);
+    if (to_pass_on_ != 0) kill(child, to_pass_on_);
   }
-  bool seen() const { return from_terminal_ != 0 || from_process_ != 0; }
+  int seen() const { return taken_; }  // 0: none
 
  private:
   static void take(int number, siginfo_t* info, void*) {
     const bool by_a_process = info->si_code == SI_USER || info->si_code == SI_QUEUE;
-    (by_a_process ? from_process_ : from_terminal_) = 1;
+    taken_ = number;
+    if (by_a_process && child_ == 0) to_pass_on_ = number;
     if (by_a_process && child_ != 0) kill(child_, number);
   }
 
-  static volatile std::sig_atomic_t from_terminal_, from_process_, child_;
+  static volatile std::sig_atomic_t taken_, to_pass_on_, child_;
 };
 
-volatile std::sig_atomic_t Interrupts::from_terminal_ = 0, Interrupts::from_process_ = 0, Interrupts::child_ = 0;
+volatile std::sig_atomic_t Interrupts::taken_ = 0, Interrupts::to_pass_on_ = 0, Interrupts::child_ = 0;
 
 }  // namespace
 
@@ -232,7 +243,7 @@ int run_worker(const std::vector<std::string>& arguments, const LaunchShape& sha
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
   if (words) words->end(WIFEXITED(status) ? WEXITSTATUS(status) : 0);
-  if (interrupts.seen() && status != 0) return 128 + SIGINT;  // mpirun's own code is 1
+  if (interrupts.seen() != 0 && status != 0) return 128 + interrupts.seen();  // mpirun's own code is 1
   if (!WIFSIGNALED(status)) return WEXITSTATUS(status);
   const int number = WTERMSIG(status);
   if (number == SIGPIPE) return 128 + number;  // whoever read its words has enough

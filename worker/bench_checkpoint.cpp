@@ -1,7 +1,5 @@
 // `bench checkpoint`: saving, verifying and loading a model's whole state, beside a plain write with fsync of as
 // many bytes and a copy in memory, in the same run.
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
@@ -11,6 +9,7 @@
 #include "checkpoint/disk.h"
 #include "core/error.h"
 #include "core/features.h"
+#include "core/leftovers.h"
 #include "worker/bench.h"
 #include "worker/bench_engine.h"
 #include "worker/stopwatch.h"
@@ -21,9 +20,10 @@ namespace {
 
 constexpr int saves = 3;  // the first also touches fresh memory and disk blocks
 
+// On the disk that is measured. A signal ends this process, and whoever started it sweeps the folder (commands/bench.cpp).
 class TemporaryFolder {
  public:
-  TemporaryFolder() : path_(std::filesystem::current_path() / ("bench-checkpoint." + std::to_string(getpid()) + ".tmp")) {
+  TemporaryFolder() : path_(std::filesystem::current_path() / (name_of_own(bench_folder_prefix) + ".tmp")) {
     std::filesystem::create_directories(path_);
   }
   ~TemporaryFolder() {

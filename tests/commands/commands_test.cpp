@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 
 #include "command_line.h"
+#include "core/host_name.h"
 
 namespace smlp {
 namespace {
@@ -312,6 +313,69 @@ TEST_F(Tools, AJobForAWorkerThatCantBeWrittenLeavesNoFile) {
   EXPECT_EQ(answer.code, 74) << answer.err;
   EXPECT_THAT(answer.err, HasSubstr("temporary/smlp-job-"));
   EXPECT_TRUE(std::filesystem::is_empty(place / "temporary"));
+}
+
+// A worker that has begun, and goes on until it is ended; as `bench checkpoint` it writes a folder.
+class Interrupted : public test::CommandLine {
+ protected:
+  void SetUp() override {
+    CommandLine::SetUp();
+    if (place.empty()) return;
+    std::signal(SIGHUP, SIG_DFL);  // which a test under nohup ignores, and so would smlp
+    std::filesystem::create_directory(place / "temporary");
+    setenv("TMPDIR", (place / "temporary").c_str(), 1);
+    write("waiting.sh", "#!/bin/sh\nmkdir bench-checkpoint." + host_name() + ".$$.tmp\ntouch bench-checkpoint.*.tmp/raw begun\nexec sleep 60\n");
+    std::filesystem::permissions(place / "waiting.sh", std::filesystem::perms::owner_all);
+  }
+  void TearDown() override {
+    unsetenv("TMPDIR");
+    CommandLine::TearDown();
+  }
+  // The exit code of `smlp bench WHAT`, to which the signal was sent once its worker had begun.
+  int code_after(int signal, const std::string& what) {
+    const pid_t child = start({"bench", what}, place / "waiting.sh");
+    for (const double end = monotonic_seconds() + 20; !std::filesystem::exists(place / "begun") && monotonic_seconds() < end;) {
+      sleep_seconds(0.01);
+    }
+    EXPECT_TRUE(std::filesystem::remove(place / "begun"));
+    kill(child, signal);
+    return finish(child).code;
+  }
+  int left() const {
+    int count = 0;
+    for (const auto& folder : {place, place / "temporary"}) {
+      for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+        const auto name = entry.path().filename().string();
+        count += name.starts_with("bench-checkpoint.") || name.starts_with("smlp-job-") ? 1 : 0;
+      }
+    }
+    return count;
+  }
+};
+
+// TERM and HUP left the job in TMPDIR, and each of the three what a checkpoint's benchmark had written, for good.
+TEST_F(Interrupted, ABenchmarkLeavesNothing) {
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    EXPECT_EQ(code_after(signal, "checkpoint"), 128 + signal);
+    EXPECT_EQ(left(), 0) << "signal " << signal;
+  }
+  EXPECT_EQ(code_after(SIGTERM, "scaling"), 128 + SIGTERM) << "two ranks, under mpirun";
+}
+
+TEST_F(Interrupted, WhatAKilledBenchmarkLeftGoesWithTheNext) {
+  EXPECT_EQ(code_after(SIGKILL, "checkpoint"), 128 + SIGKILL);
+  EXPECT_EQ(left(), 2);
+  EXPECT_EQ(smlp({"bench", "checkpoint"}, talking_worker(0)).code, 0);
+  EXPECT_EQ(left(), 0);
+}
+
+// "smlp: : No such file or directory"
+TEST_F(Tools, AFolderForTemporaryFilesThatIsNotThereIsNamed) {
+  setenv("TMPDIR", "/nonexistent", 1);
+  const auto answer = smlp({"plan", "job.toml"}, talking_worker(0));
+  unsetenv("TMPDIR");
+  EXPECT_EQ(answer.code, 78);
+  EXPECT_THAT(answer.err, AllOf(HasSubstr("the job for a worker"), HasSubstr("TMPDIR = /nonexistent"), HasSubstr("set TMPDIR")));
 }
 
 TEST_F(Tools, DoctorNamesWhatIsMissing) {
