@@ -196,7 +196,9 @@ std::optional<std::string> read_unless_absent(const std::filesystem::path& path)
 }
 
 std::string read_text(const std::filesystem::path& path) {
-  auto text = read_unless_absent(path);
+  struct stat facts {};
+  const bool names_nothing = ::stat(path.c_str(), &facts) != 0 && (errno == ENOTDIR || errno == ENAMETOOLONG);
+  auto text = names_nothing ? std::nullopt : read_unless_absent(path);
   if (!text) throw Error(ExitCode::configuration, fmt::format("there is no file {}", path.string()));
   return *std::move(text);
 }

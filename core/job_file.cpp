@@ -317,15 +317,21 @@ bool is_bare_word(const std::string& text) {
          !text.empty() && std::isalpha(static_cast<unsigned char>(text.front()));
 }
 
-// "a.b=v": v is TOML; what is no TOML, or meant for a string and not quoted, is a string as it stands.
+std::string without_blanks_around(const std::string& text) {
+  constexpr const char* blanks = " \t\r\n";
+  const auto first = text.find_first_not_of(blanks);
+  return first == std::string::npos ? "" : text.substr(first, text.find_last_not_of(blanks) - first + 1);
+}
+
+// "a.b=v", with blanks around key and value or without: v is TOML; what is no TOML, or meant for a string and not quoted, is a string as it stands.
 toml::table parse_override(const std::string& text) {
   const auto words = on_one_line(text);
   const auto equals = text.find('=');
-  const auto key = text.substr(0, equals);
-  if (equals == std::string::npos || key.empty()) {
+  const auto key = without_blanks_around(text.substr(0, equals));
+  if (equals == std::string::npos || key.empty() || key.starts_with('.') || key.ends_with('.')) {
     throw Error(ExitCode::usage, fmt::format("--set wants section.key=value, not '{}'", words));
   }
-  const auto value = text.substr(equals + 1);
+  const auto value = without_blanks_around(text.substr(equals + 1));
   const auto* known = find_job_key(key);
   const bool quoted = value.starts_with('"') || value.starts_with('\'');
   toml::table leaf;

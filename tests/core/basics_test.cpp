@@ -102,6 +102,20 @@ TEST_F(Folder, AMissingFileIsAConfigurationErrorThatNamesIt) {
   }
 }
 
+// `smlp config check job.toml/` ended as if the disk had failed, with 74.
+TEST_F(Folder, APathThatGoesOnBehindAFileIsAConfigurationErrorThatNamesIt) {
+  write_atomically(path / "job.toml", "");
+  for (const auto& wrong : {(path / "job.toml").string() + "/", (path / "job.toml/x").string(), std::string(5000, 'x')}) {
+    try {
+      read_text(wrong);
+      ADD_FAILURE() << wrong;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::configuration);
+      EXPECT_THAT(error.what(), HasSubstr("there is no file " + wrong));
+    }
+  }
+}
+
 TEST_F(Folder, AFolderInThePlaceOfAFileIsAConfigurationErrorThatNamesIt) {
   try {
     read_text(path);

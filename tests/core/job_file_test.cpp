@@ -170,12 +170,24 @@ TEST(JobFile, OverridesTakeTomlAndABareWordIsAString) {
   EXPECT_EQ(parse_job("", "x", {"name=12"}).config.name, "12");
 }
 
+// "there is no key train.steps ; did you mean train.steps?"
+TEST(JobFile, BlanksAroundTheKeyAndTheValueOfAnOverrideAreTakenOff) {
+  const auto job = parse_job("", "x", {"train.steps = 12", " model.kind =\tgmlp ", "data.tokenizer = \" a b \""}).config;
+  EXPECT_EQ(job.train.steps, 12);
+  EXPECT_EQ(job.model.kind, "gmlp");
+  EXPECT_EQ(job.data.tokenizer, " a b ") << "within quotes they stay";
+}
+
 TEST(JobFile, BadOverridesAreRefused) {
   EXPECT_THAT(refusal("", {"train.steps"}, ExitCode::usage), HasSubstr("section.key=value"));
   EXPECT_THAT(refusal("", {"train.stps=3"}), HasSubstr("did you mean train.steps?"));
   EXPECT_THAT(refusal("", {"train.steps=many"}), HasSubstr("whole number"));
   EXPECT_THAT(refusal("", {"model.context=3\nseed=4"}), HasSubstr("whole number")) << "one value, not a document";
   EXPECT_THAT(refusal("", {"=3"}, ExitCode::usage), HasSubstr("section.key=value"));
+  // "there is no section []"
+  for (const char* half : {".steps=3", "train.=3", " .steps = 3", ".=3", " = 3"}) {
+    EXPECT_THAT(refusal("", {half}, ExitCode::usage), HasSubstr("section.key=value, not '")) << half;
+  }
   EXPECT_THAT(refusal("", {"name=\xff\xfe"}), HasSubstr("--set"));
 }
 
