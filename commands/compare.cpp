@@ -100,16 +100,18 @@ std::optional<double> perplexity_of(const Evaluated* point) {
   return point ? std::optional(point->perplexity()) : std::nullopt;
 }
 
+std::string perplexity_cell(const Evaluated* point) { return point ? perplexity_text(point->perplexity()) : unknown; }
+
 void print_text(const std::vector<Compared>& runs, double quality) {
-  const auto to = quality > 0 ? fmt::format("to {:.2f}", quality) : "to -";
+  const auto to = quality > 0 ? "to " + perplexity_text(quality) : "to -";
   std::vector<std::vector<std::string>> rows = {{"model", "kind", "state", "parameters", "multiply-adds", "steps",
                                                  "perplexity", "best", "at step", to, "steps to it", "tokens/s", "balance",
                                                  "agreement"}};
   for (const auto& [path, title, r] : runs) {
     const auto *best = r.best(), *reached = quality > 0 ? r.first_at(quality) : nullptr;
     rows.push_back({title, r.kind.empty() ? unknown : plain_line(r.kind, 30), r.state, large_number(r.parameters),
-                    large_number(r.forward_macs), fmt::format("{}", r.step), with_digits(perplexity_of(r.last()), 2),
-                    with_digits(perplexity_of(best), 2), best ? fmt::format("{}", best->step) : unknown,
+                    large_number(r.forward_macs), fmt::format("{}", r.step), perplexity_cell(r.last()),
+                    perplexity_cell(best), best ? fmt::format("{}", best->step) : unknown,
                     reached ? duration_text(reached->seconds) : unknown,
                     reached ? fmt::format("{}", reached->step) : unknown, with_digits(r.tokens_per_second, 0),
                     with_digits(r.balance, 2),

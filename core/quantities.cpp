@@ -15,6 +15,11 @@ std::string size_text(std::int64_t bytes, int decimals) {
   return fmt::format("{:.{}f} {}", size, unit == 0 ? 0 : decimals, units[unit]);
 }
 
+std::string perplexity_text(double perplexity) {
+  constexpr double most_written_out = 1e6;
+  return perplexity < most_written_out ? fmt::format("{:.2f}", perplexity) : fmt::format("{:.2e}", perplexity);
+}
+
 std::string count_text(double count) {
   if (count >= 1e9) return fmt::format("{:.2f}B", count / 1e9);
   if (count >= 1e6) return fmt::format("{:.2f}M", count / 1e6);

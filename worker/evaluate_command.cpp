@@ -6,6 +6,7 @@
 
 #include "core/json_lines.h"
 #include "core/json_text.h"
+#include "core/quantities.h"
 #include "core/tell.h"
 #include "data/prepare.h"
 #include "eval/perplexity.h"
@@ -64,8 +65,8 @@ void evaluate_command(const std::filesystem::path& checkpoint, const std::string
                                   {"data", data}};
     fmt::print("{}\n", json_text(facts, 2));
   } else {
-    fmt::print("{} on {}: loss {:.4f}, perplexity {:.2f}, {} bits a byte, {} tokens\n", checkpoint.filename().string(), data,
-               result.loss(), result.perplexity(), bits ? fmt::format("{:.4f}", *bits) : "-", result.tokens);
+    fmt::print("{} on {}: loss {:.4f}, perplexity {}, {} bits a byte, {} tokens\n", checkpoint.filename().string(), data,
+               result.loss(), perplexity_text(result.perplexity()), bits ? fmt::format("{:.4f}", *bits) : "-", result.tokens);
   }
 }
 

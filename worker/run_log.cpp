@@ -14,6 +14,7 @@
 #include "core/goodput.h"
 #include "core/json_lines.h"
 #include "core/json_text.h"
+#include "core/quantities.h"
 #include "core/version.h"
 #include "metrics/exporter.h"
 #include "metrics/gpu_meter.h"
@@ -218,7 +219,7 @@ void RunLog::step(const StepLine& line) {
 }
 
 void RunLog::evaluated(std::int64_t step, const Evaluation& evaluation) {
-  auto words = fmt::format("validation loss {:.4f}, perplexity {:.2f}", evaluation.loss(), evaluation.perplexity());
+  auto words = fmt::format("validation loss {:.4f}, perplexity {}", evaluation.loss(), perplexity_text(evaluation.perplexity()));
   nlohmann::json facts = {{"validation_loss", evaluation.loss()},
                           {"perplexity", evaluation.perplexity()},
                           {"tokens", evaluation.tokens}};

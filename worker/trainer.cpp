@@ -10,6 +10,7 @@
 #include "core/features.h"
 #include "core/files.h"
 #include "core/job_file.h"
+#include "core/quantities.h"
 #include "data/token_file_info.h"
 #include "worker/machine_limits.h"
 #include "worker/not_finite.h"
@@ -333,7 +334,7 @@ std::optional<Evaluation> Trainer::evaluate(std::int64_t step) {
   validated_step_ = step;
   validation_loss_ = sum.loss();
   if (std::isfinite(sum.loss()) && (best_validation_ == 0 || sum.loss() < best_validation_)) best_validation_ = sum.loss();
-  spdlog::info("step {}: validation loss {:.4f}, perplexity {:.2f}", step, sum.loss(), sum.perplexity());
+  spdlog::info("step {}: validation loss {:.4f}, perplexity {}", step, sum.loss(), perplexity_text(sum.perplexity()));
   log_->evaluated(step, sum);
   return sum;
 }

@@ -57,6 +57,14 @@ class Compare : public test::CommandLine {
   const std::vector<Line> steady = {{10, 2, 4.0, 4.0}, {20, 2, 3.5, 3.4}, {30, 2, 3.1, 3.0}, {40, 2, 3.0, 3.1}};
 };
 
+// Its perplexity was printed with 92 digits, and the table was as wide.
+TEST_F(Compare, ShowsTheHugePerplexityOfARunThatDivergedInFewDigits) {
+  write_run("runs/a", "alpha", {{10, 2, 4.0, 211.5}, {20, 2, 3.5, 212.0}});
+  const auto answer = smlp({"compare", "runs/a", "--to", "1e9"});
+  EXPECT_THAT(answer.out, AllOf(HasSubstr(" 1.18e+92 "), HasSubstr(" 403.43 "), HasSubstr("to 1.00e+09")));
+  EXPECT_NEAR(facts({"runs/a"})["runs"][0]["last"]["perplexity"].get<double>(), std::exp(212.0), 1e80) << "JSON has it whole";
+}
+
 TEST_F(Compare, PutsRunsSideBySide) {
   write_run("runs/a", "alpha", steady);
   write_run("runs/b", "beta", {{10, 1, 4.0, 3.8}, {20, 1, 3.4, 3.5}});

@@ -259,6 +259,15 @@ TEST(Median, IsTheMiddleOrTheMeanOfTwo) {
   EXPECT_THROW(median({}), Error);
 }
 
+// Of a run that diverged it had 92 digits.
+TEST(Quantities, AHugePerplexityIsShort) {
+  EXPECT_EQ(perplexity_text(17.254), "17.25");
+  EXPECT_EQ(perplexity_text(999999), "999999.00");
+  EXPECT_EQ(perplexity_text(1e6), "1.00e+06");
+  EXPECT_EQ(perplexity_text(3.214e92), "3.21e+92");
+  EXPECT_EQ(perplexity_text(HUGE_VAL), "inf");
+}
+
 TEST(Quantities, AreShort) {
   EXPECT_EQ(size_text(17), "17 B");
   EXPECT_EQ(size_text(1536), "1.5 KiB");
