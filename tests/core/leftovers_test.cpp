@@ -61,6 +61,8 @@ TEST(Leftovers, AFolderForTemporaryFilesThatIsNotThereIsNamed) {
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::configuration);
     EXPECT_THAT(error.what(), AllOf(HasSubstr("the job for a worker"), HasSubstr("TMPDIR = /nonexistent"), HasSubstr("set TMPDIR")));
+  } catch (const std::exception& error) {
+    ADD_FAILURE() << error.what();
   }
   setenv("TMPDIR", "/var/..", 1);
   EXPECT_EQ(temporary_folder("a file"), "/var/..");
