@@ -80,10 +80,12 @@ class Dice {
 };
 
 // Steps from where a fault is planned to where the run has come back from it: until the next save, which it may wait for, and
-// as many as the drill may be behind. A disk that is full fails one save or two, and the one after makes up for them.
+// as many as the drill may be behind. A disk that is full fails what is saved within an interval, and the next save makes up for it; a
+// flipped bit is found when replicas are compared.
 std::int64_t room_for(FaultKind kind, const DrillShape& shape) {
-  const auto saves = kind == FaultKind::full_disk ? 3 : 1;
-  return saves * shape.save_every + most_unseen_steps + 2;
+  auto room = (kind == FaultKind::full_disk ? 2 : 1) * shape.save_every;
+  if (kind == FaultKind::bit_flip) room = std::max(room, shape.compare_every);
+  return room + most_unseen_steps + 2;
 }
 
 std::vector<FaultKind> shuffled(std::span<const FaultKind> kinds, Dice& dice) {
@@ -138,7 +140,7 @@ std::vector<Fault> plan_faults(std::uint64_t seed, std::span<const FaultKind> ki
   }
   Dice dice(seed);
   std::vector<FaultKind> order, left;
-  std::int64_t needed = 4 * shape.save_every;  // two saves before the first and two after the last
+  std::int64_t needed = 4 * shape.save_every;  // two saves before the first and two after the last has come back
   for (int i = 0; i < count; ++i) {
     if (left.empty()) left = shuffled(kinds, dice);
     order.push_back(left.back());

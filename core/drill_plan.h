@@ -75,8 +75,8 @@ struct DrillShape {
 // Kinds that can strike such a job; the others with a reason why not.
 std::string why_not(FaultKind kind, const DrillShape& shape);  // "": it can
 // `count` faults of these kinds, all before any twice, in an order, at steps and on ranks that follow from the seed
-// alone. Two saves come before the first and two after the last, one or more between; each has room to strike late, as far as
-// the drill may be behind, and for the run to come back. Throws Error(configuration).
+// alone. Two saves come before the first, one or more between, and two when the run has come back from the last; each has room
+// to strike late, as far as the drill may be behind, and for the run to come back. Throws Error(configuration).
 std::vector<Fault> plan_faults(std::uint64_t seed, std::span<const FaultKind> kinds, int count,
                                const DrillShape& shape);
 

@@ -82,19 +82,22 @@ TEST(DrillPlan, LeavesRoomBeforeBetweenAndAfter) {
 }
 
 // A fault that is planned near the end strikes a little later, and once was struck at the last step: nobody saw the run come
-// back. A full disk takes three saves until one is published again.
+// back. A full disk takes two intervals until a checkpoint is published again.
 TEST(DrillPlan, LeavesRoomForAStrikeThatComesLateInTheShortestJobToo) {
   auto shortest = shape;
-  const std::vector<FaultKind> kinds = {FaultKind::full_disk, FaultKind::torn_write};
-  for (shortest.steps = 1; !refusal(kinds, 2, shortest).empty();) ++shortest.steps;
+  const std::vector<FaultKind> kinds = {FaultKind::full_disk, FaultKind::torn_write, FaultKind::bit_flip};
+  for (shortest.steps = 1; !refusal(kinds, 3, shortest).empty();) ++shortest.steps;
   for (std::uint64_t seed = 0; seed < 100; ++seed) {
-    const auto plan = plan_faults(seed, kinds, 2, shortest);
+    const auto plan = plan_faults(seed, kinds, 3, shortest);
     const auto room = [](const Fault& fault) {
-      return (fault.kind == FaultKind::full_disk ? 3 : 1) * shape.save_every + most_unseen_steps + 2;
+      const auto back = fault.kind == FaultKind::full_disk  ? 2 * shape.save_every
+                        : fault.kind == FaultKind::bit_flip ? shape.compare_every
+                                                            : shape.save_every;
+      return back + most_unseen_steps + 2;
     };
     EXPECT_GE(plan[0].step, 2 * shape.save_every);
-    EXPECT_GE(plan[1].step, plan[0].step + room(plan[0]));
-    EXPECT_LE(plan[1].step + room(plan[1]), shortest.steps - 2 * shape.save_every);
+    for (std::size_t i = 1; i < plan.size(); ++i) EXPECT_GE(plan[i].step, plan[i - 1].step + room(plan[i - 1]));
+    EXPECT_LE(plan.back().step + room(plan.back()), shortest.steps - 2 * shape.save_every);
   }
 }
 

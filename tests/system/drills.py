@@ -15,7 +15,7 @@ RESULTS = harness.ROOT / "docs" / "results" / "drills.jsonl"
 DOCUMENT = harness.ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- made by tests/system/drills.py -->\n", "<!-- until here -->\n"
 
-SETTINGS = dict(steps=180, every=20, micro_batch=2)  # 172 are needed where the two are full-disk and torn-write
+SETTINGS = dict(steps=160, every=20, micro_batch=2)  # 152 are needed where one of the two is full-disk
 WATCHED = ["--set", "cluster.hang_floor_seconds=2", "--set", "cluster.replica_check_every=20"]
 FAULTS = 2  # a drill
 
