@@ -196,9 +196,7 @@ std::optional<std::string> read_unless_absent(const std::filesystem::path& path)
 }
 
 std::string read_text(const std::filesystem::path& path) {
-  struct stat facts {};
-  const bool names_nothing = ::stat(path.c_str(), &facts) != 0 && (errno == ENOTDIR || errno == ENAMETOOLONG);
-  auto text = names_nothing ? std::nullopt : read_unless_absent(path);
+  auto text = kind_of_path(path) == PathKind::absent ? std::nullopt : read_unless_absent(path);
   if (!text) throw Error(ExitCode::configuration, fmt::format("there is no file {}", path.string()));
   return *std::move(text);
 }
