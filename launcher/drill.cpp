@@ -83,7 +83,7 @@ bool Drill::attend() {
       follower_.read();
     }
   }
-  if (follower_.furthest() > seen_) folder_.see(seen_ = follower_.furthest());
+  if (follower_.furthest() > seen_ && !about_to_strike_) folder_.see(seen_ = follower_.furthest());
   return !exit_code_.has_value();
 }
 
@@ -119,8 +119,11 @@ void Drill::one(FaultResult& result) {
     note_checkpoints(result);
   } else {
     await_moment(result);
+    about_to_strike_ = true;
+    pause(result.fault.fraction * (result.fault.phase == FaultPhase::start ? start_seconds_ : follower_.step_seconds()));
     killed_launcher_ = fault.kind == FaultKind::kill_launcher;
     strike_from_outside(result, fault.kind);
+    about_to_strike_ = false;
     note_checkpoints(result);
     folder_.strike(fault.number, result.strike);
   }
@@ -150,15 +153,14 @@ void Drill::await_moment(FaultResult& result) {
           return beat && beat->attempt > ended;
         },
         "the ranks start again");
-    return pause(fault.fraction * start_seconds_);
+  } else if (fault.phase == FaultPhase::save) {
+    await_save(result);
   }
-  if (fault.phase == FaultPhase::save) await_save(result);
-  pause(fault.fraction * follower_.step_seconds());
 }
 
 // A save of a small model may be over between two looks. Where one after the other is, the fault strikes without.
 void Drill::await_save(FaultResult& result) {
-  const auto latest = result.fault.step + settings_.save_every + most_unseen_steps;
+  const auto latest = result.fault.step + settings_.save_every;
   bool saving = false;
   wait_until([&] { return (saving = follower_.saving()) || follower_.furthest() >= latest; }, "a checkpoint is written");
   if (!saving) result.fault.phase = FaultPhase::step;

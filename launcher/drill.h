@@ -73,7 +73,8 @@ class Drill {
   DrillSettings settings_;
   DrillFolder folder_;
   RunFollower follower_;
-  std::int64_t seen_ = 0;  // steps, of which the ranks know
+  std::int64_t seen_ = 0;         // steps, of which the ranks know
+  bool about_to_strike_ = false;  // the ranks stay where they are, as good as
   pid_t launcher_ = 0;
   bool killed_launcher_ = false;
   std::optional<int> exit_code_;
