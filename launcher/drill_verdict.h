@@ -11,6 +11,7 @@
 namespace smlp {
 
 // Sentences about everything that is not as it must be; empty: all is well.
+// What the last strike did is the drill's own, too, where the run ended before it had come back from it.
 //   the run is done; every fault struck, and is told of in the records as what it was; no attempt ended without one
 //   no restart lost more than the steps between two saves and those done while the save under way was written; after NaN and
 //   a damaged checkpoint, when the newest checkpoint is given up, the steps to the one before it too
