@@ -323,7 +323,8 @@ std::string without_blanks_around(const std::string& text) {
   return first == std::string::npos ? "" : text.substr(first, text.find_last_not_of(blanks) - first + 1);
 }
 
-// "a.b=v", with blanks around key and value or without: v is TOML; what is no TOML, or meant for a string and not quoted, is a string as it stands.
+// "a.b=v", with blanks around key and value or without: v is TOML; what is no TOML, or meant for a string and not quoted, is a
+// string as it stands.
 toml::table parse_override(const std::string& text) {
   const auto words = on_one_line(text);
   const auto equals = text.find('=');

@@ -137,7 +137,8 @@ struct RunMetrics::Families {
 
   Gauge& step = gauge("smlp_step", "The step that was done last", 0);
   Counter& steps = counter("smlp_steps_total", "Steps that this attempt has done");
-  Counter& tokens = counter("smlp_tokens_total", "Tokens that all ranks have trained on in this attempt, the same on each rank: max over ranks, not sum");
+  Counter& tokens = counter(
+      "smlp_tokens_total", "Tokens that all ranks have trained on in this attempt, the same on each rank: max over ranks, not sum");
   Gauge& loss = gauge("smlp_loss", "Training loss of the last step, in nats a token", unknown);
   Gauge& learning_rate = gauge("smlp_learning_rate", "Learning rate of the last step", 0);
   Gauge& gradient_norm = gauge("smlp_gradient_norm", "Norm of the whole gradient, before clipping", unknown);

@@ -324,7 +324,8 @@ class Interrupted : public test::CommandLine {
     std::signal(SIGHUP, SIG_DFL);  // which a test under nohup ignores, and so would smlp
     std::filesystem::create_directory(place / "temporary");
     setenv("TMPDIR", (place / "temporary").c_str(), 1);
-    write("waiting.sh", "#!/bin/sh\nmkdir bench-checkpoint." + host_name() + ".$$.tmp\ntouch bench-checkpoint.*.tmp/raw begun\nexec sleep 60\n");
+    write("waiting.sh",
+          "#!/bin/sh\nmkdir bench-checkpoint." + host_name() + ".$$.tmp\ntouch bench-checkpoint.*.tmp/raw begun\nexec sleep 60\n");
     std::filesystem::permissions(place / "waiting.sh", std::filesystem::perms::owner_all);
   }
   void TearDown() override {
