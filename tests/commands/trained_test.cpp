@@ -177,11 +177,12 @@ TEST_F(Trained, ARunDoesNotGoOnBesideACheckpointOfANewerFormat) {
 TEST_F(Trained, AChangeUnderWhichNoCheckpointCouldBeReadIsRefusedBeforeAnythingIsWritten) {
   const auto before_it = files();
   const std::vector<std::vector<std::string>> table = {
-      {"model.width", "16", "its tensor ", "f32 ["}, {"model.dense_blocks", "5", "it holds no tensor blocks.", "changed model has"},
+      {"model.width", "16", "its tensor ", "f32 ["},
+      {"model.dense_blocks", "5", "it holds no tensor blocks.", "changed model has"},
       {"train.precision", "f64", "its tensor ", "in the changed model f64 ["}};
   for (const auto& change : table) {
-    const auto answer = smlp({"run", "job.toml", "--ranks", "1", "--set", "train.eval_every=2", "--set", change[0] + "=" + change[1],
-                              "--accept-change", change[0]});
+    const auto answer = smlp({"run", "job.toml", "--ranks", "1", "--set", "train.eval_every=2", "--accept-change", change[0], "--set",
+                              change[0] + "=" + change[1]});
     EXPECT_EQ(answer.code, 78) << answer.out;
     EXPECT_THAT(answer.err, AllOf(HasSubstr("no checkpoint of the run could be read after this change"),
                                   HasSubstr("--set " + change[0] + "=" + change[1]), HasSubstr(last + ": " + change[2]),
@@ -189,12 +190,26 @@ TEST_F(Trained, AChangeUnderWhichNoCheckpointCouldBeReadIsRefusedBeforeAnythingI
     EXPECT_EQ(std::count(answer.err.begin(), answer.err.end(), '\n'), 1) << answer.err;
     EXPECT_EQ(files(), before_it) << change[0];
   }
-  const auto possible = smlp({"run", "job.toml", "--ranks", "1", "--set", "optimizer.learning_rate=0.5", "--set", "data.train=[\"valid\"]",
-                              "--accept-change", "optimizer.learning_rate", "--accept-change", "data.train", "--set",
-                              "train.steps=6", "--set", "train.eval_every=2", "--set", "checkpoint.every_steps=2"});
+  const auto possible = smlp({"run", "job.toml", "--ranks", "1", "--set", "optimizer.learning_rate=0.5", "--set",
+                              "data.train=[\"valid\"]", "--accept-change", "optimizer.learning_rate", "--accept-change",
+                              "data.train", "--set", "train.steps=6", "--set", "train.eval_every=2", "--set", "checkpoint.every_steps=2"});
   EXPECT_EQ(possible.code, 0) << possible.err;
   EXPECT_EQ(possible.err.find("not looked at"), std::string::npos) << possible.err;
   EXPECT_THAT(test::contents(place / "runs/small/job.toml"), HasSubstr("learning_rate = 0.5\n"));
+}
+
+// Where the plan of a job names other tensors than its runs save, every accepted change would be refused.
+TEST_F(Trained, AChangeThatLeavesTheTensorsAsTheyAreIsPossibleForRunsWithTablesAndOf16Bits) {
+  const std::string small = "--ranks 1 --set model.dense_blocks=1 --set model.sparse_blocks=1 --set model.experts=2 --set data.valid=[]";
+  const auto goes_on = [&](const std::string& run, const std::string& settings) {
+    const auto line = "smlp run job.toml --run-dir " + run + " " + small + " " + settings + " --set train.steps=";
+    const auto answer = shell(line + "1 && " + line + "2 --set optimizer.learning_rate=0.5 --accept-change optimizer.learning_rate");
+    EXPECT_EQ(answer.code, 0) << answer.err;
+    EXPECT_THAT(answer.out, HasSubstr("attempt 2: going on from checkpoint 1\n")) << settings;
+    EXPECT_THAT(answer.err, Not(HasSubstr("not looked at"))) << settings;
+  };
+  goes_on("hashed", "--set model.kind=hash");
+  goes_on("biased", "--set model.kind=switch --set routing.expert_bias_rate=0.001 --set train.precision=fp16");
 }
 
 // What can't even be looked at ended `run` before any rank could pass it over.

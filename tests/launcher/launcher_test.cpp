@@ -98,14 +98,16 @@ TEST_F(Launcher, ExplainsWhyAnAttemptEnded) {
 // `smlp run` without PATH left with 243, mpirun's own, and the sentence named a file alone.
 TEST_F(Launcher, ACodeOfTheStartersOwnIsAFaultOfOursAndItsWordsAreTold) {
   const std::string frame(74, '-');
-  const auto words = frame + "\nThe value of the MCA parameter \"plm_rsh_agent\" was set to a path\nthat could not be found:\n\n"
-                     "  plm_rsh_agent: ssh : rsh\n\nPlease either unset the parameter, or check that the path is correct\n" + frame + "\n";
+  const auto words = frame + "\nThe value of the MCA parameter \"plm_rsh_agent\" was set to a path\n"
+                     "that could not be found:\n\n  plm_rsh_agent: ssh : rsh\n\n"
+                     "Please either unset the parameter, or check that the path is correct\n" + frame + "\n";
   for (const int code : {2, 63, 66, 68, 71, 73, 77, 79, 127, 128, 193, 213, 243, 255}) {
     const auto ended = end(code << 8, words);
     EXPECT_EQ(ended.code, 70) << code;
     EXPECT_EQ(ended.cause, "fault") << code;
-    EXPECT_THAT(ended.reason, testing::StartsWith(fmt::format("mpirun ended with exit code {}: The value of the MCA parameter "
-                                                              "\"plm_rsh_agent\" was set to a path that could not be found: ", code)));
+    EXPECT_THAT(ended.reason,
+                testing::StartsWith(fmt::format("mpirun ended with exit code {}: The value of the MCA parameter \"plm_rsh_agent\" "
+                                                "was set to a path that could not be found: ", code)));
   }
   EXPECT_LT(end(243 << 8, std::string(4'000'000, 'x')).reason.size(), 400u);
   const auto cut = end(243 << 8, "word " + std::string(290, 'y') + " and more words").reason;

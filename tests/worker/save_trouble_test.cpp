@@ -165,8 +165,9 @@ TEST(SaveTrouble, AStartRefusesToGoOnBesideACheckpointOfANewerFormat) {
         ADD_FAILURE() << newer;
       } catch (const Error& error) {
         EXPECT_EQ(error.code(), ExitCode::configuration);
-        EXPECT_THAT(error.what(), AllOf(HasSubstr(test::step_path(scratch.root(), newer).string() + " is of checkpoint format version 2"),
-                                        HasSubstr("reads versions up to 1"), HasSubstr("another --run-dir")));
+        const auto path = test::step_path(scratch.root(), newer).string();
+        EXPECT_THAT(error.what(), AllOf(HasSubstr(path + " is of checkpoint format version 2"), HasSubstr("reads versions up to 1"),
+                                        HasSubstr("another --run-dir")));
       }
       EXPECT_EQ(test::names_in(scratch.root()), before);
     }
