@@ -10,6 +10,7 @@
 #include "checkpoint/disk.h"
 #include "checkpoint/names.h"
 #include "checkpoint/reader.h"
+#include "checkpoint/refuse.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/numbers.h"
@@ -71,6 +72,10 @@ void list_save(const fs::path& root, SaveId save, LocalListing& listing) {
                                                     sidecar.ranks, sidecar.step, sidecar.attempt));
       }
       listing.shards.push_back(std::move(shard));
+    } catch (const NewerFormat& newer) {  // nothing is wrong with it, and what the run does not keep is deleted
+      throw Error(ExitCode::configuration, fmt::format("the save on this node that {} belongs to was written by a newer smlp ({}): "
+                                                       "go on with that one, or move the save away; nothing was deleted",
+                                                       path.string(), newer.what()));
     } catch (const std::exception& error) {
       listing.faults.push_back(fmt::format("{} does not hold: {}", path.string(), error.what()));
     }

@@ -38,7 +38,7 @@ struct LocalShard {
 };
 
 // What lies in a node's folder and may count; `faults`: a sentence for each sidecar that does not hold. What can't be
-// read is not there.
+// read is not there. Throws Error(configuration) where one is of a newer format than this program reads.
 struct LocalListing {
   std::vector<LocalShard> shards;  // by save, rank, original first
   std::vector<std::string> faults;

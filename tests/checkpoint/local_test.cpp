@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "tests/checkpoint/newer_format.h"
 #include "tests/checkpoint/sample.h"
 #include "tests/comm/faraway_backend.h"
 
@@ -63,6 +64,21 @@ TEST(LocalWriter, LeavesWhatAllRanksHaveAndRemovesWhatTheyHaveNot) {
     writer.wait();
   }  // an end in between: the others may have theirs
   EXPECT_EQ(names_in(scratch.root()), (Names{"step-00000010.attempt-0003", "step-00000030.attempt-0003"}));
+}
+
+// It counted as damaged, and went with all that a start did not keep.
+TEST(LocalListing, ASaveOfANewerFormatIsNoDamage) {
+  const Scratch scratch;
+  save_locally(scratch.root(), 1, 10);
+  make_newer_format(scratch.root() / "step-00000010.attempt-0001", "rank-0000.json");
+  try {
+    list_local(scratch.root());
+    ADD_FAILURE();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::configuration);
+    const std::string said = error.what();
+    EXPECT_NE(said.find("rank-0000.json belongs to was written by a newer smlp (it is of format version 2"), said.npos) << said;
+  }
 }
 
 TEST(TakeOver, WritesTheSameCopyElsewhereWithoutAnother) {

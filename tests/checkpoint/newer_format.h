@@ -1,4 +1,4 @@
-// A checkpoint as a later version of the program may write it: its manifest holds, and says so.
+// A manifest or sidecar as a later version of the program may write it: it holds, and says so.
 #pragma once
 
 #include <filesystem>
@@ -11,8 +11,8 @@
 
 namespace smlp::test {
 
-inline void make_newer_format(const std::filesystem::path& checkpoint) {
-  const auto path = checkpoint / "manifest.json";
+inline void make_newer_format(const std::filesystem::path& checkpoint, const char* file_name = "manifest.json") {
+  const auto path = checkpoint / file_name;
   std::ifstream file(path);
   std::string text((std::istreambuf_iterator<char>(file)), {});
   text = "{" + text.substr(text.find('\n') + 1);
