@@ -42,8 +42,8 @@ std::optional<TensorTexts> weights_of(const JobConfig& job) {
 std::string first_difference(const TensorTexts& there, const TensorTexts& wanted) {
   for (const auto& [name, text] : wanted) {
     const auto held = there.find(name);
-    if (held == there.end()) return fmt::format("it holds no tensor {}, which the changed model has", name);
-    if (held->second != text) return fmt::format("its tensor {} is {}, in the changed model {}", name, held->second, text);
+    if (held == there.end()) return fmt::format("it holds no tensor {}, which the changed model in this run has", name);
+    if (held->second != text) return fmt::format("tensor {} is {} there, {} in this run", name, held->second, text);
   }
   for (const auto& [name, text] : there) {
     if (!wanted.contains(name)) return fmt::format("it holds tensor {}, which the changed model does not have", name);

@@ -177,9 +177,9 @@ TEST_F(Trained, ARunDoesNotGoOnBesideACheckpointOfANewerFormat) {
 TEST_F(Trained, AChangeUnderWhichNoCheckpointCouldBeReadIsRefusedBeforeAnythingIsWritten) {
   const auto before_it = files();
   const std::vector<std::vector<std::string>> table = {
-      {"model.width", "16", "its tensor ", "f32 ["},
-      {"model.dense_blocks", "5", "it holds no tensor blocks.", "changed model has"},
-      {"train.precision", "f64", "its tensor ", "in the changed model f64 ["}};
+      {"model.width", "16", "tensor ", "] in this run;"},
+      {"model.dense_blocks", "5", "it holds no tensor blocks.", "changed model in this run has;"},
+      {"train.precision", "f64", "tensor ", "] there, f64 ["}};
   for (const auto& change : table) {
     const auto answer = smlp({"run", "job.toml", "--ranks", "1", "--set", "train.eval_every=2", "--accept-change", change[0], "--set",
                               change[0] + "=" + change[1]});

@@ -47,7 +47,7 @@ def a_run_comes_back_from_a_fault_of_every_kind(place):
 
 def a_fast_run_is_not_over_before_a_busy_drill_has_looked(place):
     """On a busy machine a short job's faults struck at its last step, and the drill's own strikes were said to be the run's."""
-    job = place.job(**SETTINGS | dict(steps=300, micro_batch=1))
+    job = place.job(**SETTINGS | dict(steps=180, micro_batch=1))
     place.run(job, "undisturbed", *WATCHED)
     with open(place.path / "told.json", "w") as out:
         drilling = subprocess.Popen([str(harness.BIN / "smlp"), "drill", str(job), "--seed", "3", "--faults", "kill,torn-checkpoint",

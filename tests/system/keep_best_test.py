@@ -65,7 +65,14 @@ def the_loss_of_a_step_is_in_its_checkpoint_after_a_restart_too(place):
         smlp("checkpoint", "diff", place.path / "straight" / name, place.path / "parts" / name)
 
 
+def checkpoints_come_every_so_many_steps_however_fast_these_are(place):
+    """A save that took longer than the interval was not waited for: of twenty there were three, and a kill cost all but those."""
+    place.run(place.job(steps=60, every=3, keep_last=100), "run")
+    assert [step for step in steps_kept(place, "run") if step > 0] == list(range(3, 61, 3)), steps_kept(place, "run")
+
+
 if __name__ == "__main__":
     harness.main([the_best_stays_when_the_run_goes_on_and_gets_worse, without_the_key_only_the_last_stays,
                   every_keep_every_th_step_is_saved_and_stays, a_step_that_overflowed_its_loss_scale_is_kept_too,
-                  the_loss_of_a_step_is_in_its_checkpoint_after_a_restart_too])
+                  the_loss_of_a_step_is_in_its_checkpoint_after_a_restart_too,
+                  checkpoints_come_every_so_many_steps_however_fast_these_are])

@@ -289,4 +289,5 @@ if __name__ == "__main__":
                   a_signal_in_the_middle_of_a_product_hurts_nothing,
                   a_run_stops_during_its_start_and_during_an_evaluation,
                   whoever_may_not_ask_is_told_so_and_may_look,
-                  a_run_that_dies_says_so_and_discards_what_it_was_asked])
+                  a_run_that_dies_says_so_and_discards_what_it_was_asked],
+                 parent="/dev/shm")  # where saves keep up
