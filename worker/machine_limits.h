@@ -15,6 +15,8 @@ void draw(Backend& backend, TensorView x, std::uint64_t key);  // x: contiguous
 // Sizes at which a machine shows what it can do: the least, doubled until one call takes a millisecond, as on a GPU, which
 // 1024³ does not fill, or until memory ends.
 inline constexpr std::int64_t least_product = 1024, least_vector = std::int64_t{16} << 20;
+// A start does not wait for more: a processor takes milliseconds for it, and shows nearly as much.
+inline constexpr std::int64_t least_product_of_a_start = 512;
 std::int64_t telling_product(Backend& backend, DType type, std::int64_t least = least_product);  // n of an n³ product
 std::int64_t telling_vector(Backend& backend, DType type, std::int64_t least = least_vector);    // of an addition
 

@@ -89,7 +89,7 @@ Trainer::Trainer(const JobConfig& job, const TrainerOptions& options, std::uniqu
       tokenizer_(tokenizer_behind(job.data.train)) {
   if (!built_with_hdf5()) job_.checkpoint = no_saves(job_.checkpoint);
   auto& world = *engine_->grid().world;
-  const double peak = product_rate(engine_->backend(), value_type(job_));
+  const double peak = product_rate(engine_->backend(), value_type(job_), least_product_of_a_start);
   log_ = std::make_unique<RunLog>(options_.run, options_.attempt, job_, world, peak,
                                   useful_flops_per_token(counts_, job_.model.context),
                                   engine_->backend().device_id());
