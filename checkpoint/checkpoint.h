@@ -152,6 +152,7 @@ struct LogicalTensor {
   DType dtype;
 };
 std::vector<LogicalTensor> list_tensors(const std::filesystem::path& checkpoint);
+bool is_weight(const std::string& tensor);  // by its name, or a table; else the optimiser's state: "adam.m/embed.weight"
 std::vector<std::byte> read_tensor(const std::filesystem::path& checkpoint, const std::string& name);
 std::map<std::string, std::string> digest_tensors(const std::filesystem::path& checkpoint);  // XXH3-128, hex
 std::string digest_all(const std::map<std::string, std::string>& digests);

@@ -13,8 +13,6 @@ namespace smlp {
 
 namespace {
 
-bool is_weight(const std::string& name) { return name.find('/') == std::string::npos; }
-
 const LogicalTensor& matching_tensor(const Manifest& manifest, const std::string& where, const Piece& piece) {
   const auto& tensor = tensor_named(manifest, where, piece.name);
   expect(piece.local.contiguous(), "checkpoint: a piece to load into is strided");
@@ -50,6 +48,8 @@ Value first_of(const std::map<std::string, std::vector<Value>>& lists, const std
 }
 
 }  // namespace
+
+bool is_weight(const std::string& tensor) { return tensor.find('/') == std::string::npos; }
 
 std::int64_t RunState::integer(const std::string& name) const { return first_of(integers, name); }
 double RunState::number(const std::string& name) const { return first_of(numbers, name); }

@@ -21,7 +21,7 @@ using TensorTexts = std::map<std::string, std::string>;  // name -> "f32 [320, 8
 TensorTexts weights_in(const std::filesystem::path& checkpoint) {
   TensorTexts found;
   for (const auto& [name, shape, dtype] : list_tensors(checkpoint)) {
-    if (name.find('/') == std::string::npos) found[name] = fmt::format("{} {}", name_of(dtype), shape.text());
+    if (is_weight(name)) found[name] = fmt::format("{} {}", name_of(dtype), shape.text());
   }
   return found;
 }

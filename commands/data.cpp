@@ -38,11 +38,9 @@ class PoliteStop {
     struct sigaction action {};
     action.sa_handler = [](int) { stop_asked = 1; };
     action.sa_flags = static_cast<int>(SA_RESETHAND);
-    for (const int number : signals_that_ask_to_stop()) {
+    for (const int number : signals_to_take()) {
       struct sigaction before {};
-      ::sigaction(number, nullptr, &before);
-      if (number == SIGHUP && before.sa_handler == SIG_IGN) continue;  // nohup ignores it on purpose
-      ::sigaction(number, &action, nullptr);
+      ::sigaction(number, &action, &before);
       before_.emplace_back(number, before);
     }
   }

@@ -10,6 +10,7 @@ void ChoiceTail::begin_attempt(int attempt, bool expects_checkpoint) {
   attempt_ = attempt;
   expects_checkpoint_ = expects_checkpoint;
   chosen_ = false;
+  step_.reset();
 }
 
 std::vector<std::string> ChoiceTail::read() {
@@ -29,6 +30,7 @@ void ChoiceTail::take(const nlohmann::json& line, std::vector<std::string>& sent
     const auto step = integer_in(line, "step").value_or(0);
     const auto* what = text_in(line, "tier") == "local" ? "the local save of step" : "checkpoint";
     if (step > 0) {
+      step_ = step;
       sentences.push_back(fmt::format("attempt {}: going on from {} {}", attempt_, what, step));
     } else if (expects_checkpoint_) {
       sentences.push_back(fmt::format("attempt {}: beginning with the first step", attempt_));

@@ -2,6 +2,8 @@
 // look at what checkpoints hold, so what is said of the choice is theirs.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,6 +20,7 @@ class ChoiceTail {
   void begin_attempt(int attempt, bool expects_checkpoint);
   // What is new, a sentence each: a checkpoint that the ranks reject, and why; from where they go on. None after that.
   std::vector<std::string> read();
+  std::optional<std::int64_t> step() const { return step_; }  // of the checkpoint they took; none: the first step, or not yet
 
  private:
   void take(const nlohmann::json& line, std::vector<std::string>& sentences);
@@ -25,6 +28,7 @@ class ChoiceTail {
   JsonTail file_;
   int attempt_ = 0;
   bool expects_checkpoint_ = false, chosen_ = true;
+  std::optional<std::int64_t> step_;
 };
 
 }  // namespace smlp

@@ -52,7 +52,9 @@ class Judge {
  public:
   Judge(DrillRun& drill, const DrillSettings& settings, const DrillShape& shape)
       : drill_(drill), settings_(settings), shape_(shape), attempts_(lines_of(settings.run.attempts())),
-        events_(lines_of(settings.run.events())) {}
+        events_(lines_of(settings.run.events())), struck_(drill.faults) {
+    if (drill.unfinished) struck_.push_back(*drill.unfinished);
+  }
 
   std::vector<std::string> judge(const RunDirectory& undisturbed) {
     the_end();
@@ -138,16 +140,9 @@ class Judge {
     }
   }
 
-  // Those that the run came back from, and the last one, where it did not: what that did is the drill's own, too.
-  std::vector<FaultResult> all_that_struck() const {
-    auto all = drill_.faults;
-    if (drill_.unfinished) all.push_back(*drill_.unfinished);
-    return all;
-  }
-
   void ends_without_a_fault() {
     std::set<int> explained;
-    for (const auto& one : all_that_struck()) {
+    for (const auto& one : struck_) {
       if (restarts(one.fault.kind)) explained.insert(one.strike.attempt);
       if (one.ended_before) explained.insert(*one.ended_before);
     }
@@ -160,7 +155,7 @@ class Judge {
 
   void rejected_checkpoints() {
     std::set<int> may;
-    for (const auto& one : all_that_struck()) {
+    for (const auto& one : struck_) {
       if (gives_up_checkpoints(one.fault.kind)) may.insert(one.strike.attempt + 1);
     }
     for (const auto& line : events_) {
@@ -188,8 +183,7 @@ class Judge {
   }
 
   bool is_poisoned(const StepDone& step) const {
-    const auto all = all_that_struck();
-    return std::any_of(all.begin(), all.end(), [&](const FaultResult& one) {
+    return std::any_of(struck_.begin(), struck_.end(), [&](const FaultResult& one) {
       return poisons_numbers(one.fault.kind) && step.attempt == one.strike.attempt && step.step >= one.strike.step;
     });
   }
@@ -222,6 +216,8 @@ class Judge {
   const DrillSettings& settings_;
   DrillShape shape_;
   std::vector<Line> attempts_, events_;
+  // Those that the run came back from, and the last one, where it did not: what that did is the drill's own, too.
+  std::vector<FaultResult> struck_;
   std::vector<std::string> problems_;
 };
 

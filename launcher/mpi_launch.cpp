@@ -87,20 +87,11 @@ class Interrupts {
     struct sigaction action {};
     action.sa_sigaction = take;
     action.sa_flags = SA_SIGINFO;
-    for (const int number : signals_that_ask_to_stop()) {
-      struct sigaction before {};
-      sigaction(number, nullptr, &before);
-      const bool by_nohup = number == SIGHUP && before.sa_handler == SIG_IGN;
-      if (!by_nohup) sigaction(number, &action, nullptr);
-    }
+    for (const int number : signals_) sigaction(number, &action, nullptr);
     signal(SIGQUIT, SIG_IGN);
   }
   ~Interrupts() {
-    for (const int number : signals_that_ask_to_stop()) {
-      struct sigaction now {};
-      sigaction(number, nullptr, &now);
-      if (now.sa_sigaction == take) signal(number, SIG_DFL);
-    }
+    for (const int number : signals_) signal(number, SIG_DFL);
     signal(SIGQUIT, SIG_DFL);
   }
   Interrupts(const Interrupts&) = delete;
@@ -120,6 +111,7 @@ class Interrupts {
     if (by_a_process && child_ != 0) kill(child_, number);
   }
 
+  const std::vector<int> signals_ = signals_to_take();
   static volatile std::sig_atomic_t taken_, to_pass_on_, child_;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <ctime>
+#include <span>
 
 namespace smlp {
 
@@ -10,10 +11,10 @@ namespace {
 
 constexpr std::array that_ask_to_stop = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
 
-sigset_t set_of_those_that_ask_to_stop() {
+sigset_t set_of(std::span<const int> signals) {
   sigset_t set{};
   sigemptyset(&set);
-  for (const int number : that_ask_to_stop) sigaddset(&set, number);
+  for (const int number : signals) sigaddset(&set, number);
   return set;
 }
 
@@ -23,13 +24,16 @@ bool asks_to_stop(int signal) {
   return std::find(that_ask_to_stop.begin(), that_ask_to_stop.end(), signal) != that_ask_to_stop.end();
 }
 
-std::span<const int> signals_that_ask_to_stop() { return that_ask_to_stop; }
-
-SignalQueue::SignalQueue() : taken_(set_of_those_that_ask_to_stop()) {
-  sigaddset(&taken_, SIGCHLD);
+std::vector<int> signals_to_take() {
   struct sigaction hang_up {};
   sigaction(SIGHUP, nullptr, &hang_up);
-  if (hang_up.sa_handler == SIG_IGN) sigdelset(&taken_, SIGHUP);  // nohup ignores it on purpose
+  std::vector<int> signals(that_ask_to_stop.begin(), that_ask_to_stop.end());
+  if (hang_up.sa_handler == SIG_IGN) std::erase(signals, SIGHUP);
+  return signals;
+}
+
+SignalQueue::SignalQueue() : taken_(set_of(signals_to_take())) {
+  sigaddset(&taken_, SIGCHLD);
   struct sigaction usual {};
   usual.sa_handler = SIG_DFL;
   sigaction(SIGCHLD, &usual, nullptr);  // an inherited "ignore" would let children vanish unreaped
@@ -37,7 +41,7 @@ SignalQueue::SignalQueue() : taken_(set_of_those_that_ask_to_stop()) {
 }
 
 void hold_back_signals() {
-  const auto held = set_of_those_that_ask_to_stop();
+  const auto held = set_of(that_ask_to_stop);
   sigprocmask(SIG_BLOCK, &held, nullptr);
 }
 

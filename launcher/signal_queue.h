@@ -5,7 +5,7 @@
 
 #include <csignal>
 #include <optional>
-#include <span>
+#include <vector>
 
 namespace smlp {
 
@@ -26,6 +26,7 @@ class SignalQueue {
 void hold_back_signals();
 
 bool asks_to_stop(int signal);
-std::span<const int> signals_that_ask_to_stop();
+// Those for a process to take: without one that it was told to ignore, as nohup does to SIGHUP.
+std::vector<int> signals_to_take();
 
 }  // namespace smlp

@@ -299,7 +299,7 @@ void Supervisor::record(const Attempt& attempt, const Outcome& outcome) {
                        .started = attempt.started,
                        .ended = utc_time(),
                        .first_step = metrics_.first_step(),
-                       .from_checkpoint = history_.chosen_by(attempt.number),
+                       .from_checkpoint = choice_.step(),
                        .exit_code = outcome.code,
                        .cause = outcome.cause,
                        .reason = outcome.reason};

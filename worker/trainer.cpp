@@ -291,8 +291,7 @@ void Trainer::step() {
   const bool this_step =  // and no later one
       flags[save_asked] > 0 || kept_for_good() || (job_.checkpoint.keep_best && line.evaluation);
   if (this_step) drain();
-  const Saves::Wish wish{.shared = this_step,
-                         .local = saves_->idle(Tier::local) && flags[local_asked] > 0};
+  const Saves::Wish wish{.shared = this_step, .local = saves_->idle(Tier::local) && flags[local_asked] > 0};
   if (wish && may_save(line.result)) save(wish);
   const double stall = watch.lap();
   line.result.phases[Phase::checkpoint] += stall;
