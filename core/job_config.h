@@ -92,6 +92,7 @@ struct JobConfig {
     std::int64_t ranks = 2;
     std::int64_t expert_ranks = 0;  // 0: gcd(experts, ranks)
     std::string device = "auto", communicator = "auto", cuda_graphs = "auto", product_ends = "own_bias_gradient";
+    bool deterministic = true;  // steps on GPUs
     std::int64_t threads = 1;
     std::int64_t spare_nodes = 0, min_nodes = 1;
     std::string launcher = "auto";

@@ -229,6 +229,8 @@ void add_operation_keys(Table& table) {
            "on GPUs, what products end with: library: all that cuBLASLt can, in the product's pass; own_bias_gradient: own "
            "kernels sum gradients of biases; own_gelu: and compute GELU and its gradient; own: and add bias and residual",
            words({"library", "own_bias_gradient", "own_gelu", "own"}))
+      .key("deterministic", &K::deterministic,
+           "on GPUs; true: a step has the same bits each time; false: attention's backward pass is faster and may add in any order")
       .key("threads", &K::threads, "threads a rank, on CPU", size(1, 4096))
       .key("bind_cores", &K::bind_cores, "give each rank cores of its own where its node has enough for all")
       .key("launcher", &K::launcher, "what starts the ranks; auto: srun or mpirun in a batch job, else local",

@@ -22,7 +22,7 @@ void Embedding::forward(Context& c, TensorView x) {
 void Embedding::backward(Context& c, TensorView dx) {
   if (dx.rows() == 0) return;
   if (dropout_.active(c)) dropout_.apply(c, dx, dx);
-  c.backend.scatter_add_rows(dx, c.tokens, scale_, {}, table_.grad);
+  c.backend.scatter_add_rows(dx, c.tokens, Repeats::possible, scale_, {}, table_.grad);
 }
 
 }  // namespace smlp

@@ -122,12 +122,12 @@ void TokenMoe::join(Context& c, TensorView x, TensorView y) {
   const bool dropping = dropout_.active(c), mixed = shuffle_.active(c);
   if (!dropping && !mixed) {
     c.backend.copy(x, y);
-    return c.backend.scatter_add_rows(answers_, plan_.token_of_slot, 1, plan_.weight, y);
+    return c.backend.scatter_add_rows(answers_, plan_.token_of_slot, plan_.repeats, 1, plan_.weight, y);
   }
   const Arena::Frame frame(c.scratch);
   const TensorView branch = mixed ? c.scratch.take(y.shape, y.dtype) : y;
   c.backend.fill(branch, 0);
-  c.backend.scatter_add_rows(answers_, plan_.token_of_slot, 1, plan_.weight, branch);
+  c.backend.scatter_add_rows(answers_, plan_.token_of_slot, plan_.repeats, 1, plan_.weight, branch);
   if (mixed) shuffle_.unmix(c, branch, y);
   if (dropping) dropout_.apply(c, y, y);
   c.backend.add(y, x, y);
@@ -156,7 +156,7 @@ void TokenMoe::backward(Context& c, TensorView dy, TensorView dx) {
   const bool residual = !parts_.norm && !mixed;
   const TensorView dinput = mixed ? c.scratch.take(dx.shape, dx.dtype) : dx;
   parts_.router->backward(route, plan_, dweight, residual ? dy : TensorView{}, dinput);
-  c.backend.scatter_add_rows(dslots, plan_.token_of_slot, 1, {}, dinput);
+  c.backend.scatter_add_rows(dslots, plan_.token_of_slot, plan_.repeats, 1, {}, dinput);
   if (mixed) shuffle_.unmix(c, dinput, dx);
   if (mixed && !parts_.norm) c.backend.add(dx, dy, dx);
   if (parts_.norm) parts_.norm->backward(c, dx, dy, dx);

@@ -19,6 +19,7 @@ RoutePlan BalancedRouter::plan(RouteCall& call, TensorView x) {
   const std::int64_t rows = x.rows();
   const DType wide = LinearScores::type_for(x);
   RoutePlan plan;
+  plan.repeats = Repeats::none;
   plan.rows_of_expert.assign(static_cast<std::size_t>(experts_), 0);
   if (rows == 0) {
     plan.token_of_slot = call.scratch.take({0}, DType::i32);

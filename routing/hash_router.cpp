@@ -18,6 +18,7 @@ HashRouter::HashRouter(ParameterStore& store, const std::string& name, std::int6
 
 RoutePlan HashRouter::plan(RouteCall& call, TensorView x) {
   RoutePlan plan;
+  plan.repeats = Repeats::none;
   plan.rows_of_expert.assign(static_cast<std::size_t>(experts_), 0);
   plan.no_empty_slot = true;
   plan.token_of_slot = call.scratch.take({x.rows()}, DType::i32);

@@ -39,6 +39,7 @@ struct RoutePlan {
   TensorView rounds{};         // i32 [groups]: auction rounds; may be empty
   TensorView dropped{};        // f64 [1]: choices that found no place; empty: none
   bool no_empty_slot = false;  // rows_of_expert counts tokens
+  Repeats repeats = Repeats::possible;  // of tokens, among slots
 
   std::int64_t slots() const noexcept { return token_of_slot.size(); }
 };

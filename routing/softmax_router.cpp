@@ -53,6 +53,7 @@ RoutePlan SoftmaxRouter::plan(RouteCall& call, TensorView x) {
   }
   expect(call.group_rows > 0 && (!call.training || x.rows() % call.group_rows == 0),
          "routing: the rows are no whole number of equal groups");
+  plan.repeats = settings_.choices > 1 ? Repeats::possible : Repeats::none;
   choose(call, x, plan);
   place(call, plan);
   weigh(call, plan, x.dtype);

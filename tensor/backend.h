@@ -22,6 +22,9 @@ namespace smlp {
 
 enum class Activation : std::uint8_t { none, gelu_tanh, gelu, relu };
 
+// May an index name a row twice? What the caller knows spares a GPU a sort.
+enum class Repeats : std::uint8_t { possible, none };
+
 // out = act(op(a) · op(b) + bias + residual), or out += op(a) · op(b) when `accumulate`.
 // a, b, out: matrices, rows may be strided. bias: [columns of out]. residual: as out.
 // out may have a wider type than a and b (weight gradients: bf16 · bf16 -> f32).
@@ -192,8 +195,9 @@ class Backend {
   // out[s] = scale · row_scale[s] · in[index[s]]; zeros where index[s] < 0. row_scale may be empty.
   virtual void gather_rows(TensorView in, TensorView index, double scale, TensorView row_scale,
                            TensorView out) = 0;
-  // add_to[index[s]] += scale · row_scale[s] · in[s], in order of s; add_to may have a wider type.
-  virtual void scatter_add_rows(TensorView in, TensorView index, double scale, TensorView row_scale,
+  // add_to[index[s]] += scale · row_scale[s] · in[s], in order of s; add_to may have a wider type. Where `repeats` says that
+  // the index names no row twice, there is no order to keep; one that is named twice all the same gets either sum, or both.
+  virtual void scatter_add_rows(TensorView in, TensorView index, Repeats repeats, double scale, TensorView row_scale,
                                 TensorView add_to) = 0;
   // out[s] = <a[s], b[index[s]]>, 0 where index[s] < 0.
   virtual void row_dots(TensorView a, TensorView b, TensorView index, TensorView out) = 0;
@@ -270,6 +274,7 @@ struct CudaOptions {
   int device = 0;
   bool tf32 = false;  // f32 products by TF32: factors rounded to 11 significant bits, sums in f32 (Ampere and later)
   ProductEnds product_ends = ProductEnds::own_bias_gradient;
+  bool deterministic = true;  // the same bits each time; false: a library's attention may add up its gradients in any order
 };
 // Throws Error(unavailable) where there is no such GPU, and in a build without CUDA (tensor/no_cuda.cpp).
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options = {});

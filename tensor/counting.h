@@ -56,7 +56,7 @@ class CountingBackend : public Backend {
   void jitter(TensorView, double, std::uint64_t, std::int64_t, TensorView) override {}
 
   void gather_rows(TensorView, TensorView, double, TensorView, TensorView) override {}
-  void scatter_add_rows(TensorView, TensorView, double, TensorView, TensorView) override {}
+  void scatter_add_rows(TensorView, TensorView, Repeats, double, TensorView, TensorView) override {}
   void row_dots(TensorView, TensorView, TensorView, TensorView) override {}
 
   void gather_columns(TensorView, TensorView, TensorView, TensorView) override {}

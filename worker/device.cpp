@@ -35,7 +35,10 @@ ProductEnds product_ends(const JobConfig& job) {
 
 std::unique_ptr<Backend> make_backend(const JobConfig& job) {
   if (const auto gpu = gpu_of(job)) {
-    return make_cuda_backend({.device = *gpu, .tf32 = job.train.tf32, .product_ends = product_ends(job)});
+    return make_cuda_backend({.device = *gpu,
+                              .tf32 = job.train.tf32,
+                              .product_ends = product_ends(job),
+                              .deterministic = job.cluster.deterministic});
   }
   return make_cpu_backend({.threads = static_cast<int>(job.cluster.threads)});
 }

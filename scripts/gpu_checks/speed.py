@@ -8,6 +8,7 @@ PAPER = ROOT / "examples" / "paper"
 SECONDS = dict(smlp=200, bench=100, compile=300, torch=240)
 TURNS = 3
 SMLP_TOKENS, SMLP_TOKENS_PER_SECOND, SMLP_SHARE, PEER_RATIO = 524_288, 192_000, 0.5, 1.2
+AS_TORCH = "cluster.deterministic=false"  # its attention adds up in any order
 OTHER_ENDS = ("library", "own_gelu", "own")  # of cluster.product_ends, than the default
 NO_MEMORY = ("bytes of memory left", "out of memory")  # of the sentence in tensor/cuda/device.cpp; the runtime's words
 SMALL_JOB = ("model.dense_blocks=2", "model.width=64", "model.hidden=128", "model.context=32", "model.vocabulary=256", "model.experts=4",
@@ -106,14 +107,17 @@ class SpeedParts:
                 ratio = statistics.median(ours) / found["tokens_per_second"]
                 self.say("measured", f"{ratio:.2f} x that (not judged: it is less work than ours)")
 
+    def dense_step(self, model, *settings):
+        return self.bench("step", f"dense-{model}.toml", "train.global_batch=16", "train.micro_batch=16", AS_TORCH, *settings,
+                          seconds=SECONDS["bench"])
+
     def beside_torch(self, model):
         ours, theirs, torch = [], [], self.has_torch()
         if torch:
             self.prepare_peer(model)
         for turn in range(1, TURNS + 1):
             with self.check(f"turn {turn}"):
-                found = self.bench("step", f"dense-{model}.toml", "train.global_batch=16", "train.micro_batch=16",
-                                   seconds=SECONDS["bench"])
+                found = self.dense_step(model)
                 ours.append(found["tokens_per_second"])
                 self.say_step(f"turn {turn}, {model}", found)
             if torch:
@@ -131,9 +135,12 @@ class SpeedParts:
         """What the libraries and own kernels make of the ends of products, which the job chooses."""
         with self.check("by whom products end"):
             for ends in OTHER_ENDS:
-                found = self.bench("step", f"dense-{model}.toml", "train.global_batch=16", "train.micro_batch=16",
-                                   f"cluster.product_ends={ends}", seconds=SECONDS["bench"])
-                self.say_step(f"{model}, cluster.product_ends={ends}", found)
+                self.say_step(f"{model}, cluster.product_ends={ends}", self.dense_step(model, f"cluster.product_ends={ends}"))
+
+    def tell_default(self, model):
+        """What it costs to get the same bits each time, which PyTorch does not promise."""
+        with self.check("the same bits each time"):
+            self.say_step(f"{model}, cluster.deterministic=true", self.dense_step(model, "cluster.deterministic=true"))
 
     def more_of_torch(self, model, ours):
         """What explains the ratio; last, for it may take minutes."""
@@ -162,5 +169,6 @@ class SpeedParts:
                 raise NotHere("a rehearsal computes attention on the CPU")
             sentence = found.get("attention", "smlp does not say how attention is computed")
             self.judge(sentence.startswith("attention is computed by cuDNN"), f"cuDNN: {sentence}")
+        self.tell_default("transformer")
         self.tell_ends("transformer")
         self.more_of_torch("transformer", ours)

@@ -319,7 +319,7 @@ void CpuBackend::gather_rows(TensorView in, TensorView index, double scale, Tens
   kernels(in.dtype).gather_rows(index_arguments("gather_rows", in, index, scale, row_scale, out, in));
 }
 
-void CpuBackend::scatter_add_rows(TensorView in, TensorView index, double scale, TensorView row_scale,
+void CpuBackend::scatter_add_rows(TensorView in, TensorView index, Repeats, double scale, TensorView row_scale,
                                   TensorView add_to) {
   const char* verb = "scatter_add_rows";
   require(in.rows() == index.size(), verb, "in must have one row an index");

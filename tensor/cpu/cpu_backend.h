@@ -48,7 +48,7 @@ class CpuBackend final : public Backend {
   void jitter(TensorView in, double amount, std::uint64_t key, std::int64_t first_row, TensorView out) override;
 
   void gather_rows(TensorView in, TensorView index, double scale, TensorView row_scale, TensorView out) override;
-  void scatter_add_rows(TensorView in, TensorView index, double scale, TensorView row_scale,
+  void scatter_add_rows(TensorView in, TensorView index, Repeats repeats, double scale, TensorView row_scale,
                         TensorView add_to) override;
   void row_dots(TensorView a, TensorView b, TensorView index, TensorView out) override;
 

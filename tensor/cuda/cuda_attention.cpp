@@ -123,6 +123,7 @@ void CudaBackend::attention_backward(const Attention& a, TensorView dout, Tensor
   if (a.query.size() == 0) return;
   begin();
   FlashCall call = flash_call(a, s);
+  call.deterministic = deterministic_;
   call.dout = by_head(dout, s);
   call.dquery = by_head(dquery, s);
   call.dkey = by_head(dkey, s);

@@ -35,6 +35,7 @@ Sequences sequences(const char* verb, const TensorView& view) {
 
 CudaBackend::CudaBackend(const CudaOptions& options)
     : device_(options.device),
+      deterministic_(options.deterministic),
       products_(device_.stream(), options.tf32, options.product_ends),
       flash_(device_.stream()),
       downloads_(options.device, device_.stream()),

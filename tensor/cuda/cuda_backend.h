@@ -72,7 +72,7 @@ class CudaBackend final : public Backend {
 
   void gather_rows(TensorView in, TensorView index, double scale, TensorView row_scale,
                    TensorView out) override;
-  void scatter_add_rows(TensorView in, TensorView index, double scale, TensorView row_scale,
+  void scatter_add_rows(TensorView in, TensorView index, Repeats repeats, double scale, TensorView row_scale,
                         TensorView add_to) override;
   void row_dots(TensorView a, TensorView b, TensorView index, TensorView out) override;
 
@@ -122,6 +122,7 @@ class CudaBackend final : public Backend {
   Sort take_wide_sort(std::int64_t count);
 
   Device device_;
+  bool deterministic_;
   Products products_;
   std::vector<RowGroup> groups_;     // of the call
   std::vector<std::int64_t> words_;  // of the call, for the device

@@ -50,16 +50,17 @@ void CudaBackend::gather_rows(TensorView in, TensorView index, double scale, Ten
                     device_.fault());
 }
 
-void CudaBackend::scatter_add_rows(TensorView in, TensorView index, double scale, TensorView row_scale,
+void CudaBackend::scatter_add_rows(TensorView in, TensorView index, Repeats repeats, double scale, TensorView row_scale,
                                    TensorView add_to) {
   const char* verb = "scatter_add_rows";
   require(in.rows() == index.size(), verb, "in must have one row an index");
   const Indexed a = indexed(verb, in, index, scale, row_scale, add_to);
   if (add_to.dtype != DType::f32) same_type(verb, {in, add_to});
+  if (repeats == Repeats::none) return add_to_distinct_rows(stream(), in.dtype, a, add_to.dtype, device_.fault());
   begin();
   const Sort s = take_sort(a.count);
   order_by_index(stream(), a.index, a.out.rows, s, device_.fault());
-  cuda::scatter_add_rows(stream(), in.dtype, a, add_to.dtype, s);
+  add_to_sorted_rows(stream(), in.dtype, a, add_to.dtype, s);
 }
 
 void CudaBackend::row_dots(TensorView a, TensorView b, TensorView index, TensorView out) {

@@ -94,7 +94,7 @@ class AttentionGraph {
     auto pass = causal<cudnn_frontend::graph::SDPA_backward_attributes>("attention_backward");
     auto [of_query, of_key, of_value] =
         graph_.sdpa_backward(input(query), input(key), input(value), input(out), input(dout), sums,
-                             pass.set_deterministic_algorithm(true));
+                             pass.set_deterministic_algorithm(call_.deterministic));
     output(dquery, of_query);
     output(dkey, of_key);
     output(dvalue, of_value);

@@ -130,8 +130,8 @@ bool FlashAttention::library_is_there() {
 FlashAttention::Key FlashAttention::key_of(const FlashCall& call) {
   Key key{static_cast<std::int64_t>(call.type), call.backward(), call.sequences,
           call.heads,                           call.length,     call.width,
-          std::bit_cast<std::int32_t>(call.scale)};
-  auto* next = &key[7];
+          std::bit_cast<std::int32_t>(call.scale),           call.deterministic};
+  auto* next = &key[8];
   for (const auto tensor : FlashCall::tensors) {
     for (const auto stride : {&HeadTensor::sequence, &HeadTensor::head, &HeadTensor::token})
       *next++ = (call.*tensor).*stride;

@@ -27,6 +27,7 @@ struct FlashCall {
   DType type = DType::f32;
   std::int64_t sequences = 0, heads = 0, length = 0, width = 0;  // width: of one head
   float scale = 1;                                               // of the scores, before the softmax
+  bool deterministic = true;                                     // the same bits each time
   HeadTensor query{}, key{}, value{}, out{};
   float* log_sum = nullptr;  // [sequences, heads, length], contiguous: log of a row's sum of exp(scale · q · k)
   HeadTensor dout{}, dquery{}, dkey{}, dvalue{};
@@ -79,7 +80,7 @@ class FlashAttention {
     std::unique_ptr<FlashPlan> kernels;  // null: refused
     std::int64_t sequences = 0, heads = 0;  // that they take at once
   };
-  using Key = std::array<std::int64_t, 31>;
+  using Key = std::array<std::int64_t, 32>;
 
   static Key key_of(const FlashCall& call);
   bool library_is_there();

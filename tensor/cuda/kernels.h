@@ -165,12 +165,13 @@ std::int64_t sort_counts(std::int64_t count);
 void sort(cudaStream_t stream, const Sort& s, int bits);
 int bits_for(std::int64_t values);  // that tell 0 ... values - 1 apart
 
+// Where the index names no row twice.
+void add_to_distinct_rows(cudaStream_t stream, DType type, const Indexed& a, DType total_type, int* fault);
 // sorted: value = 0 ... count - 1 by index (order_by_index), so that one warp or block adds all rows that
 // share a place.
 void order_by_index(cudaStream_t stream, const std::int32_t* index, std::int64_t limit, const Sort& s,
                     int* fault);
-void scatter_add_rows(cudaStream_t stream, DType type, const Indexed& a, DType total_type,
-                      const Sort& sorted);
+void add_to_sorted_rows(cudaStream_t stream, DType type, const Indexed& a, DType total_type, const Sort& sorted);
 
 // --- loss and update (loss.cu) -----------------------------------------------------------------------------
 void cross_entropy(cudaStream_t stream, DType type, const Matrix& logits, const std::int32_t* targets,

@@ -1,11 +1,16 @@
-// Rows by index. Adding to rows is done in the order of the call: a stable sort brings together what shares a
-// place.
+// Rows by index. Adding to rows that the index may repeat is done in the order of the call: a stable sort brings together
+// what shares a place.
 #include "tensor/cuda/kernels.h"
 #include "tensor/cuda/launch.cuh"
 
 namespace smlp::cuda {
 
 namespace {
+
+template <class T>
+__device__ float factor_of(const Indexed& a, std::int64_t s) {
+  return a.row_scale ? a.scale * widen(static_cast<const T*>(a.row_scale)[s]) : a.scale;
+}
 
 template <class T>
 struct Gather {
@@ -18,7 +23,7 @@ struct Gather {
     if (from >= a.in.rows) *fault = static_cast<int>(FaultKind::index);
     if (from >= 0 && from < a.in.rows) {
       load(row<T>(a.in, from) + c, x);
-      const float factor = a.row_scale ? a.scale * widen(static_cast<const T*>(a.row_scale)[s]) : a.scale;
+      const float factor = factor_of<T>(a, s);
 #pragma unroll
       for (int i = 0; i < n; ++i) x[i] *= factor;
     }
@@ -59,7 +64,29 @@ __global__ void __launch_bounds__(block_threads)
   value[s] = static_cast<std::int32_t>(s);
 }
 
-// The warps of the first row of a run add the whole run, each its columns.
+// Of an index that names no row twice.
+template <class T, class To>
+struct AddRow {
+  Indexed a;
+  int* fault;
+  template <int n>
+  __device__ void at(std::int64_t s, std::int64_t c) const {
+    const std::int64_t place = a.index[s];
+    if (place >= a.out.rows) *fault = static_cast<int>(FaultKind::index);
+    if (place < 0 || place >= a.out.rows) return;
+    To* to = row<To>(a.out, place) + c;
+    float x[n], sum[n];
+    load(row<T>(a.in, s) + c, x);
+    load(to, sum);
+    const float factor = factor_of<T>(a, s);
+#pragma unroll
+    for (int i = 0; i < n; ++i) sum[i] += factor * x[i];
+    store(sum, to);
+  }
+};
+
+// The warps of the first row of a run add the whole run, each its columns. A few rows are asked for together: a token that
+// is one of twenty makes runs of hundreds.
 template <int n, class T, class To>
 __global__ void __launch_bounds__(block_threads)
     add_runs(Indexed a, const std::uint32_t* key, const std::int32_t* value) {
@@ -67,19 +94,30 @@ __global__ void __launch_bounds__(block_threads)
   if (first >= a.count) return;
   const std::uint32_t place = key[first];
   if (place >= a.out.rows || (first > 0 && key[first - 1] == place)) return;
-  std::int64_t end = first + 1;
-  while (end < a.count && key[end] == place) ++end;
   To* to = row<To>(a.out, place);
   const std::int64_t c = (blockIdx.y * 32 + threadIdx.x % 32) * n;
   if (c >= a.in.width) return;
-  float sum[n], x[n];
+  constexpr int together = 4;
+  float sum[n], x[together][n], factor[together];
+  bool of_run[together];
   load(to + c, sum);
-  for (std::int64_t i = first; i < end; ++i) {
-    const std::int64_t s = value[i];
-    const float factor = a.row_scale ? a.scale * widen(static_cast<const T*>(a.row_scale)[s]) : a.scale;
-    load(row<T>(a.in, s) + c, x);
+  for (std::int64_t i = first; i == first || of_run[together - 1]; i += together) {
 #pragma unroll
-    for (int k = 0; k < n; ++k) sum[k] += factor * x[k];
+    for (int k = 0; k < together; ++k) of_run[k] = i + k < a.count && key[i + k] == place;
+#pragma unroll
+    for (int k = 0; k < together; ++k) {
+      if (!of_run[k]) continue;
+      const std::int64_t s = value[i + k];
+      factor[k] = factor_of<T>(a, s);
+      load(row<T>(a.in, s) + c, x[k]);
+    }
+#pragma unroll
+    for (int k = 0; k < together; ++k) {
+#pragma unroll
+      for (int j = 0; j < n; ++j) {
+        if (of_run[k]) sum[j] += factor[k] * x[k][j];
+      }
+    }
   }
   store(sum, to + c);
 }
@@ -117,26 +155,51 @@ void order_by_index(cudaStream_t stream, const std::int32_t* index, std::int64_t
   sort(stream, s, bits_for(limit + 1));
 }
 
-void scatter_add_rows(cudaStream_t stream, DType type, const Indexed& a, DType total_type,
-                      const Sort& sorted) {
-  if (a.count * a.in.width == 0) return;
-  constexpr int warps = block_threads / 32;
+namespace {
+
+// body(T, To) of values and their sums.
+template <class Body>
+void with_sum_types(DType type, DType total_type, Body body) {
   with_type(type, [&](auto t) {
-    with_type(total_type, [&](auto w) {
+    with_type(total_type, [&](auto to) {
       using T = decltype(t);
-      using To = decltype(w);
+      using To = decltype(to);
       if constexpr (std::is_same_v<T, To> || std::is_same_v<To, float>) {
-        constexpr int n = 4;
-        const bool packed = in_packs(a.in, sizeof(T), n) && in_packs(a.out, sizeof(To), n);
-        const auto kernel = packed ? add_runs<n, T, To> : add_runs<1, T, To>;
-        const std::uint32_t* key = sorted.key;
-        const std::int32_t* value = sorted.value;
-        const std::int64_t slices = (a.in.width + 32 * (packed ? n : 1) - 1) / (32 * (packed ? n : 1));
-        launch(stream, grid((a.count + warps - 1) / warps, slices), kernel, a, key, value);
+        body(T{}, To{});
       } else {
         throw Error(ExitCode::fault, "scatter_add_rows: the sums have the values' type or f32");
       }
     });
+  });
+}
+
+}  // namespace
+
+void add_to_distinct_rows(cudaStream_t stream, DType type, const Indexed& a, DType total_type, int* fault) {
+  with_sum_types(type, total_type, [&](auto t, auto to) {
+    using T = decltype(t);
+    using To = decltype(to);
+    constexpr int n = pack_of<To>;
+    const AddRow<T, To> body{a, fault};
+    in_packs(a.out, sizeof(To), n) && a.out.stride % n == 0
+        ? for_elements<n>(stream, std::array{a.in}, sizeof(T), body, false)
+        : for_elements<1>(stream, std::array{a.in}, sizeof(T), body, false);
+  });
+}
+
+void add_to_sorted_rows(cudaStream_t stream, DType type, const Indexed& a, DType total_type, const Sort& sorted) {
+  if (a.count * a.in.width == 0) return;
+  constexpr int warps = block_threads / 32;
+  with_sum_types(type, total_type, [&](auto t, auto to) {
+    using T = decltype(t);
+    using To = decltype(to);
+    constexpr int n = 4;
+    const bool packed = in_packs(a.in, sizeof(T), n) && in_packs(a.out, sizeof(To), n);
+    const auto kernel = packed ? add_runs<n, T, To> : add_runs<1, T, To>;
+    const std::uint32_t* key = sorted.key;
+    const std::int32_t* value = sorted.value;
+    const std::int64_t slices = (a.in.width + 32 * (packed ? n : 1) - 1) / (32 * (packed ? n : 1));
+    launch(stream, grid((a.count + warps - 1) / warps, slices), kernel, a, key, value);
   });
 }
 

@@ -59,7 +59,7 @@ class FarawayBackend final : public Backend {
   void dropout(TensorView, double, std::uint64_t, TensorView, TensorView) override { no(); }
   void jitter(TensorView, double, std::uint64_t, std::int64_t, TensorView) override { no(); }
   void gather_rows(TensorView, TensorView, double, TensorView, TensorView) override { no(); }
-  void scatter_add_rows(TensorView, TensorView, double, TensorView, TensorView) override { no(); }
+  void scatter_add_rows(TensorView, TensorView, Repeats, double, TensorView, TensorView) override { no(); }
   void row_dots(TensorView, TensorView, TensorView, TensorView) override { no(); }
   void gather_columns(TensorView, TensorView, TensorView, TensorView) override { no(); }
   void scatter_columns(TensorView, TensorView, TensorView, TensorView) override { no(); }

@@ -169,7 +169,7 @@ TEST_P(AgainstCpu, RowsThatShareAPlaceAreAddedWhereverTheyLie) {
              random({rows}, 7)},
             rows == 5000 ? 1e-2 : tolerance(), [](Backend& b, Views& v) {
               b.gather_rows(v[0], v[1], 2, v[3], v[2]);
-              b.scatter_add_rows(v[5], v[1], 0.5, v[3], v[4]);
+              b.scatter_add_rows(v[5], v[1], Repeats::possible, 0.5, v[3], v[4]);
               b.row_dots(v[5], v[0], v[1], v[6]);
               return Counts{};
             });

@@ -55,7 +55,7 @@ class PlainPlan final : public FlashPlan {
   void expect_planned(const FlashCall& call) const {
     bool same = call.type == planned_.type && call.sequences == planned_.sequences && call.heads == planned_.heads &&
                 call.length == planned_.length && call.width == planned_.width && call.scale == planned_.scale &&
-                call.backward() == planned_.backward();
+                call.backward() == planned_.backward() && call.deterministic == planned_.deterministic;
     for (const auto tensor : FlashCall::tensors) {
       const HeadTensor &t = call.*tensor, &planned = planned_.*tensor;
       same = same && t.sequence == planned.sequence && t.head == planned.head && t.token == planned.token;

@@ -110,6 +110,21 @@ TEST_F(FlashAttention, IsPlannedOnceForEachLayout) {
   EXPECT_EQ(flash_counts().asked, 1);
 }
 
+TEST_F(FlashAttention, AddsUpInAnyOrderOnlyWhereTheBackendMay) {
+  for (const bool deterministic : {true, false}) {
+    SCOPED_TRACE(deterministic);
+    int backward = 0;
+    flash_rules().declines = [&](const cuda::FlashCall& call) {
+      backward += call.backward();
+      EXPECT_EQ(call.deterministic, deterministic || !call.backward());
+      return std::string();
+    };
+    cuda_ = make_cuda_backend({.deterministic = deterministic});
+    attend({});
+    EXPECT_EQ(backward, 1);
+  }
+}
+
 TEST_F(FlashAttention, StaysTheLibrarysWhereThatFailsInARecordingAlone) {
   flash_rules().fails_recorded = true;
   Attending attending({});

@@ -135,6 +135,16 @@ TEST_P(OnGpusThatHaveIt, TheWorkspaceIsTwoBytesAPairOfTokensAndHeadAtMost) {
   }
 }
 
+// Which is why they are faster: two f32 an element of the queries at most, for their gradient.
+TEST_P(OnGpusThatHaveIt, SumsInAnyOrderKeepNoSquares) {
+  const Sizes s{.sequences = 16, .heads = 16, .length = 1024};
+  const std::int64_t rows = s.sequences * s.heads * s.length, squares = 2 * rows * s.length, spare = 4096;
+  FlashCall call = call_of(s, DType::bf16, true);
+  EXPECT_GE(plan(call), squares);
+  call.deterministic = false;
+  EXPECT_LE(plan(call), 8 * rows * s.width + 8 * rows + spare);
+}
+
 TEST_P(OnGpusThatHaveIt, PartsOfCallsAreTaken) {
   const Sizes whole{.sequences = 6, .heads = 8, .length = 256};
   for (const bool backward : {false, true}) {

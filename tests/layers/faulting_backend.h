@@ -63,9 +63,9 @@ class FaultingBackend final : public Backend {
                    TensorView out) override {
     inner_->gather_rows(real(in), real(index), scale, real(row_scale), real(out));
   }
-  void scatter_add_rows(TensorView in, TensorView index, double scale, TensorView row_scale,
+  void scatter_add_rows(TensorView in, TensorView index, Repeats repeats, double scale, TensorView row_scale,
                         TensorView add_to) override {
-    inner_->scatter_add_rows(real(in), real(index), scale, real(row_scale), real(add_to));
+    inner_->scatter_add_rows(real(in), real(index), repeats, scale, real(row_scale), real(add_to));
   }
   void row_dots(TensorView a, TensorView b, TensorView index, TensorView out) override {
     inner_->row_dots(real(a), real(b), real(index), real(out));

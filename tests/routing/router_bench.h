@@ -5,6 +5,7 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -68,6 +69,7 @@ struct RouterBench {
     const std::size_t experts = plan.rows_of_expert.size();
     d.weight.assign(static_cast<std::size_t>(tokens),
                     std::vector<double>(experts, std::numeric_limits<double>::quiet_NaN()));
+    std::set<std::int32_t> tokens_so_far;
     std::size_t slot = 0;
     for (std::size_t e = 0; e < experts; ++e) {
       auto& list = d.tokens_of_expert.emplace_back();
@@ -78,6 +80,8 @@ struct RouterBench {
           EXPECT_FALSE(plan.no_empty_slot);
           continue;
         }
+        const bool is_new = tokens_so_far.insert(token).second;
+        EXPECT_TRUE(is_new || plan.repeats == Repeats::possible) << "token " << token << " sits twice";
         auto& weight = d.weight.at(static_cast<std::size_t>(token))[e];
         EXPECT_TRUE(weight != weight) << "token " << token << " sits twice at expert " << e;
         weight = weights[slot];

@@ -41,9 +41,9 @@ TEST_P(RowsVerbs, GathersScattersAndDotsRowsByIndex) {
           wanted_dots[s] += x[s * n + c] * in[to];
         }
       }
-      b_.scatter_add_rows(rows.view(), index.view(), scale, weighted ? weights.view() : none, same.view());
+      b_.scatter_add_rows(rows.view(), index.view(), Repeats::possible, scale, weighted ? weights.view() : none, same.view());
       expect_close("scatter_add_rows", same.get(), added, 2 * tolerance());
-      b_.scatter_add_rows(rows.view(), index.view(), scale, weighted ? weights.view() : none, wider.view());
+      b_.scatter_add_rows(rows.view(), index.view(), Repeats::possible, scale, weighted ? weights.view() : none, wider.view());
       check("scatter_add_rows to the wide type", wider, wide_added, true);
       b_.row_dots(rows.view(), table.view(), index.view(), dots.view());
       check("row_dots", dots, wanted_dots);
@@ -53,6 +53,41 @@ TEST_P(RowsVerbs, GathersScattersAndDotsRowsByIndex) {
   Field table = values({2, 3}, 1), index({1}, DType::i32), out({1, 3}, type());
   index.fill(2);
   EXPECT_THROW(finished([&] { b_.gather_rows(table.view(), index.view(), 1, {}, out.view()); }), Error);
+}
+
+TEST_P(RowsVerbs, AddsToDistinctRowsInAnyOrder) {
+  const std::vector<double> places = {6, -1, 0, 5, -3, 2, 1};
+  for (const std::int64_t width : {1, 15, 70, 256}) {
+    for (const bool weighted : {false, true}) {
+      SCOPED_TRACE(testing::Message() << width << " wide, weighted: " << weighted);
+      const double scale = weighted ? 1.5 : 1;
+      for (const std::int64_t gap : {1, 8}) {
+        Field rows = values({7, width}, 3, 1, gap), index({7}, DType::i32), weights = values({7}, 2), same = values({7, width}, 6, 1, gap);
+        Field wider({7, width}, wide(), gap);
+        wider.randomize(4);
+        index.set(places);
+        const Values x = rows.get(), w = weights.get();
+        Values added = same.get(), wide_added = wider.get();
+        const auto n = static_cast<std::size_t>(width);
+        for (std::size_t s = 0; s < 7; ++s) {
+          for (std::size_t c = 0; places[s] >= 0 && c < n; ++c) {
+            const double one = scale * (weighted ? w[s] : 1) * x[s * n + c];
+            added[static_cast<std::size_t>(places[s]) * n + c] += one;
+            wide_added[static_cast<std::size_t>(places[s]) * n + c] += one;
+          }
+        }
+        const TensorView factors = weighted ? weights.view() : TensorView();
+        b_.scatter_add_rows(rows.view(), index.view(), Repeats::none, scale, factors, same.view());
+        expect_close("to their own type", same.get(), added, 2 * tolerance());
+        b_.scatter_add_rows(rows.view(), index.view(), Repeats::none, scale, factors, wider.view());
+        check("to the wide type", wider, wide_added, true);
+        EXPECT_TRUE(same.guards_intact() && wider.guards_intact());
+      }
+    }
+  }
+  Field rows = values({1, 3}, 1), index({1}, DType::i32), out({2, 3}, type());
+  index.fill(2);
+  EXPECT_THROW(finished([&] { b_.scatter_add_rows(rows.view(), index.view(), Repeats::none, 1, {}, out.view()); }), Error);
 }
 
 TEST_P(RowsVerbs, AssignsGreedilyAndGatesBySlot) {

@@ -1,9 +1,10 @@
-// Training by each value of cluster.product_ends.
+// Training by each value of what a job says of its GPUs.
 #include <gtest/gtest.h>
 
 #include <map>
 
 #include "tests/cuda_emulation/emulator.h"
+#include "tests/cuda_emulation/flash_library.h"
 #include "tests/cuda_emulation/small_model.h"
 #include "worker/device.h"
 
@@ -30,6 +31,24 @@ TEST(ProductEnds, AreTheJobs) {
   EXPECT_GT(ended["own_bias_gradient"], ended["own_gelu"]);
   EXPECT_GT(ended["own_gelu"], 0);
   EXPECT_EQ(ended["own"], 0);
+}
+
+TEST(Attention, AddsUpInAnyOrderOnlyWhereTheJobLetsIt) {
+  EXPECT_TRUE(JobConfig().cluster.deterministic);
+  for (const bool deterministic : {true, false}) {
+    emulation::flash_rules() = {};
+    int asked = 0;
+    emulation::flash_rules().declines = [&](const cuda::FlashCall& call) {
+      asked += call.backward() && call.deterministic == deterministic;
+      return std::string();
+    };
+    auto job = small_job("transformer", "bf16");
+    job.cluster.device = "cuda";
+    job.cluster.deterministic = deterministic;
+    SmallRun(job, Ranks::one, make_backend(job)).step();
+    EXPECT_GT(asked, 0) << deterministic;
+    emulation::flash_rules() = {};
+  }
 }
 
 }  // namespace
