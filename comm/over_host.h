@@ -12,7 +12,7 @@ namespace smlp {
 
 class OverHost : public Communicator {
  public:
-  explicit OverHost(std::unique_ptr<Communicator> host) : host_(std::move(host)) {}
+  explicit OverHost(std::shared_ptr<Communicator> host) : host_(std::move(host)) {}
 
   int rank() const noexcept override { return host_->rank(); }
   int size() const noexcept override { return host_->size(); }
@@ -46,7 +46,7 @@ class OverHost : public Communicator {
     ~Sent() { owner.add_bytes_sent(owner.host_->bytes_sent() - before); }
   };
 
-  std::unique_ptr<Communicator> host_;
+  std::shared_ptr<Communicator> host_;
 };
 
 }  // namespace smlp

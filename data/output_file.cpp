@@ -85,18 +85,17 @@ void OutputFile::publish() {
   descriptor_ = -1;
 }
 
-std::size_t OutputFile::read(std::int64_t offset, void* bytes, std::size_t count) const {
+void OutputFile::read(std::int64_t offset, void* bytes, std::size_t count) const {
   auto* to = static_cast<std::byte*>(bytes);
   std::size_t done = 0;
   while (done < count) {
     const ssize_t got =
         ::pread(descriptor_, to + done, count - done, offset + static_cast<std::int64_t>(done));
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) fail("reading back");
-    if (got == 0) break;
+    if (got == 0) errno = EIO;  // somebody has cut it
+    if (got <= 0) fail("reading back");
     done += static_cast<std::size_t>(got);
   }
-  return done;
 }
 
 }  // namespace smlp

@@ -24,8 +24,8 @@ class OutputFile {
   void flush();    // what is buffered, to the operating system
   void sync();     // flush, and to the disk
   void publish();  // rename; call sync() before
-  // Reads back what was flushed; returns how many bytes there were.
-  std::size_t read(std::int64_t offset, void* bytes, std::size_t count) const;
+  // Reads back what was flushed. Throws Error(io_failed) where it is not all there.
+  void read(std::int64_t offset, void* bytes, std::size_t count) const;
 
  private:
   [[noreturn]] void fail(const char* what) const;

@@ -182,10 +182,10 @@ void TextReader::read_more(std::int64_t count) {
   const auto got = stream_.gcount();
   buffer_.resize(before + static_cast<std::size_t>(got));
   bytes_read_ += got;
-  if (stream_.bad())
-    throw Error(ExitCode::io_failed, fmt::format("reading {} failed", files_[next_file_ - 1].path));
   complete_ =
       !stream_ || stream_.peek() == std::char_traits<char>::eof() || (split_ > 0 && bytes_read_ == split_);
+  if (stream_.bad())  // to read or to peek
+    throw Error(ExitCode::io_failed, fmt::format("reading {} failed", files_[next_file_ - 1].path));
 }
 
 }  // namespace smlp

@@ -44,6 +44,7 @@ TokenFileInfo read_info(const std::string& prefix) {
   const std::string text = read_text(path);
   try {
     const auto file = nlohmann::json::parse(text);
+    if (!file.is_object()) throw Error(ExitCode::bad_data, "it is no JSON object");
     take(file, "tokenizer", info.tokenizer);
     take(file, "fingerprint", info.fingerprint);
     take(file, "vocabulary", info.vocabulary);

@@ -34,10 +34,9 @@ bool is_name(const std::string& name) {
 
 LocalRecord LocalRecord::of(const RunDirectory& run) {
   const auto path = as_stored(std::filesystem::weakly_canonical(run.root).string());
-  const auto text = read_if_there(run.local_tier());
-  if (!text.empty()) {
+  if (const auto text = read_unless_absent(run.local_tier())) {
     try {
-      auto known = parse(text);
+      auto known = parse(*text);
       if (known.run_ == path) return known;
     } catch (const Error&) {
       // Which of its saves count can't be known: none.

@@ -15,8 +15,9 @@ namespace smlp {
 
 class LocalRecord {
  public:
-  // The record of this run directory; a new one, under which nothing counts yet, where there is none that can be read,
-  // or where it came here with a copy of another run.
+  // The record of this run directory; a new one, under which nothing counts yet, where there is none, or a damaged one, or
+  // where it came here with a copy of another run. Throws Error(io_failed) where the disk does not show it: with a new
+  // name the run's saves would be another's, and be swept away.
   static LocalRecord of(const RunDirectory& run);
   static LocalRecord parse(const std::string& text);  // of text(); throws Error(bad_data)
   std::string text() const;                           // JSON

@@ -38,7 +38,7 @@ std::size_t unsigned_of(std::int64_t count) { return static_cast<std::size_t>(co
 
 }  // namespace
 
-NcclCommunicator::NcclCommunicator(std::unique_ptr<Communicator> host, std::shared_ptr<NcclSession> session)
+NcclCommunicator::NcclCommunicator(std::shared_ptr<Communicator> host, std::shared_ptr<NcclSession> session)
     : OverHost(std::move(host)), session_(std::move(session)) {
   group_.owner = this;
 }
@@ -170,7 +170,8 @@ std::unique_ptr<Communicator> NcclCommunicator::split(int color, int key) {
 
 std::unique_ptr<Communicator> make_nccl(std::unique_ptr<Communicator> host, Backend& backend) {
   cuda::stream_of(backend);  // throws where there is none
-  return std::make_unique<NcclCommunicator>(std::move(host), std::make_shared<NcclSession>());
+  const std::shared_ptr<Communicator> shared = std::move(host);
+  return std::make_unique<NcclCommunicator>(shared, std::make_shared<NcclSession>(shared));
 }
 
 }  // namespace smlp

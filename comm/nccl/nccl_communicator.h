@@ -11,7 +11,7 @@ namespace smlp {
 
 class NcclCommunicator final : public OverHost {
  public:
-  NcclCommunicator(std::unique_ptr<Communicator> host, std::shared_ptr<NcclSession> session);
+  NcclCommunicator(std::shared_ptr<Communicator> host, std::shared_ptr<NcclSession> session);
   ~NcclCommunicator() override;
 
   void after(Backend& backend) override;

@@ -39,7 +39,7 @@ void check_nccl(ncclResult_t status, const char* call, const Communicator& group
               sentence + "; NCCL takes memory of the GPU beside what `smlp plan` counts: use a smaller micro-batch or more ranks");
 }
 
-NcclSession::NcclSession() {
+NcclSession::NcclSession(std::shared_ptr<Communicator> host) : host_(std::move(host)) {
   cuda::check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "no stream could be made for NCCL");
   cuda::check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "no event could be made for NCCL");
   thread_ = std::jthread([this](const std::stop_token& stop) { watch(stop); });
@@ -112,13 +112,12 @@ void NcclSession::watch(const std::stop_token& stop) {
       const ncclResult_t asked = ncclCommGetAsyncError(group->comm, &found);
       if (asked != ncclSuccess) found = asked;
       if (found == ncclSuccess || found == ncclInProgress) continue;
-      Communicator& told = *group->owner;
-      fail(*group, found);
+      fail(*group, found);  // the group may be gone when its rank has been told
       wake_.wait_for(lock, stop, error_told_within, [] { return false; });
       if (stop.stop_requested()) return;
       fmt::print(stderr, "{}\n", failure_);
       std::fflush(stderr);
-      told.abort(static_cast<int>(ExitCode::fault));
+      host_->abort(static_cast<int>(ExitCode::fault));
     }
   }
 }

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -21,7 +22,8 @@ namespace smlp {
 
 class NcclSession {
  public:
-  NcclSession();  // on the device of the thread that calls
+  // On the device of the thread that calls. `host`: who ends the job, also when no group is left.
+  explicit NcclSession(std::shared_ptr<Communicator> host);
   ~NcclSession();
   NcclSession(const NcclSession&) = delete;
   NcclSession& operator=(const NcclSession&) = delete;
@@ -50,6 +52,7 @@ class NcclSession {
   void fail(const Group& group, ncclResult_t found);
   void end_all();
 
+  std::shared_ptr<Communicator> host_;
   cudaStream_t stream_ = nullptr;
   cudaEvent_t event_ = nullptr;
   std::timed_mutex calling_;

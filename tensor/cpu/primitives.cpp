@@ -26,7 +26,10 @@ void Products::Primitives::run(const Product& p, const Matrix& out) {
   const auto types = static_cast<std::int64_t>(p.type) * 16 + static_cast<std::int64_t>(p.out_type);
   const Key key{p.m, p.n, p.k, p.a_stride, p.b_stride, out.stride, flags, types};
   auto found = entries_.find(key);
-  if (found == entries_.end()) found = entries_.emplace(key, make(p, out)).first;
+  if (found == entries_.end()) {
+    if (entries_.size() >= most) entries_.clear();
+    found = entries_.emplace(key, make(p, out)).first;
+  }
   Entry& entry = found->second;
   entry.arguments.at(DNNL_ARG_SRC).set_data_handle(const_cast<void*>(p.a));
   entry.arguments.at(DNNL_ARG_WEIGHTS).set_data_handle(const_cast<void*>(p.b));

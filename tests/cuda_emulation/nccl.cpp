@@ -4,6 +4,7 @@
 #include <cuda_fp16.h>
 #include <fmt/format.h>
 #include <nccl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -45,7 +46,7 @@ struct Waiting {
 std::set<ncclComm_t> communicators;
 std::vector<Waiting> group;
 int depth = 0, operations = 0, failing = 0;
-std::atomic<bool> aborted = false;
+std::atomic<bool> aborted = false, abort_hangs = false;
 std::string last_error;
 
 ncclResult_t refuse(ncclResult_t how, const std::string& why) {
@@ -204,6 +205,7 @@ int nccl_communicators() { return static_cast<int>(communicators.size()); }
 int nccl_operations() { return operations; }
 void fail_nccl_operation(int number) { failing = number; }
 bool nccl_was_aborted() { return aborted; }
+void hang_in_nccl_abort() { abort_hangs = true; }
 
 }  // namespace smlp::emulation
 
@@ -233,6 +235,7 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm) {
 }
 
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
+  while (abort_hangs) pause();
   aborted = true;
   give_up();
   return ncclCommDestroy(comm);

@@ -52,6 +52,14 @@ void unwind() {
   rank.wait();
 }
 
+// Nor does NCCL let go of anything, and no communicator is left when the thread ends the job.
+void unwind_from_a_hang() {
+  emulation::hang_in_nccl_abort();
+  Rank rank;
+  rank.lose_peers();
+  for (;;) rank.comm->rank() == 1 ? rank.comm->connect() : rank.sum();  // until rank 1 is told
+}
+
 // The loops are elsewhere and never come back.
 void stay_away() {
   Rank rank;
@@ -69,6 +77,7 @@ int main(int, char** argv) {
     if (way == "tell") smlp::tell(false);
     if (way == "tell_by_the_host") smlp::tell(true);
     if (way == "unwind") smlp::unwind();
+    if (way == "unwind_from_a_hang") smlp::unwind_from_a_hang();
     if (way == "stay_away") smlp::stay_away();
   } catch (const smlp::Error&) {
     for (;;) pause();  // never reached: the last communicator ended the job

@@ -35,6 +35,13 @@ TEST(NcclDeath, AnExceptionThatLeavesTheCommunicatorsEndsTheJob) {
   EXPECT_LT(ending.seconds, bound_seconds);
 }
 
+TEST(NcclDeath, AnExceptionThatLeavesAHangBehindEndsTheJob) {
+  const auto ending = run_ranks("unwind_from_a_hang");
+  EXPECT_EQ(ending.status, 70) << ending.said;
+  EXPECT_LT(ending.seconds, bound_seconds);
+  EXPECT_THAT(ending.said, HasSubstr("NCCL failed on rank 1 of 2"));
+}
+
 TEST(NcclDeath, ALoopThatNeverCallsAgainIsEndedWithTheJob) {
   const auto ending = run_ranks("stay_away");
   EXPECT_EQ(ending.status, 70) << ending.said;

@@ -8,6 +8,7 @@
 #include "data/text_reader.h"
 #include "data/token_file.h"
 #include "tests/data/tiny_tokenizer.h"
+#include "tests/failing_read.h"
 
 namespace smlp::test {
 namespace {
@@ -29,6 +30,20 @@ Ids whole(const Tokenizer& tokenizer, const std::vector<std::string>& documents)
     ids.push_back(tokenizer.end_of_text());
   }
   return ids;
+}
+
+// Where the disk failed behind a piece, the document was taken to end there.
+TEST(Prepare, ADiskThatFailsAnywhereIsNoEndOfADocument) {
+  const Scratch scratch;
+  constexpr std::int64_t piece = 20'000, size = 5 * piece;
+  write_file(scratch / "in.txt", std::string(size, 'a'));
+  for (std::int64_t from = 1; from < size; from += 1000) {  // reads of a piece end one byte behind it
+    const FailingRead failing(from);
+    refusal(ExitCode::io_failed, [&] {
+      TextReader reader(find_text({scratch / "in.txt"}, {}), [](std::string_view text) { return text.size(); }, piece);
+      for (TextPiece part; reader.next(part);) {}
+    });
+  }
 }
 
 TEST(Prepare, EncodesFilesFoldersAndLines) {

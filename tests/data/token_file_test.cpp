@@ -153,6 +153,17 @@ TEST(TokenFile, RefusesNotesWhoseNumbersAreNotWhole) {
   }
 }
 
+// They were taken for notes that say nothing, of which nothing is checked.
+TEST(TokenFile, RefusesNotesThatAreNoObject) {
+  const Scratch scratch;
+  put(scratch, megatron_index, fixture_tokens);
+  for (const std::string notes : {"[]", "5", "null", "\"a\"", "[{\"vocabulary\": 11}]"}) {
+    write_file(scratch / "t.json", notes);
+    const auto words = refusal(ExitCode::bad_data, [&] { TokenFile(scratch / "t"); });
+    EXPECT_TRUE(contains(words, "t.json is damaged (it is no JSON object)")) << words;
+  }
+}
+
 // Opening one waited for somebody to write into it.
 // A disk that failed for a moment made them missing, for which a run ends for good; and of notes that can't be looked at there
 // are none. A link to itself can't be looked at either.

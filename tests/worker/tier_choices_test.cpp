@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "tests/without_rights.h"
 #include "worker/local_choice.h"
 #include "worker/local_record.h"
 #include "worker/partners.h"
@@ -157,6 +158,21 @@ TEST(LocalRecord, IsNewWhereItCannotBeReadOrCameWithACopyOfTheRun) {
   for (const std::string damage : {"", "{", "[]", R"({"name":"../x","run":"","starts":[]})", R"({"name":"smlp-1"})"}) {
     one.write(one.run.local_tier(), damage);
     EXPECT_NE(LocalRecord::of(one.run).name(), record.name()) << damage;
+  }
+}
+
+// It was taken for none, and the run's own saves on the nodes were swept away as another's.
+TEST(LocalRecord, IsNotNewWhereTheDiskDoesNotShowIt) {
+  Folder folder;
+  folder.write(folder.run.local_tier(), LocalRecord::of(folder.run).text());
+  std::filesystem::permissions(folder.run.root, test::readable_by_all);
+  std::filesystem::permissions(folder.run.local_tier(), std::filesystem::perms::none);
+  const test::WithoutRights nobody;
+  try {
+    LocalRecord::of(folder.run);
+    ADD_FAILURE() << "it was read";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::io_failed) << error.what();
   }
 }
 
