@@ -16,10 +16,11 @@ struct Rank {
   std::unique_ptr<Communicator> comm = make_nccl(make_mpi_world(), *backend);
   TensorView view{backend->allocate(16), {4}, DType::f32};
 
-  void sum() {
-    comm->after(*backend);
-    comm->all_reduce(view, Reduce::sum);
-    comm->before(*backend);
+  void sum() { sum(*comm); }
+  void sum(Communicator& group) {
+    group.after(*backend);
+    group.all_reduce(view, Reduce::sum);
+    group.before(*backend);
   }
   void lose_peers() {
     if (comm->rank() == 1) emulation::fail_nccl_operation(2);
@@ -56,8 +57,10 @@ void unwind() {
 void unwind_from_a_hang() {
   emulation::hang_in_nccl_abort();
   Rank rank;
-  rank.lose_peers();
-  for (;;) rank.comm->rank() == 1 ? rank.comm->connect() : rank.sum();  // until rank 1 is told
+  const auto group = rank.comm->split(0, rank.comm->rank());
+  if (group->rank() == 1) emulation::fail_nccl_operation(1);
+  rank.sum(*group);
+  for (;;) group->rank() == 1 ? group->connect() : rank.sum(*group);  // until rank 1 is told
 }
 
 // The loops are elsewhere and never come back.
