@@ -67,12 +67,18 @@ void LocalTier::finish(bool whole, const std::string& failure) {
     writer_.publish();
     whole_.push_back(save_);
     if (whole_.size() > kept) whole_.erase(whole_.begin());
-    sweeper_ = std::jthread([root = options_.root, keep = whole_] {
-      keep_local(root, keep, keep.back().step);
-    });
+    sweep();
   }
   writer_.release();
   told_(outcome);
+}
+
+void LocalTier::sweep() {
+  if (sweeping_.exchange(true)) return;
+  sweeper_ = std::jthread([this, keep = whole_] {
+    keep_local(options_.root, keep, keep.back().step);
+    sweeping_ = false;
+  });
 }
 
 }  // namespace smlp

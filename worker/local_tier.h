@@ -3,6 +3,7 @@
 // Checkpointing, which has the shared directory; worker/saves.h has both. docs/decisions/0009.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -38,6 +39,7 @@ class LocalTier {
  private:
   enum class Phase { idle, writing, copying };
   void finish(bool whole, const std::string& failure);
+  void sweep();  // by a thread; left to the next save while the one before is at it
 
   WriterOptions options_;
   Checkpointing::Told told_;
@@ -47,6 +49,7 @@ class LocalTier {
   SaveId save_;
   std::vector<SaveId> whole_;  // kept ones, oldest first
   Stopwatch since_begin_;
+  std::atomic<bool> sweeping_ = false;
   std::jthread sweeper_;
 };
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <optional>
+#include <utility>
 
 #include "core/error.h"
 #include "core/files.h"
@@ -81,8 +82,15 @@ std::string ShardExchange::failure() const {
 }
 
 void ShardExchange::discard() {
+  const std::lock_guard lock(mutex_);
+  worthless_ = save_;
+  wake_.notify_all();
+}
+
+void ShardExchange::remove_copies(SaveId save) {
+  const DiskWatch::Work work(disk_, save.step);
   for (const int rank : partners_.from) {
-    const auto files = local_files(root_, save_, rank, true);
+    const auto files = local_files(root_, save, rank, true);
     std::error_code ignored;
     std::filesystem::remove(files.sidecar, ignored);
     std::filesystem::remove(files.shard, ignored);
@@ -143,8 +151,12 @@ void ShardExchange::poll_incoming() {
 
 void ShardExchange::work(std::stop_token stop) {
   std::unique_lock lock(mutex_);
-  while (!stop.stop_requested()) {
-    if (active_ && partners_.to && out_.chunks == 0) {
+  while (worthless_ || !stop.stop_requested()) {
+    if (const auto save = std::exchange(worthless_, std::nullopt)) {
+      lock.unlock();
+      remove_copies(*save);
+      lock.lock();
+    } else if (active_ && partners_.to && out_.chunks == 0) {
       lock.unlock();
       open_outgoing();
       lock.lock();
@@ -153,8 +165,8 @@ void ShardExchange::work(std::stop_token stop) {
         const auto ready = [](const Stream& s, Slot::State state) {
           return s.at_disk < s.chunks && s.slots[s.at_disk % 2].state == state;
         };
-        return active_ && ((partners_.to && out_.chunks == 0) || ready(out_, Slot::State::empty) ||
-                           ready(in_, Slot::State::full));
+        return worthless_ || (active_ && ((partners_.to && out_.chunks == 0) || ready(out_, Slot::State::empty) ||
+                                          ready(in_, Slot::State::full)));
       });
     }
   }

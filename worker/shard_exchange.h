@@ -36,7 +36,7 @@ class ShardExchange {
   void poll();         // by the loop's thread
   bool done() const;   // all is sent and taken; the thread has nothing to do
   std::string failure() const;  // a sentence, once it is done
-  void discard();      // removes the copies that came in, after a failure
+  void discard();      // has the thread remove the copies that came in, after a failure
   std::optional<DiskWait> waits_for_disk() const { return disk_.wait(); }  // the thread; from any other
 
  private:
@@ -61,6 +61,7 @@ class ShardExchange {
   void take_memory(Stream& stream) const;
 
   void work(std::stop_token stop);
+  void remove_copies(SaveId save);
   void open_outgoing();
   bool read_next(std::unique_lock<std::mutex>& lock);
   bool write_next(std::unique_lock<std::mutex>& lock);
@@ -84,6 +85,7 @@ class ShardExchange {
   std::unique_ptr<Files> files_;   // the thread's
   std::size_t source_ = 0;         // of partners_.from: whose copy comes in
   bool active_ = false;
+  std::optional<SaveId> worthless_;  // whose copies are to be removed
   std::string failure_;
 
   std::jthread thread_;
