@@ -73,7 +73,6 @@ void load_checkpoint(const std::filesystem::path& checkpoint, Backend& backend, 
     reader.read(tensor, piece.offset, flat.size(), [&](std::int64_t first, std::span<const std::byte> bytes) {
       const auto count = static_cast<std::int64_t>(bytes.size()) / size_of(flat.dtype);
       backend.upload(bytes.data(), flat.row_range(first - piece.offset, count));
-      backend.synchronize();  // the bytes are the reader's next block
       options.between();
     });
   }
@@ -105,7 +104,6 @@ void PieceFiller::fill(const StoredPiece& stored, std::int64_t first, std::span<
     const auto to = std::min(first + std::ssize(bytes) / element, piece->offset + flat.size());
     if (from < to) backend_.upload(bytes.data() + (from - first) * element, flat.row_range(from - piece->offset, to - from));
   }
-  backend_.synchronize();  // the bytes are the caller's next block
 }
 
 std::vector<LogicalTensor> list_tensors(const std::filesystem::path& checkpoint) {

@@ -14,7 +14,6 @@
 namespace smlp {
 
 constexpr int checkpoint_format_version = 1;
-constexpr const char* manifest_name = "manifest.json";
 constexpr const char* whole_name = "whole.h5";
 
 // Elements [offset, offset + count) of a tensor, as adjacent bytes of a shard file from `position` on.

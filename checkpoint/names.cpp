@@ -18,7 +18,6 @@ std::string local_name(std::int64_t step, int attempt) {
 std::string temporary_name(std::int64_t step, int attempt) {
   return fmt::format("{}{}", local_name(step, attempt), temporary_suffix);
 }
-std::string shard_name(int rank) { return fmt::format("rank-{:04d}.h5", rank); }
 std::string sidecar_name(int rank) { return fmt::format("rank-{:04d}.json", rank); }
 
 std::optional<std::int64_t> step_of_aside(const std::string& name) {

@@ -18,7 +18,6 @@ namespace smlp {
 std::string temporary_name(std::int64_t step, int attempt);
 // In a node's own folder: checkpoint/local.h.
 std::string local_name(std::int64_t step, int attempt);
-std::string shard_name(int rank);
 std::string sidecar_name(int rank);
 constexpr const char* latest_name = "LATEST";
 

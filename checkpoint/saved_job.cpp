@@ -4,6 +4,7 @@
 
 #include "checkpoint/manifest.h"
 #include "core/error.h"
+#include "core/run_directory.h"
 
 namespace smlp {
 

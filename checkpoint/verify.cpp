@@ -11,6 +11,7 @@
 #include "checkpoint/reader.h"
 #include "checkpoint/refuse.h"
 #include "core/error.h"
+#include "core/run_directory.h"
 
 namespace smlp {
 

@@ -15,6 +15,7 @@
 #include "core/files.h"
 #include "core/host_name.h"
 #include "core/json_lines.h"
+#include "core/process.h"
 #include "launcher/processes.h"
 #include "launcher/run_status.h"
 

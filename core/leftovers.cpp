@@ -3,8 +3,6 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <cerrno>
-#include <csignal>
 #include <cstdlib>
 #include <limits>
 #include <system_error>
@@ -13,6 +11,7 @@
 #include "core/files.h"
 #include "core/host_name.h"
 #include "core/numbers.h"
+#include "core/process.h"
 
 namespace smlp {
 
@@ -21,14 +20,6 @@ namespace {
 namespace fs = std::filesystem;
 
 std::string name_on_this_host(std::string_view prefix) { return fmt::format("{}{}.", prefix, host_name()); }
-
-// A zombie is: where nobody reaps orphans it has its number for good.
-bool is_gone(std::int64_t process) {
-  if (kill(static_cast<pid_t>(process), 0) != 0) return errno == ESRCH;
-  const auto stat = read_if_there(fmt::format("/proc/{}/stat", process));  // the name before the state may hold anything
-  const auto end = stat.rfind(") ");
-  return end != std::string::npos && std::string_view("ZX").find(stat[end + 2]) != std::string_view::npos;
-}
 
 // In the order in which std::filesystem looks.
 std::string where_it_is_said() {
@@ -58,7 +49,8 @@ void sweep_leftovers(const fs::path& folder, std::string_view prefix) {
     const auto end = name.starts_with(before) ? name.find('.', before.size()) : std::string::npos;
     if (end == std::string::npos) continue;
     const auto process = parse_whole_number(name.substr(before.size(), end - before.size()));
-    if (!process || *process <= 0 || *process > std::numeric_limits<pid_t>::max() || !is_gone(*process)) continue;
+    if (!process || *process <= 0 || *process > std::numeric_limits<pid_t>::max()) continue;
+    if (is_alive(static_cast<pid_t>(*process))) continue;
     std::error_code of_another_user;
     fs::remove_all(entry, of_another_user);
   }

@@ -25,9 +25,9 @@ std::optional<std::int64_t> numbered(std::string_view name, std::string_view pre
 std::filesystem::path RunDirectory::checkpoint(std::int64_t step) const {
   return checkpoints() / checkpoint_name(step);
 }
-std::filesystem::path RunDirectory::manifest(std::int64_t step) const { return checkpoint(step) / "manifest.json"; }
+std::filesystem::path RunDirectory::manifest(std::int64_t step) const { return checkpoint(step) / manifest_name; }
 std::filesystem::path RunDirectory::shard(std::int64_t step, int rank) const {
-  return checkpoint(step) / fmt::format("rank-{:04}.h5", rank);
+  return checkpoint(step) / shard_name(rank);
 }
 std::filesystem::path RunDirectory::log_folder(int attempt) const {
   return logs() / fmt::format("{}{:04}", attempt_prefix, attempt);
@@ -44,6 +44,7 @@ std::filesystem::path RunDirectory::heartbeat(int rank) const {
   return heartbeats() / fmt::format("rank-{:04}", rank);
 }
 
+std::string shard_name(int rank) { return fmt::format("rank-{:04}.h5", rank); }
 std::string checkpoint_name(std::int64_t step) { return fmt::format("{}{:08}", step_prefix, step); }
 
 std::optional<std::int64_t> step_of_checkpoint(const std::string& name) {

@@ -50,6 +50,8 @@ struct RunDirectory {
 };
 
 std::string checkpoint_name(std::int64_t step);  // "step-00000120", of a published one
+constexpr const char* manifest_name = "manifest.json";
+std::string shard_name(int rank);  // "rank-0000.h5"
 std::optional<std::int64_t> step_of_checkpoint(const std::string& name);  // the other way; nullopt: no such name
 
 // Attempts are counted from 1; 0 in a line is none of them. A number from this on, in a file or a name, is damage.

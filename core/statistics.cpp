@@ -1,6 +1,7 @@
 #include "core/statistics.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <utility>
 
@@ -21,5 +22,12 @@ double median(std::vector<double> values) {
   for (auto& value : values) value = -value;
   return (upper - upper_median(std::move(values))) / 2;
 }
+
+void keep_newest(std::vector<double>& values, double value, std::size_t count) {
+  values.push_back(value);
+  if (values.size() > count) values.erase(values.begin());
+}
+
+bool is_duration(double seconds) noexcept { return std::isfinite(seconds) && seconds >= 0; }
 
 }  // namespace smlp

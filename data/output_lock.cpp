@@ -1,20 +1,14 @@
 #include "data/output_lock.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <csignal>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string_view>
 
 #include "core/clock.h"
 #include "core/error.h"
-#include "core/host_name.h"
-#include "core/json_lines.h"
-#include "core/json_text.h"
+#include "core/lock_holder.h"
 
 namespace smlp {
 
@@ -44,18 +38,6 @@ std::string_view final_name_of(std::string_view name) {
   return numbered && tokens ? final_name : "";
 }
 
-// Who wrote the words in a lock, where that can still be its holder: a new one writes them right after it took the lock, and
-// until then they are those of a process that was killed.
-std::optional<std::string> holder_in(const std::filesystem::path& lock) {
-  const auto words = read_json_file(lock, 4096);
-  const auto pid = integer_in(words, "pid");
-  const auto host = text_in(words, "host");
-  if (!pid || host.empty()) return std::nullopt;
-  const bool here = host == host_name();
-  if (here && ::kill(static_cast<pid_t>(*pid), 0) != 0 && errno == ESRCH) return std::nullopt;
-  return fmt::format("process {} on {}", *pid, host);
-}
-
 }  // namespace
 
 std::filesystem::path lock_of(const std::filesystem::path& output) {
@@ -81,7 +63,7 @@ OutputLock::OutputLock(const std::string& output, std::filesystem::path file, co
   if (file_.has_parent_path()) made_folder_ = make_output_folder(file_.parent_path());
   take(output);
   try {
-    lock_.write(json_text(nlohmann::json({{"host", host_name()}, {"pid", ::getpid()}, {"since", utc_time()}})) + "\n");
+    write_holder(lock_);
   } catch (const Error&) {
     std::error_code ignored;
     std::filesystem::remove(file_, ignored);
@@ -105,11 +87,11 @@ void OutputLock::take(const std::string& output) {
   for (const double end = monotonic_seconds() + patience_seconds;;) {
     lock_ = FileLock::try_lock(file_, FileLock::Kind::exclusive);
     if (lock_.held() && lock_.still_named(file_)) return;
-    const auto holder = lock_.held() ? std::nullopt : holder_in(file_);  // held: another removed it and has ended, meanwhile
+    const auto holder = lock_.held() ? std::nullopt : possible_holder(file_);  // held: another removed it and has ended, meanwhile
     if (holder || monotonic_seconds() > end) {
       throw Error(ExitCode::call_again, fmt::format("{} is in use by {}, which writes it; wait for its end, or choose another "
                                                     "output",
-                                                    output, holder.value_or("another process")));
+                                                    output, holder ? holder->words() : "another process"));
     }
     sleep_seconds(0.02);
   }

@@ -11,6 +11,7 @@
 #include "core/clock.h"
 #include "core/files.h"
 #include "core/numbers.h"
+#include "core/process.h"
 #include "core/program.h"
 #include "launcher/fault_strike.h"
 #include "launcher/processes.h"

@@ -9,6 +9,7 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/host_name.h"
+#include "core/process.h"
 #include "launcher/processes.h"
 
 namespace smlp {

@@ -22,17 +22,14 @@ namespace smlp {
 
 namespace {
 
-// State and parent of a process, from /proc/PID/stat; the name before them may hold anything but ends with ')'.
-struct Status {
-  char state = 0;
-  pid_t parent = 0;
-};
-Status status_of(pid_t pid) {
+// From /proc/PID/stat; the name before them may hold anything but ends with ')'. 0: it is gone.
+pid_t parent_of(pid_t pid) {
   const auto text = read_if_there(fmt::format("/proc/{}/stat", pid));
   const auto end = text.rfind(')');
-  Status status;
-  if (end != std::string::npos) std::istringstream(text.substr(end + 1)) >> status.state >> status.parent;
-  return status;
+  char state = 0;
+  pid_t parent = 0;
+  if (end != std::string::npos) std::istringstream(text.substr(end + 1)) >> state >> parent;
+  return parent;
 }
 
 // Between fork and exec: only calls that are safe there. Tells the parent errno through `failure` and ends.
@@ -63,11 +60,6 @@ Status status_of(pid_t pid) {
 
 }  // namespace
 
-bool is_alive(pid_t pid) {
-  const char state = status_of(pid).state;
-  return state != 0 && state != 'Z' && state != 'X';
-}
-
 std::string command_line(pid_t pid) {
   auto text = read_if_there(fmt::format("/proc/{}/cmdline", pid));
   for (auto& c : text) {
@@ -88,7 +80,7 @@ std::vector<pid_t> children_of(pid_t parent) {
     const auto number = parse_whole_number(entry.filename().string());
     if (!number) continue;
     const auto pid = static_cast<pid_t>(*number);
-    if (status_of(pid).parent == parent) children.push_back(pid);
+    if (parent_of(pid) == parent) children.push_back(pid);
   }
   return children;
 }

@@ -9,7 +9,6 @@
 
 namespace smlp {
 
-bool is_alive(pid_t pid);                     // a zombie is not
 std::string command_line(pid_t pid);          // words joined by blanks; empty when it is gone
 // Whether it was started with `--run-dir ROOT`, to the letter, as launchers, mpirun and ranks of a run are: a process that
 // has the number of one that is gone is not to be taken for it.

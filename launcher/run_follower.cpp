@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "core/files.h"
+#include "core/lock_holder.h"
 #include "launcher/run_history.h"
-#include "launcher/run_lock.h"
 
 namespace smlp {
 
@@ -46,7 +46,7 @@ std::optional<Beat> RunFollower::beat(int rank) const {
 }
 
 std::optional<pid_t> RunFollower::launcher() const {
-  const auto holder = run_holder(run_);
+  const auto holder = last_holder(run_.launcher_lock());
   return holder && holder->here() && holder->alive() ? std::optional(holder->pid) : std::nullopt;
 }
 

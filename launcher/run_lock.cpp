@@ -1,21 +1,16 @@
 #include "launcher/run_lock.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/files.h"
-#include "core/host_name.h"
-#include "core/json_lines.h"
-#include "core/json_text.h"
-#include "launcher/processes.h"
+#include "core/lock_holder.h"
 #include "slurm/allocation.h"
 
 namespace smlp {
@@ -33,28 +28,15 @@ FileLock lock_within(double seconds, const std::filesystem::path& file) {
   }
 }
 
-// A new holder writes its words right after it took the lock: those of a dead process of this host are still
-// its predecessor's.
+// A new holder may not have written its words yet.
 std::string describe_holder(const RunDirectory& run) {
   for (const double end = monotonic_seconds() + 1;; pause_briefly()) {
-    const auto holder = run_holder(run);
-    if (holder && !holder->host.empty() && (!holder->here() || holder->alive())) return holder->words();
+    if (const auto holder = possible_holder(run.launcher_lock())) return holder->words();
     if (monotonic_seconds() > end) return "another process";
   }
 }
 
 }  // namespace
-
-bool RunHolder::here() const { return host == host_name(); }
-bool RunHolder::alive() const { return is_alive(pid); }
-std::string RunHolder::words() const { return fmt::format("process {} on {}", pid, host); }
-
-std::optional<RunHolder> run_holder(const RunDirectory& run) {
-  const auto words = read_json_file(run.launcher_lock(), 4096);
-  const auto pid = integer_in(words, "pid");
-  if (!pid) return std::nullopt;
-  return RunHolder{text_in(words, "host"), static_cast<pid_t>(*pid)};
-}
 
 Patience patience_here() {
   const auto allocation = allocation_of_environment();
@@ -74,7 +56,7 @@ FileLock take_run(const RunDirectory& run, const Patience& patience) {
     throw Error(ExitCode::call_again, fmt::format("{} is in use by {}; stop it first, or choose another --run-dir",
                                                   run.root.string(), describe_holder(run)));
   }
-  lock.write(json_text(nlohmann::json({{"host", host_name()}, {"pid", getpid()}, {"since", utc_time()}})) + "\n");
+  write_holder(lock);
   for (const double end = monotonic_seconds() + patience.workers_seconds;; pause_briefly()) {
     if (FileLock::try_lock(run.workers_lock(), FileLock::Kind::exclusive).held()) return lock;
     if (monotonic_seconds() > end && patience.pass_by_workers) return lock;

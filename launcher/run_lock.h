@@ -1,11 +1,6 @@
 // One live run a directory: an exclusive lock that dies with its holder.
 #pragma once
 
-#include <sys/types.h>
-
-#include <optional>
-#include <string>
-
 #include "core/files.h"
 #include "core/run_directory.h"
 
@@ -24,16 +19,5 @@ Patience patience_here();
 // Throws Error(call_again) naming host and process of the holder. Where the holder has just died, waits for its
 // workers to be gone. Keep what is returned until the run has ended.
 FileLock take_run(const RunDirectory& run, const Patience& patience = {});
-
-// Who took the lock last, dead or alive; nullopt where nobody ever did, or where that can't be read.
-struct RunHolder {
-  std::string host;
-  pid_t pid = 0;
-
-  bool here() const;          // on this host
-  bool alive() const;         // of a holder here
-  std::string words() const;  // "process 17 on node3"
-};
-std::optional<RunHolder> run_holder(const RunDirectory& run);
 
 }  // namespace smlp

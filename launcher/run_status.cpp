@@ -14,9 +14,9 @@
 #include "core/files.h"
 #include "core/job_file.h"
 #include "core/json_lines.h"
+#include "core/lock_holder.h"
 #include "launcher/heartbeat_watch.h"
 #include "launcher/run_history.h"
-#include "launcher/run_lock.h"
 #include "launcher/targets.h"
 
 namespace smlp {
@@ -166,7 +166,7 @@ struct Glance {
 // A launcher holds the run, by its word and its lock; none: only the ranks' pulse can tell, for some shared file systems keep
 // locks to the host that took them.
 std::optional<bool> is_held(const RunDirectory& run) {
-  const auto holder = run_holder(run);
+  const auto holder = last_holder(run.launcher_lock());
   if (!holder) return false;
   if (holder->here()) return holder->alive() && is_locked(run.launcher_lock());
   return is_locked(run.launcher_lock()) ? std::optional(true) : std::nullopt;
@@ -276,7 +276,7 @@ RunStatus read_status(const RunDirectory& run) {
   read_attempts(run, course, status);
   read_checkpoint(run, status);
   add_goodput(run, live, status);
-  if (const auto holder = run_holder(run)) status.holder = holder->words();
+  if (const auto holder = last_holder(run.launcher_lock())) status.holder = holder->words();
   if (live) status.metrics_address = first_target(run);
   const int newest = newest_attempt(run);
   status.logs = newest > 0 ? run.log_folder(newest) : run.logs();

@@ -13,6 +13,7 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/host_name.h"
+#include "core/process.h"
 #include "launcher/mpi_launch.h"
 #include "launcher/processes.h"
 #include "launcher/supervisor.h"

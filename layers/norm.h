@@ -34,7 +34,4 @@ class LayerNorm final : public Layer {
   Normalisation call_;  // of the last forward
 };
 
-// The type of means, deviations and other numbers that carry a row: f32, f64 for f64.
-inline DType wide_type(DType values) noexcept { return values == DType::f64 ? DType::f64 : DType::f32; }
-
 }  // namespace smlp

@@ -16,10 +16,8 @@ constexpr std::size_t newest_steps = 200, newest_saves = 10;
 constexpr double slurm_delay_seconds = 30;  // slurmctld looks at time limits so often
 constexpr double longest_warning_seconds = 65535;
 
-void keep_newest(std::vector<double>& values, double value, std::size_t count) {
-  if (!std::isfinite(value) || value < 0) return;
-  values.push_back(value);
-  if (values.size() > count) values.erase(values.begin());
+void keep_duration(std::vector<double>& values, std::optional<double> seconds, std::size_t count) {
+  if (seconds && is_duration(*seconds)) keep_newest(values, *seconds, count);
 }
 
 }  // namespace
@@ -29,14 +27,14 @@ MeasuredCosts measured_costs(const RunDirectory& run) {
   read_json_lines(
       run.metrics(),
       [&](const nlohmann::json& line) {
-        if (const auto seconds = number_in(line, "step_seconds")) keep_newest(steps, *seconds, newest_steps);
+        keep_duration(steps, number_in(line, "step_seconds"), newest_steps);
       },
       metrics_tail_bytes);
   read_json_lines(
       run.events(),
       [&](const nlohmann::json& line) {
         if (text_in(line, "event") != "checkpoint_published") return;
-        if (const auto seconds = number_in(line, "seconds")) keep_newest(saves, *seconds, newest_saves);
+        keep_duration(saves, number_in(line, "seconds"), newest_saves);
       },
       events_tail_bytes);
   MeasuredCosts costs;

@@ -119,7 +119,8 @@ class Backend {
   // --- memory -------------------------------------------------------------------------------------------
   virtual void* allocate(std::int64_t bytes) = 0;  // 64-byte aligned; throws Error with the size asked for
   virtual void release(void* memory) noexcept = 0;
-  virtual void upload(const void* host, TensorView to) = 0;     // host: contiguous elements of to's type
+  // host: contiguous elements of to's type, free again on return where allocate_host() did not give it.
+  virtual void upload(const void* host, TensorView to) = 0;
   virtual void download(TensorView from, void* host) = 0;       // waits
   // Many downloads, of what the calls before leave, beside what is enqueued next: a device makes them one behind the
   // other on a stream of its own, best into memory of allocate_host(). Until put_behind_downloads() nothing that is

@@ -36,6 +36,4 @@ void vector_of(const char* verb, const char* name, const TensorView& view, std::
                                            size, name_of(type), view.shape.text(), name_of(view.dtype)));
 }
 
-DType wide_type(DType type) noexcept { return type == DType::bf16 || type == DType::f16 ? DType::f32 : type; }
-
 }  // namespace smlp

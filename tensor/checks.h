@@ -13,7 +13,6 @@ void require(bool condition, const char* verb, const char* what);
 void same_shape(const char* verb, std::initializer_list<TensorView> views);
 void same_type(const char* verb, std::initializer_list<TensorView> views);
 void vector_of(const char* verb, const char* name, const TensorView& view, std::int64_t size, DType type);
-DType wide_type(DType type) noexcept;  // f32 for f32, bf16 and f16, f64 for f64
 
 inline Matrix as_matrix(const TensorView& view) {
   if (view.shape.rank() == 2) return {view.data, view.shape[0], view.shape[1], view.stride[0]};

@@ -24,10 +24,6 @@ class PhaseSeconds {
     for (const double s : seconds_) sum += s;
     return sum;
   }
-  PhaseSeconds& operator+=(const PhaseSeconds& other) {
-    for (std::size_t i = 0; i < phase_count; ++i) seconds_[i] += other.seconds_[i];
-    return *this;
-  }
   void add(Phase phase, double seconds) {
     if (phase != Phase::outside) (*this)[phase] += seconds;
   }

@@ -20,6 +20,8 @@ std::int64_t size_of(DType type) noexcept {
   return 0;
 }
 
+DType wide_type(DType values) noexcept { return values == DType::f64 ? DType::f64 : DType::f32; }
+
 const char* name_of(DType type) noexcept {
   switch (type) {
     case DType::f64: return "f64";

@@ -14,6 +14,8 @@ enum class DType : std::uint8_t { f64, f32, bf16, f16, i32, i64, u8 };
 std::int64_t size_of(DType type) noexcept;  // bytes
 const char* name_of(DType type) noexcept;   // "f32", ...
 DType dtype_named(const std::string& name);
+// Of sums, means, deviations and gradients of weights, beside values of this type: f32 for f32, bf16 and f16; f64 for f64.
+DType wide_type(DType values) noexcept;
 
 class Shape {
  public:

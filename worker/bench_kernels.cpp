@@ -15,7 +15,6 @@
 
 #include "core/random.h"
 #include "tensor/arena.h"
-#include "tensor/checks.h"
 #include "worker/bench.h"
 #include "worker/engine.h"
 #include "worker/machine_limits.h"
@@ -391,7 +390,10 @@ void KernelBench::measure(const BenchOptions& options, nlohmann::json& result) {
     result["floor_seconds_experts"] = sparse.floor;
     result["product_seconds_experts"] = sparse.products;
   }
-  if (!on_host) result["product_ends"] = job_.cluster.product_ends;
+  if (!on_host) {
+    result["product_ends"] = job_.cluster.product_ends;
+    result["deterministic"] = job_.cluster.deterministic;
+  }
   result["dtype"] = job_.train.precision;
   result["device"] = device_name(gpu_of(job_));
   if (const auto attention = backend_->attention_by(); !attention.empty()) result["attention"] = attention;

@@ -25,8 +25,6 @@ bool shares_disks(Section section) {
   return section == Section::start || section == Section::checkpoint || section == Section::finish;
 }
 
-bool is_duration(double seconds) { return std::isfinite(seconds) && seconds >= 0; }
-
 }  // namespace
 
 const char* name_of(Section section) { return names[static_cast<std::size_t>(section)]; }

@@ -19,13 +19,6 @@ namespace {
 constexpr std::array both = {Tier::shared, Tier::local};
 constexpr double least_change = 0.1;
 
-void keep_newest(std::vector<double>& values, double value, std::size_t count) {
-  if (values.size() == count) values.erase(values.begin());
-  values.push_back(value);
-}
-
-bool is_duration(std::optional<double> seconds) { return seconds && std::isfinite(*seconds) && *seconds >= 0; }
-
 }  // namespace
 
 double best_interval(double cost_seconds, double seconds_between_failures) {
@@ -110,11 +103,12 @@ void SaveIntervals::recall(const std::string& text) {
   for (const auto tier : both) {
     const auto found = json.find(name_of(tier));
     if (found == json.end() || !found->is_object()) continue;
-    const auto cost = number_in(*found, "cost_seconds"), seconds = number_in(*found, "save_seconds"),
-               said = number_in(*found, "interval_seconds");
-    if (is_duration(cost)) of(tier).recalled_cost = cost;
-    if (is_duration(seconds)) of(tier).recalled_duration = seconds;
-    if (is_duration(said)) of(tier).said = *said;
+    const auto take = [&](const char* key, auto& to) {
+      if (const auto seconds = number_in(*found, key); seconds && is_duration(*seconds)) to = *seconds;
+    };
+    take("cost_seconds", of(tier).recalled_cost);
+    take("save_seconds", of(tier).recalled_duration);
+    take("interval_seconds", of(tier).said);
   }
 }
 

@@ -6,6 +6,7 @@
 #include "checkpoint/manifest.h"
 #include "core/features.h"
 #include "core/files.h"
+#include "core/run_directory.h"
 #include "worker/plan_json.h"
 #include "worker/restore.h"
 #include "worker/routing_settings.h"

@@ -1,6 +1,5 @@
-// Columns of sequences by index, and the softmax gate over slots.
+// Columns of sequences by index.
 #include <algorithm>
-#include <cmath>
 
 #include "tensor/checks.h"
 #include "tensor/cpu/cpu_backend.h"
@@ -57,89 +56,6 @@ void CpuBackend::column_dots(TensorView a, TensorView b, TensorView out) {
   for (std::int64_t s = 0; s < a.shape[0]; ++s) {
     kernels(a.dtype).column_dots(sequence(a, s), sequence(b, s), out.at(s * a.shape[2]));
   }
-}
-
-namespace {
-
-void check_gate(const char* verb, const TensorView& scores, const TensorView& alpha, const TensorView& token_of_slot,
-                std::span<const std::int64_t> rows_of_expert) {
-  require(scores.shape.rank() == 2 && scores.contiguous() && (scores.dtype == DType::f32 || scores.dtype == DType::f64),
-          verb, "scores must be [tokens, experts] in f32 or f64");
-  require(static_cast<std::int64_t>(rows_of_expert.size()) == scores.shape[1], verb,
-          "rows_of_expert must hold one count an expert");
-  std::int64_t slots = 0;
-  for (const auto rows : rows_of_expert) slots += rows;
-  vector_of(verb, "token_of_slot", token_of_slot, slots, DType::i32);
-  vector_of(verb, "alpha", alpha, slots, scores.dtype);
-  const auto* token = token_of_slot.as<const std::int32_t>();
-  require(std::all_of(token, token + slots, [&](std::int32_t t) { return t < scores.shape[0]; }), verb,
-          "a token lies beyond the scores");
-}
-
-// The softmax of one row of scores.
-template <class W>
-struct Softmax {
-  const W* row;
-  std::int64_t experts;
-  W most, total = 0;
-
-  Softmax(const W* scores, std::int64_t count) : row(scores), experts(count), most(*std::max_element(scores, scores + count)) {
-    for (std::int64_t e = 0; e < experts; ++e) total += std::exp(row[e] - most);
-  }
-  W operator()(std::int64_t e) const { return std::exp(row[e] - most) / total; }
-};
-
-// body(slot, token's row of scores, expert) for every slot that is not empty.
-template <class Body>
-void for_each_used(const TensorView& scores, const TensorView& token_of_slot, std::span<const std::int64_t> rows_of_expert,
-                   Body body) {
-  const auto* token = token_of_slot.as<const std::int32_t>();
-  std::int64_t slot = 0;
-  for (std::size_t e = 0; e < rows_of_expert.size(); ++e) {
-    for (std::int64_t i = 0; i < rows_of_expert[e]; ++i, ++slot) {
-      if (token[slot] >= 0) body(slot, token[slot] * scores.shape[1], static_cast<std::int64_t>(e));
-    }
-  }
-}
-
-template <class W>
-void softmax_gate(const TensorView& scores, const TensorView& token_of_slot, std::span<const std::int64_t> rows_of_expert,
-                  const TensorView& alpha) {
-  std::fill_n(alpha.as<W>(), alpha.size(), W(0));
-  for_each_used(scores, token_of_slot, rows_of_expert, [&](std::int64_t slot, std::int64_t row, std::int64_t e) {
-    alpha.as<W>()[slot] = Softmax<W>(scores.as<const W>() + row, scores.shape[1])(e);
-  });
-}
-
-template <class W>
-void softmax_gate_backward(const TensorView& scores, const TensorView& dalpha, const TensorView& token_of_slot,
-                           std::span<const std::int64_t> rows_of_expert, const TensorView& dscores) {
-  for_each_used(scores, token_of_slot, rows_of_expert, [&](std::int64_t slot, std::int64_t row, std::int64_t e) {
-    const Softmax<W> chance(scores.as<const W>() + row, scores.shape[1]);
-    const W slope = dalpha.as<const W>()[slot] * chance(e);
-    for (std::int64_t f = 0; f < scores.shape[1]; ++f) {
-      dscores.as<W>()[row + f] += slope * (static_cast<W>(f == e) - chance(f));
-    }
-  });
-}
-
-}  // namespace
-
-void CpuBackend::softmax_of_slots(TensorView scores, TensorView token_of_slot, std::span<const std::int64_t> rows_of_expert,
-                                  TensorView alpha) {
-  check_gate("softmax_of_slots", scores, alpha, token_of_slot, rows_of_expert);
-  const auto gate = scores.dtype == DType::f64 ? softmax_gate<double> : softmax_gate<float>;
-  gate(scores, token_of_slot, rows_of_expert, alpha);
-}
-
-void CpuBackend::softmax_of_slots_backward(TensorView scores, TensorView dalpha, TensorView token_of_slot,
-                                           std::span<const std::int64_t> rows_of_expert, TensorView dscores) {
-  const char* verb = "softmax_of_slots_backward";
-  check_gate(verb, scores, dalpha, token_of_slot, rows_of_expert);
-  same_shape(verb, {scores, dscores});
-  require(dscores.contiguous() && dscores.dtype == scores.dtype, verb, "dscores must be as the scores are");
-  const auto gate = scores.dtype == DType::f64 ? softmax_gate_backward<double> : softmax_gate_backward<float>;
-  gate(scores, dalpha, token_of_slot, rows_of_expert, dscores);
 }
 
 }  // namespace smlp::cpu

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""One name, one type: two types of one name and namespace in two files are one destructor after linking, of either.
-No compiler and no sanitizer says so. (It was so of `Verdict`, the launcher's on a node and the ranks' on their end.)"""
+"""One name, one type and one function: two types of one name and namespace in two files are one destructor after linking, of
+either, and two inline functions of one signature are one. No compiler and no sanitizer says so. (It was so of `Verdict`, the
+launcher's on a node and the ranks' on their end, and of `wide_type`.)"""
 import collections
 import pathlib
 import re
@@ -10,10 +11,17 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 OPENED = re.compile(r"(?:inline )?namespace(?: ([\w:]+))? \{$")
 CLOSED = re.compile(r"\}  // namespace")
 DEFINED = re.compile(r"(?:struct|class|enum class|enum)(?: alignas\(\w+\))? (\w+)(?: final)?(?: : [^;]*)? \{")
+FUNCTION = re.compile(r"(?!template|using|static|friend|return)(?:[\w:]+(?:<.*?>)?[*&]* )+[*&]?(\w+)"
+                      r"\((.*?)\)(?: noexcept)? \{")
+PARAMETER_NAME = re.compile(r"(?<=[\w>&*]) ?\b\w+(?: = [^,]*)?$")
 
 
-def types_of(text):
-    """Names of types with their namespace; those of unnamed namespaces are their file's own."""
+def signature(name, parameters):
+    return f"{name}({', '.join(PARAMETER_NAME.sub('', p.strip()) for p in parameters.split(','))})"
+
+
+def names_of(text):
+    """Types and functions with their namespace; those of unnamed namespaces are their file's own."""
     names, spaces = [], []
     for line in text.splitlines():
         opened = OPENED.match(line)
@@ -21,8 +29,11 @@ def types_of(text):
             spaces.append(opened[1])
         elif CLOSED.match(line):
             spaces.pop()
-        elif spaces and None not in spaces and DEFINED.match(line):
-            names.append("::".join([*spaces, DEFINED.match(line)[1]]))
+        elif spaces and None not in spaces:
+            if found := DEFINED.match(line):
+                names.append("::".join([*spaces, found[1]]))
+            elif found := FUNCTION.match(line):
+                names.append("::".join([*spaces, signature(found[1], found[2])]))
     return names
 
 
@@ -32,10 +43,11 @@ def main():
              if not f.name.startswith("no_")]  # those take the place of another file
     places = collections.defaultdict(list)
     for file in files:
-        for name in types_of(file.read_text()):
+        for name in names_of(file.read_text()):
             places[name].append(str(file.relative_to(ROOT)))
-    print(f"{len(places)} types in {len(files)} files")
-    assert len(places) > 300, "the types are not found any more: does the style of namespaces differ?"
+    functions = sum("(" in name for name in places)
+    print(f"{len(places) - functions} types and {functions} functions in {len(files)} files")
+    assert functions > 300 and len(places) - functions > 300, "they are not found any more: does the style differ?"
     twice = {name: where for name, where in places.items() if len(where) > 1}
     for name, where in sorted(twice.items()):
         print(f"{name} is defined in {' and in '.join(where)}: rename one of them")

@@ -123,6 +123,7 @@ TEST_F(DeviceBench, AProcessorHasTheSameKernels) {
     nlohmann::json result;
     bench_kernels(options, result);
     EXPECT_EQ(result.contains("product_ends"), device);
+    EXPECT_EQ(result.contains("deterministic"), device);
     for (const auto& kernel : result["kernels"]) {
       const std::string name = kernel["name"];
       if (!name.starts_with("limit")) names[device].insert(name);

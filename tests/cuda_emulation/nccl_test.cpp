@@ -37,8 +37,9 @@ class Nccl : public testing::Test {
   }
 
   std::unique_ptr<Backend> backend = make_cuda_backend();
-  std::shared_ptr<NcclSession> session = std::make_shared<NcclSession>();
-  NcclCommunicator comm{world().split(0, world().rank()), session};
+  std::shared_ptr<Communicator> host = world().split(0, world().rank());
+  std::shared_ptr<NcclSession> session = std::make_shared<NcclSession>(host);
+  NcclCommunicator comm{host, session};
   Memory memory{backend.get()};
   const int rank = comm.rank(), ranks = comm.size();
 };

@@ -1,5 +1,6 @@
 // Every row of "the life of one failure" (docs/architecture.md), with a fake worker under a real mpirun.
 #include "core/host_name.h"
+#include "core/process.h"
 #include "launcher/supervisor.h"
 
 #include <gmock/gmock.h>
