@@ -13,9 +13,9 @@ struct ColumnRuns {
   std::int64_t rows, width, parts;  // rows of a part
   std::int64_t runs, run;           // runs of a part; rows of a run, the last may have fewer
 };
-// As many runs as keep a large card busy, none shorter than 64 rows: a function of the shape alone.
+// As many runs as keep a large card busy, none shorter than 64 rows: a function of the shape alone. A grid has no more lines.
 inline ColumnRuns column_runs(std::int64_t rows, std::int64_t width, std::int64_t parts = 1) {
-  const std::int64_t busy = 131072 / std::max<std::int64_t>(width * parts, 1);
+  const std::int64_t busy = std::min<std::int64_t>(131072 / std::max<std::int64_t>(width * parts, 1), 65535);
   const std::int64_t runs = std::max<std::int64_t>(1, std::min((rows + 63) / 64, busy));
   return {rows, width, parts, runs, (rows + runs - 1) / runs};
 }

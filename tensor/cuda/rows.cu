@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(block_threads)
   if (c >= a.in.width) return;
   constexpr int together = 4;
   float sum[n], x[together][n], factor[together];
-  bool of_run[together];
+  bool of_run[together] = {};
   load(to + c, sum);
   for (std::int64_t i = first; i == first || of_run[together - 1]; i += together) {
 #pragma unroll

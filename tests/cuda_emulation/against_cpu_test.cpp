@@ -253,6 +253,17 @@ TEST_P(AuctionAgainstCpu, BalancedAssignmentsAreTheSame) {
   }
 }
 
+// A block holds the keys of 4,096 tokens between its rounds, and reads those of the others again.
+TEST_P(AuctionAgainstCpu, GroupsOfMoreTokensThanABlockHoldsAreAssignedAlike) {
+  const std::int64_t tokens = 4100, experts = 2;
+  compare("assign_balanced",
+          {random({tokens, experts}, 5, 1e-3), Field({experts, 1, tokens / experts}, DType::i32, 0, 0), Field({1}, DType::i32, 0, 0)},
+          0, [](Backend& b, Views& v) {
+            b.assign_balanced(v[0], 1, v[1], v[2]);
+            return Counts{};
+          });
+}
+
 TEST_P(AuctionAgainstCpu, AnAuctionThatMeetsItsLimitIsFinishedGreedilyAlike) {
   Field scores({10, 3}, type(), 0, 0);
   scores.fill(1e22);  // so large that no price changes them
