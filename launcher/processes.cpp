@@ -41,7 +41,8 @@ pid_t parent_of(pid_t pid) {
   sigset_t blocked;
   sigemptyset(&blocked);
   if (start.deaf_to_term) sigaddset(&blocked, SIGTERM);
-  for (const int number : {SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGPIPE, SIGCHLD, SIGUSR1}) signal(number, SIG_DFL);
+  for (const int number : {SIGINT, SIGQUIT, SIGTERM, SIGPIPE, SIGCHLD, SIGUSR1}) signal(number, SIG_DFL);
+  if (is_ignored(SIGHUP)) sigaddset(&blocked, SIGHUP);  // mpirun takes one that is ignored
   if (start.silent_input) {
     const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
     if (null >= 0) dup2(null, 0);
@@ -58,7 +59,22 @@ pid_t parent_of(pid_t pid) {
   _exit(127);
 }
 
+// What the child said before it ended; 0: it has become its command, and said nothing.
+int told_through(int pipe) {
+  int reason = 0;
+  ssize_t bytes = 0;
+  while ((bytes = read(pipe, &reason, sizeof reason)) < 0 && errno == EINTR) {
+  }
+  return bytes == sizeof reason ? reason : 0;
+}
+
 }  // namespace
+
+bool is_ignored(int number) {
+  struct sigaction action {};
+  sigaction(number, nullptr, &action);
+  return action.sa_handler == SIG_IGN;
+}
 
 std::string command_line(pid_t pid) {
   auto text = read_if_there(fmt::format("/proc/{}/cmdline", pid));
@@ -118,10 +134,11 @@ pid_t start_process(const ProcessStart& start) {
   close(failure[1]);
   if (output >= 0) close(output);
   int reason = child < 0 ? errno : 0;
-  if (child > 0 && read(failure[0], &reason, sizeof reason) != sizeof reason) reason = 0;
+  if (child > 0) reason = told_through(failure[0]);
   close(failure[0]);
   if (reason != 0) {
-    if (child > 0) waitpid(child, nullptr, 0);
+    while (child > 0 && waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
+    }
     throw Error(ExitCode::unavailable, fmt::format("{} could not be started: {}{}", start.command.front(),
                                                    std::strerror(reason),
                                                    start.command.front() == "mpirun"

@@ -20,6 +20,7 @@ void adopt_orphans();
 
 // "signal 9 (SIGKILL)"
 std::string signal_text(int number);
+bool is_ignored(int signal);  // by this process
 
 struct ProcessStart {
   std::vector<std::string> command{};      // command[0] is looked up in PATH
@@ -31,8 +32,9 @@ struct ProcessStart {
   bool deaf_to_term = false;             // it starts with SIGTERM blocked
 };
 
-// Starts a child that is killed when the calling thread ends (also by SIGKILL). Throws Error(unavailable) when
-// the program can't be executed.
+// Starts a child that is killed when the calling thread ends (also by SIGKILL). Signals are to it what they are to any program,
+// but for a hang-up that we were told to ignore, as nohup does: so is the child. Throws Error(unavailable) when the program
+// can't be executed.
 pid_t start_process(const ProcessStart& start);
 
 }  // namespace smlp

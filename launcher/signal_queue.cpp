@@ -5,6 +5,8 @@
 #include <ctime>
 #include <span>
 
+#include "launcher/processes.h"
+
 namespace smlp {
 
 namespace {
@@ -25,10 +27,8 @@ bool asks_to_stop(int signal) {
 }
 
 std::vector<int> signals_to_take() {
-  struct sigaction hang_up {};
-  sigaction(SIGHUP, nullptr, &hang_up);
   std::vector<int> signals(that_ask_to_stop.begin(), that_ask_to_stop.end());
-  if (hang_up.sa_handler == SIG_IGN) std::erase(signals, SIGHUP);
+  if (is_ignored(SIGHUP)) std::erase(signals, SIGHUP);
   return signals;
 }
 

@@ -3,13 +3,16 @@
 
 #include <fmt/format.h>
 #include <gmock/gmock.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <csignal>
 #include <filesystem>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "core/error.h"
@@ -50,15 +53,63 @@ TEST(Processes, AreOfTheRunThatTheyWereStartedForAndOfNoneWhoseNameIsPartOfIt) {
   EXPECT_THAT(processes_of_run({"/runs/a"}), testing::IsEmpty());
 }
 
+int status_of_program(const std::vector<std::string>& command) {
+  const pid_t child = start_process({.command = command, .environment = {"PATH=/usr/bin:/bin"}});
+  int status = 0;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  return status;
+}
+
 // Once Ctrl-\ ended neither `smlp eval` nor its worker: the one ignores it while it waits for the other, which took that over.
 TEST(StartProcess, ChildrenAreDeafToNoSignalThatWeIgnore) {
   signal(SIGQUIT, SIG_IGN);
-  const pid_t child = start_process({.command = {"sh", "-c", "ulimit -c 0; kill -QUIT $$; exit 3"},
-                                     .environment = {"PATH=/usr/bin:/bin"}});
+  const int status = status_of_program({"sh", "-c", "ulimit -c 0; kill -QUIT $$; exit 3"});
   signal(SIGQUIT, SIG_DFL);
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
   EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGQUIT) << status;
+}
+
+// Once what `nohup smlp eval` had started died at the hang-up that smlp itself was to survive.
+TEST(StartProcess, ChildrenOutliveAHangUpThatWeWereToldToIgnore) {
+  signal(SIGHUP, SIG_IGN);
+  const int status = status_of_program({"sh", "-c", "kill -HUP $$; exit 3"});
+  const int blocked = status_of_program({"grep", "-q", "^SigBlk:.*1$", "/proc/self/status"});
+  signal(SIGHUP, SIG_DFL);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 3) << status;
+  EXPECT_EQ(blocked, 0) << "mpirun takes one that is ignored";
+  EXPECT_NE(status_of_program({"grep", "-q", "^SigBlk:.*1$", "/proc/self/status"}), 0);
+}
+
+// While it lives, PATH is so long that a program which is nowhere is looked for through many milliseconds.
+class LongPath {
+ public:
+  LongPath() : before_(getenv("PATH")) {
+    std::string path = "/nowhere";
+    for (int folder = 0; folder < 20000; ++folder) path += ":/nowhere";
+    setenv("PATH", path.c_str(), 1);
+  }
+  ~LongPath() { setenv("PATH", before_.c_str(), 1); }
+
+ private:
+  std::string before_;
+};
+
+// Once a signal in the moment of a start hid that the program could not be executed.
+TEST(StartProcess, SaysWhatCantBeStartedAlsoWhenASignalComesMeanwhile) {
+  const LongPath path;
+  struct sigaction heard {}, before {};
+  heard.sa_handler = [](int) {};
+  sigaction(SIGALRM, &heard, &before);
+  std::jthread disturber([main = pthread_self()](const std::stop_token& stop) {
+    while (!stop.stop_requested()) {
+      if (!children_of(getpid()).empty()) pthread_kill(main, SIGALRM);
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  });
+  EXPECT_THROW(start_process({.command = {"at-no-place"}}), Error);
+  EXPECT_THAT(children_of(getpid()), testing::IsEmpty());
+  disturber.request_stop();
+  disturber.join();
+  sigaction(SIGALRM, &before, nullptr);
 }
 
 TEST(StartProcess, SaysWhatCantBeStarted) {
