@@ -36,7 +36,8 @@ std::set<std::string> variables_of_option(const std::string& option) {
 }  // namespace
 
 std::vector<std::string> query_environment(std::vector<std::string> variables) {
-  constexpr std::array prefixes = {"SQUEUE_", "SINFO_", "SCONTROL_", "SLURM_TIME_FORMAT=", "SLURM_BITSTR_LEN="};
+  constexpr std::array prefixes = {"SQUEUE_",   "SCANCEL_",           "SINFO_",
+                                  "SCONTROL_", "SLURM_TIME_FORMAT=", "SLURM_BITSTR_LEN="};
   std::erase_if(variables, [&](const std::string& variable) { return starts_with_any(variable, prefixes); });
   return variables;
 }

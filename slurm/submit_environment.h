@@ -6,7 +6,7 @@
 
 namespace smlp {
 
-// Without the variables that choose what squeue, sinfo, scontrol and srun print.
+// Without the variables that choose what squeue, sinfo, scontrol and srun print, and what scancel passes over.
 std::vector<std::string> query_environment(std::vector<std::string> variables);
 
 // For sbatch, which prefers SBATCH_… variables to the options in a script: those that speak of an option which the

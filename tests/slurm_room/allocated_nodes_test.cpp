@@ -185,6 +185,17 @@ TEST_F(AllocatedNodesTest, AStepThatIsNotOfThisRunIsLeftAlone) {
               AllOf(Contains(arguments + "=--external-launcher " + name), Not(Contains(arguments + "=--external-launcher"))));
 }
 
+// Once a user's SQUEUE_PARTITION or SCANCEL_STATE hid what an attempt had left, and it was not ended.
+TEST_F(AllocatedNodesTest, StepsAreSoughtAndEndedWithoutVariablesThatHideSome) {
+  for (const char* name : {"SQUEUE_PARTITION", "SCANCEL_STATE"}) fakes.variables.set(name, "other");
+  choose();
+  fakes.program("squeue", fmt::format("[ -n \"$SQUEUE_PARTITION\" ] || [ -e {}/ended ] || echo 17.3 {}",
+                                      fakes.place.string(), step_name_of(run)));
+  fakes.program("scancel", fmt::format("[ -n \"$SCANCEL_STATE\" ] || touch {}/ended", fakes.place.string()));
+  EXPECT_EQ(nodes->end_elsewhere(20), "");
+  EXPECT_TRUE(std::filesystem::exists(fakes.place / "ended"));
+}
+
 TEST_F(AllocatedNodesTest, ADirectoryHasOneNameOfStepsWhateverItIsCalled) {
   std::filesystem::create_symlink(run.root, fakes.place / "link");
   EXPECT_EQ(step_name_of({fakes.place / "link"}), step_name_of(run));
