@@ -12,7 +12,6 @@
 #include "core/files.h"
 #include "core/layout.h"
 #include "core/numbers.h"
-#include "core/program.h"
 #include "launcher/mpi_launch.h"
 #include "launcher/node_probe.h"
 #include "launcher/preflight.h"
@@ -152,10 +151,19 @@ Layout AllocatedNodes::layout_of(const std::vector<std::string>& nodes) const {
   return layout;
 }
 
+// A disk without room for the number of a step ends an attempt, not the run.
+ProgramAnswer AllocatedNodes::try_exchange(const std::vector<std::string>& nodes) {
+  try {
+    const auto trial = start(layout_of(nodes), {worker_.string(), "preflight", "--exchange"}, {});
+    return run_program(trial.command, trial.environment, job_.cluster.preflight_seconds);
+  } catch (const Error& error) {
+    return {.code = -1, .out = "", .err = "", .failure = error.what()};
+  }
+}
+
 // Spare nodes take part: they are measured too, and may take the place of a slow one.
 void AllocatedNodes::leave_out_slow_links(std::vector<std::string>& nodes, std::vector<std::string>& notes) {
-  const auto trial = start(layout_of(nodes), {worker_.string(), "preflight", "--exchange"}, {});
-  const auto reply = run_program(trial.command, trial.environment, job_.cluster.preflight_seconds);
+  const auto reply = try_exchange(nodes);
   const auto verdict = judge_exchange(closing_line(reply.out), job_);
   notes.insert(notes.end(), verdict.sentences.begin(), verdict.sentences.end());
   if (!verdict.failure.empty()) {

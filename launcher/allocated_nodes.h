@@ -7,6 +7,7 @@
 
 #include <map>
 
+#include "core/program.h"
 #include "launcher/batch_guard.h"
 #include "launcher/cluster.h"
 #include "launcher/mpi_launch.h"
@@ -35,6 +36,7 @@ class AllocatedNodes final : public Cluster {
   std::vector<std::string> answering(std::vector<std::string>& notes);
   Layout layout_of(const std::vector<std::string>& nodes) const;
   CoreCount fewest_cores(const Layout& layout) const;
+  ProgramAnswer try_exchange(const std::vector<std::string>& nodes);
   void leave_out_slow_links(std::vector<std::string>& nodes, std::vector<std::string>& notes);
   void pass_over_earlier_steps();
 

@@ -89,6 +89,17 @@ TEST_F(AllocatedNodesTest, AreAllTakenInTheirOrderAndTheirRanksBound) {
   EXPECT_THAT(nodes->start(layout, {"worker"}, {}).command, Contains("--cpu-bind=none")) << "ranks bind themselves";
 }
 
+// Once this ended the launcher, which writes down the number of its step before each srun. An attempt ends over that.
+TEST_F(AllocatedNodesTest, WithoutRoomToNoteAStepTheExchangeIsNotJudged) {
+  std::filesystem::create_directory(run.slurm_steps());
+  job.cluster.exchange_check = true;
+  const auto choice = choose();
+  EXPECT_THAT(choice.notes, Contains(AllOf(HasSubstr("the exchange between nodes could not be judged: "),
+                                           HasSubstr("slurm-steps"))));
+  EXPECT_THAT(choice.layout->nodes, ElementsAre("n1", "n2", "n3", "n4"));
+  EXPECT_THROW(nodes->start(*choice.layout, {"worker"}, {}), Error);
+}
+
 TEST_F(AllocatedNodesTest, WithoutCoresForAllRanksAreNotBound) {
   node_answers(3, json::array({json::array({0})}));
   job.cluster.ranks = 8;
