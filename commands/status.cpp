@@ -55,7 +55,8 @@ std::string ranks_line(const RunStatus& s) {
   if (s.ranks.empty()) return "ranks       none has started";
   const auto shown = std::find_if(s.ranks.begin(), s.ranks.end(), [&](const auto& p) { return p.rank == s.slowest; });
   if (shown == s.ranks.end()) {
-    return fmt::format("ranks       {}, none is behind; rank 0 is in section '{}'", s.ranks.size(), s.ranks[0].section);
+    return fmt::format("ranks       {}, none is behind; rank {} is in section '{}'", s.ranks.size(), s.ranks[0].rank,
+                       s.ranks[0].section);
   }
   return fmt::format("ranks       {}, slowest is {}: step {}, {}, process {} on {}", s.ranks.size(), shown->rank,
                      shown->step, shown->section, shown->pid, shown->host);

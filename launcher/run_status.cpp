@@ -9,12 +9,14 @@
 #include <deque>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "core/clock.h"
 #include "core/files.h"
 #include "core/job_file.h"
 #include "core/json_lines.h"
 #include "core/lock_holder.h"
+#include "core/numbers.h"
 #include "launcher/heartbeat_watch.h"
 #include "launcher/run_history.h"
 #include "launcher/targets.h"
@@ -27,6 +29,7 @@ constexpr std::int64_t small_file = 1 << 20;
 constexpr double sign_of_life_seconds = 30, pulse_seconds = 0.6, silent_seconds = 3;
 constexpr std::size_t recent_steps = 20;
 constexpr int most_ranks = 100000;
+constexpr std::string_view heartbeat_prefix = "rank-";
 
 // Seconds since a file was written; nullopt when it is not there.
 std::optional<double> age_of(const std::filesystem::path& file) {
@@ -172,6 +175,18 @@ std::optional<bool> is_held(const RunDirectory& run) {
   return is_locked(run.launcher_lock()) ? std::optional(true) : std::nullopt;
 }
 
+std::vector<int> ranks_with_heartbeat(const RunDirectory& run) {
+  std::vector<int> ranks;
+  for (const auto& entry : entries_of(run.heartbeats())) {
+    const auto name = entry.filename().string();
+    const auto number = parse_whole_number(std::string_view(name).substr(std::min(heartbeat_prefix.size(), name.size())));
+    if (!number || *number >= most_ranks) continue;
+    if (const auto rank = static_cast<int>(*number); run.heartbeat(rank).filename() == name) ranks.push_back(rank);
+  }
+  std::sort(ranks.begin(), ranks.end());
+  return ranks;
+}
+
 // The pulse of the ranks outlives a run.
 bool has_pulse(const std::vector<RankPlace>& ranks, const Course& course) {
   const auto lives = [](const auto& place) { return place.seconds_ago < sign_of_life_seconds; };
@@ -241,11 +256,10 @@ JobConfig job_of(const RunDirectory& run) {
 
 std::vector<RankPlace> read_places(const RunDirectory& run) {
   std::vector<RankPlace> places;
-  for (int rank = 0; rank < most_ranks; ++rank) {
+  for (const int rank : ranks_with_heartbeat(run)) {
     const auto age = age_of(run.heartbeat(rank));
-    if (!age) break;
     const auto beat = parse_beat(read_plain_file(run.heartbeat(rank), small_file).value_or(""));
-    if (!beat) continue;
+    if (!age || !beat) continue;
     places.push_back({rank, beat->step, beat->sequence, beat->section, beat->host, beat->pid, *age});
   }
   return places;

@@ -314,6 +314,17 @@ TEST_F(Launcher, ARunThatHasEndedElsewhereIsNotLiveForItsLastPulse) {
   EXPECT_EQ(state_after("done", 3), "done");
 }
 
+// Once the first heartbeat that was missing hid all ranks after it.
+TEST_F(Launcher, StatusKnowsTheRanksBehindOneThatHasNoHeartbeat) {
+  for (const int rank : {0, 2, 12345}) beat(rank, 20, 40, 15);
+  for (const char* other : {"rank-3", "rank-0004.tmp", "rank-99999999999", "ra", "rank-000x"}) {
+    write_atomically(run.heartbeats() / other, read_text(run.heartbeat(0)));
+  }
+  std::vector<int> ranks;
+  for (const auto& place : read_status(run).ranks) ranks.push_back(place.rank);
+  EXPECT_THAT(ranks, ElementsAre(0, 2, 12345));
+}
+
 // Only the last 4 MiB were read: a run that had trained for long was `waiting`, with no attempt at all.
 TEST_F(Launcher, StatusKnowsTheWholeOfALongRun) {
   write_atomically(run.launcher_lock(), R"({"host":"elsewhere","pid":4242})");
