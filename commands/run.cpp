@@ -95,6 +95,7 @@ int run(RunOptions options) {
     fmt::print("--init-from is not used: {} goes on from its own checkpoints\n", directory.root.string());
     supervision.init_from.reset();
   }
+  if (!supervision.init_from) supervision.init_from = weights_given_before(directory);
   if (supervision.init_from) options.settings.init_from = *supervision.init_from;
   Supervisor supervisor(directory, job.config, supervision);  // refuses a job that has no place here, before a file is written
   hold_back_signals();
@@ -105,7 +106,9 @@ int run(RunOptions options) {
   }
   const auto newest = RunHistory(directory).newest_step();
   fmt::print("{}: {} ranks in {}, {}\n", job.config.name, job.config.cluster.ranks, directory.root.string(),
-             newest ? fmt::format("the newest checkpoint is {}", *newest) : "from the start");
+             newest                  ? fmt::format("the newest checkpoint is {}", *newest)
+             : supervision.init_from ? fmt::format("from the start, with the weights of {}", supervision.init_from->string())
+                                     : "from the start");
   return supervisor.run();
 }
 

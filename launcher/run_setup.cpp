@@ -125,4 +125,15 @@ void prepare_run(const RunDirectory& run, const LoadedJob& job, const JobConfig*
                                                                      getpid(), host_name()));
 }
 
+std::optional<std::filesystem::path> weights_given_before(const RunDirectory& run) {
+  const std::filesystem::path given = text_in(known_identity(run), "init_from");
+  if (given.empty()) return std::nullopt;
+  if (kind_of_path(given) != PathKind::absent) return given;
+  if (RunHistory(run).newest_step()) return std::nullopt;
+  throw Error(ExitCode::configuration,
+              fmt::format("{} was to begin with the weights of {} (run.json), which is not there any more, and has no checkpoint "
+                          "of its own yet: put it back, name another with --init-from, or take another --run-dir",
+                          run.root.string(), given.string()));
+}
+
 }  // namespace smlp

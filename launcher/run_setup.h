@@ -2,6 +2,7 @@
 // differs from that of the checkpoints lying there is refused.
 #pragma once
 
+#include <filesystem>
 #include <functional>
 #include <optional>
 #include <string>
@@ -25,5 +26,9 @@ struct RunSettings {
 // for later starts of the same job. A job.toml from before the first start, a user's own, is kept as job.given.toml.
 void prepare_run(const RunDirectory& run, const LoadedJob& job, const JobConfig* before,
                  const RunSettings& settings);
+
+// The checkpoint whose weights an earlier start gave the run, as long as it is there; nullopt: none did. The ranks take them
+// where no checkpoint of the run's own holds. Throws Error(configuration) where it is gone and the run has none of its own.
+std::optional<std::filesystem::path> weights_given_before(const RunDirectory& run);
 
 }  // namespace smlp

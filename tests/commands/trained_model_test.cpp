@@ -286,5 +286,30 @@ TEST_F(Trained, InitFromTakesWeightsAndRefusesWhatDoesNotFit) {
   EXPECT_THAT(wider.err, HasSubstr("embed.weight"));
 }
 
+// Once a run that ended before its first checkpoint began with fresh weights when it was started again.
+TEST_F(Trained, WeightsToBeginWithAreThoseOfTheFirstStartUntilSomethingIsPublished) {
+  const auto run = [&](const std::vector<std::string>& more, const std::string& worker = "") {
+    std::vector<std::string> words = {"run", "job.toml", "--run-dir", "next", "--ranks", "1", "--max-restarts", "0"};
+    for (const char* still : {"train.steps=1", "optimizer.learning_rate=0", "schedule.initial_rate=0"}) {
+      words.insert(words.end(), {"--set", still});
+    }
+    words.insert(words.end(), more.begin(), more.end());
+    return smlp(words, worker);
+  };
+  EXPECT_EQ(run({"--init-from", "runs/small"}, talking_worker(70)).code, 70);
+  fs::rename(place / last, place / "aside");
+  const auto gone = run({});
+  EXPECT_EQ(gone.code, 78);
+  EXPECT_THAT(gone.err, AllOf(HasSubstr(last + " (run.json), which is not there any more"), HasSubstr("with --init-from")));
+  fs::rename(place / "aside", place / last);
+  const auto again = run({});
+  EXPECT_EQ(again.code, 0) << again.err;
+  EXPECT_THAT(again.out, HasSubstr("from the start, with the weights of "));
+  EXPECT_EQ(facts({"checkpoint", "digest", "next"})["tensors"]["embed.weight"],
+            facts({"checkpoint", "digest", last})["tensors"]["embed.weight"]);
+  fs::remove_all(place / "runs");
+  EXPECT_EQ(run({}).code, 0) << "it has its own now";
+}
+
 }  // namespace
 }  // namespace smlp
