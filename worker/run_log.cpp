@@ -20,6 +20,7 @@
 #include "metrics/gpu_meter.h"
 #include "metrics/listen.h"
 #include "metrics/registry.h"
+#include "metrics/target_groups.h"
 #include "worker/device.h"
 #include "worker/own_cores.h"
 #include "worker/texts.h"
@@ -71,10 +72,14 @@ StepReport report_of(const StepLine& line, double flops_share) {
   return report;
 }
 
-// All tasks of an array have one job: their folders tell them apart.
-std::string run_label(const RunDirectory& run, const JobConfig& job) {
+// All tasks of an array have one job: their folders tell them apart. Other runs of one name have ids of their own.
+std::map<std::string, std::string> run_labels(const RunDirectory& run, const JobConfig& job) {
+  constexpr std::int64_t largest_file = 1 << 20;
   const auto task = task_number(run);
-  return task ? fmt::format("{}/task-{}", job.name, *task) : job.name;
+  std::map<std::string, std::string> labels = {{"run", task ? fmt::format("{}/task-{}", job.name, *task) : job.name}};
+  const auto identity = read_json_file(run.identity(), largest_file);
+  if (const auto id = identity.is_object() ? text_in(identity, "id") : ""; !id.empty()) labels["run_id"] = id;
+  return labels;
 }
 
 // How often the run was started anew so far, by why the attempt before had ended.
@@ -175,13 +180,8 @@ RunLog::RunLog(const RunDirectory& run, int attempt, const JobConfig& job, Commu
                                      : fmt::format("metrics at http://{}/metrics", address));
   const auto all = gather_texts(world, address);
   if (world.rank() != 0) return;
-  auto groups = nlohmann::json::array();
-  for (const auto& target : all) {
-    if (target.empty()) continue;
-    groups.push_back({{"targets", {target}}, {"labels", {{"run", run_label(run, job)}}}});
-  }
   try {
-    write_atomically(impl_->run.targets(), json_text(groups, 2) + "\n");
+    write_atomically(impl_->run.targets(), json_text(target_groups(all, run_labels(run, job)), 2) + "\n");
   } catch (const std::exception& error) {
     spdlog::warn("{}; Prometheus does not learn where the ranks of this attempt are", error.what());
   }

@@ -18,6 +18,7 @@
 #include <thread>
 
 #include "metrics/exporter.h"
+#include "metrics/target_groups.h"
 #include "tests/metrics/http.h"
 #include "tests/metrics/reports.h"
 
@@ -116,6 +117,13 @@ class Prometheus {
   pid_t process_;
 };
 
+void watch_targets_of(const Folder& folder) {
+  std::ofstream(folder / "prometheus.yml") << fmt::format(
+      "global: {{scrape_interval: 250ms, scrape_timeout: 250ms}}\n"
+      "scrape_configs: [{{job_name: smlp, file_sd_configs: [{{files: ['{}'], refresh_interval: 1s}}]}}]\n",
+      (folder / "targets.json").string());
+}
+
 TEST(RealPrometheus, ScrapesTwoRanksFoundThroughAFile) {
   if (!installed("prometheus")) GTEST_SKIP() << "there is no prometheus on this machine";
   RunMetrics first(test::small_run(0)), second(test::small_run(1));
@@ -129,10 +137,7 @@ TEST(RealPrometheus, ScrapesTwoRanksFoundThroughAFile) {
   const nlohmann::json targets = {
       {{"targets", {serves_first.address(), serves_second.address()}}, {"labels", {{"run", "demo"}}}}};
   std::ofstream(folder / "targets.json") << targets;
-  std::ofstream(folder / "prometheus.yml") << fmt::format(
-      "global: {{scrape_interval: 250ms, scrape_timeout: 250ms}}\n"
-      "scrape_configs: [{{job_name: smlp, file_sd_configs: [{{files: ['{}'], refresh_interval: 1s}}]}}]\n",
-      (folder / "targets.json").string());
+  watch_targets_of(folder);
   const Prometheus prometheus(folder);
 
   const auto is = [](const char* wanted) {
@@ -149,6 +154,28 @@ TEST(RealPrometheus, ScrapesTwoRanksFoundThroughAFile) {
   second.publish(report);
   EXPECT_EQ(prometheus.ask("smlp_loss{rank=\"1\"}", is("4.5")), "4.5");
   EXPECT_EQ(prometheus.ask("smlp_tokens_total{rank=\"1\"}", is("4096")), "4096");
+}
+
+// Any free port is another one in each attempt: once each had series of its own, and no restart was ever counted.
+TEST(RealPrometheus, SeesOneSeriesOfARankOverARestart) {
+  if (!installed("prometheus")) GTEST_SKIP() << "there is no prometheus on this machine";
+  const Folder folder;
+  const auto listed = [&](const std::vector<std::string>& addresses) {
+    std::ofstream(folder / "new.json") << target_groups(addresses, {{"run", "demo"}});
+    fs::rename(folder / "new.json", folder / "targets.json");
+  };
+  watch_targets_of(folder);
+  RunMetrics first(test::small_run(0)), second(test::small_run(0));
+  second.restarts("signal", 1);
+  const Exporter before("127.0.0.1:0", first), after("127.0.0.1:0", second);
+  listed({before.address()});
+  const Prometheus prometheus(folder);
+  const std::string restarts = "smlp_restarts_total{run=\"demo\",reason=\"signal\"}";
+  const auto many = [](const std::string& value) { return std::stod(value) > 1; };
+  prometheus.ask("count_over_time(" + restarts + "[1m])", many);
+  listed({after.address()});
+  prometheus.ask("increase(" + restarts + "[1m])", [](const std::string& value) { return std::stod(value) > 0; });
+  EXPECT_EQ(prometheus.ask("count(count_over_time(" + restarts + "[1m]))"), "1");
 }
 
 // What docs/running.md says between ```LANGUAGE and ``` in its section on watching, with /path/to put in.

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <vector>
 
+#include "core/files.h"
 #include "core/json_lines.h"
 
 namespace smlp {
@@ -54,8 +55,10 @@ TEST_F(RunLogTest, TasksOfAnArrayAreRunsOfTheirOwn) {
     const RunLog log(run, 1, job, *world_, 1, 1, "");
     return read_json_file(run.targets(), 1 << 20).at(0).at("labels");
   };
-  EXPECT_EQ(labels(run_), (nlohmann::json{{"run", "job"}}));
-  EXPECT_EQ(labels({run_.root / "task-3"}), (nlohmann::json{{"run", "job/task-3"}}));
+  EXPECT_EQ(labels(run_), (nlohmann::json{{"run", "job"}, {"instance", "rank-0"}}));
+  EXPECT_EQ(labels({run_.root / "task-3"}), (nlohmann::json{{"run", "job/task-3"}, {"instance", "rank-0"}}));
+  write_atomically(run_.identity(), R"({"id":"abc"})");
+  EXPECT_EQ(labels(run_), (nlohmann::json{{"run", "job"}, {"run_id", "abc"}, {"instance", "rank-0"}}));
 }
 
 // A full disk ended the attempt, at this file alone.
