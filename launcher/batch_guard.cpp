@@ -21,6 +21,7 @@
 #include "launcher/processes.h"
 #include "launcher/run_history.h"
 #include "launcher/signal_queue.h"
+#include "launcher/targets.h"
 
 namespace smlp {
 
@@ -108,6 +109,7 @@ void keep_guard(const GuardOptions& options, const Controller& controller) {
     const auto answer = controller.states_of_nodes({options.node});
     down = !answer.empty() && answer.front().state == NodeState::down ? down + 1 : 0;
   }
+  forget_targets(options.run);
   RunHistory history(options.run);
   // Requeueing ends this process too: what is to be said is said before.
   history.event("launcher_lost", 0, history.newest_step(),
@@ -145,6 +147,7 @@ int guard_launcher(const LauncherGuardOptions& options, const Controller& contro
   if (!WIFSIGNALED(status)) return WEXITSTATUS(status);
   sleep_seconds(all_at_once_seconds);
   const int signal = WTERMSIG(status);
+  forget_targets(options.run);
   RunHistory history(options.run);
   const auto event = [&](const char* name, const std::string& words) { history.event(name, 0, history.newest_step(), words); };
   event("launcher_lost", fmt::format("the launcher, process {}, was killed by {}", options.launcher, signal_text(signal)));

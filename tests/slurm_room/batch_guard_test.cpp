@@ -38,6 +38,7 @@ class Guard : public testing::Test {
                               "asked=$(cat asked 2>/dev/null || echo 0); echo $((asked + 1)) > asked\n"
                               "while [ ! -e state$asked ]; do asked=$((asked - 1)); done; cat state$asked");
   }
+  void ranks_serve_metrics() const { write_atomically(run.targets(), R"([{"targets":["n1:9100"],"labels":{}}])"); }
   void watch() { keep_guard({.run = run, .node = "n1", .job_id = "17", .look_seconds = 0.01, .silent_seconds = 0.2}, Controller()); }
   std::vector<std::string> events() const {
     std::vector<std::string> lines;
@@ -127,6 +128,22 @@ TEST_F(LauncherGuard, HasTheJobRequeuedWhenALauncherIsKilledButNoOftenerThanAllo
   EXPECT_EQ(over(be_killed), 137);
   EXPECT_THAT(fakes.calls(), SizeIs(2));
   EXPECT_THAT(events().back(), AllOf(HasSubstr("not_requeued"), HasSubstr("requeued 1 times after failures already")));
+}
+
+// Once Prometheus went on asking whoever had got the ports of the ranks since.
+TEST_F(LauncherGuard, LeavesNoAddressesOfTheRanksOfALauncherThatWasKilled) {
+  job_is("RUNNING");
+  ranks_serve_metrics();
+  EXPECT_EQ(over(be_killed), 75);
+  EXPECT_EQ(test::file_contents(run.targets()), "[]\n");
+}
+
+TEST_F(Guard, LeavesNoAddressesOfTheRanksOfALauncherWhoseNodeIsDown) {
+  slurm_says({"DOWN"}, "grep -q targets run/targets.json && touch too-early; exit 0");
+  ranks_serve_metrics();
+  watch();
+  EXPECT_EQ(test::file_contents(run.targets()), "[]\n");
+  EXPECT_FALSE(std::filesystem::exists(fakes.place / "too-early")) << "requeueing ends the guard";
 }
 
 TEST_F(LauncherGuard, LeavesAJobThatWasCancelled) {
