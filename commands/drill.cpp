@@ -13,6 +13,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "commands/commands.h"
+#include "commands/data_check.h"
 #include "commands/job_options.h"
 #include "commands/live_run.h"
 #include "commands/print_json.h"
@@ -127,6 +128,21 @@ std::vector<std::string> run_command(const DrillOptions& options, const RunDirec
   return command;
 }
 
+// One that an earlier drill has left is no measure for a job that was changed since.
+void expect_run_of_this_job(const RunDirectory& run, LoadedJob job) {
+  if (!fs::exists(run.job())) return;
+  resolve_vocabulary(job, true);
+  check_and_resolve(job);
+  const auto its = load_job(run.job()).config;
+  for (const auto& key : job_keys()) {
+    const auto before = value_of(its, key.key), now = value_of(job.config, key.key);
+    if (before == now) continue;
+    throw Error(ExitCode::configuration,
+                fmt::format("{} is a run of another job: it has {} = {}, this one {}; remove it, or choose another --run-dir",
+                            run.root.string(), key.key, before, now));
+  }
+}
+
 // What the drilled run is compared with: a run of the same job that nothing happens to.
 void run_undisturbed(const DrillOptions& options, const RunDirectory& run, std::int64_t steps) {
   if (fs::exists(run.checkpoint(steps))) return;
@@ -183,9 +199,10 @@ int drill_job(const DrillOptions& options) {
   settings.faults = plan_faults(static_cast<std::uint64_t>(options.seed), kinds, count, shape);
   const fs::path parent = options.run_directory.empty() ? fs::path("runs") / (config.name + "-drill")
                                                         : fs::path(options.run_directory);
-  settings.run = fresh_folder(parent);
   const RunDirectory undisturbed{fs::absolute(options.undisturbed.empty() ? parent / "undisturbed"
                                                                           : fs::path(options.undisturbed))};
+  if (options.undisturbed.empty()) expect_run_of_this_job(undisturbed, load(options.job));
+  settings.run = fresh_folder(parent);
   settings.command = run_command(options, settings.run);
   settings.output = parent / "drilled.out";
   settings.save_every = shape.save_every;

@@ -74,6 +74,15 @@ def what_a_drill_would_not_forgive_is_said(place):
     refused(place, "drill", job, "--faults", "kill", "--run-dir", "drill", code=78, words="is there already")
 
 
+def what_an_earlier_drill_left_is_no_measure_for_another_job(place):
+    """Once it was taken for one, and the drill was not passed though all was well."""
+    job = place.job(**{**SETTINGS, "steps": 120})
+    place.run(job, "drill/undisturbed", "--set", "seed=6", *WATCHED)
+    refused(place, "drill", job, "--faults", "kill", "--run-dir", "drill", *WATCHED, code=78, words="it has seed = 6, this one")
+    assert not (place.path / "drill" / "drilled").exists(), "refused before anything was made"
+    assert drill(place, job, "--faults", "kill", "--run-dir", "drill", "--set", "seed=6")["passed"]
+
+
 def a_flipped_bit_costs_no_more_than_an_interval_though_no_kept_checkpoint_is_as_old_as_the_last_comparison(place):
     """Two checkpoints stay, five steps apart, and replicas are compared every fifty: the run once began anew."""
     job = place.job(steps=160, every=5, keep_last=2, micro_batch=16)
@@ -119,6 +128,6 @@ def what_can_not_be_is_refused(place):
 if __name__ == "__main__":
     # In memory: what may be lost grows with the steps that a save takes, and a slow disk made them fifteen.
     harness.main([a_run_comes_back_from_a_fault_of_every_kind, a_fast_run_is_not_over_before_a_busy_drill_has_looked,
-                  what_a_drill_would_not_forgive_is_said,
+                  what_a_drill_would_not_forgive_is_said, what_an_earlier_drill_left_is_no_measure_for_another_job,
                   a_flipped_bit_costs_no_more_than_an_interval_though_no_kept_checkpoint_is_as_old_as_the_last_comparison,
                   a_live_run_is_struck_on_request, what_can_not_be_is_refused], parent="/dev/shm")
