@@ -8,14 +8,13 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "core/attempt_end.h"
 #include "core/files.h"
 #include "core/json_lines.h"
 
 namespace smlp {
 
 namespace {
-
-constexpr std::int64_t nan_steps = 5;  // in a row, before the ranks give up
 
 struct Line {
   int attempt = 0;
@@ -134,7 +133,7 @@ class Judge {
     // From one save to the next, which waits for the one under way, and as many until that is published.
     one.at_most = 2 * std::max(shape_.save_every, longest_save());
     if (one.fault.kind == FaultKind::torn_checkpoint) one.at_most += one.checkpoint - one.spare;
-    if (one.fault.kind == FaultKind::nan) one.at_most += one.checkpoint - one.spare + nan_steps;
+    if (one.fault.kind == FaultKind::nan) one.at_most += one.checkpoint - one.spare + nonfinite_in_row;
     if (one.lost > one.at_most) {
       problem("{}: {} steps are lost ({} to {}), at most {} may be", title(one), one.lost, one.first, one.last, one.at_most);
     }

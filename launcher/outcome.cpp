@@ -10,6 +10,7 @@
 #include <sstream>
 #include <utility>
 
+#include "core/attempt_end.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/numbers.h"
@@ -88,17 +89,7 @@ std::string said(const std::string& words) {
 
 }  // namespace
 
-bool Outcome::is_final() const {
-  switch (static_cast<ExitCode>(code)) {
-    case ExitCode::usage:
-    case ExitCode::bad_data:
-    case ExitCode::unavailable:
-    case ExitCode::configuration:
-      return true;
-    default:
-      return false;
-  }
-}
+bool Outcome::is_final() const { return ends_the_run(code); }
 
 std::string cause_of(int code) {
   switch (static_cast<ExitCode>(code)) {
@@ -112,7 +103,7 @@ std::string cause_of(int code) {
     case ExitCode::configuration: return "configuration";
     default: break;
   }
-  if (code == 134) return "hang";  // the watchdog of a rank
+  if (code == hung_status) return "hang";
   return code > 128 ? "signal" : "fault";
 }
 

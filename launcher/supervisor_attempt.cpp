@@ -10,6 +10,7 @@
 #include <set>
 #include <string>
 
+#include "core/attempt_end.h"
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/host_name.h"
@@ -274,7 +275,7 @@ void Supervisor::clear_processes(Attempt& attempt) {
 Outcome Supervisor::conclude(Attempt& attempt) {
   auto outcome = explain_end(run_, attempt.number, static_cast<int>(layout_.ranks), layout_.starter, *attempt.status);
   if (!attempt.hang.empty()) {
-    outcome = {134, "hang", attempt.hang};
+    outcome = {hung_status, "hang", attempt.hang};
   } else if (attempt.killed) {
     outcome = {stopped_code, "stopped", "ended at once, on request"};
   } else if (outcome.cause == "hang") {

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "checkpoint/checkpoint.h"
+#include "core/attempt_end.h"
 #include "core/job_config.h"
 #include "core/verdict.h"
 #include "worker/passed_over.h"
@@ -38,7 +39,7 @@ class LossWindow {
 
 class Divergence {
  public:
-  static constexpr std::int64_t nonfinite_in_row = 5, budget_steps = 1000;
+  static constexpr std::int64_t budget_steps = 1000;
   enum class Action : std::uint8_t { update, nonfinite, skip, rewind, stop };
   struct Counts {
     std::int64_t nonfinite = 0, skipped = 0, rewound = 0;  // over the whole run

@@ -20,6 +20,7 @@
 #include <string>
 #include <thread>
 
+#include "core/attempt_end.h"
 #include "core/run_directory.h"
 #include "worker/checkpointing.h"
 #include "worker/hang_limits.h"
@@ -38,7 +39,7 @@ struct LoopPlace {
 class Heartbeat {
  public:
   using Report = std::function<void(const std::string&)>;
-  // `report` is called on the pulse thread with a sentence before the process exits with 134; it may take 5 s.
+  // `report` is called on the pulse thread with a sentence before the process exits with hung_status; it may take 5 s.
   Heartbeat(const RunDirectory& run, int attempt, int rank, const HangSettings& settings, Report report);
   ~Heartbeat();
 
@@ -59,8 +60,6 @@ class Heartbeat {
     double seconds;  // since the last progress
   };
   Place place() const;  // from any thread
-
-  static constexpr int hung_status = 134;
 
  private:
   void pulse(std::stop_token stop);

@@ -6,8 +6,8 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "core/attempt_end.h"
 #include "core/clock.h"
-#include "core/error.h"
 #include "core/json_lines.h"
 #include "core/json_text.h"
 #include "core/statistics.h"
@@ -30,12 +30,10 @@ double FailureRate::seconds_between() const {
 }
 
 std::int64_t count_failures(const RunDirectory& run) {
-  constexpr std::array no_failures = {ExitCode::done,        ExitCode::call_again,    ExitCode::usage, ExitCode::bad_data,
-                                      ExitCode::unavailable, ExitCode::configuration};
   std::int64_t failures = 0;
   read_json_lines(run.attempts(), [&](const nlohmann::json& line) {
     const auto code = integer_in(line, "exit_code");
-    if (code && std::ranges::none_of(no_failures, [&](ExitCode c) { return static_cast<int>(c) == *code; })) ++failures;
+    if (code && is_failure(*code)) ++failures;
   });
   return failures;
 }

@@ -130,7 +130,7 @@ TEST_F(HeartbeatTest, AHungLoopEndsTheProcessWithASentence) {
     std::this_thread::sleep_for(20s);
   };
   GTEST_FLAG_SET(death_test_style, "threadsafe");
-  EXPECT_EXIT(hang(), testing::ExitedWithCode(Heartbeat::hung_status),
+  EXPECT_EXIT(hang(), testing::ExitedWithCode(hung_status),
               "no progress for .* in section 'exchange' of step 7, block 2:backward, 71 collectives begun, inside "
               "world:all_reduce:55, .*; 7 exchange .* 71 1 world:all_reduce:55 2:backward gives_up");
 }
@@ -145,7 +145,7 @@ TEST_F(HeartbeatTest, AReportThatNeverEndsKeepsNoHungRank) {
     std::this_thread::sleep_for(60s);
   };
   GTEST_FLAG_SET(death_test_style, "threadsafe");
-  EXPECT_EXIT(hang(), testing::ExitedWithCode(Heartbeat::hung_status), "");
+  EXPECT_EXIT(hang(), testing::ExitedWithCode(hung_status), "");
 }
 
 // A save that the disk never answered held up nobody's loop, so nobody called it a hang: the ranks asked each other how far
@@ -168,7 +168,7 @@ TEST_F(HeartbeatTest, ADiskThatNeverAnswersASaveIsAHangThoughTheLoopGoesOn) {
     }
   };
   GTEST_FLAG_SET(death_test_style, "threadsafe");
-  EXPECT_EXIT(hang(), testing::ExitedWithCode(Heartbeat::hung_status),
+  EXPECT_EXIT(hang(), testing::ExitedWithCode(hung_status),
               "no progress for .* .limit 0.4 s. in section 'checkpoint' of step 20: the disk of the run directory does not "
               "answer .*; [0-9]+ step .* 0:forward disk [0-9.]+ 0.400 gives_up");
 }
