@@ -100,11 +100,13 @@ void check_disk(const LoadedJob& job, const RunDirectory& run, std::vector<std::
   std::error_code error;
   const auto space = std::filesystem::space(folder, error);
   if (error) return notes.push_back(fmt::format("the disk of {} was not checked: {}", folder.string(), error.message()));
-  const auto kept = job.config.checkpoint.keep_last + (job.config.checkpoint.keep_best ? 1 : 0);
+  const auto& checkpoint = job.config.checkpoint;
+  const auto for_good = checkpoint.keep_every > 0 ? job.config.train.steps / checkpoint.keep_every : 0;
+  const auto kept = checkpoint.keep_last + (checkpoint.keep_best ? 1 : 0) + for_good;
   const auto there = std::min(static_cast<std::int64_t>(RunHistory(run).published_steps().size()), kept);
   const double needed = *bytes * static_cast<double>(kept + 1 - there), free = static_cast<double>(space.available);
   if (needed <= free) return;
-  refuse(job, "checkpoint.keep_last",
+  refuse(job, for_good > checkpoint.keep_last ? "checkpoint.keep_every" : "checkpoint.keep_last",
          fmt::format("needs {:.3g} bytes more in {}: {} checkpoints kept and one being written, {:.3g} bytes each, {} of "
                      "them there; {:.3g} bytes are free. Make room, keep fewer, or choose another --run-dir",
                      needed, folder.string(), kept, *bytes, there, free));

@@ -1,4 +1,5 @@
 // `smlp submit` from the job file to sbatch, with stand-ins for SLURM's programs and for the worker.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include "core/files.h"
@@ -119,6 +120,14 @@ TEST_F(Submit, LooksForRoomForTheCheckpointsThatStay) {
   counting_worker("4e17");
   expect_refusal(submit_job({"checkpoint.keep_last=5"}), 78, {"checkpoint.keep_last = 5 needs 2.4e+18 bytes more",
                                                               "5 checkpoints kept and one being written"});
+  // Those were forgotten that stay for good: a run that had room for its last ones was submitted, and filled the disk.
+  expect_refusal(submit_job({"checkpoint.keep_last=2", "checkpoint.keep_every=10"}), 78,
+                 {"checkpoint.keep_every = 10 needs 3.2e+18 bytes more", "7 checkpoints kept and one being written", "0 of them"});
+  for (const int step : {10, 20}) {
+    std::filesystem::create_directories(run_folder() / fmt::format("checkpoints/step-{:08}", step));
+    write(fmt::format("runs/small/checkpoints/step-{:08}/manifest.json", step), "{}");
+  }
+  expect_refusal(submit_job({"checkpoint.keep_last=2", "checkpoint.keep_every=10"}), 78, {"needs 2.4e+18", "2 of them there"});
   write("plan.sh", "#!/bin/bash\necho 'no device; none' >&2\nexit 69\n");
   const auto answer = submit_job({});
   EXPECT_EQ(answer.code, 0);
