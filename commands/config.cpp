@@ -116,9 +116,11 @@ void add_config_commands(CLI::App& app) {
   show_command->footer("Example:\n  smlp config show examples/demo.toml --set train.steps=800 --origin");
   show_command->callback([options] { show(*options); });
 
-  auto* check_command = config->add_subcommand("check", "all that `smlp run` would refuse, data included");
+  auto* check_command = config->add_subcommand("check", "what `smlp run` would refuse, data included");
   add_job_options(*check_command, options->job);
-  check_command->footer("Example:\n  smlp config check examples/demo.toml");
+  check_command->footer("But for what hangs on the place: whether an allocation is there for cluster.launcher, and an address for\n"
+                        "metrics.listen, `smlp run` finds out.\n\n"
+                        "Example:\n  smlp config check examples/demo.toml");
   check_command->callback([options] { check(options->job); });
 
   auto* keys_command = config->add_subcommand("keys", "every key with type, default and meaning");

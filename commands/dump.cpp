@@ -129,9 +129,10 @@ void dump(const AskOptions& options) {
 void add_dump_command(CLI::App& app) {
   const auto options = std::make_shared<AskOptions>();
   options->timeout_seconds = 10;
+  options->when_time_is_up = "the request is withdrawn";
   auto* command = app.add_subcommand("dump", "where every rank of a live run is, also when it hangs");
   add_ask_options(*command, *options);
-  command->footer("A rank that does not answer is told of by its last heartbeat. Training goes on.\n\n"
+  command->footer("A rank that does not answer is told of by its last heartbeat. Training goes on. Ctrl-C ends the waiting.\n\n"
                   "Example:\n  smlp dump runs/demo");
   command->callback([options] { dump(*options); });
 }

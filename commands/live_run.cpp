@@ -61,7 +61,8 @@ void add_ask_options(CLI::App& command, AskOptions& options) {
   command.add_option("RUN", options.run, "a run directory")->required();
   command
       .add_option("--timeout", options.timeout_seconds,
-                  fmt::format("wait so long for the answer, {:.0f} by default; the request stays", options.timeout_seconds))
+                  fmt::format("wait so long for the answer, {:.0f} by default; then {}", options.timeout_seconds,
+                              options.when_time_is_up))
       ->check(number_within(least_patience, most_patience))
       ->type_name("SECONDS");
   command.add_flag("--json", options.json, "one JSON document");

@@ -13,6 +13,7 @@ namespace smlp {
 struct AskOptions {
   std::string run;
   double timeout_seconds = 60;
+  const char* when_time_is_up = "the request stays";  // for the help
   bool json = false;
 };
 void add_ask_options(CLI::App& command, AskOptions& options);

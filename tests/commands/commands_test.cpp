@@ -32,6 +32,13 @@ TEST_F(Usage, EveryCommandHasHelpWithAnExample) {
   }
 }
 
+// What `dump` had asked for was said to stay when its time is up, and `config check` to refuse all that `run` does.
+TEST_F(Usage, HelpPromisesNoMoreThanIsSo) {
+  EXPECT_THAT(smlp({"save", "--help"}).out, HasSubstr("60 by default; then the request stays"));
+  EXPECT_THAT(smlp({"dump", "--help"}).out, AllOf(HasSubstr("the request is withdrawn"), Not(HasSubstr("request stays"))));
+  EXPECT_THAT(smlp({"config", "check", "--help"}).out, AllOf(HasSubstr("metrics.listen"), Not(HasSubstr("all that"))));
+}
+
 TEST_F(Usage, WrongCommandLinesGetOneSentenceAndCode64) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> table = {
       {{"rnu"}, "there is no command 'smlp rnu'; did you mean run?"},
