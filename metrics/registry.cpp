@@ -172,8 +172,8 @@ struct RunMetrics::Families {
           .Name("smlp_checkpoint_seconds")
           .Help("Seconds from a save's begin to its publication")
           .Register(*registry);
-  Counter& checkpoint_stall =
-      counter("smlp_checkpoint_stall_seconds_total", "Seconds that training waited for saves");
+  Counter& checkpoint_stall = counter("smlp_checkpoint_stall_seconds_total",
+                                      "Seconds that training waited for saves: for copies, and for the save before to end");
   Family<Counter>& checkpoint_bytes =
       counter_family("smlp_checkpoint_bytes_total", "Bytes this rank wrote to published checkpoints");
   Family<Counter>& checkpoint_failures =

@@ -68,7 +68,7 @@ class RunMetrics {
   void publish(const StepReport& report);
   void validation_loss(double loss);
 
-  void checkpoint_stalled(double seconds);  // the loop waited for a copy
+  void checkpoint_stalled(double seconds);  // the loop waited for saves: for the one before, for a copy
   // Of a tier: "shared" or "local". A tier shows from its first word on, the shared one always.
   void checkpoint_published(std::string_view tier, std::int64_t step, double seconds, std::int64_t bytes,
                             double unix_time);

@@ -200,6 +200,7 @@ void RunLog::step(const StepLine& line) {
   const double done = static_cast<double>(line.step_tokens) / impl_->ranks * impl_->work / line.seconds;
   const auto report = report_of(line, done / impl_->peak);
   impl_->metrics.publish(report);
+  impl_->metrics.checkpoint_stalled(line.result.phases[Phase::checkpoint]);
   if (impl_->rank != 0) return;
   impl_->count(line);
   auto json = impl_->metrics.to_json(report, unix_seconds());
@@ -269,8 +270,6 @@ void RunLog::saved_locally(const SaveOutcome& outcome, const std::string& why) {
   impl_->local_trouble = why;
   if (outcome.published) impl_->local_step = outcome.step;
 }
-
-void RunLog::save_stalled(double seconds) { impl_->metrics.checkpoint_stalled(seconds); }
 
 void RunLog::save_interval(Tier tier, std::int64_t step, double seconds, const std::string& sentence) {
   impl_->metrics.checkpoint_interval(name_of(tier), seconds);

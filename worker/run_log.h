@@ -38,7 +38,6 @@ class RunLog {
   void evaluated(std::int64_t step, const Evaluation& evaluation);
   void saved(const SaveOutcome& outcome);
   void untidy(std::int64_t step, const std::string& sentence);  // saves hold, but not all around them is as it should be
-  void save_stalled(double seconds);
   void save_interval(Tier tier, std::int64_t step, double seconds, const std::string& sentence);
   double seconds_up() const;  // rank 0: of the run so far, without the time in which no launcher was there
   // `saved_at`: when the save that it begins from was published, in seconds since 1970; `counts`: what that save knows.

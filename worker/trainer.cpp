@@ -341,7 +341,6 @@ std::optional<Evaluation> Trainer::evaluate(std::int64_t step) {
 void Trainer::save(Saves::Wish wish) {
   heartbeat_.enter(Section::checkpoint, step_);
   const double stall = saves_->begin(wish, engine_->backend(), pieces_, run_state());
-  log_->save_stalled(stall);
   // The copy of a step that both tiers get is the local one's cost.
   if (wish.local) plan_->begun(Tier::local, step_, stall);
   if (!wish.shared) return;
