@@ -59,7 +59,11 @@ std::vector<Step> read_steps(const RunDirectory& run) {
 struct Told {
   std::optional<std::int64_t> ranks, evaluated_tokens;
   nlohmann::json parameters, forward_macs;
-  std::map<std::int64_t, double> losses;
+  std::map<std::int64_t, double> losses, agreements;
+
+  void forget_beyond(std::int64_t step) {
+    for (auto* all : {&losses, &agreements}) all->erase(all->upper_bound(step), all->end());
+  }
 };
 
 Told read_events(const RunDirectory& run) {
@@ -71,11 +75,13 @@ Told read_events(const RunDirectory& run) {
       if (line.contains("parameters") && line["parameters"].is_object()) told.parameters = line["parameters"];
       if (line.contains("forward_macs") && line["forward_macs"].is_object()) told.forward_macs = line["forward_macs"];
       // What lies beyond the step that this attempt goes on from is done again.
-      if (const auto step = integer_in(line, "step")) told.losses.erase(told.losses.upper_bound(*step), told.losses.end());
+      if (const auto step = integer_in(line, "step")) told.forget_beyond(*step);
     } else if (event == "evaluation") {
       const auto step = integer_in(line, "step");
       const auto loss = number_in(line, "validation_loss");
+      const auto agreement = number_in(line, "routing_agreement");
       if (step && loss) told.losses[*step] = *loss;
+      if (step && agreement) told.agreements[*step] = *agreement;
       if (const auto tokens = integer_in(line, "tokens")) told.evaluated_tokens = tokens;
     }
   });
@@ -115,18 +121,19 @@ void add_steps(const std::vector<Step>& steps, Told told, RunResults& results) {
     results.seconds += step.seconds;
     results.step = step.step;
     results.loss = step.loss ? step.loss : results.loss;
-    if (step.agreement) results.routing_agreement = step.agreement;
     if (step.tokens) results.step_tokens = static_cast<std::int64_t>(*step.tokens);
     if (step.tokens_per_second > 0) rates.push_back(step.tokens_per_second);
     if (step.balance) balances += *step.balance, ++balanced;
     routed += step.routed;
     dropped += step.dropped;
     if (step.validation_loss) told.losses[step.step] = *step.validation_loss;
+    if (step.agreement) told.agreements[step.step] = *step.agreement;
     if (told.losses.contains(step.step)) seconds_at[step.step] = results.seconds;
   }
   if (!rates.empty()) results.tokens_per_second = upper_median(std::move(rates));
   if (balanced > 0) results.balance = balances / static_cast<double>(balanced);
   if (routed > 0) results.dropped_share = dropped / routed;
+  if (!told.agreements.empty()) results.routing_agreement = told.agreements.rbegin()->second;
   for (const auto& [step, loss] : told.losses) {
     if (!std::isfinite(loss)) continue;
     // A step whose line was lost took as long as those before it.

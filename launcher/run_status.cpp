@@ -52,6 +52,7 @@ struct Course {
   bool closed = false;  // its launcher is gone by what was said
   std::string ending, words;  // event that closed the run since its last start
   std::map<int, AttemptEnd> seen;  // attempts by number
+  std::optional<double> validation_loss;  // of the last evaluation, which may have no step's line
   bool queued() const { return submitted || requeued; }
 };
 
@@ -67,12 +68,15 @@ Course read_course(const RunDirectory& run) {
     } else if (event == "not_requeued") {
       course.requeued = false;
     } else if (event == "run_started") {
-      course = {.begun = true, .ending = {}, .words = {}, .seen = std::move(course.seen)};
+      course = {.begun = true, .ending = {}, .words = {}, .seen = std::move(course.seen),
+                .validation_loss = course.validation_loss};
     } else if (event == "attempt_started") {
       course.begun = course.attempt_under_way = true;
       course.submitted = course.requeued = course.closed = false;
       course.ending.clear();
       course.seen.try_emplace(attempt, AttemptEnd{attempt, "", ""});
+    } else if (event == "evaluation") {
+      if (const auto loss = number_in(line, "validation_loss")) course.validation_loss = loss;
     } else if (event == "attempt_ended") {
       course.attempt_under_way = false;
     } else if (event == "signal" || (event == "request" && detail.starts_with("stop") && !detail.starts_with("stop after"))) {
@@ -285,6 +289,7 @@ RunStatus read_status(const RunDirectory& run) {
   if (!course.begun) status.tasks = read_tasks(run);
   if (!status.tasks.empty()) status.state = state_of_tasks(status.tasks, status.queued);
   read_steps(run, status);
+  if (course.validation_loss) status.validation_loss = course.validation_loss;
   if (live) status.slowest = rank_behind(status);
   else status.seconds_left.reset();
   read_attempts(run, course, status);

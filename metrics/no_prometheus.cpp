@@ -39,7 +39,7 @@ void RunMetrics::checkpoint_found(std::string_view tier, std::int64_t step, doub
   if (tier == "shared") families_->totals.checkpoint_step = static_cast<double>(step);
 }
 
-void RunMetrics::validation_loss(double) {}
+void RunMetrics::evaluated(const EvaluationReport&) {}
 void RunMetrics::checkpoint_interval(std::string_view, double) {}
 void RunMetrics::restarts(std::string_view, std::int64_t) {}
 void RunMetrics::skipped_updates(std::string_view, std::int64_t) {}

@@ -238,13 +238,15 @@ void RunMetrics::publish(const StepReport& report) {
   if (report.balance_loss) f.balance_loss.Set(*report.balance_loss);
   if (report.z_loss) f.z_loss.Set(*report.z_loss);
   if (report.loss_scale) f.loss_scale.Set(*report.loss_scale);
-  if (report.validation_loss) validation_loss(*report.validation_loss);
+}
+
+void RunMetrics::evaluated(const EvaluationReport& report) {
+  auto& f = *families_;
+  f.validation_loss.Set(report.validation_loss);
   for (const auto& [block, share] : report.block_agreement) {
     f.agreement.Add(f.labels({{"block", std::to_string(block)}})).Set(share);
   }
 }
-
-void RunMetrics::validation_loss(double loss) { families_->validation_loss.Set(loss); }
 
 void RunMetrics::checkpoint_stalled(double seconds) { families_->checkpoint_stall.Increment(seconds); }
 

@@ -22,6 +22,14 @@ double expert_balance(std::span<const double> tokens);
 // no tokens.
 double routing_entropy(std::span<const double> tokens);
 
+// Of an evaluation, the same on every rank.
+struct EvaluationReport {
+  double validation_loss = 0;
+  // Share of held-out tokens that evaluation sends to the experts that training would choose: of all blocks, and by block.
+  std::optional<double> routing_agreement{};
+  std::map<std::int64_t, double> block_agreement{};
+};
+
 // Numbers are of the whole job, the same on every rank, unless they say "mine".
 struct StepReport {
   struct Block {
@@ -42,10 +50,7 @@ struct StepReport {
   std::vector<Block> blocks;
   // What routers add to the loss, weighted; and, of softmax gates, their balance and z-losses themselves, summed over layers.
   std::optional<double> auxiliary_loss{}, balance_loss{}, z_loss{}, loss_scale{};
-  std::optional<double> validation_loss;  // when this step ended with an evaluation
-  // Share of held-out tokens that evaluation sends to the experts that training would choose: of all blocks, and by block.
-  std::optional<double> routing_agreement{};
-  std::map<std::int64_t, double> block_agreement{};
+  std::optional<EvaluationReport> evaluation{};  // when this step ended with one: for its line alone
 };
 
 struct RunIdentity {
@@ -66,7 +71,7 @@ class RunMetrics {
   // and of a counter that goes back Prometheus takes all of the new value for growth. Lines of metrics.jsonl count on.
   void resume(std::int64_t steps, std::int64_t tokens);
   void publish(const StepReport& report);
-  void validation_loss(double loss);
+  void evaluated(const EvaluationReport& report);  // at whatever step, or by an earlier attempt
 
   void checkpoint_stalled(double seconds);  // the loop waited for saves: for the one before, for a copy
   // Of a tier: "shared" or "local". A tier shows from its first word on, the shared one always.

@@ -66,8 +66,9 @@ nlohmann::json step_line(const StepReport& report, std::int64_t attempt, double 
   if (report.balance_loss) line["balance_loss"] = *report.balance_loss;
   if (report.z_loss) line["z_loss"] = *report.z_loss;
   if (report.loss_scale) line["loss_scale"] = *report.loss_scale;
-  if (report.validation_loss) line["validation_loss"] = *report.validation_loss;
-  if (report.routing_agreement) line["routing_agreement"] = *report.routing_agreement;
+  if (!report.evaluation) return line;
+  line["validation_loss"] = report.evaluation->validation_loss;
+  if (const auto share = report.evaluation->routing_agreement) line["routing_agreement"] = *share;
   return line;
 }
 

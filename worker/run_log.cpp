@@ -40,6 +40,14 @@ RunIdentity identity_of(int attempt, const JobConfig& job, int rank) {
           .experts = sparse ? job.model.experts : 0};
 }
 
+EvaluationReport report_of(const Evaluation& evaluation) {
+  EvaluationReport report{.validation_loss = evaluation.loss(), .routing_agreement = evaluation.routing_agreement()};
+  for (const auto& block : evaluation.agreement) {
+    if (block.compared > 0) report.block_agreement[block.block] = block.share();
+  }
+  return report;
+}
+
 StepReport report_of(const StepLine& line, double flops_share) {
   StepReport report;
   report.step = line.step;
@@ -63,13 +71,27 @@ StepReport report_of(const StepLine& line, double flops_share) {
     report.balance_loss = losses.balance;
     report.z_loss = losses.z;
   }
-  if (!line.evaluation) return report;
-  report.validation_loss = line.evaluation->loss();
-  report.routing_agreement = line.evaluation->routing_agreement();
-  for (const auto& block : line.evaluation->agreement) {
-    if (block.compared > 0) report.block_agreement[block.block] = block.share();
-  }
+  if (line.evaluation) report.evaluation = report_of(*line.evaluation);
   return report;
+}
+
+// The newest of the run that is not beyond the step from which it goes on: what came later is done again.
+std::optional<EvaluationReport> last_evaluation(const RunDirectory& run, std::int64_t up_to_step, std::int64_t blocks) {
+  std::optional<EvaluationReport> last;
+  read_json_lines(run.events(), [&](const nlohmann::json& line) {
+    if (text_in(line, "event") != "evaluation" || integer_in(line, "step").value_or(up_to_step + 1) > up_to_step) return;
+    const auto loss = number_in(line, "validation_loss");
+    if (!loss) return;
+    last = EvaluationReport{.validation_loss = *loss, .routing_agreement = number_in(line, "routing_agreement")};
+    const auto shares = line.find("routing_agreement_blocks");
+    if (shares == line.end() || !shares->is_array()) return;
+    for (const auto& one : *shares) {
+      const auto block = integer_in(one, "block");
+      const auto share = number_in(one, "share");
+      if (block && share && *block >= 0 && *block < blocks) last->block_agreement[*block] = *share;
+    }
+  });
+  return last;
 }
 
 // All tasks of an array have one job: their folders tell them apart. Other runs of one name have ids of their own.
@@ -119,6 +141,7 @@ struct RunLog::Impl {
       : run(run_directory),
         attempt(attempt_number),
         rank(my_rank),
+        blocks(job.model.dense_blocks + job.model.sparse_blocks),
         metrics(identity_of(attempt_number, job, my_rank)),
         exporter(serve(listen_of_process(job.metrics.listen, local_rank().value_or(my_rank)), metrics, gpu,
                        std::filesystem::exists(run.metrics()))) {}
@@ -138,6 +161,7 @@ struct RunLog::Impl {
   RunDirectory run;
   int attempt, rank;
   int ranks = 1;
+  std::int64_t blocks = 0;  // of the model
   double peak = 0, work = 0;
   RunMetrics metrics;
   Exporter exporter;
@@ -220,15 +244,17 @@ void RunLog::step(const StepLine& line) {
 }
 
 void RunLog::evaluated(std::int64_t step, const Evaluation& evaluation) {
+  const auto report = report_of(evaluation);
+  impl_->metrics.evaluated(report);
   auto words = fmt::format("validation loss {:.4f}, perplexity {}", evaluation.loss(), perplexity_text(evaluation.perplexity()));
   nlohmann::json facts = {{"validation_loss", evaluation.loss()},
                           {"perplexity", evaluation.perplexity()},
                           {"tokens", evaluation.tokens}};
-  if (const auto share = evaluation.routing_agreement()) {
+  if (const auto share = report.routing_agreement) {
     words += fmt::format("; {:.1f} % of the tokens go where training would send them", 100 * *share);
     facts["routing_agreement"] = *share;
-    for (const auto& block : evaluation.agreement) {
-      facts["routing_agreement_blocks"].push_back({{"block", block.block}, {"share", block.share()}});
+    for (const auto& [block, alike] : report.block_agreement) {
+      facts["routing_agreement_blocks"].push_back({{"block", block}, {"share", alike}});
     }
   }
   event("evaluation", step, words, facts);
@@ -294,6 +320,9 @@ void RunLog::resumed(std::int64_t step, std::int64_t tokens, Tier from, std::opt
   impl_->metrics.resume(step, tokens);
   impl_->left_out_before = counts;
   left_out(counts);
+  if (const auto last = impl_->rank == 0 ? last_evaluation(impl_->run, step, impl_->blocks) : std::nullopt) {
+    impl_->metrics.evaluated(*last);
+  }
   if (step == 0) return;
   const double time = saved_at.value_or(std::numeric_limits<double>::quiet_NaN());
   impl_->metrics.checkpoint_found(name_of(from), step, time);

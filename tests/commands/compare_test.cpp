@@ -123,6 +123,19 @@ TEST_F(Compare, WhatWasDoneAgainCountsOnce) {
   EXPECT_NEAR(run["evaluations"][2]["loss"], 3.3, 1e-12) << "as the second attempt found it";
 }
 
+// It was read from the lines of steps alone, and that of an evaluation at a start is in its event.
+TEST_F(Compare, AnAgreementIsAlsoThatOfAnEvaluationWithoutAStep) {
+  write_run("a", "alpha", {{10, 2, 4.0}});
+  const auto told = [](int step, double agreement) {
+    return json({{"event", "evaluation"}, {"step", step}, {"validation_loss", 5.0}, {"routing_agreement", agreement}}).dump() + "\n";
+  };
+  const auto before = test::contents(place / "a/events.jsonl");
+  write("a/events.jsonl", before + told(0, 0.5) + told(10, 0.25));
+  EXPECT_EQ(facts({"a"})["runs"][0]["routing_agreement"], 0.25);
+  write("a/events.jsonl", before + told(0, 0.5) + told(10, 0.25) + json({{"event", "start"}, {"step", 5}}).dump() + "\n");
+  EXPECT_EQ(facts({"a"})["runs"][0]["routing_agreement"], 0.5) << "what lies beyond a start is done again";
+}
+
 TEST_F(Compare, RunsThatDoNotCompareAreWarnedOf) {
   write_run("a", "alpha", steady);
   write_run("b", "beta", steady, "eval_sequences = 7\n");

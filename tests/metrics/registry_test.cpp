@@ -131,7 +131,7 @@ TEST(Metrics, HoldCheckpointsRestartsAndValidation) {
   metrics.restarts("signal", 2);
   metrics.restarts("signal", 1);  // never back
   metrics.restarts("an unheard-of reason", 4);
-  metrics.validation_loss(4.25);
+  metrics.evaluated({.validation_loss = 4.25});
   const auto text = metrics.text();
   EXPECT_EQ(value_of(text, "smlp_checkpoint_last_step{rank=\"0\",tier=\"shared\"}"), 50);
   EXPECT_EQ(value_of(text, "smlp_checkpoint_last_timestamp_seconds{rank=\"0\",tier=\"shared\"}"), 1000.5);
@@ -225,9 +225,8 @@ TEST(MetricsLine, HoldsTheSameNumbers) {
   metrics.resume(10, 20'480);
   metrics.checkpoint_published("shared", 10, 1, 1, 1);
   auto report = test::small_step(11);
-  report.validation_loss = 5.25;
-  report.routing_agreement = 0.625;
-  report.block_agreement = {{1, 0.5}, {4, 0.75}};
+  report.evaluation = {.validation_loss = 5.25, .routing_agreement = 0.625, .block_agreement = {{1, 0.5}, {4, 0.75}}};
+  metrics.evaluated(*report.evaluation);
   report.auxiliary_loss = 0.03125;
   report.balance_loss = 2.5;
   report.z_loss = 6.75;

@@ -28,7 +28,7 @@ inline StepReport small_step(std::int64_t step) {
       .phase_seconds = {{"forward", 0.125}, {"backward", 0.25}, {"exchange", 0.0625}},
       .blocks = {{.block = 1, .expert_tokens = {512, 512, 512, 512}, .dropped = 0, .assignment_rounds = 7},
                  {.block = 4, .expert_tokens = {1024, 1024, 0, 0}, .dropped = 3, .assignment_rounds = 9}},
-      .validation_loss = {}};
+      .evaluation = {}};
 }
 
 }  // namespace smlp::test

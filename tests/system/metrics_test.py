@@ -1,6 +1,31 @@
 #!/usr/bin/env python3
 """What a run says of itself, in numbers and in events: that they are right, and that docs/metrics.md lists them all."""
+import json
+import urllib.request
+
 import harness
+from harness import smlp_json
+
+
+def scrape(place, run, rank=0):
+    """The values of a rank's page by series."""
+    address = json.loads((place.path / run / "targets.json").read_text())[0]["targets"][rank]
+    page = urllib.request.urlopen(f"http://{address}/metrics", timeout=10).read().decode()
+    return {series: float(value) for series, value in
+            (line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))}
+
+
+def started(place, run, attempt, *more, **settings):
+    """A run that goes on and on, with a step of this attempt behind it."""
+    process = place.start(place.job(**{**dict(steps=10**6, every=10**6, eval_every=10**6), **settings}), run, *more)
+    harness.wait_until(lambda: any(line["attempt"] == attempt for line in place.lines(run, "metrics.jsonl")), 120,
+                       f"a step of attempt {attempt}")
+    return process
+
+
+def leave(process):
+    process.terminate()
+    assert process.wait(timeout=120) == 75
 
 
 def the_stall_of_saves_holds_all_that_training_waited_for_them(place):
@@ -11,6 +36,21 @@ def the_stall_of_saves_holds_all_that_training_waited_for_them(place):
     assert abs(lines[-1]["checkpoint_stall_seconds_total"] - waited) < 1e-9 * len(lines), (lines[-1], waited)
 
 
+def an_evaluation_that_ends_no_step_is_known_to_all_who_ask(place):
+    """That of step 0 was in its event alone, and a restart forgot the last one until the next."""
+    for attempt in (1, 2):
+        process = started(place, "run", attempt)
+        values, status = scrape(place, "run"), smlp_json("status", "run", cwd=place.path)
+        told, = [event for event in place.lines("run", "events.jsonl") if event["event"] == "evaluation"]
+        assert told["step"] == 0 and abs(status["validation_loss"] - told["validation_loss"]) < 1e-9, (attempt, status, told)
+        assert abs(values['smlp_validation_loss{rank="0"}'] - told["validation_loss"]) < 1e-9, (attempt, told)
+        share, = told["routing_agreement_blocks"]
+        series = f'smlp_routing_agreement{{block="{share["block"]}",rank="0"}}'
+        assert abs(values[series] - share["share"]) < 1e-9, (attempt, share)
+        leave(process)
+
+
 if __name__ == "__main__":
-    harness.main([the_stall_of_saves_holds_all_that_training_waited_for_them],
+    harness.main([the_stall_of_saves_holds_all_that_training_waited_for_them,
+                  an_evaluation_that_ends_no_step_is_known_to_all_who_ask],
                  parent="/dev/shm")  # where saves keep up, however busy the disk
