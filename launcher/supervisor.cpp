@@ -53,6 +53,13 @@ std::string Supervisor::step_text(std::optional<std::int64_t> step) {
   return step ? fmt::format("checkpoint {}", *step) : std::string("the start");
 }
 
+// The ranks look for themselves, and nodes may hold saves that came after the last that was told.
+std::string Supervisor::or_else_text(std::optional<std::int64_t> step) const {
+  const bool nodes = !job_.checkpoint.local_dir.empty() && !not_after_;
+  return fmt::format("{}{}", step > 0 ? ", or from one before it if that does not hold" : "",
+                     nodes ? ", or from a later save that the nodes hold" : "");
+}
+
 int Supervisor::run() {
   signals_.emplace();
   signal(SIGPIPE, SIG_IGN);  // whoever reads our lines may leave; the run stays
@@ -107,7 +114,7 @@ int Supervisor::run() {
                                       attempt_number_, outcome.reason, cost_text(), attempt_number_ + 1,
                                       step_text(not_after_ ? not_after_ : newest),
                                       wait > 0 ? fmt::format("in {:.1f} s", wait) : "at once") +
-                          ((not_after_ ? not_after_ : newest) > 0 ? ", or from one before it if that does not hold" : "");
+                          or_else_text(not_after_ ? not_after_ : newest);
     line_.note(sentence);
     history_.event("restart", attempt_number_, not_after_ ? not_after_ : newest, sentence);
     if (!pause(wait)) return asked_to_stop("between two attempts");

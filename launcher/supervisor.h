@@ -75,6 +75,7 @@ class Supervisor {
   struct Attempt;
   static constexpr int stopped_code = static_cast<int>(ExitCode::call_again);
   static std::string step_text(std::optional<std::int64_t> step);  // "checkpoint 120", "the start"
+  std::string or_else_text(std::optional<std::int64_t> step) const;  // from where else ranks may go on than from that step
   std::string before_the_choice(std::optional<std::int64_t> newest) const;
 
   bool choose_layout();  // false: none, and why_not_ says why

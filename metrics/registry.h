@@ -78,7 +78,7 @@ class RunMetrics {
   void checkpoint_published(std::string_view tier, std::int64_t step, double seconds, std::int64_t bytes,
                             double unix_time);
   void checkpoint_failed(std::string_view tier);
-  void checkpoint_found(std::string_view tier, std::int64_t step, double unix_time);  // this attempt began from it
+  void checkpoint_found(std::string_view tier, std::int64_t step, double unix_time);  // as this attempt began
   void checkpoint_interval(std::string_view tier, double seconds);  // chosen: checkpoint.auto
 
   // How often the run was restarted so far for this reason: one of the list in registry.cpp, others count as "other".

@@ -83,6 +83,11 @@ class SharedCandidates {
     return nullptr;
   }
 
+  std::string newest_sound() {
+    const auto* found = newest();
+    return found != nullptr && found->valid ? found->path.string() : "";
+  }
+
   void reject(const std::string& reason) {
     const auto path = found_.back().path;
     set_aside(path);
@@ -119,11 +124,13 @@ std::optional<RestorePoint> choose_checkpoint(const RestoreOptions& options, Com
     choice = broadcast_text(world, choice);
     if (choice.empty()) return std::nullopt;
     if (choice == from_nodes) {
-      if (auto source = options.local->take_newest(between)) return RestorePoint{{}, std::move(source)};
-      continue;
+      auto source = options.local->take_newest(between);
+      if (!source) continue;
+      return RestorePoint{.shared = {}, .local = std::move(source),
+                          .shared_beside = broadcast_text(world, shared ? shared->newest_sound() : "")};
     }
     const auto complaint = verify_together(choice, world, between);
-    if (complaint.empty()) return RestorePoint{choice, std::nullopt};
+    if (complaint.empty()) return RestorePoint{.shared = choice, .local = std::nullopt};
     if (shared) shared->reject(complaint);
   }
 }

@@ -12,10 +12,11 @@
 
 namespace smlp {
 
-// Where a run goes on from: one of the two.
+// Where a run goes on from: one of the two. The same on every rank.
 struct RestorePoint {
   std::filesystem::path shared;
   std::optional<LocalSource> local;
+  std::filesystem::path shared_beside{};  // a local one: the shared directory's newest, as far as manifest and sizes tell
 };
 
 struct RestoreOptions {

@@ -315,22 +315,23 @@ void RunLog::left_out(const Divergence::Counts& counts) {
   impl_->metrics.spikes("rewind", counts.rewound);  // ends its attempt, and no checkpoint takes it back: the run's
 }
 
-void RunLog::resumed(std::int64_t step, std::int64_t tokens, Tier from, std::optional<double> saved_at,
-                     const Divergence::Counts& counts) {
+void RunLog::resumed(std::int64_t step, std::int64_t tokens, const Divergence::Counts& counts) {
   impl_->metrics.resume(step, tokens);
   impl_->left_out_before = counts;
   left_out(counts);
   if (const auto last = impl_->rank == 0 ? last_evaluation(impl_->run, step, impl_->blocks) : std::nullopt) {
     impl_->metrics.evaluated(*last);
   }
-  if (step == 0) return;
-  const double time = saved_at.value_or(std::numeric_limits<double>::quiet_NaN());
-  impl_->metrics.checkpoint_found(name_of(from), step, time);
-  if (from == Tier::local) {
-    impl_->local_step = step;
+}
+
+void RunLog::found(const FoundSave& save) {
+  const double time = save.saved_at.value_or(std::numeric_limits<double>::quiet_NaN());
+  impl_->metrics.checkpoint_found(name_of(save.tier), save.step, time);
+  if (save.tier == Tier::local) {
+    impl_->local_step = save.step;
     return;
   }
-  impl_->saved_step = step;
+  impl_->saved_step = save.step;
   impl_->saved_time = time;
 }
 

@@ -24,6 +24,12 @@ struct StepLine {
   std::optional<Evaluation> evaluation;  // after this step
 };
 
+struct FoundSave {
+  Tier tier = Tier::shared;
+  std::int64_t step = 0;
+  std::optional<double> saved_at{};  // in seconds since 1970, where that can be told
+};
+
 class RunLog {
  public:
   // Collective: the ranks' addresses are gathered. `peak` and `work`: this rank's product rate and the useful
@@ -40,9 +46,9 @@ class RunLog {
   void untidy(std::int64_t step, const std::string& sentence);  // saves hold, but not all around them is as it should be
   void save_interval(Tier tier, std::int64_t step, double seconds, const std::string& sentence);
   double seconds_up() const;  // rank 0: of the run so far, without the time in which no launcher was there
-  // `saved_at`: when the save that it begins from was published, in seconds since 1970; `counts`: what that save knows.
-  void resumed(std::int64_t step, std::int64_t tokens, Tier from, std::optional<double> saved_at,
-               const Divergence::Counts& counts);
+  // Where this attempt begins; `counts`: what the save that it begins from knows.
+  void resumed(std::int64_t step, std::int64_t tokens, const Divergence::Counts& counts);
+  void found(const FoundSave& save);  // the newest of its tier at the start
   void left_out(const Divergence::Counts& counts);
 
  private:

@@ -19,7 +19,7 @@
 #include "worker/drill_faults.h"
 #include "worker/engine.h"
 #include "worker/heartbeat.h"
-#include "worker/local_restore.h"
+#include "worker/restore.h"
 #include "worker/run_log.h"
 #include "worker/save_plan.h"
 #include "worker/saves.h"
@@ -65,6 +65,7 @@ class Trainer {
   void check_replicas(bool before_a_save);
   void leave_verdict(const Verdict& verdict);  // before any rank leaves
   RunState run_state() const;
+  void tell_of_saves(const RestorePoint& chosen, const LocalStart* local);
   void tell_of_other_data(const RunState& saved) const;  // as far as files of another length show
   bool complete() const { return step_ >= job_.train.steps; }
   bool evaluates() const { return job_.train.eval_every > 0 && !valid_.empty(); }

@@ -8,7 +8,6 @@
 #include "core/files.h"
 #include "core/run_directory.h"
 #include "worker/plan_json.h"
-#include "worker/restore.h"
 #include "worker/routing_settings.h"
 #include "worker/side_by_side.h"
 #include "worker/trainer.h"
@@ -51,10 +50,8 @@ void Trainer::restore() {
   replicas_alike_ = step_;
   const auto tier = chosen && chosen->local ? Tier::local : Tier::shared;
   plan_->start(step_, tier);
-  const auto saved_at = !chosen         ? std::nullopt
-                        : chosen->local ? local->saved_at(chosen->local->save)
-                                        : written_at(chosen->shared / manifest_name);
-  log_->resumed(step_, divergence_->trained(sequences_) * job_.model.context, tier, saved_at, divergence_->counts());
+  log_->resumed(step_, divergence_->trained(sequences_) * job_.model.context, divergence_->counts());
+  if (chosen) tell_of_saves(*chosen, local.get());
   const auto from = chosen && chosen->local ? fmt::format("from the local save of step {}", step_)
                     : chosen               ? fmt::format("from {}", chosen->shared.filename().string())
                     : options_.init_from   ? fmt::format("with the weights of {}", options_.init_from->string())
@@ -72,6 +69,13 @@ void Trainer::restore() {
     log_->event("saves_nothing", step_, sentence);
   }
   choose_intervals();
+}
+
+void Trainer::tell_of_saves(const RestorePoint& chosen, const LocalStart* local) {
+  if (chosen.local) log_->found({Tier::local, step_, local->saved_at(chosen.local->save)});
+  const auto& shared = chosen.local ? chosen.shared_beside : chosen.shared;
+  const auto of_step = step_of_checkpoint(shared.filename().string());
+  if (of_step) log_->found({Tier::shared, *of_step, written_at(shared / manifest_name)});
 }
 
 void Trainer::tell_of_other_data(const RunState& saved) const {

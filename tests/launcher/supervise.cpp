@@ -1,6 +1,6 @@
 // The supervisor alone, as `smlp run` uses it, with limits that suit tests:
 //   supervise RUN_DIR WORKER [ranks=N] [max-restarts=N] [pause=S] [start=S] [grace=S] [starter-end=S]
-//             [one-request=S] [full-disk=S] [init-from=PATH] [lingers=S]
+//             [one-request=S] [full-disk=S] [init-from=PATH] [local-dir=PATH] [lingers=S]
 #include <fmt/format.h>
 
 #include <cstdlib>
@@ -31,6 +31,7 @@ int main(int argc, char** argv) {
     if (name == "one-request") options.one_request_seconds = std::atof(value.c_str());
     if (name == "full-disk") options.full_disk_seconds = std::atof(value.c_str());
     if (name == "init-from") options.init_from = value;
+    if (name == "local-dir") job.checkpoint.local_dir = value;
     if (name == "lingers") lingers = std::atof(value.c_str());
   }
   try {

@@ -81,6 +81,14 @@ TEST_F(SupervisorRestarts, AndSaysWhatTheRanksRejectedAndFromWhereTheyReallyGoOn
   EXPECT_THAT(output(), HasSubstr("attempt 4: beginning with the first step\n"));
 }
 
+// It named the last save that it had heard of, and one before it: the ranks went on from a later one on the nodes.
+TEST_F(SupervisorRestarts, AndSaysThatNodesMayHoldALaterSave) {
+  const std::string script = "1 * steps 2\n1 * checkpoint\n1 1 raise 9\n1 0 wait\n2 * steps 1\n";
+  EXPECT_EQ(supervise(script, {"local-dir=/tmp"}), 0);
+  EXPECT_THAT(output(), HasSubstr("attempt 2 starts from checkpoint 2 at once, or from one before it if that does not hold, or "
+                                  "from a later save that the nodes hold"));
+}
+
 TEST_F(SupervisorRestarts, AfterAFaultAndAfterAFailedDisk) {
   EXPECT_EQ(supervise("1 1 exit 70 it broke at step 0\n2 0 exit 74 the disk is full\n3 * steps 1\n"
                       "1 * wait\n2 * wait\n"), 0);

@@ -50,7 +50,25 @@ def an_evaluation_that_ends_no_step_is_known_to_all_who_ask(place):
         leave(process)
 
 
+def a_start_from_the_nodes_knows_the_shared_directory_s_newest_too(place):
+    """Its gauges were empty until the next one was published."""
+    local = ["--set", f"checkpoint.local_dir={place.path / 'local'}", "--set", "checkpoint.local_every_steps=1"]
+    process = started(place, "run", 1, *local)
+    shared = smlp_json("save", "run", cwd=place.path)["step"]
+    lines = lambda: place.lines("run", "metrics.jsonl")
+    harness.wait_until(lambda: lines()[-1].get("local_checkpoint_last_step", 0) > shared, 120, "a later save on the node")
+    workers = [pid for pid, command in harness.processes_of(place.path / "run").items()
+               if "smlp-worker train" in command and "mpirun" not in command]
+    harness.kill(max(workers))
+    harness.wait_until(lambda: lines()[-1]["attempt"] == 2, 120, "a step of the second attempt")
+    first = next(line for line in lines() if line["attempt"] == 2)
+    assert first["checkpoint_last_step"] == shared and first["checkpoint_last_timestamp_seconds"] > 0, (first, shared)
+    assert first["local_checkpoint_last_step"] > shared, (first, shared)
+    leave(process)
+
+
 if __name__ == "__main__":
     harness.main([the_stall_of_saves_holds_all_that_training_waited_for_them,
-                  an_evaluation_that_ends_no_step_is_known_to_all_who_ask],
+                  an_evaluation_that_ends_no_step_is_known_to_all_who_ask,
+                  a_start_from_the_nodes_knows_the_shared_directory_s_newest_too],
                  parent="/dev/shm")  # where saves keep up, however busy the disk

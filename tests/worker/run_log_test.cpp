@@ -61,6 +61,22 @@ TEST_F(RunLogTest, TasksOfAnArrayAreRunsOfTheirOwn) {
   EXPECT_EQ(labels(run_), (nlohmann::json{{"run", "job"}, {"run_id", "abc"}, {"instance", "rank-0"}}));
 }
 
+// After a start from a save on the nodes nobody knew of the shared directory's newest, until the next one.
+TEST_F(RunLogTest, AStartFromANodeKnowsTheNewestOfTheSharedDirectoryToo) {
+  RunLog run_log = log();
+  run_log.resumed(14, 1000, {});
+  run_log.found({Tier::local, 14, 2000.5});
+  run_log.found({Tier::shared, 10, 1000.5});
+  StepLine step;
+  step.step = 15;
+  step.seconds = 1;
+  run_log.step(step);
+  const auto line = read_json_file(run_.metrics(), 1 << 20);
+  EXPECT_EQ(line["local_checkpoint_last_step"], 14);
+  EXPECT_EQ(line["checkpoint_last_step"], 10);
+  EXPECT_EQ(line["checkpoint_last_timestamp_seconds"], 1000.5);
+}
+
 // A full disk ended the attempt, at this file alone.
 TEST_F(RunLogTest, TargetsThatCannotBeWrittenEndNoAttempt) {
   std::filesystem::create_directories(run_.targets() / "in the way");

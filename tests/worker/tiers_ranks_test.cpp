@@ -358,11 +358,13 @@ TEST_F(Tiers, TheNewerOfBothTiersIsUsed) {
   auto attempt = begin(rank());
   ASSERT_TRUE(attempt.from);
   EXPECT_EQ(attempt.from->shared.filename(), "step-00000030");
+  EXPECT_EQ(attempt.from->shared_beside, "");
   world().barrier();
   if (rank() == 0) fs::remove_all(attempt.from->shared);
   world().barrier();
   auto again = begin(rank());
   expect_loads(again, 20);
+  EXPECT_EQ(again.from->shared_beside.filename(), "step-00000010");
 }
 
 // One node with a stale mount had all ranks set aside one sound checkpoint after the other.
