@@ -87,10 +87,10 @@ struct CheckpointWriter::Impl {
          fmt::format("the checkpoint of step {} failed on rank {}: {}", step, options.rank, reason));
   }
 
+  // The folder stays until all ranks know: a peer may have made it, and not its file yet.
   void remove_my_files() noexcept {
     quietly([&] { remove_file(folder / sidecar_name(options.rank)); });
     quietly([&] { remove_file(folder / shard_name(options.rank)); });
-    remove_if_empty(folder);
   }
 
   void write(std::stop_token stop) {
@@ -143,13 +143,9 @@ struct CheckpointWriter::Impl {
   // What this rank leaves behind of a save that wasn't published. Shards that others may still publish stay.
   void clean_up() noexcept {
     if (state == State::published || state == State::idle) return;
-    if (options.local) {
-      remove_my_files();
-    } else if (options.rank == 0) {
-      quietly([&] { remove_folder(folder); });
-    } else {
-      remove_if_empty(folder);
-    }
+    if (options.local) remove_my_files();
+    if (options.rank == 0 && !options.local) quietly([&] { remove_folder(folder); });
+    remove_if_empty(folder);
   }
 };
 

@@ -1,6 +1,7 @@
 #include "worker/checkpointing.h"
 
 #include "core/error.h"
+#include "worker/texts.h"
 
 namespace smlp {
 
@@ -37,10 +38,10 @@ void Checkpointing::fill(std::span<double> flags) const {
   flags[published] = state == State::published ? 1 : 0;
 }
 
-void Checkpointing::agree(std::span<const double> sums) {
+void Checkpointing::agree(std::span<const double> sums, Communicator& world) {
   if (phase_ == Phase::idle) return;
   if (sums[failed] > 0) {
-    finish(false);
+    finish(false, first_text(world, writer_.failure()));
   } else if (phase_ == Phase::writing && sums[written] == ranks_) {
     phase_ = Phase::publishing;
     if (root_) writer_.publish();
@@ -49,11 +50,10 @@ void Checkpointing::agree(std::span<const double> sums) {
   }
 }
 
-void Checkpointing::finish(bool was_published) {
-  SaveOutcome outcome{.tier = Tier::shared, .step = step_, .published = was_published,
+void Checkpointing::finish(bool was_published, const std::string& failure) {
+  const SaveOutcome outcome{.tier = Tier::shared, .step = step_, .published = was_published, .failure = failure,
                       .note = was_published ? writer_.note() : "", .seconds = since_begin_.seconds(),
                       .bytes = writer_.written_bytes()};
-  if (writer_.state() == CheckpointWriter::State::failed) outcome.failure = writer_.failure();
   writer_.release();
   phase_ = Phase::idle;
   last_failed_ = !was_published;

@@ -23,7 +23,7 @@ struct SaveOutcome {
   Tier tier = Tier::shared;
   std::int64_t step = 0;
   bool published = false;
-  std::string failure{};  // on the rank that failed
+  std::string failure{};  // why not, by the first rank that failed; the same on all ranks
   std::string note{};     // on rank 0: what went wrong after it was published
   double seconds = 0;     // since it was begun
   std::int64_t bytes = 0;
@@ -52,15 +52,15 @@ class Checkpointing {
   void take_over(CheckpointWriter& other);
   double stall_seconds() const { return writer_.stall_seconds(); }
 
-  // Once a step: mine into the flags, the sums of all ranks back.
+  // Once a step: mine into the flags, the sums of all ranks back. Where one has failed, all hear why.
   void fill(std::span<double> flags) const;
-  void agree(std::span<const double> sums);
+  void agree(std::span<const double> sums, Communicator& world);
   bool last_failed() const { return last_failed_; }
   std::optional<DiskWait> waits_for_disk() const { return writer_.waits_for_disk(); }  // from any thread
 
  private:
   enum class Phase { idle, waiting, writing, publishing };
-  void finish(bool published);
+  void finish(bool published, const std::string& failure = "");
 
   CheckpointWriter writer_;
   bool root_;

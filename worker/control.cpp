@@ -57,12 +57,11 @@ void Control::save_begun() {
 
 void Control::saved(const SaveOutcome& outcome) {
   const std::scoped_lock lock(mutex_);
-  const auto why = outcome.failure.empty() ? std::string("a rank's part failed, see its log") : outcome.failure;
   if (outcome.published) {
     answer_saves(begun_, "done", outcome.step, fmt::format("the checkpoint of step {} is published", outcome.step));
   } else {
     answer_saves(begun_, "failed", outcome.step,
-                 fmt::format("the checkpoint of step {} could not be written: {}", outcome.step, why));
+                 fmt::format("the checkpoint of step {} could not be written: {}", outcome.step, outcome.failure));
   }
 }
 

@@ -1,6 +1,7 @@
 #include "worker/local_tier.h"
 
 #include "core/error.h"
+#include "worker/texts.h"
 
 namespace smlp {
 
@@ -36,9 +37,10 @@ void LocalTier::fill(std::span<double> flags) {
   flags[copy_failed] = over && !exchange_.failure().empty() ? 1 : 0;
 }
 
-void LocalTier::agree(std::span<const double> sums, const std::function<void(CheckpointWriter&)>& copy_free) {
+void LocalTier::agree(std::span<const double> sums, Communicator& world,
+                      const std::function<void(CheckpointWriter&)>& copy_free) {
   if (phase_ == Phase::writing && sums[failed] > 0) {
-    const auto failure = writer_.state() == CheckpointWriter::State::failed ? writer_.failure() : "";
+    const auto failure = first_text(world, writer_.failure());
     copy_free(writer_);
     finish(false, failure);
   } else if (phase_ == Phase::writing && sums[written] == options_.ranks) {
@@ -48,7 +50,7 @@ void LocalTier::agree(std::span<const double> sums, const std::function<void(Che
     exchange_.poll();
   } else if (phase_ == Phase::copying && sums[copied] == options_.ranks) {
     const bool whole = sums[copy_failed] == 0;
-    const auto failure = exchange_.failure();
+    const auto failure = whole ? "" : first_text(world, exchange_.failure());
     if (!whole) exchange_.discard();
     finish(whole, failure);
   }

@@ -32,7 +32,7 @@ class LocalTier {
   // Once a step: mine into the flags, the sums of all ranks back. `copy_free` is called, alike on all ranks, when the
   // shards are written, or failed: the copy in memory may be taken over.
   void fill(std::span<double> flags);
-  void agree(std::span<const double> sums, const std::function<void(CheckpointWriter&)>& copy_free);
+  void agree(std::span<const double> sums, Communicator& world, const std::function<void(CheckpointWriter&)>& copy_free);
   void poll() { exchange_.poll(); }  // several times a step, so that copies travel
   std::optional<DiskWait> waits_for_disk() const;  // for the shard or the copies; from any thread
 

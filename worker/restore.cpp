@@ -29,15 +29,6 @@ std::string trouble_here(const Communicator& world, const std::string& reason) {
   return fmt::format("rank {} on {} could not read it: {}", world.rank(), host_name(), reason);
 }
 
-// The first of the ranks that has something to say; the same on every rank.
-std::string first_word(Communicator& world, const std::string& mine) {
-  std::string first;
-  for (const auto& text : gather_texts(world, mine)) {
-    if (first.empty()) first = text;
-  }
-  return broadcast_text(world, first);
-}
-
 // The first complaint of any rank about its share of the shards; empty when all are sound. The same on every rank, and so is
 // the Error of one that can't be read where no other rank has found damage.
 std::string verify_together(const fs::path& checkpoint, Communicator& world, const std::function<void()>& between) {
@@ -49,8 +40,8 @@ std::string verify_together(const fs::path& checkpoint, Communicator& world, con
     trouble = trouble_here(world, sentence_of(error));
   }
   ranks.finish();
-  complaint = first_word(world, complaint);
-  trouble = first_word(world, trouble);
+  complaint = first_text(world, complaint);
+  trouble = first_text(world, trouble);
   if (complaint.empty() && !trouble.empty()) leave_to_the_next(checkpoint, trouble);
   return complaint;
 }

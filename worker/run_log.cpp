@@ -262,8 +262,7 @@ void RunLog::evaluated(std::int64_t step, const Evaluation& evaluation) {
 
 void RunLog::saved(const SaveOutcome& outcome) {
   const auto tier = name_of(outcome.tier);
-  const auto why = !outcome.failure.empty() || outcome.published ? outcome.failure
-                                                                 : "another rank's part failed: see its log";
+  const auto& why = outcome.failure;
   if (outcome.published) {
     impl_->metrics.checkpoint_published(tier, outcome.step, outcome.seconds, outcome.bytes, unix_seconds());
   } else {

@@ -36,10 +36,10 @@ void Saves::fill(std::span<double> flags) {
   if (local_) local_->fill(flags.subspan(Checkpointing::flag_count, LocalTier::flag_count));
 }
 
-void Saves::agree(std::span<const double> sums) {
-  shared_.agree(sums.first(Checkpointing::flag_count));
+void Saves::agree(std::span<const double> sums, Communicator& world) {
+  shared_.agree(sums.first(Checkpointing::flag_count), world);
   if (!local_) return;
-  local_->agree(sums.subspan(Checkpointing::flag_count, LocalTier::flag_count), [this](CheckpointWriter& writer) {
+  local_->agree(sums.subspan(Checkpointing::flag_count, LocalTier::flag_count), world, [this](CheckpointWriter& writer) {
     if (shared_.waiting()) shared_.take_over(writer);
   });
 }
@@ -62,7 +62,7 @@ void Saves::drain(Communicator& world, const std::function<bool()>& done) {
   while (!done()) {
     fill(flags);
     world.all_reduce_host(flags, Reduce::sum);
-    agree(flags);
+    agree(flags, world);
     if (!done()) std::this_thread::sleep_for(2ms);
   }
 }

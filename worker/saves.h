@@ -36,7 +36,7 @@ class Saves {
 
   // Once a step: mine into the flags, the sums of all ranks back.
   void fill(std::span<double> flags);
-  void agree(std::span<const double> sums);
+  void agree(std::span<const double> sums, Communicator& world);
   void poll();  // several times a step
   // Until nothing is under way; every rank calls it.
   void drain(Communicator& world);

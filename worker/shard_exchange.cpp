@@ -48,7 +48,8 @@ void ShardExchange::count_chunks(Stream& stream) const {
 }
 
 void ShardExchange::fail(const std::string& sentence) {
-  if (failure_.empty()) failure_ = fmt::format("the partner's copy in step {}: {}", save_.step, sentence);
+  if (!failure_.empty()) return;
+  failure_ = fmt::format("the partner's copy in step {}, on rank {}: {}", save_.step, group_->rank(), sentence);
 }
 
 void ShardExchange::begin(SaveId save) {

@@ -21,6 +21,14 @@ std::vector<std::string> gather_texts(Communicator& world, const std::string& mi
   return texts;
 }
 
+std::string first_text(Communicator& world, const std::string& mine) {
+  std::string first;
+  for (const auto& text : gather_texts(world, mine)) {
+    if (first.empty()) first = text;
+  }
+  return broadcast_text(world, first);
+}
+
 std::vector<std::string> all_texts(Communicator& world, const std::string& mine) {
   const auto texts = gather_texts(world, mine);
   return nlohmann::json::parse(broadcast_text(world, json_text(nlohmann::json(texts))));

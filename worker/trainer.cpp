@@ -281,7 +281,7 @@ void Trainer::step() {
   stop_ = flags[stop_asked] > 0;
 
   plan_->step(watch.seconds());
-  saves_->agree(flags);
+  saves_->agree(flags, *engine_->grid().world);
   line.result.phases[Phase::checkpoint] += watch.lap();
   heartbeat_.step_done(longest_collective(engine_->grid()), restored_);
   double seconds = watch.seconds();

@@ -82,6 +82,36 @@ TEST(Writer, PassesThroughItsStates) {
   EXPECT_EQ(load_fault(step_path(scratch.root(), 4), 1, 4), "");
 }
 
+std::atomic<int> creating = 0;
+std::atomic<bool> first_may_create = false;
+
+// A rank that failed removed the folder, empty as it was, that a peer had just made: the save was told to have failed for
+// want of it, and not for what had gone wrong.
+TEST(Writer, ARankThatFailsLeavesItsPeersTheFolder) {
+  const Scratch scratch;
+  SampleRank memory(0, 2), others(1, 2);
+  auto options = options_for(scratch.root(), 2);
+  CheckpointWriter first(options);
+  options.rank = 1;
+  CheckpointWriter second(options);
+  fault_point = [](const char* operation) {
+    if (std::string_view(operation) != "create file" || first_may_create) return;
+    if (++creating > 1) throw Error(ExitCode::io_failed, "planted: the disk is full");
+    while (!first_may_create) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  };
+  first.begin(memory.backend(), memory.pieces(), sample_state(4));
+  while (creating == 0) std::this_thread::yield();
+  second.begin(others.backend(), others.pieces(), sample_state(4));
+  second.wait();
+  first_may_create = true;
+  first.wait();
+  fault_point = nullptr;
+  EXPECT_NE(second.failure().find("failed on rank 1: planted: the disk is full"), std::string::npos) << second.failure();
+  EXPECT_EQ(first.state(), State::written) << first.failure();
+  for (auto* writer : {&first, &second}) writer->release();
+  EXPECT_EQ(names_in(scratch.root()), std::vector<std::string>{"ATTEMPT"});
+}
+
 TEST(Writer, SaysHowLongTheDiskOwesItAnAnswer) {
   const Scratch scratch;
   CheckpointWriter writer(options_for(scratch.root(), 1));

@@ -31,11 +31,12 @@ using testing::HasSubstr;
 void save_alone(Checkpointing& saves, std::int64_t step) {
   test::SampleRank memory(0, 1, test::few_tensors());
   memory.fill(step);
+  const auto world = make_solo(memory.backend());
   saves.begin(memory.backend(), memory.pieces(), test::sample_state(step));
   while (!saves.idle()) {
     std::array<double, Checkpointing::flag_count> flags{};
     saves.fill(flags);
-    saves.agree(flags);
+    saves.agree(flags, *world);
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
 }

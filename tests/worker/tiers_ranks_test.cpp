@@ -200,6 +200,36 @@ TEST(SideBySide, WhoIsDoneEarlyWaitsInManySmallCollectives) {
   EXPECT_LE(world().calls() - before, 8);
 }
 
+std::atomic<int> files_until_full = 0;
+
+// Rank 0, which writes the events, knew only that another rank's part had failed.
+TEST_F(Tiers, AFailedSaveSaysWhyOnEveryRank) {
+  auto attempt = begin(rank());
+  const auto all = saves(*attempt.start, 1, 0);
+  const int last = ranks() - 1;
+  const auto fails = [&](std::int64_t step, Saves::Wish wish, int after_files, const std::string& where) {
+    files_until_full = after_files;
+    if (rank() == last) {
+      fault_point = [](const char* operation) {
+        if (std::string_view(operation) != "create file" || files_until_full-- > 0) return;
+        throw Error(ExitCode::io_failed, "planted: the disk is full");
+      };
+    }
+    outcomes_.clear();
+    save(*all, step, wish);
+    fault_point = nullptr;
+    ASSERT_EQ(outcomes_.size(), 1u);
+    EXPECT_FALSE(outcomes_[0].published);
+    EXPECT_EQ(outcomes_[0].failure, where + ": planted: the disk is full");
+    world().barrier();
+  };
+  fails(10, {.shared = true}, 0, fmt::format("the checkpoint of step 10 failed on rank {}", last));
+  fails(20, {.local = true}, 0, fmt::format("the checkpoint of step 20 failed on rank {}", last));
+  if (alone()) return;
+  constexpr int shard_and_sidecar = 2;
+  fails(30, {.local = true}, shard_and_sidecar, fmt::format("the partner's copy in step 30, on rank {}", last));
+}
+
 TEST_F(Tiers, GoOnFromTheNewestLocalSave) {
   three_saves();
   auto attempt = begin(rank());
