@@ -83,7 +83,7 @@ class RunMetrics {
 
   // How often the run was restarted so far for this reason: one of the list in registry.cpp, others count as "other".
   void restarts(std::string_view reason, std::int64_t count);
-  // So far, never less than before. Updates left out: "nonfinite" or "spike"; spikes of the loss: "skip" or "rewind".
+  // So far, never less than before. Updates left out: "nonfinite", "overflow" or "spike"; spikes of the loss: "skip" or "rewind".
   void skipped_updates(std::string_view reason, std::int64_t count);
   void spikes(std::string_view reason, std::int64_t count);
   // Seconds of the run's wall time that went to this phase so far; what the run's one book-keeper says, rank 0.

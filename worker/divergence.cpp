@@ -65,6 +65,7 @@ void Divergence::put(RunState& state) const {
   state.integers["passed_over"] = passed_.flat();
   state.integers["skipped_in_row"] = {in_row_};
   state.integers["updates_skipped"] = {nonfinite_, skipped_};
+  state.integers["updates_overflowed"] = {overflowed_};
 }
 
 void Divergence::restore(const RunState& state) {
@@ -78,9 +79,10 @@ void Divergence::restore(const RunState& state) {
     nonfinite_ = both[0];
     skipped_ = both[1];
   }
+  overflowed_ = number_in(state, "updates_overflowed");
 }
 
-Divergence::Counts Divergence::counts() const { return {nonfinite_, skipped_, std::ssize(passed_.spikes)}; }
+Divergence::Counts Divergence::counts() const { return {nonfinite_, overflowed_, skipped_, std::ssize(passed_.spikes)}; }
 
 Divergence::Action Divergence::judge(std::int64_t step, std::int64_t position, double loss, double gradient_norm) {
   if (!std::isfinite(gradient_norm) || !std::isfinite(loss)) return not_finite();
@@ -92,7 +94,7 @@ Divergence::Action Divergence::judge(std::int64_t step, std::int64_t position, d
 }
 
 Divergence::Action Divergence::overflow(double loss_scale) {
-  ++nonfinite_;
+  ++overflowed_;
   sentence_ = fmt::format("the gradient overflows at a loss scale of {}: the step changes nothing, and the scale is halved",
                           loss_scale);
   return Action::nonfinite;

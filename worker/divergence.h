@@ -42,7 +42,7 @@ class Divergence {
   static constexpr std::int64_t budget_steps = 1000;
   enum class Action : std::uint8_t { update, nonfinite, skip, rewind, stop };
   struct Counts {
-    std::int64_t nonfinite = 0, skipped = 0, rewound = 0;  // over the whole run
+    std::int64_t nonfinite = 0, overflowed = 0, skipped = 0, rewound = 0;  // over the whole run
   };
 
   // `past`: of RUN/passed_over.json, the same on all ranks.
@@ -74,7 +74,7 @@ class Divergence {
   PassedOver passed_;
   LossWindow window_;
   std::vector<std::int64_t> skips_;  // steps of the spikes that were skipped, those within budget_steps
-  std::int64_t in_row_ = 0, nonfinite_ = 0, skipped_ = 0;
+  std::int64_t in_row_ = 0, nonfinite_ = 0, overflowed_ = 0, skipped_ = 0;
   std::string sentence_;
   std::optional<Verdict> verdict_;
   bool ended_ = false;

@@ -48,7 +48,7 @@ EvaluationReport report_of(const Evaluation& evaluation) {
   return report;
 }
 
-StepReport report_of(const StepLine& line, double flops_share) {
+StepReport report_of(const StepLine& line, double flops_share, bool scales_loss) {
   StepReport report;
   report.step = line.step;
   report.tokens = line.step_tokens;
@@ -64,7 +64,7 @@ StepReport report_of(const StepLine& line, double flops_share) {
   for (const auto& load : line.result.blocks) {
     report.blocks.push_back({load.block, load.expert_tokens, load.dropped, load.rounds});
   }
-  if (line.result.loss_scale != 1) report.loss_scale = line.result.loss_scale;
+  if (scales_loss) report.loss_scale = line.result.loss_scale;
   const auto& losses = line.result.router_losses;
   if (!line.result.blocks.empty()) report.auxiliary_loss = losses.added;
   if (losses.balance != 0) {
@@ -142,6 +142,7 @@ struct RunLog::Impl {
         attempt(attempt_number),
         rank(my_rank),
         blocks(job.model.dense_blocks + job.model.sparse_blocks),
+        scales_loss(job.train.precision == "fp16"),
         metrics(identity_of(attempt_number, job, my_rank)),
         exporter(serve(listen_of_process(job.metrics.listen, local_rank().value_or(my_rank)), metrics, gpu,
                        std::filesystem::exists(run.metrics()))) {}
@@ -162,6 +163,7 @@ struct RunLog::Impl {
   int attempt, rank;
   int ranks = 1;
   std::int64_t blocks = 0;  // of the model
+  bool scales_loss = false;
   double peak = 0, work = 0;
   RunMetrics metrics;
   Exporter exporter;
@@ -222,7 +224,7 @@ void RunLog::event(const std::string& kind, std::int64_t step, const std::string
 
 void RunLog::step(const StepLine& line) {
   const double done = static_cast<double>(line.step_tokens) / impl_->ranks * impl_->work / line.seconds;
-  const auto report = report_of(line, done / impl_->peak);
+  const auto report = report_of(line, done / impl_->peak, impl_->scales_loss);
   impl_->metrics.publish(report);
   impl_->metrics.checkpoint_stalled(line.result.phases[Phase::checkpoint]);
   if (impl_->rank != 0) return;
@@ -309,6 +311,7 @@ double RunLog::seconds_up() const {
 void RunLog::left_out(const Divergence::Counts& counts) {
   const auto& before = impl_->left_out_before;
   impl_->metrics.skipped_updates("nonfinite", counts.nonfinite - before.nonfinite);
+  impl_->metrics.skipped_updates("overflow", counts.overflowed - before.overflowed);
   impl_->metrics.skipped_updates("spike", counts.skipped - before.skipped);
   impl_->metrics.spikes("skip", counts.skipped - before.skipped);
   impl_->metrics.spikes("rewind", counts.rewound);  // ends its attempt, and no checkpoint takes it back: the run's

@@ -206,7 +206,7 @@ bool Trainer::may_update(const StepResult& result, std::int64_t position) {
   spdlog::warn("step {}: {}", step_, sentence);
   log_->left_out(divergence_->counts());
   if (action == Action::nonfinite) {
-    log_->event("update_skipped", step_, sentence);
+    log_->event("update_skipped", step_, sentence, {{"reason", result.overflowed ? "overflow" : "nonfinite"}});
   } else {
     log_->event("spike", step_, sentence, {{"action", name_of(action)}, {"loss", result.loss}});
   }

@@ -67,8 +67,22 @@ def a_start_from_the_nodes_knows_the_shared_directory_s_newest_too(place):
     leave(process)
 
 
+def an_overflow_of_fp16_is_a_reason_of_its_own(place):
+    """It counted as a gradient that is not finite, by which alarms know a run that diverges."""
+    half = ["--set", "train.loss_scale=16777216"]
+    process = started(place, "run", 1, *half, precision="fp16")
+    skipped = lambda: [event for event in place.lines("run", "events.jsonl") if event["event"] == "update_skipped"]
+    assert skipped() and all(event["reason"] == "overflow" for event in skipped()), skipped()
+    values = scrape(place, "run")
+    counts = {series: value for series, value in values.items() if series.startswith("smlp_skipped_updates_total")}
+    assert counts.pop('smlp_skipped_updates_total{rank="0",reason="overflow"}') > 0, counts
+    assert not any(counts.values()), counts
+    leave(process)
+
+
 if __name__ == "__main__":
     harness.main([the_stall_of_saves_holds_all_that_training_waited_for_them,
                   an_evaluation_that_ends_no_step_is_known_to_all_who_ask,
-                  a_start_from_the_nodes_knows_the_shared_directory_s_newest_too],
+                  a_start_from_the_nodes_knows_the_shared_directory_s_newest_too,
+                  an_overflow_of_fp16_is_a_reason_of_its_own],
                  parent="/dev/shm")  # where saves keep up, however busy the disk

@@ -153,12 +153,14 @@ TEST(Divergence, NumbersThatAreNotFiniteEndTheAttemptAfterFiveInARow) {
   EXPECT_EQ(divergence.counts().nonfinite, 9);
 }
 
-TEST(Divergence, OverflowsOfFp16EndNoAttempt) {
+// They counted among the gradients that are not finite, which are a sign of divergence.
+TEST(Divergence, OverflowsOfFp16EndNoAttemptAndCountByThemselves) {
   Divergence divergence(job(), {});
   for (int i = 0; i < 20; ++i) EXPECT_EQ(divergence.overflow(65536), Action::nonfinite);
   EXPECT_FALSE(divergence.ended());
   EXPECT_EQ(divergence.nonfinite_steps(), 0);
-  EXPECT_EQ(divergence.counts().nonfinite, 20);
+  EXPECT_EQ(divergence.counts().overflowed, 20);
+  EXPECT_EQ(divergence.counts().nonfinite, 0);
   EXPECT_NE(divergence.sentence().find("loss scale of 65536"), std::string::npos);
 }
 
@@ -167,6 +169,7 @@ TEST(Divergence, AResumedRunJudgesAsOneThatNeverStopped) {
   calm(straight, 1, 30);
   EXPECT_EQ(straight.judge(30, 0, 9, 1), Action::skip);
   EXPECT_EQ(straight.judge(31, 0, 3, std::numeric_limits<double>::infinity()), Action::nonfinite);
+  EXPECT_EQ(straight.overflow(65536), Action::nonfinite);
   RunState state;
   straight.put(state);
   Divergence resumed(job(), {});
@@ -174,6 +177,7 @@ TEST(Divergence, AResumedRunJudgesAsOneThatNeverStopped) {
   RunState again;
   resumed.put(again);
   EXPECT_EQ(state, again);
+  EXPECT_EQ(resumed.counts().overflowed, 1);
   for (auto* one : {&straight, &resumed}) {
     EXPECT_EQ(one->judge(32, 0, 9, 1), Action::skip);
     EXPECT_EQ(one->judge(33, 0, 9, 1), Action::stop);

@@ -24,7 +24,14 @@ class RunLogTest : public testing::Test {
   }
   ~RunLogTest() override { std::filesystem::remove_all(run_.root); }
 
-  RunLog log() { return RunLog(run_, 1, JobConfig(), *world_, 1, 1, ""); }
+  RunLog log(const JobConfig& job = {}) { return RunLog(run_, 1, job, *world_, 1, 1, ""); }
+  static StepLine step(std::int64_t number, double loss_scale = 1) {
+    StepLine line;
+    line.step = number;
+    line.seconds = 1;
+    line.result.loss_scale = loss_scale;
+    return line;
+  }
   std::vector<std::string> events(const std::string& kind) const {
     std::vector<std::string> details;
     read_json_lines(run_.events(), [&](const nlohmann::json& line) {
@@ -61,16 +68,29 @@ TEST_F(RunLogTest, TasksOfAnArrayAreRunsOfTheirOwn) {
   EXPECT_EQ(labels(run_), (nlohmann::json{{"run", "job"}, {"run_id", "abc"}, {"instance", "rank-0"}}));
 }
 
+// Once it had fallen to 1 it was no more told, and the gauge stayed where it had been.
+TEST_F(RunLogTest, TheLossScaleOfFp16IsToldAlsoWhereItIsOne) {
+  JobConfig job;
+  const auto scales = [&] {
+    std::vector<std::optional<double>> told;
+    read_json_lines(run_.metrics(), [&](const nlohmann::json& line) { told.push_back(number_in(line, "loss_scale")); });
+    return told;
+  };
+  log(job).step(step(1));
+  job.train.precision = "fp16";
+  auto run_log = log(job);
+  run_log.step(step(2, 2));
+  run_log.step(step(3, 1));
+  EXPECT_THAT(scales(), ElementsAre(std::nullopt, 2, 1));
+}
+
 // After a start from a save on the nodes nobody knew of the shared directory's newest, until the next one.
 TEST_F(RunLogTest, AStartFromANodeKnowsTheNewestOfTheSharedDirectoryToo) {
   RunLog run_log = log();
   run_log.resumed(14, 1000, {});
   run_log.found({Tier::local, 14, 2000.5});
   run_log.found({Tier::shared, 10, 1000.5});
-  StepLine step;
-  step.step = 15;
-  step.seconds = 1;
-  run_log.step(step);
+  run_log.step(step(15));
   const auto line = read_json_file(run_.metrics(), 1 << 20);
   EXPECT_EQ(line["local_checkpoint_last_step"], 14);
   EXPECT_EQ(line["checkpoint_last_step"], 10);
