@@ -65,10 +65,14 @@ void Control::saved(const SaveOutcome& outcome) {
   }
 }
 
-void Control::leaving(std::int64_t saved_step) {
+void Control::leaving(std::optional<std::int64_t> saved_step) {
   const std::scoped_lock lock(mutex_);
-  answer_saves(saves_, "done", saved_step,
-               fmt::format("the checkpoint of step {} is published, and the ranks leave", saved_step));
+  if (saved_step) {
+    answer_saves(saves_, "done", *saved_step,
+                 fmt::format("the checkpoint of step {} is published, and the ranks leave", *saved_step));
+  } else {
+    answer_saves(saves_, "failed", step_, "nothing is saved, and the ranks leave: this smlp was built without HDF5");
+  }
 }
 
 // The mutex is held.

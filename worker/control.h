@@ -39,7 +39,7 @@ class Control {
   bool save_asked();
   void save_begun();  // answers all saves asked for so far, once it is published or failed
   void saved(const SaveOutcome& outcome);
-  void leaving(std::int64_t saved_step);  // saves still open are met by the last one
+  void leaving(std::optional<std::int64_t> saved_step);  // saves still open are met by the last one; none: nothing is saved
 
  private:
   void listen(std::stop_token stop);

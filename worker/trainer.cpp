@@ -372,7 +372,7 @@ ExitCode Trainer::leave(bool complete) {
     throw Error(ExitCode::io_failed, fmt::format("the last checkpoint, of step {}, could not be written; "
                                                  "the one before it is the newest: see events.jsonl", step_));
   }
-  control_.leaving(step_);
+  control_.leaving(built_with_hdf5() ? std::optional(step_) : std::nullopt);
   log_->event(complete ? "complete" : "stopped", step_, complete ? "all steps are done" : built_with_hdf5() ? "asked to save and leave" : "asked to leave; nothing is saved");
   return complete ? ExitCode::done : ExitCode::call_again;
 }

@@ -69,6 +69,26 @@ TEST_F(ControlTest, ARequestHeardOnAFullDiskTakesEffect) {
   EXPECT_TRUE(within_seconds(20, [&] { return control.stop_asked(1); }));
 }
 
+// A build without HDF5 answered that the checkpoint was published, where nothing was saved.
+TEST_F(ControlTest, ASaveThatIsOpenWhenRanksLeaveWithoutSavingHasFailed) {
+  const ControlFolder folder(run_.control());
+  Control control(run_, 1, 0, pthread_self(), [] { return nlohmann::json::object(); });
+  const auto answer_to_one_that_leaves = [&](std::optional<std::int64_t> saved_step) {
+    const auto save = new_request(RequestKind::save);
+    folder.ask(save);
+    EXPECT_TRUE(within_seconds(20, [&] { return control.save_asked(); }));
+    control.leaving(saved_step);
+    EXPECT_TRUE(within_seconds(20, [&] { return folder.answer_to(save.id).has_value(); }));
+    return folder.answer_to(save.id).value_or(Answer{});
+  };
+  const auto saved = answer_to_one_that_leaves(7);
+  EXPECT_EQ(saved.outcome, "done");
+  EXPECT_EQ(saved.detail, "the checkpoint of step 7 is published, and the ranks leave");
+  const auto lost = answer_to_one_that_leaves(std::nullopt);
+  EXPECT_EQ(lost.outcome, "failed");
+  EXPECT_EQ(lost.detail, "nothing is saved, and the ranks leave: this smlp was built without HDF5");
+}
+
 // All answers of one look were given up when the first could not be written.
 TEST_F(ControlTest, AnAnswerThatCannotBeWrittenWaitsAndKeepsNoOtherFromBeingGiven) {
   const ControlFolder folder(run_.control());
