@@ -208,8 +208,8 @@ void add_operation_keys(Table& table) {
       .key("keep_every", &C::keep_every, "every so many steps a checkpoint that stays for good; 0: none")
       .key("keep_best", &C::keep_best, "keep the checkpoint of the least validation loss")
       .key("local_dir", &C::local_dir, "an absolute path to each node's own disk or memory, for frequent saves; empty: none")
-      .key("local_every_steps", &C::local_every_steps, "steps between those; one that is due while the one before is still being "
-           "written or copied comes as soon as that is done");
+      .key("local_every_steps", &C::local_every_steps, "steps between those; one that is due while the one before is still "
+           "being written or copied is put off until that is done");
 
   InSection(table, "metrics", &J::metrics)
       .key("listen", &J::Metrics::listen, "address and port of /metrics; port 0: any free one; other ports: a node's first rank has it, the next ranks those after it");

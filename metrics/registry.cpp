@@ -136,7 +136,8 @@ struct RunMetrics::Families {
   const std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
 
   Gauge& step = gauge("smlp_step", "The step that was done last", 0);
-  Counter& steps = counter("smlp_steps_total", "Steps that this attempt has done");
+  Counter& steps = counter(
+      "smlp_steps_total", "Steps that this attempt has done, the same on each rank: max over ranks, not sum");
   Counter& tokens = counter(
       "smlp_tokens_total", "Tokens that all ranks have trained on in this attempt, the same on each rank: max over ranks, not sum");
   Gauge& loss = gauge("smlp_loss", "Training loss of the last step, in nats a token", unknown);
@@ -144,7 +145,7 @@ struct RunMetrics::Families {
   Gauge& gradient_norm = gauge("smlp_gradient_norm", "Norm of the whole gradient, before clipping", unknown);
   Histogram& step_seconds = histogram("smlp_step_seconds", "Seconds a step took on this rank");
   Gauge& tokens_per_second =
-      gauge("smlp_tokens_per_second", "Tokens a second of all ranks, in the last step", 0);
+      gauge("smlp_tokens_per_second", "Tokens of all ranks in the last step, over its seconds on this rank", 0);
   Gauge& flops_share =
       gauge("smlp_flops_share", "Useful work of this rank over its best matrix product's rate", 0);
   Family<Counter>& phase_family =
@@ -166,7 +167,8 @@ struct RunMetrics::Families {
                      "Tokens of all ranks that found no room at an expert, the same on each rank: max over ranks, not sum");
   Family<Gauge>& rounds =
       gauge_family("smlp_assignment_rounds",
-                   "Rounds of the balanced assignment in the last step, the most of this rank's groups");
+                   "Rounds of the balanced assignment, or of Sinkhorn's scaling, in the last step, the most of this rank's "
+                   "groups; negative: the limit was met");
   Family<Histogram>& checkpoint_seconds =
       prometheus::BuildHistogram()
           .Name("smlp_checkpoint_seconds")
@@ -177,20 +179,26 @@ struct RunMetrics::Families {
   Family<Counter>& checkpoint_bytes =
       counter_family("smlp_checkpoint_bytes_total", "Bytes this rank wrote to published checkpoints");
   Family<Counter>& checkpoint_failures =
-      counter_family("smlp_checkpoint_failures_total", "Saves that came to nothing");
+      counter_family("smlp_checkpoint_failures_total",
+                     "Saves that came to nothing, the same on each rank: max over ranks, not sum");
   Family<Gauge>& checkpoint_step =
       gauge_family("smlp_checkpoint_last_step", "Step of the newest published checkpoint");
   Family<Gauge>& checkpoint_time =
       gauge_family("smlp_checkpoint_last_timestamp_seconds", "When the newest checkpoint was published");
   Family<Gauge>& checkpoint_interval =
-      gauge_family("smlp_checkpoint_interval_seconds", "Seconds between saves that checkpoint.auto has chosen");
-  Family<Counter>& restart_family = counter_family("smlp_restarts_total", "Restarts of the run by reason");
+      gauge_family("smlp_checkpoint_interval_seconds",
+                   "Seconds between saves that checkpoint.auto has chosen, on rank 0 alone");
+  Family<Counter>& restart_family = counter_family(
+      "smlp_restarts_total", "Restarts of the run by reason, the same on each rank: max over ranks, not sum");
   Family<Counter>& goodput = counter_family(
-      "smlp_goodput_seconds_total", "Seconds of the run's wall time by what they went to, from its first start");
+      "smlp_goodput_seconds_total",
+      "Seconds of the run's wall time by what they went to, from its first start, on rank 0 alone");
   Family<Counter>& skipped_updates =
-      counter_family("smlp_skipped_updates_total", "Steps of this attempt that changed no weight, by reason");
+      counter_family("smlp_skipped_updates_total", "Steps of this attempt that changed no weight, by reason, the same on "
+                                                   "each rank: max over ranks, not sum");
   Family<Counter>& spikes = counter_family(
-      "smlp_spikes_total", "Spikes of the loss, by what was done: skipped in this attempt, rewound in the run");
+      "smlp_spikes_total", "Spikes of the loss, by what was done: skipped in this attempt, rewound in the run, the same on "
+                           "each rank: max over ranks, not sum");
   Gauge& attempt = gauge("smlp_attempt", "The attempt that runs, counted from 1", 0);
   Gauge& validation_loss = gauge("smlp_validation_loss", "Loss on held-out text, in nats a token", unknown);
 

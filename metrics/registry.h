@@ -1,4 +1,4 @@
-// The numbers of a run, under the names of docs/running.md: every metric that Prometheus scrapes, set from
+// The numbers of a run, under the names of docs/metrics.md: every metric that Prometheus scrapes, set from
 // plain structs by the loop thread and read by the exporter's threads at any time. Each rank owns one
 // RunMetrics. Label values are bounded: ranks, blocks and experts by the job, phases and reasons by the lists
 // below.
@@ -83,7 +83,8 @@ class RunMetrics {
 
   // How often the run was restarted so far for this reason: one of the list in registry.cpp, others count as "other".
   void restarts(std::string_view reason, std::int64_t count);
-  // So far, never less than before. Updates left out: "nonfinite", "overflow" or "spike"; spikes of the loss: "skip" or "rewind".
+  // So far, never less than before. Updates left out: "nonfinite", "overflow" or "spike"; spikes of the loss: "skip" or
+  // "rewind".
   void skipped_updates(std::string_view reason, std::int64_t count);
   void spikes(std::string_view reason, std::int64_t count);
   // Seconds of the run's wall time that went to this phase so far; what the run's one book-keeper says, rank 0.

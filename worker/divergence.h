@@ -55,8 +55,8 @@ class Divergence {
   std::int64_t data_of(std::int64_t position) const { return passed_.next(position, global_batch_); }
   std::int64_t trained(std::int64_t position) const { return position - passed_.before(position); }
 
-  // The same on all ranks. After rewind, stop and the last nonfinite the attempt has ended(); verdict() is there after rewind
-  // and stop alone, for of gradients that are not finite the launcher knows how far to go back.
+  // The same on all ranks. After rewind, stop and the last nonfinite: ended(). After rewind and stop alone: verdict(), for
+  // how far to go back after gradients that are not finite the launcher knows.
   Action judge(std::int64_t step, std::int64_t position, double loss, double gradient_norm);
   Action overflow(double loss_scale);  // of an fp16 gradient: what the loss scale is for, no sign that the run goes astray
   const std::string& sentence() const { return sentence_; }  // of the last action but update

@@ -127,7 +127,8 @@ TEST_F(Compare, WhatWasDoneAgainCountsOnce) {
 TEST_F(Compare, AnAgreementIsAlsoThatOfAnEvaluationWithoutAStep) {
   write_run("a", "alpha", {{10, 2, 4.0}});
   const auto told = [](int step, double agreement) {
-    return json({{"event", "evaluation"}, {"step", step}, {"validation_loss", 5.0}, {"routing_agreement", agreement}}).dump() + "\n";
+    const json event = {{"event", "evaluation"}, {"step", step}, {"validation_loss", 5.0}, {"routing_agreement", agreement}};
+    return event.dump() + "\n";
   };
   const auto before = test::contents(place / "a/events.jsonl");
   write("a/events.jsonl", before + told(0, 0.5) + told(10, 0.25));

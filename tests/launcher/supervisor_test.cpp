@@ -85,8 +85,8 @@ TEST_F(SupervisorRestarts, AndSaysWhatTheRanksRejectedAndFromWhereTheyReallyGoOn
 TEST_F(SupervisorRestarts, AndSaysThatNodesMayHoldALaterSave) {
   const std::string script = "1 * steps 2\n1 * checkpoint\n1 1 raise 9\n1 0 wait\n2 * steps 1\n";
   EXPECT_EQ(supervise(script, {"local-dir=/tmp"}), 0);
-  EXPECT_THAT(output(), HasSubstr("attempt 2 starts from checkpoint 2 at once, or from one before it if that does not hold, or "
-                                  "from a later save that the nodes hold"));
+  EXPECT_THAT(output(), HasSubstr("attempt 2 starts from checkpoint 2 at once, or from one before it if that does not hold, "
+                                  "or from a later save that the nodes hold"));
 }
 
 TEST_F(SupervisorRestarts, AfterAFaultAndAfterAFailedDisk) {

@@ -74,14 +74,18 @@ TEST(Metrics, HaveTheNamesAndTypesThatUsersRelyOn) {
 TEST(Metrics, SayOfATotalThatEachRankHasHowItIsTakenTogether) {
   RunMetrics metrics(test::small_run(0));
   metrics.publish(test::small_step(1));
+  metrics.skipped_updates("spike", 1);
+  metrics.spikes("skip", 1);
   std::istringstream lines(metrics.text());
   int said = 0;
   for (std::string line; std::getline(lines, line);) {
-    for (const char* name : {"smlp_tokens_total", "smlp_expert_tokens_total", "smlp_dropped_tokens_total"}) {
+    for (const char* name : {"smlp_steps_total", "smlp_tokens_total", "smlp_expert_tokens_total",
+                             "smlp_dropped_tokens_total", "smlp_skipped_updates_total", "smlp_spikes_total",
+                             "smlp_checkpoint_failures_total", "smlp_restarts_total"}) {
       if (line.starts_with(std::string("# HELP ") + name + " ")) said += line.ends_with("max over ranks, not sum") ? 1 : 0;
     }
   }
-  EXPECT_EQ(said, 3);
+  EXPECT_EQ(said, 8);
 }
 
 TEST(Metrics, CarryTheRankOnEverySeries) {
