@@ -2,7 +2,7 @@
 // is in one phase, so that they add up to the wall time; no phase ever shrinks.
 //   productive        steps done for the first time, evaluation included, less what follows
 //   restart           from the end of an attempt to the first new step: pause, start, loading; the first start too
-//   checkpoint_stall  training waited for a save's copy, or at the end for the last save
+//   checkpoint_stall  training waited for a save's copy, for the save before to end, or at the end for the last one
 //   data_stall        training waited for tokens
 //   exchange_wait     in collectives: token exchange and gradient sums
 //   lost_work         steps done again, and what an attempt that died did after its last step, hanging included
