@@ -52,7 +52,8 @@ FaultKind kind_named(const std::string& name) {
   }
   if (const auto kind = fault_named(name)) return *kind;
   const auto near = nearest_name(name, fault_names());
-  throw Error(ExitCode::usage, fmt::format("there is no fault '{}'; {}there are {} and all", name,
+  if (name == "all") throw Error(ExitCode::usage, "'all' stands alone: it is every fault that the job can have");
+  throw Error(ExitCode::usage, fmt::format("there is no fault '{}'; {}there are {}, or all", name,
                                            near.empty() ? "" : fmt::format("did you mean {}? ", near),
                                            fmt::join(fault_names(), ", ")));
 }
@@ -172,19 +173,19 @@ void compare_ends(const RunDirectory& drilled, const RunDirectory& undisturbed, 
                                  differences.size() > 1 ? fmt::format("; {} more", differences.size() - 1) : ""));
 }
 
-RunDirectory fresh_folder(const fs::path& parent) {
+RunDirectory absent_folder(const fs::path& parent) {
   const RunDirectory run{fs::absolute(parent / "drilled")};
-  if (fs::exists(run.root)) {
-    throw Error(ExitCode::configuration, fmt::format("{} is there already: remove it, or choose another --run-dir",
-                                                     run.root.string()));
-  }
+  if (!fs::exists(run.root)) return run;
+  throw Error(ExitCode::configuration, fmt::format("{} is there already: remove it, or choose another --run-dir",
+                                                   run.root.string()));
+}
+
+void make_folder(const fs::path& folder) {
   std::error_code failed;
-  fs::create_directories(run.root, failed);
-  if (failed) {
-    throw Error(ExitCode::io_failed, fmt::format("the folder {} can't be made: {}; choose another --run-dir",
-                                                 run.root.string(), failed.message()));
-  }
-  return run;
+  fs::create_directories(folder, failed);
+  if (!failed) return;
+  throw Error(ExitCode::io_failed, fmt::format("the folder {} can't be made: {}; choose another --run-dir", folder.string(),
+                                               failed.message()));
 }
 
 int drill_job(const DrillOptions& options) {
@@ -202,7 +203,8 @@ int drill_job(const DrillOptions& options) {
   const RunDirectory undisturbed{fs::absolute(options.undisturbed.empty() ? parent / "undisturbed"
                                                                           : fs::path(options.undisturbed))};
   if (options.undisturbed.empty()) expect_run_of_this_job(undisturbed, load(options.job));
-  settings.run = fresh_folder(parent);
+  settings.run = absent_folder(parent);
+  make_folder(parent);
   settings.command = run_command(options, settings.run);
   settings.output = parent / "drilled.out";
   settings.save_every = shape.save_every;
@@ -215,6 +217,7 @@ int drill_job(const DrillOptions& options) {
   }
   const double began = monotonic_seconds();
   run_undisturbed(options, undisturbed, config.train.steps);
+  make_folder(settings.run.root);
   auto drill = Drill(settings).run();
   auto problems = judge(drill, settings, undisturbed, shape);
   compare_ends(settings.run, undisturbed, config.train.steps, problems);

@@ -9,6 +9,7 @@
 #include "commands/usage.h"
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/files.h"
 #include "launcher/queue_look.h"
 #include "launcher/run_status.h"
 
@@ -42,6 +43,11 @@ Answer judge(const Answer& answer) {
   if (answer.outcome == "ended") throw Error(ExitCode::call_again, answer.detail);
   if (answer.outcome == "failed") throw Error(ExitCode::io_failed, answer.detail);
   return answer;
+}
+
+// A start throws away what was asked before it.
+Error just_begun(const RunDirectory& run) {
+  return {ExitCode::call_again, fmt::format("{} is only just beginning, and hears nothing yet: ask again", run.root.string())};
 }
 
 }  // namespace
@@ -81,6 +87,7 @@ RunDirectory live_run(const std::string& folder) {
 Answer ask_and_wait(const RunDirectory& run, const Request& request, double timeout_seconds) {
   const ControlFolder folder(run.control());
   interrupted();
+  if (kind_of_path(run.control()) == PathKind::absent) throw just_begun(run);
   folder.ask(request);
   const double begin = monotonic_seconds();
   for (double looked = begin;;) {
@@ -97,6 +104,7 @@ Answer ask_and_wait(const RunDirectory& run, const Request& request, double time
         folder.clear(request.id);
         throw not_live(run);
       }
+      if (!folder.asked(request.id) && !folder.answer_to(request.id)) throw just_begun(run);
     }
     const bool late = now - begin > timeout_seconds;
     if (late || interrupted()) {

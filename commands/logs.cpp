@@ -1,10 +1,11 @@
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
-#include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,6 +15,7 @@
 #include "commands/commands.h"
 #include "commands/usage.h"
 #include "core/error.h"
+#include "core/files.h"
 #include "core/run_directory.h"
 #include "core/tell.h"
 #include "launcher/run_status.h"
@@ -37,18 +39,35 @@ std::optional<int> attempt_after(int attempt, const RunDirectory& run) {
   return std::nullopt;
 }
 
-// Prints what lies behind `offset`; the new end.
-std::streamoff print_from(const std::filesystem::path& path, std::streamoff offset) {
-  std::ifstream file(path, std::ios::binary);
-  file.seekg(offset);
-  char buffer[1 << 16];
-  while (file.read(buffer, sizeof buffer) || file.gcount() > 0) {
-    std::fwrite(buffer, 1, static_cast<std::size_t>(file.gcount()), stdout);
-    offset += file.gcount();
+// A log that grows, printed piece by piece. It may not be there yet.
+class PrintedLog {
+ public:
+  explicit PrintedLog(std::filesystem::path path) : path_(std::move(path)) {}
+  ~PrintedLog() {
+    if (descriptor_ >= 0) ::close(descriptor_);
   }
-  std::fflush(stdout);
-  return offset;
-}
+  PrintedLog(const PrintedLog&) = delete;
+  PrintedLog& operator=(const PrintedLog&) = delete;
+
+  bool is_there() const { return descriptor_ >= 0; }
+  // What has come since the last call. Throws Error(io_failed).
+  void print() {
+    if (descriptor_ < 0) descriptor_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+    if (descriptor_ < 0 && errno == ENOENT) return;
+    if (descriptor_ < 0) fail_io("opening", path_, errno);
+    char buffer[1 << 16];
+    for (ssize_t got = 1; got != 0;) {
+      got = ::read(descriptor_, buffer, sizeof buffer);
+      if (got > 0) std::fwrite(buffer, 1, static_cast<std::size_t>(got), stdout);
+      if (got < 0 && errno != EINTR) fail_io("reading", path_, errno);
+    }
+    std::fflush(stdout);
+  }
+
+ private:
+  std::filesystem::path path_;
+  int descriptor_ = -1;
+};
 
 std::string ranks_with_logs(const RunDirectory& run, int attempt) {
   std::string found;
@@ -57,6 +76,23 @@ std::string ranks_with_logs(const RunDirectory& run, int attempt) {
   }
   return found.empty() ? "no rank has one; the words of mpirun or srun are in " + run.launch_log(attempt).string()
                        : "there are ranks " + found;
+}
+
+struct Shown {
+  bool any = false;  // there was a log
+  std::optional<int> attempt;  // that follows; none: that was all
+};
+
+// That of an attempt, to its end where it is followed.
+Shown print_log(const RunDirectory& run, int attempt, const LogOptions& options) {
+  PrintedLog log(run.log(attempt, options.rank));
+  for (log.print(); options.follow; std::this_thread::sleep_for(std::chrono::milliseconds(100))) {
+    const bool live = is_live(run);
+    log.print();
+    const auto next = options.attempt == 0 ? attempt_after(attempt, run) : std::nullopt;
+    if (next || !live) return {log.is_there(), next};
+  }
+  return {log.is_there(), std::nullopt};
 }
 
 void show_logs(const LogOptions& options) {
@@ -70,22 +106,16 @@ void show_logs(const LogOptions& options) {
   if (attempt > newest) {
     throw Error(ExitCode::configuration, fmt::format("{} has no attempt {}; the newest is {}", options.run, attempt, newest));
   }
-  if (!options.follow && !std::filesystem::exists(run.log(attempt, options.rank))) {
-    throw Error(ExitCode::configuration, fmt::format("there is no {}; {}", run.log(attempt, options.rank).string(),
-                                                     ranks_with_logs(run, attempt)));
-  }
-  std::streamoff offset = print_from(run.log(attempt, options.rank), 0);
-  while (options.follow) {
-    const bool live = is_live(run);
-    offset = print_from(run.log(attempt, options.rank), offset);
-    if (const auto next = options.attempt == 0 ? attempt_after(attempt, run) : std::nullopt) {
-      attempt = *next;
-      tell("attempt {} begins", attempt);
-      offset = 0;
-    } else if (!live) {
-      return;
+  for (bool any = false;;) {
+    const auto next = print_log(run, attempt, options);
+    any = any || next.any;
+    if (!next.attempt && any) return;
+    if (!next.attempt) {
+      throw Error(ExitCode::configuration, fmt::format("there is no {}; {}", run.log(attempt, options.rank).string(),
+                                                       ranks_with_logs(run, attempt)));
     }
-    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    attempt = *next.attempt;
+    tell("attempt {} begins", attempt);
   }
 }
 

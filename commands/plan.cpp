@@ -127,13 +127,13 @@ void add_plan_command(CLI::App& app, int& exit_code) {
   const auto options = std::make_shared<PlanOptions>();
   auto* command = app.add_subcommand("plan", "counts, memory, exchange and checkpoint size of a job, without running it");
   add_job_options(*command, options->job);
-  auto* file = command->get_option("JOB");
-  file->required(false);
-  command->add_flag("--paper", options->paper, "the models of the paper's tables, our counts beside its own")->excludes(file);
+  command->get_option("JOB")->required(false);
+  auto* paper = command->add_flag("--paper", options->paper, "the models of the paper's tables, our counts beside its own");
   command->add_flag("--json", options->json, "one JSON document");
   command->add_flag("--placement", options->placement,
                     "instead: the node, processors, experts and groups of every rank; in an allocation on its nodes as they "
                     "are now, elsewhere on those that the job asks for");
+  for (const char* of_a_job : {"JOB", "--set", "--ranks", "--placement"}) paper->excludes(command->get_option(of_a_job));
   command->footer("Example:\n  smlp plan examples/demo.toml --ranks 4\n  smlp plan examples/demo.toml --placement\n  smlp plan --paper");
   command->callback([options, &exit_code] {
     if (options->paper) {

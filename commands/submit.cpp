@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <limits>
 #include <memory>
@@ -22,6 +23,7 @@
 #include "core/files.h"
 #include "core/json_text.h"
 #include "core/tell.h"
+#include "launcher/queue_look.h"
 #include "launcher/run_history.h"
 #include "launcher/run_lock.h"
 #include "launcher/run_setup.h"
@@ -80,6 +82,19 @@ void make_script(Prepared& p, bool earlier_may_wait) {
   p.script_text = text_of(p.script, p.job.config);
 }
 
+// What `smlp run` will refuse beside the checkpoints that are there, and what it will not use.
+void check_beside_checkpoints(SubmitOptions& options, const Prepared& p, const JobOfRun& before) {
+  if (!options.init_from.empty()) tell("--init-from is not used: {} goes on from its own checkpoints", p.run.root.string());
+  options.init_from.clear();
+  const auto& accepted = options.settings.accepted_changes;
+  if (std::find(accepted.begin(), accepted.end(), "data.tokenizer") == accepted.end()) {
+    check_same_tokenizer(p.run, before, p.job.config);
+  }
+  auto settings = options.settings;
+  settings.expect_possible = [&](const auto& changed) { expect_same_tensors(before, p.job, changed); };
+  expect_job_of_run(p.run, p.job, &before.config, settings);
+}
+
 // Everything that can be found wrong without touching a file.
 Prepared prepare(SubmitOptions& options, const Controller& controller) {
   Prepared p{.job = load(options.job), .run = {}, .snapshot_text = "", .script_text = "", .script = {}};
@@ -98,10 +113,12 @@ Prepared prepare(SubmitOptions& options, const Controller& controller) {
                                                     : std::filesystem::path(options.run_directory);
   p.run.root = std::filesystem::absolute(folder).lexically_normal();
   if (!p.run.root.has_filename()) p.run.root = p.run.root.parent_path();
-  if (const auto before = job_of_run(p.run)) keep_resolved(job, before->config);
+  const auto before = has_runs_of_their_own(job.config) ? std::nullopt : job_of_run(p.run);
+  if (before) keep_resolved(job, before->config);
   check_and_resolve(job);
   p.snapshot_text = snapshot_of(job.config, as_written);
   for (const auto& key : options.settings.accepted_changes) value_of(job.config, key);  // refuses an unknown one
+  if (before) check_beside_checkpoints(options, p, *before);
   if (!options.init_from.empty()) {
     options.settings.init_from = std::filesystem::absolute(chosen_checkpoint(options.init_from)).string();
   }
@@ -140,15 +157,19 @@ FileLock submit_alone(const RunDirectory& run) {
                                                 run.root.string()));
 }
 
-void write_files(const Prepared& p, const SubmitOptions& options) {
+// The run is another job's where this one waits for it: it may be live, and its ranks read these files at each start.
+void prepare_files_of_run(const Prepared& p, const SubmitOptions& options) {
+  if (!p.job.config.slurm.dependency.empty() && !submitted_jobs(p.run).empty()) return;
   const auto lock = take_run(p.run);  // let go before the job can start
+  if (has_runs_of_their_own(p.job.config)) return;
   auto settings = options.settings;
   settings.starts_now = false;
-  if (!has_runs_of_their_own(p.job.config)) {
-    const auto before = job_of_run(p.run);
-    settings.expect_possible = [&](const auto& changed) { expect_same_tensors(*before, p.job, changed); };
-    prepare_run(p.run, p.job, before ? &before->config : nullptr, settings);
-  }
+  const auto before = job_of_run(p.run);
+  prepare_run(p.run, p.job, before ? &before->config : nullptr, settings);
+}
+
+void write_files(const Prepared& p, const SubmitOptions& options) {
+  prepare_files_of_run(p, options);
   write_durably(p.script.job_file, p.snapshot_text);
   write_durably(p.run.submit_script(), p.script_text);
 }

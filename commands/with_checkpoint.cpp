@@ -13,6 +13,18 @@ std::filesystem::path chosen_checkpoint(const std::filesystem::path& run_or_chec
   return found;
 }
 
+namespace {
+
+// Of a checkpoint that could not be read; all else is an answer, or an end that somebody wanted.
+bool may_be_of_reading(int code) {
+  for (const auto one : {ExitCode::bad_data, ExitCode::io_failed, ExitCode::configuration}) {
+    if (code == static_cast<int>(one)) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
 int with_checkpoint(const std::filesystem::path& run_or_checkpoint,
                     const std::function<int(const std::filesystem::path&)>& use) {
   constexpr int most_tries = 5;
@@ -22,7 +34,7 @@ int with_checkpoint(const std::filesystem::path& run_or_checkpoint,
       return tries < most_tries && !std::filesystem::exists(checkpoint) && std::filesystem::exists(run_or_checkpoint);
     };
     try {
-      if (const int code = use(checkpoint); code == 0 || !deleted()) return code;
+      if (const int code = use(checkpoint); !may_be_of_reading(code) || !deleted()) return code;
     } catch (const Error&) {
       if (!deleted()) throw;
     }

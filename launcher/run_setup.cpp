@@ -78,31 +78,43 @@ void refuse(const RunDirectory& run, const LoadedJob& now, const JobConfig& befo
                           run.root.string(), fmt::join(differences, "; "), fmt::join(options, " ")));
 }
 
-}  // namespace
+bool is_of(const nlohmann::json& identity, const JobConfig& job) { return text_in(identity, "fingerprint") == fingerprint(job); }
 
-void prepare_run(const RunDirectory& run, const LoadedJob& job, const JobConfig* before,
-                 const RunSettings& settings) {
-  RunHistory history(run);
-  auto identity = known_identity(run);
-  const bool first_start = identity.empty(), same_job = text_in(identity, "fingerprint") == fingerprint(job.config);
-  if (!identity.contains("id")) identity["id"] = new_identity();
-  if (!identity.contains("created")) identity["created"] = utc_time();
-  if (!identity.contains("accepted_changes")) identity["accepted_changes"] = nlohmann::json::array();
-
+// Keys in which the job differs from the run's, all of them accepted.
+std::vector<std::string> newly_accepted(const RunDirectory& run, const nlohmann::json& identity, const LoadedJob& job,
+                                        const JobConfig* before, const RunSettings& settings) {
   auto changed = before ? changed_keys(*before, job.config) : std::vector<std::string>();
   const auto accepted = [&](const std::string& key) {
     return std::find(settings.accepted_changes.begin(), settings.accepted_changes.end(), key) !=
            settings.accepted_changes.end();
   };
   for (const auto& key : settings.accepted_changes) value_of(job.config, key);  // refuses an unknown one
-  if (same_job) {  // a start that accepted a key may have ended before it published a checkpoint with it
+  // A start that accepted a key may have ended before it published a checkpoint with it.
+  if (is_of(identity, job.config) && identity.contains("accepted_changes")) {
     std::erase_if(changed, [&](const auto& key) { return was_accepted(identity, key, value_of(job.config, key)); });
   }
   std::vector<std::string> refused;
   std::copy_if(changed.begin(), changed.end(), std::back_inserter(refused), [&](const auto& k) { return !accepted(k); });
   if (!refused.empty()) refuse(run, job, *before, refused);
   if (!changed.empty() && settings.expect_possible) settings.expect_possible(changed);
-  for (const auto& key : changed) {
+  return changed;
+}
+
+}  // namespace
+
+void expect_job_of_run(const RunDirectory& run, const LoadedJob& job, const JobConfig* before, const RunSettings& settings) {
+  newly_accepted(run, known_identity(run), job, before, settings);
+}
+
+void prepare_run(const RunDirectory& run, const LoadedJob& job, const JobConfig* before,
+                 const RunSettings& settings) {
+  RunHistory history(run);
+  auto identity = known_identity(run);
+  const bool first_start = identity.empty(), same_job = is_of(identity, job.config);
+  if (!identity.contains("id")) identity["id"] = new_identity();
+  if (!identity.contains("created")) identity["created"] = utc_time();
+  if (!identity.contains("accepted_changes")) identity["accepted_changes"] = nlohmann::json::array();
+  for (const auto& key : newly_accepted(run, identity, job, before, settings)) {
     const auto from = value_of(*before, key), to = value_of(job.config, key);
     history.event("change_accepted", 0, history.newest_step(), fmt::format("{}: {} becomes {}", key, from, to));
     identity["accepted_changes"].push_back({{"key", key}, {"from", from}, {"to", to}, {"time", utc_time()}});

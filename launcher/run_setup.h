@@ -21,6 +21,9 @@ struct RunSettings {
   bool starts_now = true;                     // false: a batch job will start it
 };
 
+// Throws Error(configuration) as prepare_run() does, and writes nothing.
+void expect_job_of_run(const RunDirectory& run, const LoadedJob& job, const JobConfig* before, const RunSettings& settings);
+
 // Writes job.toml and run.json. The caller holds the run's lock. `before`: the job of the checkpoints there, if any. Throws
 // Error(configuration) with the keys that differ from it and must not; accepted ones are logged to events.jsonl, and hold
 // for later starts of the same job. A job.toml from before the first start, a user's own, is kept as job.given.toml.

@@ -32,6 +32,7 @@ fetch() {
   cp -r "$work/unpacked/usr/include" "$work/prefix/include"
   find "$work/unpacked" \( -name libxxhash.a -o -name libpcre2-8.a \) -exec cp {} "$work/prefix/lib" \;
   scripts/cudnn_frontend.sh --into "$work/prefix" || true  # without it, attention is computed without cuDNN
+  rm -rf "$prefix.part"  # of a fetch that was interrupted
   cp -r "$work/prefix" "$prefix.part"
   mv "$prefix.part" "$prefix"
 }

@@ -27,7 +27,9 @@ install_toolkit() {
   cp -r "$work"/parts/nvidia/*/. "$work/cuda"
   chmod +x "$work"/cuda/bin/*
   echo '{"cuda": {"version": "12.9.0"}}' >"$work/cuda/version.json"
-  mv "$work/cuda" "$toolkit"
+  rm -rf "$toolkit.part"
+  cp -r "$work/cuda" "$toolkit.part"
+  mv "$toolkit.part" "$toolkit"
   rm -r "$work"
 }
 

@@ -46,6 +46,12 @@ class Run:
         self.process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.leave()
+
     def steps(self):
         return lines(self.folder / "metrics.jsonl")
 
@@ -62,6 +68,8 @@ class Run:
         return time.time()
 
     def leave(self):
+        if self.process.poll() is not None:
+            return
         for number in (signal.SIGTERM, signal.SIGTERM):  # the second: at once
             self.process.send_signal(number)
             time.sleep(0.2)
@@ -72,22 +80,20 @@ def restart_costs(smlp, place, times):
     """Seconds of cold starts, and of restarts after the newest checkpoint: (cold, restarts)."""
     cold, restarts = [], []
     for number in range(times):
-        run = Run(smlp, place / f"restart-{number}")
-        cold.append(run.first_step_of(1)["time"] - run.began)
-        run.wait_for_step(30)  # behind the first checkpoint
-        wait_for(lambda: [event for event in lines(run.folder / "events.jsonl") if event["event"] == "checkpoint_published"],
-                 60, "a checkpoint")
-        killed = run.kill_worker(number % 2)
-        restarts.append(run.first_step_of(2)["time"] - killed)
-        run.leave()
+        with Run(smlp, place / f"restart-{number}") as run:
+            cold.append(run.first_step_of(1)["time"] - run.began)
+            run.wait_for_step(30)  # behind the first checkpoint
+            wait_for(lambda: [event for event in lines(run.folder / "events.jsonl") if event["event"] == "checkpoint_published"],
+                     60, "a checkpoint")
+            killed = run.kill_worker(number % 2)
+            restarts.append(run.first_step_of(2)["time"] - killed)
     return cold, restarts
 
 
 def stall_share(smlp, place, every, saves):
     """Seconds that training waits for a save (median, longest), seconds of a step, and the share of all the run's time."""
-    run = Run(smlp, place / "stall", f"checkpoint.every_steps={every}", "train.steps=100000", "train.eval_every=0")
-    run.wait_for_step(every * saves + every // 2)
-    run.leave()
+    with Run(smlp, place / "stall", f"checkpoint.every_steps={every}", "train.steps=100000", "train.eval_every=0") as run:
+        run.wait_for_step(every * saves + every // 2)
     steps = [line for line in run.steps() if line["step"] > 1]
     # The step that begins a save has its copy in its checkpoint phase; others have next to nothing there.
     waits = [line["phase_seconds"]["checkpoint"] for line in steps]

@@ -27,6 +27,7 @@ import paper_report  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 JOBS = pathlib.Path("examples/paper/scaled")
+KEPT_RESULTS = "docs/results/paper"
 REFERENCE = "dense-transformer"   # sets the multiply-adds of a token
 MODELS = ["small-smlp", "small-hash", "small-base", "small-switch", "small-gshard", "dense-gmlp", "dense-transformer",
           "figure7-smlp-partial", "table7-gmlp-moe-8", "table7-gmlp-moe-16", "figure7-smlp-leaky", "figure4-transformer-1-head",
@@ -293,11 +294,13 @@ def main():
     parser.add_argument("--eval-every", type=int, default=0)
     parser.add_argument("--vocabulary", type=int, default=4096)
     parser.add_argument("--work", default="runs/paper")
-    parser.add_argument("--results", default="docs/results/paper")
+    parser.add_argument("--results", default=KEPT_RESULTS)
     parser.add_argument("--bin", default=os.environ.get("SMLP_BIN", "build/bin"))
     parser.add_argument("--status", action="store_true")
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
+    if options.steps and pathlib.Path(options.results) == pathlib.Path(KEPT_RESULTS):
+        parser.error(f"--steps tries things out: name another folder by --results than {KEPT_RESULTS}, whose results it would replace")
     for path in ("text", "work", "results", "bin"):
         given = pathlib.Path(getattr(options, path))
         if getattr(options, path) and (given.exists() or path == "text"):

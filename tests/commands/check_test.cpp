@@ -149,6 +149,9 @@ TEST_F(Check, PlanOfThePaperReadsWell) {
   EXPECT_THAT(answer.out, AllOf(HasSubstr("Table 8: small models"), HasSubstr("353.876 M"), HasSubstr("  ! ")));
   EXPECT_EQ(smlp({"plan"}).code, 64);
   EXPECT_EQ(smlp({"plan", "job.toml", "--paper"}).code, 64);
+  EXPECT_EQ(smlp({"plan", "--paper", "--placement"}).code, 64);
+  EXPECT_EQ(smlp({"plan", "--paper", "--set", "seed=2"}).code, 64);
+  EXPECT_EQ(smlp({"plan", "--paper", "--ranks", "2"}).code, 64);
 }
 
 }  // namespace

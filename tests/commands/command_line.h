@@ -14,6 +14,7 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -48,6 +49,11 @@ class CommandLine : public testing::Test {
     write_tokens("valid", 40);
   }
   void TearDown() override {
+    for (const pid_t child : unfinished_) {  // of a test that has failed: smlp takes with it what it has started
+      if (waitpid(child, nullptr, WNOHANG) != 0) continue;
+      kill(child, SIGKILL);
+      waitpid(child, nullptr, 0);
+    }
     if (!place.empty()) std::filesystem::remove_all(place);
   }
 
@@ -72,6 +78,7 @@ class CommandLine : public testing::Test {
 
   pid_t start(const std::vector<std::string>& arguments, const std::string& worker = "") {
     const pid_t child = fork();
+    if (child > 0) unfinished_.insert(child);
     if (child != 0) return child;
     std::vector<std::string> words = {std::string(std::getenv("SMLP_BIN")) + "/smlp"};
     words.insert(words.end(), arguments.begin(), arguments.end());
@@ -95,6 +102,7 @@ class CommandLine : public testing::Test {
       }
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
+    unfinished_.erase(child);
     const int code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
     return {code, contents(place / "out"), contents(place / "err")};
   }
@@ -103,6 +111,9 @@ class CommandLine : public testing::Test {
   }
 
   std::filesystem::path place;
+
+ private:
+  std::set<pid_t> unfinished_;
 };
 
 }  // namespace smlp::test

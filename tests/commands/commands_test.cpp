@@ -22,7 +22,8 @@ TEST_F(Usage, EveryCommandHasHelpWithAnExample) {
   for (const std::vector<std::string>& command :
        {std::vector<std::string>{}, {"run"}, {"logs"}, {"plan"}, {"config"}, {"config", "show"}, {"config", "check"},
          {"config", "keys"}, {"eval"}, {"generate"}, {"bench"}, {"doctor"}, {"drill"}, {"check"}, {"check", "causality"},
-         {"compare"}}) {
+         {"compare"}, {"status"}, {"save"}, {"stop"}, {"dump"}, {"submit"}, {"data"}, {"data", "prepare"},
+         {"data", "train-tokenizer"}, {"data", "inspect"}, {"data", "encode"}, {"data", "decode"}, {"checkpoint"}}) {
     auto words = command;
     words.push_back("--help");
     const auto answer = smlp(words);

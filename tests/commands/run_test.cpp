@@ -3,6 +3,10 @@
 #include <sys/stat.h>
 
 #include "command_line.h"
+#include "core/control_folder.h"
+#include "core/json_lines.h"
+#include "core/lock_holder.h"
+#include "core/run_directory.h"
 #include "tests/launcher/small_disk.h"
 
 namespace smlp {
@@ -19,11 +23,9 @@ class Run : public test::CommandLine {
   }
   std::vector<std::string> events(const std::string& name) const {
     std::vector<std::string> details;
-    std::ifstream file(place / "runs/small/events.jsonl");
-    for (std::string line; std::getline(file, line);) {
-      const auto event = nlohmann::json::parse(line);
+    read_json_lines(place / "runs/small/events.jsonl", [&](const nlohmann::json& event) {
       if (event["event"] == name) details.push_back(event["detail"]);
-    }
+    });
     return details;
   }
   nlohmann::json identity() const { return nlohmann::json::parse(test::contents(place / "runs/small/run.json")); }
@@ -121,12 +123,16 @@ TEST_F(Run, InABatchJobWaitsForRoomOnAFullDiskBeforeItBegins) {
   for (const auto& [name, value] : batch) setenv(name, value, 1);
   const auto job = start({"run", "job.toml", "--run-dir", "runs/full", "--set", "cluster.launcher=local"}, fake_worker());
   for (const auto& [name, value] : batch) unsetenv(name);
-  std::this_thread::sleep_for(std::chrono::seconds(1));
+  const std::string waits = "runs/full is full (No space left on device): waiting for room";
+  for (const double end = monotonic_seconds() + 30; monotonic_seconds() < end;) {
+    if (test::contents(place / "err").find(waits) != std::string::npos) break;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
   EXPECT_EQ(waitpid(job, nullptr, WNOHANG), 0) << "it has given up";
   disk.make_room();
   const auto answer = finish(job);
   EXPECT_EQ(answer.code, 0) << answer.err;
-  EXPECT_THAT(answer.err, HasSubstr("runs/full is full (No space left on device): waiting for room"));
+  EXPECT_THAT(answer.err, HasSubstr(waits));
 }
 
 // Once `status` waited for whoever would write into it.
@@ -269,6 +275,28 @@ TEST_F(Run, TakesItsPlaceWhenTheLastHolderWasKilled) {
   EXPECT_EQ(second.code, 0) << second.err;
 }
 
+// A start throws away what was asked before it: who asked was told that the request stays.
+TEST_F(Run, WhatIsAskedOfARunThatIsOnlyJustBeginningIsToBeAskedAgain) {
+  script("* * steps 2\n");
+  ASSERT_EQ(smlp({"run", "job.toml"}, fake_worker()).code, 0);
+  const RunDirectory run{place / "runs/small"};
+  auto lock = FileLock::try_lock(run.launcher_lock(), FileLock::Kind::exclusive);
+  write_holder(lock);
+  const auto asked = start({"stop", "runs/small", "--timeout", "60"});
+  ControlFolder control(run.control());
+  for (const double end = monotonic_seconds() + 30; control.requests().empty() && monotonic_seconds() < end;) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  EXPECT_EQ(control.discard().size(), 1u);
+  const auto answer = finish(asked);
+  EXPECT_EQ(answer.code, 75);
+  EXPECT_THAT(answer.err, HasSubstr("runs/small is only just beginning, and hears nothing yet: ask again"));
+  std::filesystem::remove_all(run.control());
+  const auto first = smlp({"save", "runs/small"});
+  EXPECT_EQ(first.code, 75);
+  EXPECT_THAT(first.err, HasSubstr("ask again"));
+}
+
 TEST_F(Run, LogsAreShownByRankAndFollowedThroughRestarts) {
   for (int attempt : {1, 2}) {
     for (int rank : {0, 1}) {
@@ -284,6 +312,11 @@ TEST_F(Run, LogsAreShownByRankAndFollowedThroughRestarts) {
   const auto absent = smlp({"logs", "runs/small", "--rank", "5"});
   EXPECT_EQ(absent.code, 78);
   EXPECT_THAT(absent.err, HasSubstr("there are ranks 0 to 1"));
+  EXPECT_EQ(smlp({"logs", "runs/small", "--rank", "5", "--follow"}).code, 78) << "once it printed nothing, with code 0";
+  std::filesystem::create_directory(place / "runs/small/logs/attempt-0002/rank-0003.log");
+  const auto unreadable = smlp({"logs", "runs/small", "--rank", "3"});
+  EXPECT_EQ(unreadable.code, 74);
+  EXPECT_THAT(unreadable.err, HasSubstr("rank-0003.log failed: Is a directory"));
   const auto later = smlp({"logs", "runs/small", "--attempt", "9"});
   EXPECT_EQ(later.code, 78);
   EXPECT_THAT(later.err, HasSubstr("has no attempt 9; the newest is 2"));

@@ -243,7 +243,9 @@ TEST_F(Trained, OutputThatCannotBeWrittenIsAFailure) {
 // It was ignored, as Ctrl-C is by a command whose worker gets it too.
 TEST_F(Trained, AnInterruptFromAnotherProcessReachesTheWorker) {
   const auto began = monotonic_seconds();
-  const auto answer = shell("smlp bench step >words & pid=$!; sleep 1; kill -INT $pid; wait $pid");
+  const auto answer = shell("smlp bench step >words & pid=$!; "
+                            "for i in $(seq 200); do grep -qs . /proc/$pid/task/$pid/children && break; sleep 0.05; done; "
+                            "sleep 0.5; kill -INT $pid; wait $pid");
   EXPECT_EQ(answer.code, 130) << answer.err;
   EXPECT_LT(monotonic_seconds() - began, 20);
 }

@@ -46,6 +46,19 @@ TEST_F(Trained, EvalOfARunWhoseCheckpointIsDeletedMeanwhileTakesItsNewest) {
   EXPECT_THAT(answer.err, HasSubstr("step-00000004 was deleted by its run meanwhile"));
 }
 
+// A worker that had its say, or was told to end, was started again with the next checkpoint.
+TEST_F(Trained, WhatEndsOtherwiseThanByACheckpointIsNotTriedAgainThoughThatIsGone) {
+  for (const int code : {1, 76, 130, 141}) {
+    SetUp();
+    write("worker", fmt::format("#!/bin/sh\nrm -rf {}\necho told\nexit {}\n", last, code));
+    fs::permissions(place / "worker", fs::perms::owner_all);
+    const auto answer = shell("SMLP_WORKER=$PWD/worker smlp check causality runs/small");
+    EXPECT_EQ(answer.code, code) << answer.err;
+    EXPECT_EQ(answer.out, "told\n");
+    EXPECT_THAT(answer.err, Not(HasSubstr("was deleted by its run")));
+  }
+}
+
 // Its exit code was all that told of it.
 TEST_F(Trained, ACommandSaysWhichSignalEndedItsWorker) {
   write("worker", "#!/bin/sh\nkill -KILL $$\n");

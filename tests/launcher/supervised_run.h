@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "core/clock.h"
+#include "core/json_lines.h"
 #include "launcher/processes.h"
 #include "small_disk.h"
 
@@ -98,8 +99,7 @@ class SupervisedRun : public testing::Test {
 
   std::vector<nlohmann::json> lines(const std::string& name) const {
     std::vector<nlohmann::json> all;
-    std::ifstream file(run / name);
-    for (std::string line; std::getline(file, line);) all.push_back(nlohmann::json::parse(line));
+    read_json_lines(run / name, [&](const nlohmann::json& line) { all.push_back(line); });
     return all;
   }
   std::vector<nlohmann::json> attempts() const { return lines("attempts.jsonl"); }

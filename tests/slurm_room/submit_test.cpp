@@ -191,6 +191,19 @@ TEST_F(Submit, OneLiveRunADirectory) {
   EXPECT_THAT(live.err, HasSubstr("is in use by"));
 }
 
+// It was refused, and where locks do not reach from host to host it rewrote the job of the live run.
+TEST_F(Submit, AJobThatWaitsForALiveRunLeavesItAlone) {
+  ASSERT_EQ(submit_job({"train.steps=40"}).code, 0);
+  const auto job = test::contents(run_folder() / "job.toml"), identity = test::contents(run_folder() / "run.json");
+  fakes.says("scontrol", "JobId=4711 JobName=small\n   JobState=RUNNING Reason=None\n");
+  const auto lock = FileLock::try_lock(run_folder() / "lock", FileLock::Kind::exclusive);
+  ASSERT_TRUE(lock.held());
+  const auto answer = submit_job({"train.steps=80", "slurm.dependency=afterany:4711"});
+  EXPECT_EQ(answer.code, 0) << answer.err;
+  EXPECT_EQ(test::contents(run_folder() / "job.toml"), job);
+  EXPECT_EQ(test::contents(run_folder() / "run.json"), identity);
+}
+
 // The first of two chained jobs ran with the settings of the second: both read submit.toml.
 TEST_F(Submit, AJobThatWaitsForAnotherLeavesItItsSettings) {
   ASSERT_EQ(submit_job({"train.steps=40"}).code, 0);
@@ -304,8 +317,21 @@ TEST_F(Submit, AChangedJobIsRefusedLikeByRun) {
   write("runs/small/script", "* * steps 2\n* * checkpoint\n");
   ASSERT_EQ(smlp({"run", "job.toml"}, fake_worker()).code, 0);
   expect_refusal(submit_job({"seed=2"}), 78, {"seed = 2, but the run has 1"});
+  expect_refusal(submit_job({"seed=2"}, {"--dry-run"}), 78, {"seed = 2, but the run has 1"});
   EXPECT_EQ(submit_job({"seed=2"}, {"--accept-change", "seed"}).code, 0);
   EXPECT_THAT(test::contents(run_folder() / "submit.sh"), HasSubstr("'--accept-change' 'seed'\n"));
+}
+
+// run.json said afterwards that the run had begun with other weights.
+TEST_F(Submit, WeightsToBeginWithAreNotUsedWhereARunHasCheckpoints) {
+  std::filesystem::create_directories(run_folder());
+  write("runs/small/script", "* * steps 2\n* * checkpoint\n");
+  ASSERT_EQ(smlp({"run", "job.toml"}, fake_worker()).code, 0);
+  const auto answer = submit_job({}, {"--init-from", "runs/small"});
+  EXPECT_EQ(answer.code, 0);
+  EXPECT_THAT(answer.err, HasSubstr("--init-from is not used: "));
+  EXPECT_THAT(test::contents(run_folder() / "run.json"), testing::Not(HasSubstr("init_from")));
+  EXPECT_THAT(test::contents(run_folder() / "submit.sh"), testing::Not(HasSubstr("init-from")));
 }
 
 // The script is run as SLURM would run it, by a bash: what it starts is the real `smlp run`.

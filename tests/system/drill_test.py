@@ -112,11 +112,14 @@ def a_live_run_is_struck_on_request(place):
 def what_can_not_be_is_refused(place):
     job = place.job(**SETTINGS)
     refused(place, "drill", job, "--faults", "kil", code=64, words="did you mean kill?")
+    refused(place, "drill", job, "--faults", "kill,all", code=64, words="'all' stands alone")
     refused(place, "drill", job, "--faults", "cut-off", code=69, words="allocation of several nodes")
     refused(place, "drill", job, "--count", 300, code=78, words="train.steps = 400 has no room")
     refused(place, "drill", job, "--set", "checkpoint.every_steps=0", code=78, words="checkpoint.every_steps")
     refused(place, "drill", job, "--ranks", 1, "--faults", "bit-flip", code=78, words="nobody to compare")
     refused(place, "drill", ".", "--fault", "kill", code=78, words="no run directory")
+    refused(place, "drill", job, "--undisturbed", "none", "--run-dir", "drills", code=78, words="no finished run")
+    assert not (place.path / "drills" / "drilled").exists(), "the corrected call would be refused for it"
     assert not (place.path / "runs").exists(), "refused before anything was made"
     # What `smlp drill` leaves in the environment, or somebody puts there, does nothing to another run.
     (place.path / "plan").mkdir()

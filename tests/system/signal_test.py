@@ -121,8 +121,6 @@ def while_a_checkpoint_is_being_written(place):
 
 
 def a_second_signal_leaves_at_once(place):
-    (place.path / "long.txt").write_text((place.path / "train.txt").read_text() * 40)
-    smlp("data", "prepare", "--input", "long.txt", "--tokenizer", "bytes", "--output", "long", cwd=place.path)
     job = place.job(steps=STEPS, every=5)
     process = place.start(job, "twice")
     harness.wait_until(lambda: lines_of(place, "twice") >= 12, 60, "twelve steps")

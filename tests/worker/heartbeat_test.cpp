@@ -94,7 +94,9 @@ TEST_F(HeartbeatTest, TheFileSaysWhereTheLoopIs) {
   Heartbeat heartbeat(run, 3, 1, {}, [](const std::string&) {});
   heartbeat.look_at([] { return LoopPlace{71, true, "world:all_reduce:55", "2:backward"}; });
   heartbeat.enter(Section::step, 42);
-  std::this_thread::sleep_for(700ms);
+  for (const double end = monotonic_seconds() + 30; !read_if_there(run.heartbeat(1)).starts_with("42 ") && monotonic_seconds() < end;) {
+    std::this_thread::sleep_for(20ms);
+  }
   std::istringstream line(read_text(run.heartbeat(1)));
   std::int64_t step = 0, sequence = 0, process = 0, attempt = 0, pulse = 0, collectives = 0;
   std::string section, host, call, block;
@@ -194,7 +196,7 @@ TEST_F(HeartbeatTest, ALoopThatBeatsOrTalksGoesOn) {
   }
   std::int64_t calls = 0;
   heartbeat.look_at([&calls] { return LoopPlace{++calls, false, "-", "-"}; });
-  std::this_thread::sleep_for(100ms);
+  std::this_thread::sleep_for(1500ms);  // three looks, of which each sees other calls
   heartbeat.beat();
   heartbeat.look_at({});
 }
