@@ -44,6 +44,11 @@ bool Control::stop_asked(std::int64_t step) {
   return stop_after_ && step >= *stop_after_;
 }
 
+bool Control::knows_step() {
+  const std::scoped_lock lock(mutex_);
+  return step_.has_value();
+}
+
 bool Control::save_asked() {
   const std::scoped_lock lock(mutex_);
   return !saves_.empty();
@@ -65,14 +70,15 @@ void Control::saved(const SaveOutcome& outcome) {
   }
 }
 
-void Control::leaving(std::optional<std::int64_t> saved_step) {
+void Control::leaving(std::int64_t saved_step) {
   const std::scoped_lock lock(mutex_);
-  if (saved_step) {
-    answer_saves(saves_, "done", *saved_step,
-                 fmt::format("the checkpoint of step {} is published, and the ranks leave", *saved_step));
-  } else {
-    answer_saves(saves_, "failed", step_, "nothing is saved, and the ranks leave: this smlp was built without HDF5");
-  }
+  answer_saves(saves_, "done", saved_step,
+               fmt::format("the checkpoint of step {} is published, and the ranks leave", saved_step));
+}
+
+void Control::leaving_without_a_save(const std::string& why) {
+  const std::scoped_lock lock(mutex_);
+  answer_saves(saves_, "failed", step_.value_or(0), fmt::format("nothing is saved, and the ranks leave: {}", why));
 }
 
 // The mutex is held.
@@ -127,6 +133,7 @@ void Control::look() {
   std::erase_if(known_, [this](const std::string& id) { return !folder_.asked(id); });
   std::vector<std::string> refused;
   for (const auto& request : folder_.requests(&refused)) {
+    if (request.kind == RequestKind::stop_after && !knows_step()) continue;  // not while the ranks begin
     if (known_.insert(request.id).second) hear(request);
   }
   if (rank_ != 0) return;
@@ -155,7 +162,7 @@ Answer Control::hear_stop_after(const Request& request) {
   std::int64_t last = 0, now = 0;
   {
     const std::scoped_lock lock(mutex_);
-    now = step_;
+    now = step_.value_or(0);
     last = std::max(request.step, now + 1);
     if (stop_after_ != 0) stop_after_ = last;  // not over a stop at the next step
   }

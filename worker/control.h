@@ -39,12 +39,14 @@ class Control {
   bool save_asked();
   void save_begun();  // answers all saves asked for so far, once it is published or failed
   void saved(const SaveOutcome& outcome);
-  void leaving(std::optional<std::int64_t> saved_step);  // saves still open are met by the last one; none: nothing is saved
+  void leaving(std::int64_t saved_step);                 // saves still open are met by the last one
+  void leaving_without_a_save(const std::string& why);  // and fail here
 
  private:
   void listen(std::stop_token stop);
   void look();
   void hear(const Request& request);
+  bool knows_step();
   Answer hear_stop_after(const Request& request);
   void answer_dump(const Request& request);
   void give(const Answer& answer);
@@ -65,7 +67,7 @@ class Control {
 
   std::mutex mutex_;  // guards what follows; never held over input or output
   std::condition_variable_any wake_;
-  std::int64_t step_ = 0;                   // being taken: its flags are known
+  std::optional<std::int64_t> step_;        // being taken: its flags are known; none while the ranks begin
   std::optional<std::int64_t> stop_after_;  // leave when this step is done
   std::vector<std::string> saves_, begun_;  // ids asked; ids that the save under way answers
   std::vector<Answer> answers_;             // to be written

@@ -82,4 +82,11 @@ void LocalRecord::began(int attempt, std::int64_t step) {
   starts_.emplace_back(attempt, step);
 }
 
+void give_up_later_local_saves(const RunDirectory& run, int attempt, std::int64_t step) {
+  if (kind_of_path(run.local_tier()) == PathKind::absent) return;
+  auto record = LocalRecord::of(run);
+  record.began(attempt, step);
+  write_durably(run.local_tier(), record.text());
+}
+
 }  // namespace smlp

@@ -34,4 +34,8 @@ class LocalRecord {
   std::vector<std::pair<int, std::int64_t>> starts_;  // attempt, step: both ascending; what later ones undo is dropped
 };
 
+// Where an earlier attempt had local saves and this one has none: those of later steps than it goes on from count no more.
+// Throws Error(io_failed) where that can't be recorded.
+void give_up_later_local_saves(const RunDirectory& run, int attempt, std::int64_t step);
+
 }  // namespace smlp

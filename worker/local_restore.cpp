@@ -199,10 +199,12 @@ std::optional<double> LocalStart::saved_at(SaveId save) const {
 bool LocalStart::begin(int attempt, std::int64_t step) {
   std::string trouble, kept;
   if (world_.rank() == 0) {
+    const bool known = kind_of_path(run_.local_tier()) != PathKind::absent;
     record_.began(attempt, step);
     try {
       write_durably(run_.local_tier(), record_.text());
     } catch (const std::exception& error) {
+      if (known) throw;  // with the record as it is, later saves that were given up would count again
       trouble = error.what();
     }
     auto list = json::array();

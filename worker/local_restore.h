@@ -44,8 +44,8 @@ class LocalStart {
 
   std::optional<double> saved_at(SaveId save) const;  // when its part that lies here was written; nullopt: none does
 
-  // The run goes on from this step: later saves count no more, what is not kept is removed. False on every rank when that
-  // can't be recorded: the tier must not be used then.
+  // The run goes on from this step: later saves count no more, what is not kept is removed. False on every rank when no
+  // record can be made: the tier must not be used then. Throws on rank 0 where an older one can't be replaced.
   bool begin(int attempt, std::int64_t step);
 
  private:

@@ -372,7 +372,9 @@ ExitCode Trainer::leave(bool complete) {
     throw Error(ExitCode::io_failed, fmt::format("the last checkpoint, of step {}, could not be written; "
                                                  "the one before it is the newest: see events.jsonl", step_));
   }
-  control_.leaving(built_with_hdf5() ? std::optional(step_) : std::nullopt);
+  if (!built_with_hdf5()) control_.leaving_without_a_save("this smlp was built without HDF5");
+  else if (step_ == 0) control_.leaving_without_a_save("no step is done yet");
+  else control_.leaving(step_);
   log_->event(complete ? "complete" : "stopped", step_, complete ? "all steps are done" : built_with_hdf5() ? "asked to save and leave" : "asked to leave; nothing is saved");
   return complete ? ExitCode::done : ExitCode::call_again;
 }

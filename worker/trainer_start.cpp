@@ -36,14 +36,13 @@ void Trainer::restore() {
     check_tables(engine_->backend(), engine_->store(), job_, "the local save");
     take_up(chosen->local->manifest.state);
   } else if (chosen) {
-    load(chosen->shared, pieces_, {});
-    check_tables(engine_->backend(), engine_->store(), job_, chosen->shared.filename().string());
-    take_up(read_run_state(chosen->shared));
+    load_verified(chosen->shared);
   } else if (options_.init_from) {
     load(*options_.init_from, engine_->pieces(false), {.weights_only = true});
     check_tables(engine_->backend(), engine_->store(), job_, options_.init_from->string());
     engine_->weights_loaded(false);
   }
+  if (!local && world.rank() == 0) give_up_later_local_saves(options_.run, options_.attempt, step_);
   if (local && local->begin(options_.attempt, step_)) {
     add_local_tier(*local, chosen && chosen->local ? std::optional(chosen->local->save) : std::nullopt);
   }
@@ -97,6 +96,22 @@ void Trainer::load(const std::filesystem::path& checkpoint, std::span<const Piec
   options.between = [&] { ranks.between(); };
   load_checkpoint(checkpoint, engine_->backend(), pieces, options);
   ranks.finish();
+}
+
+// It was sound a moment ago: the next start looks again, and takes another where it no longer is.
+void Trainer::load_verified(const std::filesystem::path& checkpoint) {
+  const auto read = [&](const auto& reading) {
+    try {
+      reading();
+    } catch (const Error& error) {
+      if (error.code() != ExitCode::bad_data) throw;
+      throw Error(ExitCode::io_failed, fmt::format("{} was sound when it was verified, and is not as it is read: {}",
+                                                   checkpoint.string(), error.what()));
+    }
+  };
+  read([&] { load(checkpoint, pieces_, {}); });
+  check_tables(engine_->backend(), engine_->store(), job_, checkpoint.filename().string());
+  read([&] { take_up(read_run_state(checkpoint)); });
 }
 
 void Trainer::take_up(const RunState& state) {

@@ -60,6 +60,7 @@ TEST_F(ControlTest, ARequestHeardOnAFullDiskTakesEffect) {
   const ControlFolder folder(run_.control());
   Control control(run_, 1, 0, pthread_self(), [] { return nlohmann::json::object(); });
   const auto save = new_request(RequestKind::save), stop_after = new_request(RequestKind::stop_after, 40);
+  EXPECT_FALSE(control.stop_asked(1));
   for (const auto& request : {save, stop_after}) folder.ask(request);
   EXPECT_TRUE(within_seconds(20, [&] { return control.save_asked(); }));
   EXPECT_TRUE(within_seconds(20, [&] { return folder.answer_to(stop_after.id).has_value(); }));
@@ -69,22 +70,37 @@ TEST_F(ControlTest, ARequestHeardOnAFullDiskTakesEffect) {
   EXPECT_TRUE(within_seconds(20, [&] { return control.stop_asked(1); }));
 }
 
+// "the run is at step 0, and stops after step 500", said a run that was about to go on from step 1,000.
+TEST_F(ControlTest, AStopThatIsAskedForWhileTheRanksBeginIsAnsweredOnceTheyKnowTheirStep) {
+  const ControlFolder folder(run_.control());
+  Control control(run_, 1, 0, pthread_self(), [] { return nlohmann::json::object(); });
+  const auto stop_after = new_request(RequestKind::stop_after, 500), save = new_request(RequestKind::save);
+  for (const auto& request : {stop_after, save}) folder.ask(request);
+  EXPECT_TRUE(within_seconds(20, [&] { return control.save_asked(); })) << "which is heard later in the same look";
+  EXPECT_FALSE(folder.answer_to(stop_after.id));
+  EXPECT_FALSE(control.stop_asked(1000));
+  EXPECT_TRUE(within_seconds(20, [&] { return folder.answer_to(stop_after.id).has_value(); }));
+  const auto answer = folder.answer_to(stop_after.id).value_or(Answer{});
+  EXPECT_EQ(answer.step, 1001);
+  EXPECT_EQ(answer.detail, "step 500 is past: the run is at step 1000, and stops after step 1001 is done");
+}
+
 // A build without HDF5 answered that the checkpoint was published, where nothing was saved.
 TEST_F(ControlTest, ASaveThatIsOpenWhenRanksLeaveWithoutSavingHasFailed) {
   const ControlFolder folder(run_.control());
   Control control(run_, 1, 0, pthread_self(), [] { return nlohmann::json::object(); });
-  const auto answer_to_one_that_leaves = [&](std::optional<std::int64_t> saved_step) {
+  const auto answer_to_one_as = [&](const std::function<void()>& leaving) {
     const auto save = new_request(RequestKind::save);
     folder.ask(save);
     EXPECT_TRUE(within_seconds(20, [&] { return control.save_asked(); }));
-    control.leaving(saved_step);
+    leaving();
     EXPECT_TRUE(within_seconds(20, [&] { return folder.answer_to(save.id).has_value(); }));
     return folder.answer_to(save.id).value_or(Answer{});
   };
-  const auto saved = answer_to_one_that_leaves(7);
+  const auto saved = answer_to_one_as([&] { control.leaving(7); });
   EXPECT_EQ(saved.outcome, "done");
   EXPECT_EQ(saved.detail, "the checkpoint of step 7 is published, and the ranks leave");
-  const auto lost = answer_to_one_that_leaves(std::nullopt);
+  const auto lost = answer_to_one_as([&] { control.leaving_without_a_save("this smlp was built without HDF5"); });
   EXPECT_EQ(lost.outcome, "failed");
   EXPECT_EQ(lost.detail, "nothing is saved, and the ranks leave: this smlp was built without HDF5");
 }

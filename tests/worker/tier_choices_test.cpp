@@ -176,6 +176,18 @@ TEST(LocalRecord, IsNotNewWhereTheDiskDoesNotShowIt) {
   }
 }
 
+// An attempt without local_dir left no mark: the next one that had it went on from a save that the run had gone back behind.
+TEST(LocalRecord, KnowsOfAnAttemptThatHadNoLocalSaves) {
+  Folder folder;
+  give_up_later_local_saves(folder.run, 4, 100);
+  EXPECT_FALSE(std::filesystem::exists(folder.run.local_tier())) << "there was nothing to give up";
+  folder.write(folder.run.local_tier(), LocalRecord::of(folder.run).text());
+  give_up_later_local_saves(folder.run, 5, 100);
+  const auto record = LocalRecord::of(folder.run);
+  EXPECT_FALSE(record.counts({150, 4}));
+  EXPECT_TRUE(record.counts({100, 4}) && record.counts({150, 5}));
+}
+
 // The record keeps its path as JSON has it, without bytes that are no UTF-8, and was compared with the bare one: after each
 // restart no local save counted.
 TEST(LocalRecord, IsFoundAgainWhereThePathOfTheRunIsNoUtf8) {

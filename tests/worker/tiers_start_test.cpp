@@ -4,6 +4,7 @@
 #include "checkpoint/names.h"
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/files.h"
 #include "core/host_name.h"
 #include "tests/without_rights.h"
 #include "tests/worker/tiers.h"
@@ -258,6 +259,23 @@ TEST_F(Tiers, ASaveThatAStaleRankFinishesLaterDoesNotCount) {
   }
   EXPECT_TRUE(attempt.start->begin(3, 20));
   EXPECT_EQ(names_in(files_of(rank())), std::vector<std::string>{"step-00000020.attempt-0001"}) << "swept";
+}
+
+// The attempt went on without local saves, and a later one from those that had been given up.
+TEST_F(Tiers, AStartThatCannotRecordWhatItGivesUpDoesNotBegin) {
+  if (!alone()) GTEST_SKIP() << "one rank: peers of one that throws wait for ever";
+  three_saves();
+  auto attempt = begin(rank(), 25);
+  const auto kept = read_text(run_.local_tier());
+  fs::remove(run_.local_tier());
+  fs::create_directories(run_.local_tier() / "in the way");
+  EXPECT_THROW(attempt.start->begin(2, 20), Error);
+  fs::remove_all(run_.local_tier());
+  write_durably(run_.local_tier(), kept);
+  EXPECT_TRUE(attempt.start->begin(2, 20));
+  const auto later = begin(rank());
+  ASSERT_TRUE(later.from && later.from->local);
+  EXPECT_EQ(later.from->local->save.step, 20);
 }
 
 TEST_F(Tiers, NothingAfterABoundIsUsed) {
