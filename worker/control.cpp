@@ -193,7 +193,7 @@ void Control::event(const std::string& name, const std::string& detail) {
   nlohmann::json line = {{"time", utc_time()}, {"event", name}, {"attempt", attempt_}, {"detail", detail}};
   {
     const std::scoped_lock lock(mutex_);
-    line["step"] = step_;
+    line["step"] = step_.value_or(0);
   }
   spdlog::info("{}: {}", name, detail);
   try {

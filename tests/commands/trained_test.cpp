@@ -49,8 +49,9 @@ TEST_F(Trained, EvalOfARunWhoseCheckpointIsDeletedMeanwhileTakesItsNewest) {
 // A worker that had its say, or was told to end, was started again with the next checkpoint.
 TEST_F(Trained, WhatEndsOtherwiseThanByACheckpointIsNotTriedAgainThoughThatIsGone) {
   for (const int code : {1, 76, 130, 141}) {
+    TearDown();
     SetUp();
-    write("worker", fmt::format("#!/bin/sh\nrm -rf {}\necho told\nexit {}\n", last, code));
+    write("worker", "#!/bin/sh\nrm -rf " + last + "\necho told\nexit " + std::to_string(code) + "\n");
     fs::permissions(place / "worker", fs::perms::owner_all);
     const auto answer = shell("SMLP_WORKER=$PWD/worker smlp check causality runs/small");
     EXPECT_EQ(answer.code, code) << answer.err;
