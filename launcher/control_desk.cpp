@@ -18,7 +18,7 @@ ControlDesk::ControlDesk(const RunDirectory& run, RunHistory& history)
     usable_ = true;
     for (const auto& request : folder_.discard()) {
       history_.event("request_discarded", 0, {},
-                     fmt::format("{}, at {}: it was meant for an earlier start", describe(request), request.time));
+                     fmt::format("{}, at {}: it was made before this start could hear it", describe(request), request.time));
     }
   } catch (const Error& error) {
     history_.event("control_unusable", 0, {}, fmt::format("no requests are taken: {}", error.what()));
@@ -29,12 +29,16 @@ ControlDesk::ControlDesk(const RunDirectory& run, RunHistory& history)
 void ControlDesk::look(double now) {
   if (!usable_ || now - looked_ < interval_seconds) return;
   looked_ = now;
-  if (!folder_.changed()) return;
-  stop_after_ = false;
+  if (folder_.changed()) look_at_once();
+}
+
+void ControlDesk::look_at_once() {
+  if (!usable_) return;
+  stop_after_.reset();
   for (auto& request : folder_.requests()) {
     if (request.kind == RequestKind::stop_now) stop_now_ = std::move(request);
     else if (request.kind == RequestKind::stop) stop_ = std::move(request);
-    else if (request.kind == RequestKind::stop_after) stop_after_ = true;
+    else if (request.kind == RequestKind::stop_after) stop_after_ = request.step;
   }
 }
 
@@ -45,13 +49,19 @@ std::string ControlDesk::take_stop(int attempt) {
   return words;
 }
 
-void ControlDesk::close(bool as_asked, std::optional<std::int64_t> step, const std::string& detail) {
+std::string ControlDesk::outcome_of(RequestKind kind, RunEnd end) {
+  const bool on_request = end != RunEnd::by_itself;
+  if (kind == RequestKind::stop_now) return on_request ? "done" : "ended";
+  if (kind != RequestKind::stop || !on_request) return "ended";
+  return end == RunEnd::unsaved ? "failed" : "done";
+}
+
+void ControlDesk::close(RunEnd end, std::optional<std::int64_t> step, const std::string& detail) {
   if (!usable_) return;
   for (const auto& request : folder_.requests()) {
-    const bool is_stop = request.kind == RequestKind::stop || request.kind == RequestKind::stop_now;
     try {
       if (request.kind == RequestKind::stop_after) folder_.clear(request.id);  // it was answered when it was taken
-      else folder_.answer({request.id, is_stop && as_asked ? "done" : "ended", step, detail});
+      else folder_.answer({request.id, outcome_of(request.kind, end), step, detail});
     } catch (const Error& error) {
       tell("{}", error.what());
     }

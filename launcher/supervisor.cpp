@@ -88,10 +88,11 @@ int Supervisor::run() {
     if (outcome.complete() || outcome.is_final() || outcome.code == stopped_code || stop_requests_ > 0) {
       return finish(outcome);
     }
-    desk_->look(monotonic_seconds());
+    desk_->look_at_once();
     if (desk_->stop()) {
-      return finish({stopped_code, "stopped", fmt::format("{}; attempt {} had ended: {}", desk_->take_stop(attempt_number_),
-                                                          attempt_number_, outcome.reason)});
+      return finish({outcome.code, outcome.cause,
+                     fmt::format("{}; attempt {} had ended: {}", desk_->take_stop(attempt_number_), attempt_number_,
+                                 outcome.reason)});
     }
     const auto newest = newest_save();
     if (verdict_ && verdict_->stop) return give_up(outcome, "the ranks ask for a decision", false);
@@ -156,6 +157,12 @@ std::string Supervisor::cost_text() const {
   if (last <= from) return "No step is lost";
   return fmt::format("{} steps are done again ({} to {}, {:.1f} s of work)", last - from, from + 1, last,
                      metrics_.seconds_since(from));
+}
+
+// Of metrics, which may come late, or of a save.
+std::optional<std::int64_t> Supervisor::last_step() const {
+  const auto told = metrics_.newest() ? std::optional(metrics_.newest()->step) : std::nullopt;
+  return std::max(told, newest_save());
 }
 
 // What lies on the nodes is as good, as long as they are there: the ranks of the next attempt look.
@@ -243,12 +250,12 @@ int Supervisor::finish(const Outcome& outcome) {
                                       duration_text(monotonic_seconds() - started_at_));
     line_.note(sentence);
     history_.event("done", attempt_number_, newest, sentence);
-    desk_->close(false, newest, "the run is done");
+    desk_->close(RunEnd::by_itself, newest, "the run is done");
     return 0;
   }
   if (outcome.is_final()) {
     history_.event("failed", attempt_number_, newest, outcome.reason);
-    desk_->close(false, newest, fmt::format("the run failed: {}", outcome.reason));
+    desk_->close(RunEnd::by_itself, newest, fmt::format("the run failed: {}", outcome.reason));
     tell("{} (trying again can't help)", outcome.reason);
     return outcome.code;
   }
@@ -256,7 +263,7 @@ int Supervisor::finish(const Outcome& outcome) {
                                     step_text(newest));
   history_.event("stopped", attempt_number_, newest, sentence);
   const auto leaving = why_leaving();
-  desk_->close(true, newest, sentence);
+  desk_->close(outcome.code == stopped_code ? RunEnd::as_asked : RunEnd::unsaved, newest, sentence);
   tell("{}", sentence);
   hand_over(leaving);
   return stopped_code;
@@ -264,8 +271,8 @@ int Supervisor::finish(const Outcome& outcome) {
 
 // SLURM's own TERM may reach the ranks alone; they leave then as if asked.
 Leaving Supervisor::why_leaving() {
-  desk_->look(monotonic_seconds() + 1);
-  if (desk_->stop() || desk_->stop_after()) return Leaving::on_request;
+  desk_->look_at_once();
+  if (desk_->stop() || desk_->stop_after(last_step())) return Leaving::on_request;
   if (first_signal_ == SIGUSR1) return Leaving::at_warning;
   return first_signal_ == 0 || first_signal_ == SIGTERM ? Leaving::at_signal : Leaving::on_request;
 }
@@ -289,7 +296,7 @@ int Supervisor::give_up(const Outcome& outcome, const std::string& why, bool may
     sentence += fmt::format("; its logs are in {}", logs.string());
   }
   history_.event("gave_up", attempt_number_, history_.newest_step(), sentence);
-  desk_->close(false, history_.newest_step(), sentence);
+  desk_->close(RunEnd::by_itself, history_.newest_step(), sentence);
   line_.note("");
   tell("{}", sentence);
   const bool again = may_hand_over && hand_over(Leaving::after_failure);

@@ -109,6 +109,7 @@ class Supervisor {
   enum class Room { there, came, never, asked_to_stop };
   Room wait_for_room(std::int64_t bytes);
   std::string cost_text() const;
+  std::optional<std::int64_t> last_step() const;    // that is known to be done
   std::optional<std::int64_t> newest_save() const;  // published, or of this attempt on the nodes
 
   RunDirectory run_;

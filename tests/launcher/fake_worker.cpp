@@ -2,6 +2,8 @@
 // A line: ATTEMPT RANK ACTION [ARGUMENT…], "*" for any. Actions run in order; then the rank leaves with 0.
 //   steps N [ms]    N steps, in step with the other ranks; a request to stop (SIGUSR1) publishes a checkpoint and leaves with 75
 //   checkpoint      rank 0 publishes the current step       wait        until asked to stop
+//   local           the nodes save the current step         lost        and hold it no more
+//   requested       waits until there is a request for the run
 //   raise N         that signal to itself                   exit N [sentence]
 //   hang            no more progress, heartbeats go on      mute        no more heartbeats
 //   deaf            requests and SIGTERM are ignored        limit S     seconds allowed by its heartbeats
@@ -24,6 +26,7 @@
 #include <thread>
 
 #include "core/clock.h"
+#include "core/control_folder.h"
 #include "core/files.h"
 #include "core/host_name.h"
 #include "core/run_directory.h"
@@ -44,7 +47,7 @@ struct Worker {
   std::atomic<double> progressed = monotonic_seconds(), limit = 60;
   std::atomic<bool> mute = false;
   std::string host = host_name();
-  std::int64_t published = 0, stop_after = 0, pulses = 0;
+  std::int64_t published = 0, local = 0, stop_after = 0, pulses = 0;
 
   void beat() {
     ++sequence;
@@ -81,14 +84,19 @@ struct Worker {
         std::filesystem::rename(run.checkpoint(s), rejected);
       }
     }
+    std::int64_t saved = 0;
+    std::ifstream(local_save()) >> saved;
+    if (saved > step && saved <= not_after) step = local = saved;
     if (rank == 0) {
-      append_line(run.events(), fmt::format(R"({{"event":"start","attempt":{},"step":{},"detail":""}})", attempt, step.load()));
+      append_line(run.events(), fmt::format(R"({{"event":"start","attempt":{},"step":{},"tier":"{}","detail":""}})", attempt,
+                                            step.load(), local > 0 ? "local" : "shared"));
     }
   }
   void leave() {
     publish();
     std::_Exit(75);
   }
+  std::filesystem::path local_save() const { return run.root / "local-save"; }
   std::filesystem::path mark(int of_rank) const { return run.root / fmt::format("mark-{}-{}", attempt, of_rank); }
   // As a collective would: waits for all ranks to come to this step, and agrees on the one to stop after (rank 0's).
   void meet() {
@@ -105,7 +113,8 @@ struct Worker {
     beat();
     if (rank == 0) {
       append_line(run.metrics(), fmt::format(R"({{"attempt":{},"step":{},"loss":2.5,"tokens_per_second":1000,)"
-                                             R"("checkpoint_last_step":{}}})", attempt, step + 1, published));
+                                             R"("checkpoint_last_step":{},"local_checkpoint_last_step":{}}})",
+                                             attempt, step + 1, published, local));
     }
     meet();
     ++step;
@@ -122,6 +131,13 @@ struct Worker {
       for (int i = 0; i < number; ++i) one_step(milliseconds);
     } else if (action == "checkpoint") {
       publish();
+    } else if (action == "local") {
+      local = step;
+      if (rank == 0) write_atomically(local_save(), fmt::format("{}", local));
+    } else if (action == "lost") {
+      if (rank == 0) std::filesystem::remove(local_save());
+    } else if (action == "requested") {
+      for (; ControlFolder(run.control()).requests().empty(); beat()) usleep(10000);
     } else if (action == "wait") {
       for (;; beat(), std::this_thread::sleep_for(std::chrono::milliseconds(10))) {
         if (asked) leave();

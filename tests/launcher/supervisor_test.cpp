@@ -1,4 +1,5 @@
 // Every row of "the life of one failure" (docs/architecture.md), with a fake worker under a real mpirun.
+#include "core/control_folder.h"
 #include "core/host_name.h"
 #include "core/process.h"
 #include "launcher/supervisor.h"
@@ -427,6 +428,21 @@ TEST_F(SupervisorStops, SavingFirstWhereASignalComesByTwoWays) {
   std::this_thread::sleep_for(std::chrono::milliseconds(200));
   EXPECT_THAT(output(), Not(HasSubstr("leaving at once")));
   EXPECT_EQ(processes("fake_worker").size(), 2u);
+}
+
+// The disk was full, and who had asked was told that all was done.
+TEST_F(SupervisorStops, AndTellsWhoAskedThatTheLastSaveFailed) {
+  script("* * steps 3\n* * requested\n* 0 exit 74 the disk is full\n* 1 wait\n");
+  start();
+  ASSERT_TRUE(test::eventually([&] { return trains(3); }));
+  const ControlFolder folder(run / "control");
+  const auto request = new_request(RequestKind::stop);
+  folder.ask(request);
+  EXPECT_EQ(wait(), 75);
+  const auto answer = folder.answer_to(request.id);
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->outcome, "failed");
+  EXPECT_THAT(answer->detail, AllOf(HasSubstr("rank 0: the disk is full"), HasSubstr("the run goes on from the start")));
 }
 
 TEST_F(SupervisorStops, WhileItWaitsBetweenTwoAttempts) {
