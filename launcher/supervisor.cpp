@@ -137,12 +137,12 @@ bool Supervisor::choose_layout() {
 }
 
 // False for one that only repeats what is known: the TERM of a preemption or a time limit after its warning, or the second
-// of two that coreutils' `timeout` sends, to a program and to its group.
+// of two that are sent at once: coreutils' `timeout` signals a program and its group, systemd sends TERM and HUP.
 bool Supervisor::note_signal(int signal) {
   history_.event("signal", attempt_number_, {}, fmt::format("{} to the launcher", signal_text(signal)));
   if (first_signal_ == SIGUSR1 && signal == SIGTERM) return false;
   const double now = monotonic_seconds();
-  if (signal == first_signal_ && now - first_signal_at_ < options_.one_request_seconds) return false;
+  if (first_signal_ != 0 && now - first_signal_at_ < options_.one_request_seconds) return false;
   if (first_signal_ == 0) {
     first_signal_ = signal;
     first_signal_at_ = now;

@@ -56,7 +56,7 @@ struct SupervisorOptions {
   double end_seconds = 10;                         // within which the processes of an ended attempt must be gone
   double starter_end_seconds = 10;                 // within which mpirun or srun must end once all its ranks are gone
   double end_elsewhere_seconds = 5;                // on other nodes, of which one may be cut off and never tell
-  double one_request_seconds = 0.1;                // the same signal again within this is no second request
+  double one_request_seconds = 0.1;                // a further signal within this is no second request
   double full_disk_seconds = full_disk_patience_seconds;
   WatchLimits watch;
   std::FILE* out = stdout;

@@ -276,7 +276,7 @@ Outcome Supervisor::conclude(Attempt& attempt) {
   auto outcome = explain_end(run_, attempt.number, static_cast<int>(layout_.ranks), layout_.starter, *attempt.status);
   if (!attempt.hang.empty()) {
     outcome = {hung_status, "hang", attempt.hang};
-  } else if (attempt.killed) {
+  } else if (attempt.killed && !outcome.complete()) {
     outcome = {stopped_code, "stopped", "ended at once, on request"};
   } else if (outcome.cause == "hang") {
     if (const auto last = attempt.heartbeats.last_rank()) {

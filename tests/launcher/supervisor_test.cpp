@@ -4,7 +4,9 @@
 #include "core/process.h"
 #include "launcher/supervisor.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
+#include <sys/stat.h>
 
 #include "supervised_run.h"
 
@@ -428,6 +430,42 @@ TEST_F(SupervisorStops, SavingFirstWhereASignalComesByTwoWays) {
   std::this_thread::sleep_for(std::chrono::milliseconds(200));
   EXPECT_THAT(output(), Not(HasSubstr("leaving at once")));
   EXPECT_EQ(processes("fake_worker").size(), 2u);
+}
+
+// systemd sends HUP with its TERM: the second one killed the last save.
+TEST_F(SupervisorStops, SavingFirstWhereAnotherSignalComesWithTheFirst) {
+  script("* * deaf\n* * steps 100000\n");
+  const pid_t pid = start({"one-request=60"});
+  ASSERT_TRUE(test::eventually([&] { return trains(4); }));
+  int heard = 0;
+  for (const int signal : {SIGTERM, SIGHUP, SIGUSR1, SIGINT}) {
+    kill(pid, signal);
+    ++heard;
+    ASSERT_TRUE(test::eventually([&] { return events("signal") == heard; }));
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  EXPECT_THAT(output(), Not(HasSubstr("leaving at once")));
+  EXPECT_EQ(processes("fake_worker").size(), 2u);
+}
+
+// A run that was done when the signal came was told as stopped. The launcher is held up while it reads a heartbeat, until
+// the ranks have ended and the signal waits for it.
+TEST_F(SupervisorStops, NotARunThatIsDoneAlready) {
+  script("* * silent\n* * requested\n");
+  const pid_t pid = start();
+  ASSERT_TRUE(test::eventually([&] { return processes("fake_worker").size() == 2; }));
+  const auto heartbeat = run / "heartbeats/rank-0000";
+  ASSERT_EQ(mkfifo(heartbeat.c_str(), 0600), 0);
+  int held = -1;
+  ASSERT_TRUE(test::eventually([&] { return (held = open(heartbeat.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC)) >= 0; }));
+  std::filesystem::remove(heartbeat);
+  ControlFolder(run / "control").ask(new_request(RequestKind::save));
+  EXPECT_TRUE(test::eventually([&] { return processes("mpirun").empty(); }));
+  kill(pid, SIGTERM);
+  close(held);
+  EXPECT_EQ(wait(), 0);
+  EXPECT_EQ(attempts().back()["cause"], "done");
+  EXPECT_EQ(events("signal"), 1);
 }
 
 // The disk was full, and who had asked was told that all was done.
