@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "core/run_directory.h"
+
 namespace smlp {
 
 namespace {
@@ -12,7 +14,8 @@ constexpr std::size_t most_seen = 100000;
 
 MetricsTail::MetricsTail(std::filesystem::path file) : file_(std::move(file)) { file_.pass_over_what_is_there(); }
 
-void MetricsTail::begin_attempt(double now) {
+void MetricsTail::begin_attempt(int attempt, double now) {
+  attempt_ = attempt;
   newest_.reset();
   first_step_.reset();
   seen_.clear();
@@ -27,7 +30,7 @@ bool MetricsTail::read(double now) {
 
 void MetricsTail::take(const nlohmann::json& line, double now) {
   const auto step = integer_in(line, "step");
-  if (!step) return;
+  if (!step || attempt_in(line) != attempt_) return;
   StepFacts facts{.step = *step,
                   .loss = number_in(line, "loss"),
                   .validation_loss = number_in(line, "validation_loss"),

@@ -1,5 +1,6 @@
 // Follows metrics.jsonl as rank 0 appends to it: the newest step, and when each step since the newest checkpoint
-// was seen, to tell what a restart costs.
+// was seen, to tell what a restart costs. Lines of other attempts are passed over: a rank 0 that is cut off may train on, a
+// slow disk may show them late.
 #pragma once
 
 #include <cstdint>
@@ -23,9 +24,9 @@ class MetricsTail {
  public:
   explicit MetricsTail(std::filesystem::path file);  // starts at its present end
 
-  // Reads what is new; true when a step was among it. `now`: monotonic.
+  // Reads what is new; true when a step of the attempt was among it. `now`: monotonic.
   bool read(double now);
-  void begin_attempt(double now);
+  void begin_attempt(int attempt, double now);
 
   const std::optional<StepFacts>& newest() const { return newest_; }  // of this attempt
   std::optional<std::int64_t> first_step() const { return first_step_; }
@@ -36,6 +37,7 @@ class MetricsTail {
   void take(const nlohmann::json& line, double now);
 
   JsonTail file_;
+  int attempt_ = 0;
   std::optional<StepFacts> newest_;
   std::optional<std::int64_t> first_step_;
   double began_ = 0;

@@ -69,7 +69,8 @@ Outcome Supervisor::run_attempt(int number) {
 
 // A disk without room for a folder ends an attempt, not the run.
 Outcome Supervisor::start_or_why_not(Attempt& attempt) {
-  metrics_.begin_attempt(monotonic_seconds());
+  metrics_.begin_attempt(attempt.number, monotonic_seconds());
+  choice_.begin_attempt(attempt.number, history_.newest_step().has_value());
   int code = static_cast<int>(ExitCode::fault);
   std::string reason;
   try {
@@ -92,7 +93,6 @@ void Supervisor::start(Attempt& attempt) {
   std::filesystem::create_directories(run_.heartbeats());
   attempt.session.emplace();
   const auto newest = history_.newest_step();
-  choice_.begin_attempt(attempt.number, newest.has_value());
   std::error_code absent;
   targets_seen_ = std::filesystem::last_write_time(run_.targets(), absent);
 

@@ -136,44 +136,60 @@ TEST_F(Launcher, PrefersTheSentenceOfTheRankThatFailedFirst) {
 }
 
 TEST_F(Launcher, FollowsMetricsLineByLine) {
-  append_line(run.metrics(), R"({"step":7,"loss":9})");
+  append_line(run.metrics(), R"({"attempt":1,"step":7,"loss":9})");
   MetricsTail tail(run.metrics());
-  tail.begin_attempt(10);
+  tail.begin_attempt(1, 10);
   EXPECT_FALSE(tail.read(10)) << "what earlier starts wrote is not ours";
-  append_line(run.metrics(), R"({"step":8,"loss":3.5,"checkpoint_last_step":7,"flops_share":null})");
+  append_line(run.metrics(), R"({"attempt":1,"step":8,"loss":3.5,"checkpoint_last_step":7,"flops_share":null})");
   {
     std::ofstream half(run.metrics(), std::ios::app);
-    half << R"({"step":9,)";
+    half << R"({"attempt":1,"step":9,)";
   }
   EXPECT_TRUE(tail.read(11));
   EXPECT_EQ(tail.newest()->step, 8);
   EXPECT_EQ(tail.newest()->loss, 3.5);
   EXPECT_FALSE(tail.newest()->flops_share);
   append_line(run.metrics(), R"("loss":3.25})");
-  append_line(run.metrics(), R"({"step":10})");
+  append_line(run.metrics(), R"({"attempt":1,"step":10})");
   EXPECT_TRUE(tail.read(14));
   EXPECT_EQ(tail.newest()->step, 10);
   EXPECT_EQ(tail.first_step(), 8);
   EXPECT_DOUBLE_EQ(tail.seconds_since(8), 3);
   EXPECT_DOUBLE_EQ(tail.seconds_since(7), 4) << "from the start of the attempt";
   append_line(run.metrics(), "no json");
-  append_line(run.metrics(), R"({"loss":1})");
+  append_line(run.metrics(), R"({"attempt":1,"loss":1})");
   EXPECT_FALSE(tail.read(15));
 }
 
 // A number that no step can have was made one of 64 bits.
 TEST_F(Launcher, TakesNoNumberOfMetricsForAStepThatIsNone) {
   MetricsTail tail(run.metrics());
-  tail.begin_attempt(10);
-  append_line(run.metrics(), R"({"step":8,"loss":1e300,"checkpoint_last_step":1e300,"local_checkpoint_last_step":-1e300})");
+  tail.begin_attempt(1, 10);
+  append_line(run.metrics(), R"({"attempt":1,"step":8,"loss":1e300,"checkpoint_last_step":1e300,)"
+                             R"("local_checkpoint_last_step":-1e300})");
   EXPECT_TRUE(tail.read(11));
   EXPECT_EQ(tail.newest()->loss, 1e300);
   EXPECT_FALSE(tail.newest()->checkpoint_step);
   EXPECT_FALSE(tail.newest()->local_step);
-  append_line(run.metrics(), R"({"step":1e300})");
-  append_line(run.metrics(), R"({"step":18446744073709551615})");
+  append_line(run.metrics(), R"({"attempt":1,"step":1e300})");
+  append_line(run.metrics(), R"({"attempt":1,"step":18446744073709551615})");
   EXPECT_FALSE(tail.read(12));
   EXPECT_EQ(tail.newest()->step, 8);
+}
+
+// A rank 0 that was cut off and trained on, or lines that a slow disk showed late, were taken for the next attempt's steps.
+TEST_F(Launcher, TakesNoMetricsOfAnotherAttempt) {
+  MetricsTail tail(run.metrics());
+  tail.begin_attempt(2, 10);
+  append_line(run.metrics(), R"({"attempt":1,"step":90,"loss":3})");
+  append_line(run.metrics(), R"({"step":91,"loss":3})");
+  EXPECT_FALSE(tail.read(11));
+  EXPECT_FALSE(tail.newest());
+  append_line(run.metrics(), R"({"attempt":2,"step":51,"loss":4})");
+  append_line(run.metrics(), R"({"attempt":1,"step":92,"loss":3})");
+  EXPECT_TRUE(tail.read(12));
+  EXPECT_EQ(tail.first_step(), 51);
+  EXPECT_EQ(tail.newest()->step, 51);
 }
 
 TEST(Progress, SaysWhatARunIsDoing) {
