@@ -68,6 +68,18 @@ int told_through(int pipe) {
   return bytes == sizeof reason ? reason : 0;
 }
 
+// What passes: too many processes or open files, no memory, a program that is just being written.
+bool is_of_the_moment(int reason) {
+  return reason == EAGAIN || reason == ENOMEM || reason == EMFILE || reason == ENFILE || reason == ETXTBSY;
+}
+
+Error not_started(const std::string& program, const std::string& why, int reason) {
+  const bool passes = is_of_the_moment(reason);
+  return {passes ? ExitCode::fault : ExitCode::unavailable,
+          fmt::format("{} could not be started: {}{}{}", program, why, std::strerror(reason),
+                      program == "mpirun" && !passes ? "; install Open MPI (on Debian: apt install openmpi-bin)" : "")};
+}
+
 }  // namespace
 
 bool is_ignored(int number) {
@@ -124,8 +136,7 @@ pid_t start_process(const ProcessStart& start) {
   if (pipe2(failure.data(), O_CLOEXEC) != 0) {
     const int reason = errno;
     if (output >= 0) close(output);
-    throw Error(ExitCode::unavailable,
-                fmt::format("{} could not be started: no pipe: {}", start.command.front(), std::strerror(reason)));
+    throw not_started(start.command.front(), "no pipe: ", reason);
   }
   const pid_t parent = getpid(), child = fork();
   if (child == 0) {
@@ -139,11 +150,7 @@ pid_t start_process(const ProcessStart& start) {
   if (reason != 0) {
     while (child > 0 && waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
     }
-    throw Error(ExitCode::unavailable, fmt::format("{} could not be started: {}{}", start.command.front(),
-                                                   std::strerror(reason),
-                                                   start.command.front() == "mpirun"
-                                                       ? "; install Open MPI (on Debian: apt install openmpi-bin)"
-                                                       : ""));
+    throw not_started(start.command.front(), "", reason);
   }
   return child;
 }

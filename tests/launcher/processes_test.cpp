@@ -11,6 +11,7 @@
 #include <chrono>
 #include <csignal>
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -18,6 +19,7 @@
 #include "core/error.h"
 #include "launcher/drill.h"
 #include "launcher/mpi_launch.h"
+#include "tests/descriptor_limit.h"
 
 namespace smlp {
 namespace {
@@ -120,6 +122,30 @@ TEST(StartProcess, SaysWhatCantBeStarted) {
     EXPECT_EQ(error.code(), ExitCode::unavailable);
     EXPECT_THAT(error.what(), HasSubstr("/nowhere/at-all"));
   }
+}
+
+// A fork, a pipe or a program that failed for a moment ended the run for good.
+TEST(StartProcess, TakesWhatPassesForAFaultThatIsTriedAgain) {
+  const auto expect_fault = [](const std::string& program, const char* why) {
+    try {
+      start_process({.command = {program}});
+      ADD_FAILURE() << why;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::fault);
+      EXPECT_THAT(error.what(), testing::AllOf(HasSubstr(why), Not(HasSubstr("install"))));
+    }
+  };
+  {
+    const test::DescriptorLimit few(3);
+    expect_fault("mpirun", "Too many open files");
+  }
+  const auto program = std::filesystem::path(testing::TempDir()) / fmt::format("smlp-written-{}", getpid());
+  std::filesystem::copy_file("/bin/true", program);
+  {
+    const std::ofstream writes(program, std::ios::app);
+    expect_fault(program, "Text file busy");
+  }
+  std::filesystem::remove(program);
 }
 
 TEST(MpiCommand, LeavesTheBindingToTheRanks) {
