@@ -11,6 +11,7 @@ void ChoiceTail::begin_attempt(int attempt, bool expects_checkpoint) {
   expects_checkpoint_ = expects_checkpoint;
   chosen_ = false;
   step_.reset();
+  begun_at_.reset();
 }
 
 std::vector<std::string> ChoiceTail::read() {
@@ -28,6 +29,7 @@ void ChoiceTail::take(const nlohmann::json& line, std::vector<std::string>& sent
   } else if (event == "start") {
     chosen_ = true;
     const auto step = integer_in(line, "step").value_or(0);
+    begun_at_ = step;
     const auto* what = text_in(line, "tier") == "local" ? "the local save of step" : "checkpoint";
     if (step > 0) {
       step_ = step;

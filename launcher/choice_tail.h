@@ -21,6 +21,7 @@ class ChoiceTail {
   // What is new, a sentence each: a checkpoint that the ranks reject, and why; from where they go on. None after that.
   std::vector<std::string> read();
   std::optional<std::int64_t> step() const { return step_; }  // of the checkpoint they took; none: the first step, or not yet
+  std::optional<std::int64_t> begun_at() const { return begun_at_; }  // the same; 0: the first step, none: not yet
 
  private:
   void take(const nlohmann::json& line, std::vector<std::string>& sentences);
@@ -28,7 +29,7 @@ class ChoiceTail {
   JsonTail file_;
   int attempt_ = 0;
   bool expects_checkpoint_ = false, chosen_ = true;
-  std::optional<std::int64_t> step_;
+  std::optional<std::int64_t> step_, begun_at_;
 };
 
 }  // namespace smlp

@@ -19,11 +19,15 @@ namespace {
 
 // Which attempts bring the run on. What a rewind gave up is new when it is published again; but of an attempt that ends in a
 // rewind itself only what none before it had is, or a loss that diverges at the same step each time would have no end.
+// What was lost with the nodes that held it is new again, too, but not to the attempt that begins further back for it: nodes
+// that fail at the same step each time would have no end.
 class Progress {
  public:
   explicit Progress(std::optional<std::int64_t> newest) : best_(newest), furthest_(newest) {}
-  bool of_attempt(std::optional<std::int64_t> newest, bool ends_in_rewind) {
+  // `begun_at`: the step of the checkpoint that it began with, 0 for the first step; none: it never came so far.
+  bool of_attempt(std::optional<std::int64_t> begun_at, std::optional<std::int64_t> newest, bool ends_in_rewind) {
     const bool made = newest > (ends_in_rewind ? furthest_ : best_);
+    if (begun_at && !ends_in_rewind) best_ = std::min(best_, begun_at);
     best_ = std::max(best_, newest);
     furthest_ = std::max(furthest_, newest);
     return made;
@@ -97,7 +101,8 @@ int Supervisor::run() {
     const auto newest = newest_save();
     if (verdict_ && verdict_->stop) return give_up(outcome, "the ranks ask for a decision", false);
     const bool has_chosen = !not_after_;  // where it has not, what it would have given up lies there still
-    const bool saved = has_chosen && progress.of_attempt(newest, verdict_ || outcome.cause == "diverged");
+    const bool ends_in_rewind = verdict_ || outcome.cause == "diverged";
+    const bool saved = has_chosen && progress.of_attempt(choice_.begun_at(), newest, ends_in_rewind);
     const auto room = wait_for_room(outcome.cause == "io" ? history_.bytes_of_newest() : 0);
     if (room == Room::asked_to_stop) return asked_to_stop("between two attempts");
     if (saved || (verdict_ && verdict_->budgeted)) without_progress = 0;

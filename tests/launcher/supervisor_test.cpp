@@ -219,6 +219,21 @@ TEST_F(SupervisorRestarts, AfterARewindAsLongAsAttemptsSaveWhatWasGivenUp) {
   EXPECT_THAT(output(), HasSubstr("attempt 5 starts from checkpoint 4 at once"));
 }
 
+// What had been saved on nodes that were lost counted on: attempts that went on from one save to the next ended the run.
+TEST_F(SupervisorRestarts, AsLongAsAttemptsSaveAgainWhatWasLostWithItsNodes) {
+  EXPECT_EQ(supervise("1 * steps 1\n1 * checkpoint\n1 * steps 9\n1 * local\n1 * steps 1\n1 0 lost\n1 0 raise 9\n1 1 wait\n"
+                      "6 * exit 0\n* * steps 2\n* * local\n* * steps 1\n* 1 raise 9\n* 0 wait\n"), 0);
+  ASSERT_EQ(attempts().size(), 6u);
+  EXPECT_EQ(attempts()[1]["from_checkpoint"], 1);
+  EXPECT_EQ(attempts()[4]["from_checkpoint"], 7);
+}
+
+TEST_F(SupervisorGivesUp, WhereEachAttemptLosesWhatItsNodesHadSaved) {
+  EXPECT_EQ(supervise("1 * steps 1\n1 * checkpoint\n* * steps 2\n* * local\n* * steps 1\n* 0 lost\n* 0 raise 9\n* 1 wait\n"),
+            137);
+  EXPECT_EQ(attempts().size(), 4u) << "the first made progress, three more saved the same again";
+}
+
 TEST_F(SupervisorGivesUp, WhereEachAttemptIsRewoundFromTheSameStep) {
   EXPECT_EQ(supervise("* * steps 1\n* * checkpoint\n* 0 verdict {\"not_after\":0,\"reason\":\"the loss is not finite\"}\n"
                       "* 0 exit 76\n* 1 wait\n"), 76);
