@@ -113,7 +113,7 @@ int Supervisor::run() {
     if (options_.max_restarts >= 0 && restarts >= options_.max_restarts) {
       return give_up(outcome, fmt::format("no more than {} restarts were allowed", options_.max_restarts), false);
     }
-    bound_restart(outcome.cause);
+    bound_restart(outcome.cause, choice_.step());
     progress.rewind_to(not_after_);
     const double wait = pause_after(without_progress);
     const auto sentence = fmt::format("attempt {} ended: {}. {}; attempt {} starts from {} {}",
@@ -184,25 +184,27 @@ void Supervisor::recall_bound() {
   const auto chosen = history_.last_to_choose();
   if (!chosen) return;
   verdict_ = read_verdict(run_.verdict(*chosen));
-  bound_restart(history_.cause_of(*chosen));
+  bound_restart(history_.cause_of(*chosen), history_.chosen_by(*chosen));
 }
 
-// From where the next attempt may go on, after one that ended for this cause.
-void Supervisor::bound_restart(const std::string& cause) {
+// From where the next attempt may go on, after one that ended for this cause and had begun with the checkpoint of this step.
+void Supervisor::bound_restart(const std::string& cause, std::optional<std::int64_t> begun_with) {
   if (cause == "diverged" && !verdict_) {
-    not_after_ = step_after_divergence();
+    not_after_ = step_after_divergence(std::max(begun_with, newest_save()));
     return;
   }
   diverged_from_.reset();
   if (verdict_) not_after_ = verdict_->not_after;
 }
 
-// The checkpoint before the newest, or the only one; after a further divergence, the one before that.
-std::optional<std::int64_t> Supervisor::step_after_divergence() {
+// The checkpoint before the newest save, or the only one; after a further divergence, the one before that. A save on the
+// nodes with none published before it is given up alone: they may hold one before it.
+std::optional<std::int64_t> Supervisor::step_after_divergence(std::optional<std::int64_t> newest) {
   const bool again = diverged_from_.has_value();
-  const auto bound = again ? diverged_from_ : history_.newest_step();
+  const auto bound = again ? diverged_from_ : newest;
   if (!bound) return std::nullopt;
-  diverged_from_ = history_.newest_step_before(*bound).value_or(again ? 0 : *bound);
+  const bool on_nodes = newest > history_.newest_step();
+  diverged_from_ = history_.newest_step_before(*bound).value_or(again ? 0 : on_nodes ? *bound - 1 : *bound);
   return diverged_from_;
 }
 

@@ -101,9 +101,9 @@ class Supervisor {
   int give_up(const Outcome& outcome, const std::string& why, bool may_hand_over = true);
   Leaving why_leaving();
   bool hand_over(Leaving leaving);
-  std::optional<std::int64_t> step_after_divergence();
+  std::optional<std::int64_t> step_after_divergence(std::optional<std::int64_t> newest);
   void recall_bound();
-  void bound_restart(const std::string& cause);
+  void bound_restart(const std::string& cause, std::optional<std::int64_t> begun_with);
   double pause_after(int without_progress) const;
   bool pause(double seconds);  // false: asked to stop meanwhile
   enum class Room { there, came, never, asked_to_stop };

@@ -192,6 +192,25 @@ TEST_F(SupervisorRestarts, FromTheOnlyCheckpointAfterDivergenceAndFromTheFirstSt
   EXPECT_EQ(attempts()[2]["first_step"], 1);
 }
 
+// The checkpoint before the newest published one, though that was before the save on the nodes from which it diverged.
+TEST_F(SupervisorRestarts, BeforeTheNewestSaveOnTheNodesAfterDivergence) {
+  EXPECT_EQ(supervise("1 * steps 2\n1 * checkpoint\n1 * steps 2\n1 * checkpoint\n1 * steps 2\n1 * local\n1 * steps 1\n"
+                      "1 0 raise 9\n1 1 wait\n2 0 exit 76 the loss is not finite\n2 1 wait\n3 * steps 1\n"), 0);
+  ASSERT_EQ(attempts().size(), 3u);
+  EXPECT_EQ(attempts()[1]["from_checkpoint"], 6);
+  EXPECT_THAT(arguments(3, 0), HasSubstr("--not-after\n4\n"));
+  EXPECT_EQ(attempts()[2]["first_step"], 5);
+}
+
+// Without a published checkpoint there was no bound: the same save was taken until the run gave up.
+TEST_F(SupervisorRestarts, BeforeTheOnlySaveOnTheNodesAfterDivergence) {
+  EXPECT_EQ(supervise("1 * steps 2\n1 * local\n1 * steps 1\n1 0 exit 76 the loss is not finite\n1 1 wait\n"
+                      "2 * steps 1\n"), 0);
+  ASSERT_EQ(attempts().size(), 2u);
+  EXPECT_THAT(arguments(2, 0), HasSubstr("--not-after\n1\n"));
+  EXPECT_EQ(attempts()[1]["first_step"], 1);
+}
+
 TEST_F(SupervisorRestarts, FromWhereTheRanksSayWhateverTheCode) {
   const std::string three = "1 * steps 2\n1 * checkpoint\n1 * steps 2\n1 * checkpoint\n1 * steps 2\n1 * checkpoint\n";
   EXPECT_EQ(supervise(three + "1 0 verdict {\"not_after\":3,\"reason\":\"the replicas of 'embed' differ\"}\n"
