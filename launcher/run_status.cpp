@@ -260,10 +260,11 @@ JobConfig job_of(const RunDirectory& run) {
 
 std::vector<RankPlace> read_places(const RunDirectory& run) {
   std::vector<RankPlace> places;
+  const int newest = newest_attempt(run);
   for (const int rank : ranks_with_heartbeat(run)) {
     const auto age = age_of(run.heartbeat(rank));
     const auto beat = parse_beat(read_plain_file(run.heartbeat(rank), small_file).value_or(""));
-    if (!age || !beat) continue;
+    if (!age || !beat || beat->attempt < newest) continue;
     places.push_back({rank, beat->step, beat->sequence, beat->section, beat->host, beat->pid, *age});
   }
   return places;

@@ -70,7 +70,7 @@ struct RunStatus {
 bool is_run(const RunDirectory& run);   // the folder is one
 bool is_live(const RunDirectory& run);  // a launcher holds it
 JobConfig job_of(const RunDirectory& run);  // as it was resolved; throws, also where a pipe is in its place
-std::vector<RankPlace> read_places(const RunDirectory& run);
+std::vector<RankPlace> read_places(const RunDirectory& run);  // of the newest attempt
 RunStatus read_status(const RunDirectory& run);
 // Of the task that is farthest from its end; `more_wait`: there are tasks that have not begun.
 std::string state_of_tasks(const std::vector<TaskState>& tasks, bool more_wait);

@@ -89,7 +89,9 @@ Outcome Supervisor::start_or_why_not(Attempt& attempt) {
 void Supervisor::start(Attempt& attempt) {
   std::filesystem::create_directories(run_.log_folder(attempt.number));
   std::filesystem::create_directories(run_.checkpoints());
-  std::filesystem::remove_all(run_.heartbeats());  // those of an earlier attempt would look like hung ranks
+  // Those of an earlier attempt are only in the way: who reads them passes over what the disk does not let go.
+  std::error_code stays;
+  std::filesystem::remove_all(run_.heartbeats(), stays);
   std::filesystem::create_directories(run_.heartbeats());
   attempt.session.emplace();
   const auto newest = history_.newest_step();

@@ -342,6 +342,16 @@ TEST_F(Launcher, StatusKnowsTheRanksBehindOneThatHasNoHeartbeat) {
 }
 
 // Only the last 4 MiB were read: a run that had trained for long was `waiting`, with no attempt at all.
+// A file that the disk did not let the launcher take away showed a rank where it was no more.
+TEST_F(Launcher, StatusPassesOverHeartbeatsOfAnEarlierAttempt) {
+  std::filesystem::create_directories(run.log_folder(2));
+  beat(0, 7, 7, 60, "step", 2);
+  beat(1, 3, 3, 60, "step", 1);
+  const auto places = read_places(run);
+  ASSERT_EQ(places.size(), 1u);
+  EXPECT_EQ(places[0].rank, 0);
+}
+
 TEST_F(Launcher, StatusKnowsTheWholeOfALongRun) {
   write_atomically(run.launcher_lock(), R"({"host":"elsewhere","pid":4242})");
   beat(0, 20, 40, 15);

@@ -122,6 +122,16 @@ TEST_F(SupervisorRestarts, AfterAnAttemptThatCouldNotEvenBegin) {
   EXPECT_EQ(attempts().back()["first_step"], 3);
 }
 
+// A heartbeat that a network disk keeps for a process that can't be ended blocked all further attempts.
+TEST_F(SupervisorRestarts, WhereTheDiskKeepsAnOldHeartbeat) {
+  const auto kept = run / "heartbeats/.nfs00000001";
+  std::filesystem::create_directories(kept);
+  const test::SmallDisk busy(kept);
+  if (!busy.mounted()) GTEST_SKIP() << "no file system can be mounted here";
+  EXPECT_EQ(supervise("* * steps 1\n"), 0);
+  EXPECT_EQ(attempts().size(), 1u);
+}
+
 // A disk that was full for four seconds once cost three attempts in a row, and so the run.
 TEST_F(SupervisorRestarts, OnADiskThatWasFullForAWhileAndDoNotCountTheAttemptsThatItEnded) {
   const test::SmallDisk disk(run);
