@@ -141,6 +141,8 @@ std::optional<std::filesystem::path> weights_given_before(const RunDirectory& ru
   const std::filesystem::path given = text_in(known_identity(run), "init_from");
   if (given.empty()) return std::nullopt;
   if (kind_of_path(given) != PathKind::absent) return given;
+  // Nodes may hold saves of the run's own: whether it needs these weights, its ranks alone find out.
+  if (kind_of_path(run.local_tier()) != PathKind::absent) return given;
   if (RunHistory(run).newest_step()) return std::nullopt;
   throw Error(ExitCode::configuration,
               fmt::format("{} was to begin with the weights of {} (run.json), which is not there any more, and has no checkpoint "

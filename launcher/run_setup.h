@@ -31,7 +31,8 @@ void prepare_run(const RunDirectory& run, const LoadedJob& job, const JobConfig*
                  const RunSettings& settings);
 
 // The checkpoint whose weights an earlier start gave the run, as long as it is there; nullopt: none did. The ranks take them
-// where no checkpoint of the run's own holds. Throws Error(configuration) where it is gone and the run has none of its own.
+// where no checkpoint of the run's own holds. Throws Error(configuration) where it is gone and the run has none of its own,
+// nor can its nodes hold saves.
 std::optional<std::filesystem::path> weights_given_before(const RunDirectory& run);
 
 }  // namespace smlp

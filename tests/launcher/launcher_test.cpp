@@ -477,6 +477,15 @@ TEST_F(Launcher, AnIdentityThatCantBeReadIsNotReplaced) {
 }
 
 // `smlp status` asks for the launcher's lock for a moment: a `smlp run` of that moment was refused, "in use by" nobody.
+// A run whose nodes had saved, and which had published nothing yet, was refused though it needed these weights no more.
+TEST_F(Launcher, WeightsThatAreGoneEndNoRunWhoseNodesMayHoldSaves) {
+  const auto weights = run.root / "elsewhere/step-00000009";
+  write_atomically(run.identity(), fmt::format(R"({{"id":"1","init_from":"{}"}})", weights.string()));
+  EXPECT_THROW(weights_given_before(run), Error);
+  write_atomically(run.local_tier(), "{}");
+  EXPECT_EQ(weights_given_before(run), weights);
+}
+
 TEST_F(Launcher, ARunThatIsLookedAtIsNotInUse) {
   std::optional glance(FileLock::try_lock(run.launcher_lock(), FileLock::Kind::shared));
   std::jthread looks_away([&] {
