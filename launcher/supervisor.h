@@ -15,9 +15,9 @@
 // requeued): after a warning or a signal, unless the job was cancelled, and after failures, within a budget.
 //
 // Waits longer each time, and gives up after `attempts_without_progress` attempts in a row that published no newer
-// checkpoint than any before (but those that a rewind gave up), or after `max_restarts`: then the code is the last
-// attempt's. While the run's disk is full it starts none, for `full_disk_seconds` at most, and the attempt before does not
-// count.
+// checkpoint than any before (but those that a rewind gave up, or that were lost with their nodes), or after `max_restarts`:
+// then the code is the last attempt's. While the run's disk is full it starts none, for `full_disk_seconds` at most, and the
+// attempt before does not count.
 #pragma once
 
 #include <sys/types.h>
