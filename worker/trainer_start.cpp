@@ -38,9 +38,7 @@ void Trainer::restore() {
   } else if (chosen) {
     load_verified(chosen->shared);
   } else if (options_.init_from) {
-    load(*options_.init_from, engine_->pieces(false), {.weights_only = true});
-    check_tables(engine_->backend(), engine_->store(), job_, options_.init_from->string());
-    engine_->weights_loaded(false);
+    load_weights_of(*options_.init_from);
   }
   if (!local && world.rank() == 0) give_up_later_local_saves(options_.run, options_.attempt, step_);
   if (local && local->begin(options_.attempt, step_)) {
@@ -96,6 +94,17 @@ void Trainer::load(const std::filesystem::path& checkpoint, std::span<const Piec
   options.between = [&] { ranks.between(); };
   load_checkpoint(checkpoint, engine_->backend(), pieces, options);
   ranks.finish();
+}
+
+void Trainer::load_weights_of(const std::filesystem::path& other) {
+  if (kind_of_path(other) == PathKind::absent) {
+    throw Error(ExitCode::configuration,
+                fmt::format("the run was to begin with the weights of {}, which is not there any more, and none of its own saves "
+                            "holds: put it back, or name another with --init-from", other.string()));
+  }
+  load(other, engine_->pieces(false), {.weights_only = true});
+  check_tables(engine_->backend(), engine_->store(), job_, other.string());
+  engine_->weights_loaded(false);
 }
 
 // It was sound a moment ago: the next start looks again, and takes another where it no longer is.
