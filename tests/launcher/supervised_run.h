@@ -19,6 +19,7 @@
 
 #include "core/clock.h"
 #include "core/json_lines.h"
+#include "core/process.h"
 #include "launcher/processes.h"
 #include "small_disk.h"
 
