@@ -118,7 +118,7 @@ def what_can_not_be_is_refused(place):
     refused(place, "drill", job, "--set", "checkpoint.every_steps=0", code=78, words="checkpoint.every_steps")
     refused(place, "drill", job, "--ranks", 1, "--faults", "bit-flip", code=78, words="nobody to compare")
     refused(place, "drill", ".", "--fault", "kill", code=78, words="no run directory")
-    refused(place, "drill", job, "--undisturbed", "none", "--run-dir", "drills", code=78, words="no finished run")
+    refused(place, "drill", job, "--faults", "kill", "--undisturbed", "none", "--run-dir", "drills", code=78, words="no finished run")
     assert not (place.path / "drills" / "drilled").exists(), "the corrected call would be refused for it"
     assert not (place.path / "runs").exists(), "refused before anything was made"
     # What `smlp drill` leaves in the environment, or somebody puts there, does nothing to another run.
