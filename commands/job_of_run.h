@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "core/job_file.h"
 #include "core/run_directory.h"
@@ -20,7 +21,9 @@ struct JobOfRun {
 };
 std::optional<JobOfRun> job_of_run(const RunDirectory& run);
 
-// Throws Error(configuration) where data.tokenizer is named as it was, and is another than `run` was trained with.
-void check_same_tokenizer(const RunDirectory& run, const JobOfRun& before, const JobConfig& now);
+// Throws Error(configuration) where data.tokenizer is named as it was, and is another than `run` was trained with, unless that
+// key is among the `accepted` ones.
+void check_same_tokenizer(const RunDirectory& run, const JobOfRun& before, const JobConfig& now,
+                          const std::vector<std::string>& accepted);
 
 }  // namespace smlp

@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <filesystem>
 #include <limits>
 #include <memory>
@@ -86,9 +85,7 @@ int run(RunOptions options) {
   const auto lock = take_run(directory, patience_here());
 
   const auto before = job_of_run(directory);
-  const auto& accepted = options.settings.accepted_changes;
-  const bool same_tokenizer = std::find(accepted.begin(), accepted.end(), "data.tokenizer") == accepted.end();
-  if (before && same_tokenizer) check_same_tokenizer(directory, *before, job.config);
+  if (before) check_same_tokenizer(directory, *before, job.config, options.settings.accepted_changes);
   if (before) keep_resolved(job, before->config);
   check_and_resolve(job);
   if (!options.init_from.empty() && before) {

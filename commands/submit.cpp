@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <filesystem>
 #include <limits>
 #include <memory>
@@ -86,10 +85,7 @@ void make_script(Prepared& p, bool earlier_may_wait) {
 void check_beside_checkpoints(SubmitOptions& options, const Prepared& p, const JobOfRun& before) {
   if (!options.init_from.empty()) tell("--init-from is not used: {} goes on from its own checkpoints", p.run.root.string());
   options.init_from.clear();
-  const auto& accepted = options.settings.accepted_changes;
-  if (std::find(accepted.begin(), accepted.end(), "data.tokenizer") == accepted.end()) {
-    check_same_tokenizer(p.run, before, p.job.config);
-  }
+  check_same_tokenizer(p.run, before, p.job.config, options.settings.accepted_changes);
   auto settings = options.settings;
   settings.expect_possible = [&](const auto& changed) { expect_same_tensors(before, p.job, changed); };
   expect_job_of_run(p.run, p.job, &before.config, settings);

@@ -7,6 +7,12 @@ namespace smlp::cuda {
 
 namespace {
 
+// Negative: no row, as the caller meant it. Beyond the last: a fault.
+__device__ bool is_row(std::int64_t at, std::int64_t rows, int* fault) {
+  if (at >= rows) *fault = static_cast<int>(FaultKind::index);
+  return at >= 0 && at < rows;
+}
+
 template <class T>
 __device__ float factor_of(const Indexed& a, std::int64_t s) {
   return a.row_scale ? a.scale * widen(static_cast<const T*>(a.row_scale)[s]) : a.scale;
@@ -20,8 +26,7 @@ struct Gather {
   __device__ void at(std::int64_t s, std::int64_t c) const {
     const std::int64_t from = a.index[s];
     float x[n] = {};
-    if (from >= a.in.rows) *fault = static_cast<int>(FaultKind::index);
-    if (from >= 0 && from < a.in.rows) {
+    if (is_row(from, a.in.rows, fault)) {
       load(row<T>(a.in, from) + c, x);
       const float factor = factor_of<T>(a, s);
 #pragma unroll
@@ -37,9 +42,8 @@ __global__ void __launch_bounds__(block_threads)
   const std::int64_t s = team_number<32>();
   if (s >= a.rows) return;
   const std::int64_t other = index[s];
-  if (other >= b.rows) *fault = static_cast<int>(FaultKind::index);
   float sum = 0;
-  if (other >= 0 && other < b.rows) {
+  if (is_row(other, b.rows, fault)) {
     const T *x = row<T>(a, s), *y = row<T>(b, other);
     for (std::int64_t c = threadIdx.x % 32 * n; c < a.width; c += 32 * n) {
       float p[n], q[n];
@@ -59,8 +63,7 @@ __global__ void __launch_bounds__(block_threads)
   const std::int64_t s = static_cast<std::int64_t>(blockIdx.x) * block_threads + threadIdx.x;
   if (s >= count) return;
   const std::int32_t at = index[s];
-  if (at >= limit) *fault = static_cast<int>(FaultKind::index);
-  key[s] = static_cast<std::uint32_t>(at < 0 || at >= limit ? limit : at);  // nowhere: behind all others
+  key[s] = static_cast<std::uint32_t>(is_row(at, limit, fault) ? at : limit);  // nowhere: behind all others
   value[s] = static_cast<std::int32_t>(s);
 }
 
@@ -72,8 +75,7 @@ struct AddRow {
   template <int n>
   __device__ void at(std::int64_t s, std::int64_t c) const {
     const std::int64_t place = a.index[s];
-    if (place >= a.out.rows) *fault = static_cast<int>(FaultKind::index);
-    if (place < 0 || place >= a.out.rows) return;
+    if (!is_row(place, a.out.rows, fault)) return;
     To* to = row<To>(a.out, place) + c;
     float x[n], sum[n];
     load(row<T>(a.in, s) + c, x);
