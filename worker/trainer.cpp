@@ -304,11 +304,14 @@ void Trainer::step() {
   log_->step(line);
 }
 
-// Agreed on by all ranks, and so after the same batch.
+// Agreed on by all ranks, and so after the same batch. A save that is under way goes on: what is written is published.
 bool Trainer::asked_meanwhile() {
-  std::array<double, 1> asked = {stop_requested() || control_.stop_asked(step_) ? 1.0 : 0.0};
-  engine_->grid().world->all_reduce_host(asked, Reduce::sum);
-  return asked[0] > 0;
+  std::array<double, flag_count> flags{};
+  saves_->fill(flags);
+  flags[stop_asked] = stop_requested() || control_.stop_asked(step_) ? 1 : 0;
+  engine_->grid().world->all_reduce_host(flags, Reduce::sum);
+  saves_->agree(flags, *engine_->grid().world);
+  return flags[stop_asked] > 0;
 }
 
 std::optional<Evaluation> Trainer::evaluate(std::int64_t step) {
@@ -316,7 +319,7 @@ std::optional<Evaluation> Trainer::evaluate(std::int64_t step) {
   heartbeat_.enter(Section::evaluation, step);
   struct CutShort {};
   const auto between = [this] {
-    heartbeat_.beat();
+    progress();
     if (asked_meanwhile()) throw CutShort();
   };
   Evaluation sum;

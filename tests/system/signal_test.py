@@ -95,6 +95,21 @@ def in_the_middle_of_a_long_evaluation(place):
     assert not only, "weights and all that training goes on with are those of the undisturbed run"
 
 
+def a_checkpoint_is_published_in_a_long_evaluation(place):
+    """It waited for the next step: what was written before a long evaluation was lost with a node that died in it."""
+    place.run(place.job(steps=3, eval_every=0), "saving")
+    (place.path / "long.txt").write_text((place.path / "train.txt").read_text() * 40)
+    smlp("data", "prepare", "--input", "long.txt", "--tokenizer", "bytes", "--output", "long", cwd=place.path)
+    job = place.job(steps=5, every=4, eval_every=5)
+    job.write_text(job.read_text().replace('valid = ["valid"]', 'valid = ["long"]'))
+    process = place.start(job, "saving", "--accept-change", "data.valid", "--accept-change", "train.eval_every")
+    harness.wait_until(lambda: section_of(place, "saving", 0) == "evaluation", 60, "the evaluation of step 5")
+    harness.wait_until((place.path / "saving/checkpoints/step-00000004").exists, 5, "the checkpoint of step 4")
+    assert section_of(place, "saving", 0) == "evaluation" and process.poll() is None
+    ask(process, signal.SIGTERM)
+    assert events(place, "saving", "evaluation_cut_short") and not events(place, "saving", "evaluation")
+
+
 def section_of(place, run, rank):
     try:
         return (place.path / run / "heartbeats" / f"rank-{rank:04d}").read_text().split()[1]
@@ -104,9 +119,10 @@ def section_of(place, run, rank):
 
 def while_a_checkpoint_is_being_written(place):
     hits = 0
-    # Wide enough that writing takes a while; every step begins another checkpoint.
-    job = place.job(steps=STEPS, every=1)
+    # Wide enough that writing takes a while; every step begins another checkpoint, until the signal.
+    job, calm = place.job(steps=STEPS, every=1), place.path / "calm.toml"
     job.write_text(job.read_text().replace("width = 32\nhidden = 64", "width = 256\nhidden = 1024"))
+    calm.write_text(job.read_text().replace("every_steps = 1", "every_steps = 1000"))
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         run = f"writing-{number}"
         process = place.start(job, run)
@@ -116,7 +132,7 @@ def while_a_checkpoint_is_being_written(place):
         hits += any(folder.glob("*.tmp"))
         ask(process, number)
         saved_what_it_did(place, run)
-        goes_on_as_undisturbed(place, job, run)
+        goes_on_as_undisturbed(place, calm, run)
     assert hits, "no signal fell into a write"
 
 
@@ -174,6 +190,6 @@ def digest(path):
 
 if __name__ == "__main__":
     harness.main([by_any_signal_while_the_learning_rate_warms_up, in_the_middle_of_a_long_evaluation,
-                  while_a_checkpoint_is_being_written, a_second_signal_leaves_at_once,
-                  at_the_start_nothing_is_there_to_lose,
+                  a_checkpoint_is_published_in_a_long_evaluation, while_a_checkpoint_is_being_written,
+                  a_second_signal_leaves_at_once, at_the_start_nothing_is_there_to_lose,
                   while_data_are_prepared_no_half_file_takes_the_name_of_a_whole_one])
