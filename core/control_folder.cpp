@@ -13,6 +13,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <set>
 
 #include "core/clock.h"
 #include "core/error.h"
@@ -210,13 +211,21 @@ void ControlFolder::clear(const std::string& id) const {
 }
 
 // A folder of such a name stays, and is refused.
-void ControlFolder::remove(std::string_view beginning) const {
-  for (const auto& name : names(beginning)) ::unlink((folder_ / name).c_str());
+void ControlFolder::remove(std::string_view beginning, const std::set<std::string>& kept) const {
+  for (const auto& name : names(beginning)) {
+    if (!kept.contains(name)) ::unlink((folder_ / name).c_str());
+  }
 }
 
 std::vector<Request> ControlFolder::discard() const {
-  const auto found = requests();
-  for (const char* beginning : {"request-", "answer-", "place-"}) remove(beginning);
+  auto found = requests();
+  const auto noted = std::stable_partition(found.begin(), found.end(), [](const Request& request) {
+    return request.kind != RequestKind::stop_after;
+  });
+  std::set<std::string> kept;
+  for (auto request = noted; request != found.end(); ++request) kept.insert(file("request", request->id).filename());
+  for (const char* beginning : {"request-", "answer-", "place-"}) remove(beginning, kept);
+  found.erase(noted, found.end());
   return found;
 }
 

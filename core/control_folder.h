@@ -13,6 +13,7 @@
 #include <ctime>
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -60,13 +61,14 @@ class ControlFolder {
   void put_place(const std::string& id, int rank, const nlohmann::json& place) const;
   std::optional<nlohmann::json> place(const std::string& id, int rank) const;
   void clear(const std::string& id) const;  // everything of this request
-  // All requests and answers there are; the requests, for the records.
+  // All requests and answers there are, but stops after a step: these were noted, and hold until the run has left at it.
+  // The requests that are gone, for the records.
   std::vector<Request> discard() const;
 
  private:
   std::filesystem::path file(const char* what, const std::string& id) const;
   std::vector<std::string> names(std::string_view beginning) const;  // sorted
-  void remove(std::string_view beginning) const;
+  void remove(std::string_view beginning, const std::set<std::string>& kept = {}) const;
 
   std::filesystem::path folder_;
   std::int64_t seen_seconds_ = -1, seen_nanoseconds_ = 0;

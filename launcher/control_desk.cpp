@@ -50,7 +50,7 @@ std::string ControlDesk::take_stop(int attempt) {
 }
 
 std::string ControlDesk::outcome_of(RequestKind kind, RunEnd end) {
-  const bool on_request = end != RunEnd::by_itself;
+  const bool on_request = end == RunEnd::as_asked || end == RunEnd::unsaved;
   if (kind == RequestKind::stop_now) return on_request ? "done" : "ended";
   if (kind != RequestKind::stop || !on_request) return "ended";
   return end == RunEnd::unsaved ? "failed" : "done";
@@ -60,8 +60,11 @@ void ControlDesk::close(RunEnd end, std::optional<std::int64_t> step, const std:
   if (!usable_) return;
   for (const auto& request : folder_.requests()) {
     try {
-      if (request.kind == RequestKind::stop_after) folder_.clear(request.id);  // it was answered when it was taken
-      else folder_.answer({request.id, outcome_of(request.kind, end), step, detail});
+      if (request.kind != RequestKind::stop_after) {
+        folder_.answer({request.id, outcome_of(request.kind, end), step, detail});
+      } else if (end != RunEnd::interrupted) {
+        folder_.clear(request.id);  // it was answered when it was taken
+      }
     } catch (const Error& error) {
       tell("{}", error.what());
     }

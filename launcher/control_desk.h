@@ -1,6 +1,7 @@
 // The launcher's side of requests to a live run (core/control_folder.h; the ranks' side is worker/control.h): it makes
-// the folder, discards what was asked before it could hear it, hears the requests that must work when the ranks can't
-// listen (`stop_now` always; `stop` while they start or between attempts), and answers the stops when the run has left.
+// the folder, discards what was asked before it could hear it (but no stop after a step: that holds over requeues),
+// hears the requests that must work when the ranks can't listen (`stop_now` always; `stop` while they start or between
+// attempts), and answers the stops when the run has left.
 #pragma once
 
 #include <optional>
@@ -13,9 +14,10 @@
 namespace smlp {
 
 enum class RunEnd {
-  as_asked,   // on request
-  unsaved,    // the same, but the ranks did not save, as a `stop` had asked
-  by_itself,  // done, failed or given up
+  as_asked,     // on request
+  unsaved,      // the same, but the ranks did not save, as a `stop` had asked
+  by_itself,    // done, failed or given up for good
+  interrupted,  // nobody asked for it: the run goes on when its job is requeued or started again
 };
 
 class ControlDesk {
@@ -31,7 +33,8 @@ class ControlDesk {
   bool stop_after(std::optional<std::int64_t> last) const { return stop_after_ && last >= stop_after_; }
   // Logs, once, that the launcher itself acts on a stop; the words of it.
   std::string take_stop(int attempt);
-  // The run ends: every request still open is answered with what became of the run.
+  // The run ends: every request still open is answered with what became of the run; a stop after a step that has not come
+  // holds where the run was only interrupted.
   void close(RunEnd end, std::optional<std::int64_t> step, const std::string& detail);
 
  private:

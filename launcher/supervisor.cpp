@@ -270,7 +270,9 @@ int Supervisor::finish(const Outcome& outcome) {
                                     step_text(newest));
   history_.event("stopped", attempt_number_, newest, sentence);
   const auto leaving = why_leaving();
-  desk_->close(outcome.code == stopped_code ? RunEnd::as_asked : RunEnd::unsaved, newest, sentence);
+  const bool asked = leaving == Leaving::on_request;
+  const auto by_request = outcome.code == stopped_code ? RunEnd::as_asked : RunEnd::unsaved;
+  desk_->close(asked ? by_request : RunEnd::interrupted, newest, sentence);
   tell("{}", sentence);
   hand_over(leaving);
   return stopped_code;
@@ -303,7 +305,7 @@ int Supervisor::give_up(const Outcome& outcome, const std::string& why, bool may
     sentence += fmt::format("; its logs are in {}", logs.string());
   }
   history_.event("gave_up", attempt_number_, history_.newest_step(), sentence);
-  desk_->close(RunEnd::by_itself, history_.newest_step(), sentence);
+  desk_->close(may_hand_over ? RunEnd::interrupted : RunEnd::by_itself, history_.newest_step(), sentence);
   line_.note("");
   tell("{}", sentence);
   const bool again = may_hand_over && hand_over(Leaving::after_failure);

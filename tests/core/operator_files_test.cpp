@@ -229,8 +229,11 @@ TEST_F(OperatorFiles, PlacesOfTwoThousandRanksHideNoRequestAndGoWithTheirs) {
   control.clear(dump.id);
   EXPECT_EQ(files(), 1);
   all_places();
+  const auto stop_after = new_request(RequestKind::stop_after, 40);
+  control.ask(stop_after);
   EXPECT_EQ(control.discard().size(), 2u);
-  EXPECT_EQ(files(), 0);
+  EXPECT_EQ(files(), 1);
+  EXPECT_TRUE(control.asked(stop_after.id)) << "it was noted, and holds";
 }
 
 // A look took the first thousand names, and what it refused stayed there: a thousand of them hid every request that came.

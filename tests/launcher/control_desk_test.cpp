@@ -66,6 +66,26 @@ TEST_F(Desk, AnswersAStopByWhetherTheRanksSavedAndOneAtOnceInAnyCase) {
   }
 }
 
+// A job that was preempted and requeued forgot it, and ran on to its last step.
+TEST_F(Desk, AStopAfterAStepHoldsWhereTheRunIsOnlyInterrupted) {
+  RunHistory history(run);
+  const auto asked = [&](const Request& request) { return ControlFolder(run.control()).asked(request.id); };
+  ControlDesk before(run, history);
+  const auto noted = ask(RequestKind::stop_after, 500), save = ask(RequestKind::save);
+  before.close(RunEnd::interrupted, 3, "a sentence");
+  EXPECT_EQ(outcome_of(save), "ended");
+  ASSERT_TRUE(asked(noted));
+  ControlDesk after(run, history);
+  after.look_at_once();
+  EXPECT_TRUE(after.stop_after(500));
+  EXPECT_EQ(history.count_events("request_discarded"), 0);
+  for (const auto end : {RunEnd::as_asked, RunEnd::unsaved, RunEnd::by_itself}) {
+    const auto met = ask(RequestKind::stop_after, 500);
+    after.close(end, 500, "a sentence");
+    EXPECT_FALSE(asked(met) || asked(noted));
+  }
+}
+
 // It was told as meant for an earlier start, though it may have been made while this one began.
 TEST_F(Desk, SaysOfARequestFromBeforeThatItCouldNotBeHeard) {
   ControlFolder(run.control()).create();

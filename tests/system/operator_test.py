@@ -134,6 +134,17 @@ def a_live_run_saves_shows_itself_and_stops_exactly_after_a_step(place):
     assert "done" in refused(place, "stop", "short")
 
 
+def a_stop_after_a_step_holds_over_a_preemption(place):
+    """A job that was preempted and requeued forgot it, and ran on to its last step."""
+    process = started(place, "run")
+    answer = smlp_json("stop", "run", "--after", newest_step(place, "run") + steps_within(place, "run", 4), cwd=place.path)
+    process.terminate()
+    assert process.wait(timeout=60) == 75 and newest_step(place, "run") < answer["step"], (newest_step(place, "run"), answer)
+    again = started(place, "run")
+    assert again.wait(timeout=120) == 75 and newest_step(place, "run") == answer["step"], (newest_step(place, "run"), answer)
+    assert not requests_left(place, "run")
+
+
 def a_dump_tells_the_whole_way_from_a_message_to_the_step(place):
     process = started(place, "run")
     inside = 0
@@ -284,6 +295,7 @@ def events_in_text(place, kind):
 
 if __name__ == "__main__":
     harness.main([a_live_run_saves_shows_itself_and_stops_exactly_after_a_step,
+                  a_stop_after_a_step_holds_over_a_preemption,
                   a_dump_tells_the_whole_way_from_a_message_to_the_step,
                   a_rank_that_is_stopped_is_named_and_stop_now_works_all_the_same,
                   a_signal_in_the_middle_of_a_product_hurts_nothing,
