@@ -69,6 +69,9 @@ class CheckpointWriter {
 
   enum class State : std::uint8_t { idle, writing, written, publishing, published, failed };
 
+  // Takes the host memory that a device copies such pieces into, which lasts seconds for tens of gigabytes, before a loop
+  // waits for it. What it can't take, begin() takes or misses.
+  void prepare(Backend& backend, std::span<const Piece> pieces);
   // Copies the pieces to host memory (kept between saves), starts the writing thread, returns. From a device they are
   // copied beside what it gets to do next: Backend::put_behind_downloads() comes before the first work that writes to
   // them, and the backend outlives the writer. Collective in spirit: every rank calls it at the same step.

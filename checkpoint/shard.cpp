@@ -106,6 +106,8 @@ std::size_t index_of(const std::vector<LogicalTensor>& tensors, const std::strin
   return static_cast<std::size_t>(place - tensors.begin());
 }
 
+std::int64_t staged(const TensorView& local) { return (local.bytes() + 63) / 64 * 64; }
+
 class ShardStream {
  public:
   ShardStream(DiskFile& file, std::stop_token stop) : stream_(file, std::move(stop)) {}
@@ -170,6 +172,14 @@ void stream_shard(DiskFile& file, const ShardImage& image, ShardPlan& plan, Stag
 
 }  // namespace
 
+std::int64_t staged_bytes(std::span<const Piece> pieces) {
+  std::int64_t bytes = 0;
+  for (const auto& piece : pieces) {
+    if (piece.mine) bytes += staged(piece.local);
+  }
+  return bytes;
+}
+
 ShardPlan plan_shard(std::span<const Piece> pieces, const WriterOptions& options, const RunState& state) {
   ShardPlan plan;
   plan.sidecar = {.step = state.integer("step"),
@@ -189,7 +199,7 @@ ShardPlan plan_shard(std::span<const Piece> pieces, const WriterOptions& options
                           .staged = plan.bytes,
                           .bytes = bytes,
                           .piece = i});
-    plan.bytes += (bytes + 63) / 64 * 64;
+    plan.bytes += staged(piece.local);
   }
   return plan;
 }

@@ -44,6 +44,8 @@ struct ShardPlan {
   std::int64_t bytes = 0;
 };
 
+std::int64_t staged_bytes(std::span<const Piece> pieces);  // ShardPlan::bytes of them
+
 // Throws Error(fault) when names, shapes, types or ranges contradict each other.
 ShardPlan plan_shard(std::span<const Piece> pieces, const WriterOptions& options, const RunState& state);
 

@@ -159,6 +159,14 @@ CheckpointWriter::~CheckpointWriter() {
   release();
 }
 
+void CheckpointWriter::prepare(Backend& backend, std::span<const Piece> pieces) {
+  if (backend.in_host_memory()) return;
+  try {
+    impl_->snapshot.staging.reserve(backend, staged_bytes(pieces));
+  } catch (const std::bad_alloc&) {
+  }
+}
+
 void CheckpointWriter::begin(Backend& backend, std::span<const Piece> pieces, const RunState& state) {
   const auto start = std::chrono::steady_clock::now();
   auto& my = *impl_;

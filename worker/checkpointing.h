@@ -44,6 +44,7 @@ class Checkpointing {
   Checkpointing(const WriterOptions& options, Told told)
       : writer_(options), root_(options.rank == 0), ranks_(options.ranks), told_(std::move(told)) {}
 
+  void prepare(Backend& backend, std::span<const Piece> pieces) { writer_.prepare(backend, pieces); }
   bool idle() const { return phase_ == Phase::idle; }
   bool waiting() const { return phase_ == Phase::waiting; }
   void begin(Backend& backend, std::span<const Piece> pieces, const RunState& state);  // when idle, on every rank

@@ -25,6 +25,7 @@ class LocalTier {
   LocalTier(const WriterOptions& options, std::unique_ptr<Communicator> group, Partners partners,
             std::optional<SaveId> start, Checkpointing::Told told);
 
+  void prepare(Backend& backend, std::span<const Piece> pieces) { writer_.prepare(backend, pieces); }
   bool idle() const { return phase_ == Phase::idle; }
   void begin(Backend& backend, std::span<const Piece> pieces, const RunState& state);  // when idle, on every rank
   double stall_seconds() const { return writer_.stall_seconds(); }

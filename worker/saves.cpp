@@ -21,6 +21,11 @@ std::optional<OwnWriting> Saves::own_writing() const {
   return longest;
 }
 
+void Saves::prepare(Backend& backend, std::span<const Piece> pieces) {
+  shared_.prepare(backend, pieces);
+  if (local_) local_->prepare(backend, pieces);
+}
+
 double Saves::begin(Wish wish, Backend& backend, std::span<const Piece> pieces, const RunState& state) {
   if (wish.local) {
     if (wish.shared) shared_.begin_later(state.integer("step"));

@@ -27,6 +27,9 @@ class Saves {
   std::optional<OwnWriting> own_writing() const;
   bool idle(Tier tier) const { return tier == Tier::shared ? shared_.idle() : local_ != nullptr && local_->idle(); }
 
+  // Before the first save: the memory for its copy.
+  void prepare(Backend& backend, std::span<const Piece> pieces);
+
   // When the tiers asked for are idle, on every rank. Returns the seconds that the loop waited for the copy.
   struct Wish {
     bool shared = false, local = false;

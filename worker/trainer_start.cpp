@@ -44,6 +44,7 @@ void Trainer::restore() {
   if (local && local->begin(options_.attempt, step_)) {
     add_local_tier(*local, chosen && chosen->local ? std::optional(chosen->local->save) : std::nullopt);
   }
+  if (built_with_hdf5()) saves_->prepare(engine_->backend(), pieces_);
   replicas_alike_ = step_;
   const auto tier = chosen && chosen->local ? Tier::local : Tier::shared;
   plan_->start(step_, tier);

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "tests/checkpoint/sample.h"
+#include "tests/comm/faraway_backend.h"
 
 namespace smlp::test {
 
@@ -79,6 +80,28 @@ TEST(Writer, PassesThroughItsStates) {
   EXPECT_EQ(names_in(step_path(scratch.root(), 4)),
             (std::vector<std::string>{"manifest.json", "rank-0000.h5", "whole.h5"}));
   EXPECT_EQ(read_text(scratch.root() / "LATEST"), "step-00000004\n");
+  EXPECT_EQ(load_fault(step_path(scratch.root(), 4), 1, 4), "");
+}
+
+struct Device final : FarawayBackend {
+  bool in_host_memory() const noexcept override { return false; }
+};
+
+// The first save took it while the loop waited: some twenty seconds for the 50 GB of a large model.
+TEST(Writer, MemoryForTheCopyOfADeviceIsTakenBeforeTheFirstSave) {
+  const Scratch scratch;
+  Device device;
+  SampleRank memory(0, 1);
+  memory.fill(4);
+  CheckpointWriter writer(options_for(scratch.root(), 1));
+  writer.prepare(device, memory.pieces());
+  EXPECT_EQ(device.host_blocks, 1);
+  writer.begin(device, memory.pieces(), sample_state(4));
+  EXPECT_EQ(device.host_blocks, 1);
+  writer.wait();
+  writer.publish();
+  writer.wait();
+  writer.release();
   EXPECT_EQ(load_fault(step_path(scratch.root(), 4), 1, 4), "");
 }
 

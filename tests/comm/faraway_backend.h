@@ -10,7 +10,7 @@
 
 namespace smlp::test {
 
-class FarawayBackend final : public Backend {
+class FarawayBackend : public Backend {
  public:
   static constexpr std::uintptr_t distance = std::uintptr_t{1} << 60;  // never an address of user space
 
