@@ -118,18 +118,19 @@ std::string explain(const std::vector<std::vector<std::byte>>& all, std::span<co
 std::string compare_replicas(Backend& backend, ProcessGrid& grid, std::span<const Piece> pieces) {
   auto& world = *grid.world;
   if (world.size() == 1) return "";
+  const bool slices_have_copies = grid.replicas->size() > 1;
   Hasher hasher;
   std::vector<std::uint64_t> hashes, of_all, of_slices;
   for (const auto& piece : pieces) {
-    hashes.push_back(piece.alone ? 0 : hasher.of(backend, piece.local));
-    if (piece.alone) continue;
-    (held_by_all(piece) ? of_all : of_slices).push_back(hashes.back());
+    const bool shared = !piece.alone && (held_by_all(piece) || slices_have_copies);
+    hashes.push_back(shared ? hasher.of(backend, piece.local) : 0);
+    if (shared) (held_by_all(piece) ? of_all : of_slices).push_back(hashes.back());
   }
   const auto together = [](const std::vector<std::uint64_t>& list) {
     return comparable(XXH3_64bits(list.data(), list.size() * sizeof(std::uint64_t)));
   };
   auto slices = together(of_slices);
-  if (grid.replicas->size() > 1) grid.replicas->all_reduce_host(slices, Reduce::max);
+  if (slices_have_copies) grid.replicas->all_reduce_host(slices, Reduce::max);
   const auto mine = together(of_all);
   std::array<double, 5> sums = {mine[0], mine[1], mine[2], mine[3], all_same(slices) ? 0.0 : 1.0};
   world.all_reduce_host(sums, Reduce::max);

@@ -94,5 +94,14 @@ TEST_F(ReplicaCheck, LeavesWhatOneRankAloneHoldsOut) {
   EXPECT_EQ(compare(), "");
 }
 
+// Each rank read all that it holds from its device, two thirds of it for nothing.
+TEST_F(ReplicaCheck, ReadsNothingThatNoOtherRankHolds) {
+  if (ranks() != 2) GTEST_SKIP() << "two ranks, one expert group";
+  for (auto& piece : pieces_) {
+    if (piece.local.size() != piece.global_shape.size()) piece.local.data = nullptr;
+  }
+  EXPECT_EQ(compare(), "");
+}
+
 }  // namespace
 }  // namespace smlp
