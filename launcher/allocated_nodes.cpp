@@ -107,7 +107,8 @@ std::vector<std::string> AllocatedNodes::answering(std::vector<std::string>& not
       asked.push_back(answer.name);
     }
   }
-  const auto answers = probe_nodes(asked, worker_, run_, job_.cluster.preflight_seconds);
+  const auto environment = step_environment(own_environment(), allocation_.gpus_per_node);
+  const auto answers = probe_nodes(asked, worker_, run_, environment, job_.cluster.preflight_seconds);
   for (const auto& verdict : judge(answers, job_, {.ranks_per_node = ranks_per_node_, .free_bytes = bytes_needed(run_)})) {
     notes.insert(notes.end(), verdict.sentences.begin(), verdict.sentences.end());
     if (!verdict.fit) continue;
@@ -206,7 +207,8 @@ ProcessStart AllocatedNodes::start(const Layout& layout, const std::vector<std::
                        "--bind-to", "none", "-x", "OMP_NUM_THREADS"};
   }
   process.command.insert(process.command.end(), program.begin(), program.end());
-  process.environment = allocation_environment({ranks_per_node_, layout.threads}, fewest_cores(layout));
+  process.environment = step_environment(allocation_environment({ranks_per_node_, layout.threads}, fewest_cores(layout)),
+                                         allocation_.gpus_per_node);
   if (layout.starter == "srun") return process;
   // mpirun starts its daemons by an srun of its own, which would wait for what steps hold that ended with a lost node.
   process.environment.push_back("SLURM_OVERLAP=1");

@@ -24,7 +24,8 @@ namespace {
 
 constexpr std::size_t most_at_once = 64;  // each a process, and four descriptors of ours
 
-void probe(ProbeAnswer& answer, const std::filesystem::path& worker, const RunDirectory& run, double seconds) {
+void probe(ProbeAnswer& answer, const std::filesystem::path& worker, const RunDirectory& run,
+           const std::vector<std::string>& environment, double seconds) {
   std::vector<std::string> command = {"srun", "--overlap", "--mpi=none", "--cpu-bind=none", "--nodes=1", "--ntasks=1",
                                       "--input=none", "--job-name=" + step_name_of(run), "--nodelist=" + answer.node,
                                       fmt::format("--immediate={:.0f}", seconds), worker.string(), "preflight",
@@ -35,7 +36,7 @@ void probe(ProbeAnswer& answer, const std::filesystem::path& worker, const RunDi
   } else {
     command.push_back("--made-later");  // only a plan: the run has not begun
   }
-  const auto reply = run_program(command, own_environment(), seconds);
+  const auto reply = run_program(command, environment, seconds);
   answer.received =
       std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
   answer.line = closing_line(reply.out);
@@ -49,12 +50,12 @@ void probe(ProbeAnswer& answer, const std::filesystem::path& worker, const RunDi
 }  // namespace
 
 std::vector<ProbeAnswer> probe_nodes(const std::vector<std::string>& nodes, const std::filesystem::path& worker,
-                                     const RunDirectory& run, double seconds) {
+                                     const RunDirectory& run, const std::vector<std::string>& environment, double seconds) {
   std::vector<ProbeAnswer> answers;
   for (const auto& node : nodes) answers.push_back({.node = node, .line = "", .failure = "", .received = 0});
   std::atomic<std::size_t> next = 0;
   const auto probe_in_turn = [&] {
-    for (auto i = next++; i < answers.size(); i = next++) probe(answers[i], worker, run, seconds);
+    for (auto i = next++; i < answers.size(); i = next++) probe(answers[i], worker, run, environment, seconds);
   };
   std::vector<std::jthread> helpers;
   try {

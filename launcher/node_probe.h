@@ -10,9 +10,9 @@
 
 namespace smlp {
 
-// In the order of `nodes`; each within `seconds`.
+// In the order of `nodes`; each within `seconds`. `environment`: of srun (step_environment).
 std::vector<ProbeAnswer> probe_nodes(const std::vector<std::string>& nodes, const std::filesystem::path& worker,
-                                     const RunDirectory& run, double seconds);
+                                     const RunDirectory& run, const std::vector<std::string>& environment, double seconds);
 
 // The last line that is not empty, without its end; mpirun and srun may say something before it.
 std::string closing_line(const std::string& text);

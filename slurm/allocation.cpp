@@ -53,6 +53,12 @@ std::vector<std::int64_t> per_node(const char* name, std::size_t nodes) {
   return counts;
 }
 
+// "2", or of a type "a100:2".
+std::optional<std::int64_t> gpus_per_task() {
+  const auto text = variable("SLURM_GPUS_PER_TASK");
+  return parse_whole_number(std::string_view(text).substr(text.rfind(':') + 1));  // all of it where there is no colon
+}
+
 }  // namespace
 
 std::vector<std::string> Allocation::node_names() const {
@@ -91,6 +97,10 @@ std::optional<Allocation> allocation_of_environment() {
   }
   if (const auto array = variable("SLURM_ARRAY_JOB_ID"); !array.empty()) {
     allocation.array = {.job_id = array, .task = number_or("SLURM_ARRAY_TASK_ID", 0)};
+  }
+  const auto tasks = per_node("SLURM_TASKS_PER_NODE", names->size());
+  if (const auto gpus = gpus_per_task(); gpus && !tasks.empty()) {
+    allocation.gpus_per_node = *gpus * *std::min_element(tasks.begin(), tasks.end());
   }
   allocation.in_batch_script = variable("ENVIRONMENT") == "BATCH" && variable("SLURM_STEP_ID").empty();
   return allocation;

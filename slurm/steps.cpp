@@ -21,6 +21,19 @@ ProgramAnswer ask(const std::vector<std::string>& command, double seconds) {
 
 }  // namespace
 
+std::vector<std::string> step_environment(std::vector<std::string> variables, std::int64_t gpus_per_node) {
+  const auto drop = [&](std::string_view name) {
+    std::erase_if(variables, [&](const std::string& variable) {
+      return variable.starts_with(name) && variable.substr(name.size(), 1) == "=";
+    });
+  };
+  for (const char* choice : {"SLURM_GPU_BIND", "SLURM_TRES_BIND"}) drop(choice);
+  if (gpus_per_node == 0) return variables;
+  for (const char* by_task : {"SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK", "SLURM_GPUS_PER_NODE"}) drop(by_task);
+  variables.push_back(fmt::format("SLURM_GPUS_PER_NODE={}", gpus_per_node));
+  return variables;
+}
+
 std::string step_name_of(const RunDirectory& run) {
   std::error_code as_it_stands;
   const auto place = std::filesystem::weakly_canonical(run.root, as_it_stands);

@@ -196,6 +196,30 @@ TEST_F(AllocatedNodesTest, AStepThatIsNotOfThisRunIsLeftAlone) {
               AllOf(Contains(arguments + "=--external-launcher " + name), Not(Contains(arguments + "=--external-launcher"))));
 }
 
+// A job with a GPU for each task showed one to the only task of a probe, and its nodes were said to have too few.
+TEST_F(AllocatedNodesTest, ProbesAndRanksSeeAllGpusOfTheirNodes) {
+  for (const auto& [name, value] : {std::pair("SLURM_GPUS_PER_TASK", "a100:2"), {"SLURM_TASKS_PER_NODE", "3,2(x3)"},
+                                    {"SLURM_TRES_PER_TASK", "gres/gpu:a100=2"}, {"SLURM_GPU_BIND", "single:1"}}) {
+    fakes.variables.set(name, value);
+  }
+  const auto seen = fakes.place / "seen";
+  fakes.program("srun", fmt::format("env | grep -E '^SLURM_(GPU|TRES)' > {}; exit 1", seen.string()));
+  choose();
+  EXPECT_EQ(read_text(seen), "SLURM_GPUS_PER_NODE=4\n");
+  const auto ranks = nodes->start(Layout{.ranks = 2, .threads = 1, .nodes = {"n1"}, .starter = "srun"}, {"worker"}, {}).environment;
+  EXPECT_THAT(ranks, Contains("SLURM_GPUS_PER_NODE=4"));
+  for (const char* hides : {"SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK", "SLURM_GPU_BIND"}) {
+    EXPECT_THAT(ranks, Not(Contains(testing::StartsWith(hides))));
+  }
+}
+
+TEST_F(AllocatedNodesTest, GpusThatWereAskedForOtherwiseStayAsTheyWere) {
+  fakes.variables.set("SLURM_GPUS_PER_NODE", "4");
+  choose();
+  const auto ranks = nodes->start(Layout{.ranks = 2, .threads = 1, .nodes = {"n1"}, .starter = "srun"}, {"worker"}, {}).environment;
+  EXPECT_THAT(ranks, Contains("SLURM_GPUS_PER_NODE=4"));
+}
+
 // Once a user's SQUEUE_PARTITION or SCANCEL_STATE hid what an attempt had left, and it was not ended.
 TEST_F(AllocatedNodesTest, StepsAreSoughtAndEndedWithoutVariablesThatHideSome) {
   for (const char* name : {"SQUEUE_PARTITION", "SCANCEL_STATE"}) fakes.variables.set(name, "other");
@@ -251,7 +275,7 @@ TEST_F(AllocatedNodesTest, ProbesOfHundredsOfThemAreNotAllUnderWayAtOnce) {
   std::vector<std::string> names;
   for (int node = 1; node <= 300; ++node) names.push_back(fmt::format("n{}", node));
   const test::DescriptorLimit few(400);
-  const auto answers = probe_nodes(names, "/bin/smlp-worker", run, 60);
+  const auto answers = probe_nodes(names, "/bin/smlp-worker", run, own_environment(), 60);
   ASSERT_EQ(answers.size(), names.size());
   for (std::size_t i = 0; i < names.size(); ++i) {
     EXPECT_EQ(answers[i].node, names[i]);
