@@ -22,4 +22,4 @@ endif()
 list(APPEND CMAKE_MODULE_PATH ${CMAKE_CURRENT_LIST_DIR})
 find_package(NCCL 2.13)
 # Without it, attention is computed by products alone.
-find_package(CUDNN 9.10)
+find_package(CUDNN 9.10.2)

@@ -28,6 +28,16 @@ std::string words(ncclResult_t status) {
                      more ? last : "");
 }
 
+// One after another, each may wait for what the next has on the device.
+void abort_together(const std::vector<ncclComm_t>& comms) {
+  constexpr bool may_be_grouped = NCCL_VERSION_CODE >= NCCL_VERSION(2, 22, 0);
+  if (may_be_grouped) ncclGroupStart();
+  for (const ncclComm_t comm : comms) {
+    if (comm != nullptr) ncclCommAbort(comm);
+  }
+  if (may_be_grouped) ncclGroupEnd();
+}
+
 }  // namespace
 
 void check_nccl(ncclResult_t status, const char* call, const Communicator& group) {
@@ -139,9 +149,7 @@ void NcclSession::end_all() {
   }
   const std::unique_lock calling(calling_, call_ends_within);
   if (!calling.owns_lock()) return;
-  for (const ncclComm_t comm : comms) {
-    if (comm != nullptr) ncclCommAbort(comm);
-  }
+  abort_together(comms);
 }
 
 }  // namespace smlp

@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <cstring>
+#include <span>
 #include <utility>
 
 #include "core/error.h"
@@ -77,8 +80,20 @@ void move_rows(cudaStream_t stream, const Matrix& from, const Matrix& to, std::i
 
 }  // namespace
 
+// Few words travel as arguments of a kernel: when and how a driver reads the host's pageable memory is its own affair.
+bool CudaBackend::upload_as_words(const void* host, const TensorView& to) {
+  constexpr std::int64_t word = sizeof(std::int64_t), most = 2048;
+  const bool aligned = reinterpret_cast<std::uintptr_t>(to.data) % word == 0 && to.bytes() % word == 0;
+  if (!aligned || !to.contiguous() || to.bytes() == 0 || to.bytes() > most) return false;
+  std::array<std::int64_t, most / word> words;
+  std::memcpy(words.data(), host, static_cast<std::size_t>(to.bytes()));
+  put_words(stream(), std::span(words).first(static_cast<std::size_t>(to.bytes() / word)), static_cast<std::int64_t*>(to.data));
+  return true;
+}
+
 void CudaBackend::upload(const void* host, TensorView to) {
   device_.not_recorded("memory of the host is read");
+  if (upload_as_words(host, to)) return;
   for_each_matrix<2>({TensorView(const_cast<void*>(host), to.shape, to.dtype), to}, [&](const auto& m) {
     move_rows(stream(), m[0], m[1], size_of(to.dtype), cudaMemcpyHostToDevice);
   });

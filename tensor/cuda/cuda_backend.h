@@ -109,6 +109,7 @@ class CudaBackend final : public Backend {
  private:
   void to_host(const void* device, void* host, std::int64_t bytes);  // waits
   void multiply(Product p);
+  bool upload_as_words(const void* host, const TensorView& to);
   bool multiply_groups(const Matmul& m, const Product& p);
   void mask(TensorView weight, std::int64_t first, std::int64_t count, std::int64_t length, void* masked);
   void mix_tokens(const SpatialSizes& s, TensorView weight, TensorView in, TensorView out, bool transposed);

@@ -32,6 +32,20 @@ const char* sentence(FaultKind kind) {
   return "a kernel left a word that nobody knows";
 }
 
+// The runtime says the same where there is no driver at all.
+void refuse_older_driver() {
+  int driver = 0, runtime = 0;
+  check(cudaDriverGetVersion(&driver), "the driver's version could not be asked for");
+  check(cudaRuntimeGetVersion(&runtime), "the runtime's version could not be asked for");
+  if (driver == 0) return;
+  const auto text = [](int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); };
+  throw Error(ExitCode::unavailable,
+              fmt::format("the driver of this machine's GPUs is for CUDA {} at most, and this smlp was built with CUDA {}: have a "
+                          "newer driver installed, build smlp with an older CUDA toolkit, or run on the CPU with "
+                          "cluster.device = \"cpu\"",
+                          text(driver), text(runtime)));
+}
+
 }  // namespace
 
 void check(cudaError_t status, const char* what) {
@@ -45,6 +59,7 @@ int device_count() {
   const cudaError_t status = cudaGetDeviceCount(&count);
   if (status == cudaSuccess) return count;
   cudaGetLastError();
+  if (status == cudaErrorInsufficientDriver) refuse_older_driver();
   if (status == cudaErrorNoDevice || status == cudaErrorInsufficientDriver || status == cudaErrorStubLibrary)
     return 0;
   throw Error(ExitCode::unavailable,

@@ -16,7 +16,7 @@ struct cublasLtMatmulDescOpaque {
   cublasOperation_t a = CUBLAS_OP_N, b = CUBLAS_OP_N;
   cublasLtEpilogue_t end = CUBLASLT_EPILOGUE_DEFAULT;
   void *bias = nullptr, *aux = nullptr;
-  std::int32_t bias_type = -1, aux_type = -1;
+  std::int32_t bias_type = -1;
   std::int64_t bias_apart = 0, aux_leading = 0, aux_apart = 0;
 
   bool has(int what) const { return (end & what) != 0; }
@@ -78,7 +78,7 @@ cublasStatus_t judge_end(const Description& p, const Layout& d) {
   if (p.has(128)) {
     const bool laid = p.aux_leading >= d.rows && p.aux_leading % 8 == 0 && p.aux_apart % 8 == 0;
     if (!p.aux || !laid || (d.batch > 1 && p.aux_apart == 0)) return CUBLAS_STATUS_INVALID_VALUE;
-    if (!type_is(p.aux_type) || !on(p.aux, 16)) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (!on(p.aux, 16)) return CUBLAS_STATUS_NOT_SUPPORTED;
   }
   return CUBLAS_STATUS_SUCCESS;
 }
@@ -163,7 +163,6 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t to, cublasLtM
     case CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE: return take(to->bias_type, value, bytes);
     case CUBLASLT_MATMUL_DESC_BIAS_BATCH_STRIDE: return take(to->bias_apart, value, bytes);
     case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER: return take(to->aux, value, bytes);
-    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE: return take(to->aux_type, value, bytes);
     case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD: return take(to->aux_leading, value, bytes);
     case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_BATCH_STRIDE: return take(to->aux_apart, value, bytes);
   }

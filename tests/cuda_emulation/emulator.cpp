@@ -45,7 +45,8 @@ namespace smlp::emulation {
 
 namespace {
 
-constexpr std::size_t stack_bytes = 128 * 1024;
+// No power of two: stacks that lie on each other in the caches would throw each other out at every switch.
+constexpr std::size_t stack_bytes = 128 * 1024 + 4096 + 320;
 
 enum class State { ready, at_barrier, in_warp, ended };
 

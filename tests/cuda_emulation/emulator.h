@@ -30,6 +30,7 @@ void set_order(Order order);  // changing (from launch to launch) unless told ot
 std::int64_t launches();      // so far
 void set_devices(int count);  // 0: no driver is there
 constexpr std::size_t default_device_memory = std::size_t{16} << 30;
+void set_driver_version(int version);  // as CUDA counts it, 12040 for 12.4
 void set_device_memory(std::size_t bytes);  // what cudaMemGetInfo tells; it limits nothing
 void set_driver_error(int error);  // the cudaError that counting devices and taking memory meet; 0: none
 

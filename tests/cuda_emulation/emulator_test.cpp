@@ -148,6 +148,22 @@ TEST(CudaDevices, AMachineWithoutADriverSaysSo) {
   emulation::set_devices(1);
 }
 
+// It was taken for none, and a job for GPUs was computed by the CPU.
+TEST(CudaDevices, ADriverOlderThanTheToolkitIsNoMissingDriver) {
+  emulation::set_devices(0);
+  emulation::set_driver_version(12040);
+  try {
+    cuda_devices();
+    ADD_FAILURE() << "there are none";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::unavailable);
+    EXPECT_NE(std::string(error.what()).find("for CUDA 12.4 at most, and this smlp was built with CUDA 13.0"), std::string::npos)
+        << error.what();
+  }
+  emulation::set_driver_version(0);
+  emulation::set_devices(1);
+}
+
 TEST(CudaDevices, ADriverThatIsIllIsToldWithWhatMayHelp) {
   emulation::set_driver_error(cudaErrorSystemNotReady);
   try {
@@ -179,13 +195,15 @@ TEST(CudaDevices, AFaultThatShowsWhenMemoryIsTakenIsNoLackOfMemory) {
 TEST(CudaDevices, AnUploadHasReadItsSourceAlsoWhereTheDeviceReadsTheHostsPages) {
   emulation::set_reads_host_pages(true);
   const auto backend = make_cuda_backend();
-  TensorView there(backend->allocate(8), {1}, DType::f64);
-  double value = 1, back = 0;
-  backend->upload(&value, there);
-  value = 2;
-  backend->download(there, &back);
-  EXPECT_EQ(back, 1);
-  backend->release(there.data);
+  for (const std::int64_t count : {1, 1000}) {
+    const TensorView there(backend->allocate(8 * count), {count}, DType::f64);
+    std::vector<double> values(static_cast<std::size_t>(count), 1), back(values.size());
+    backend->upload(values.data(), there);
+    values.assign(values.size(), 2);
+    backend->download(there, back.data());
+    EXPECT_EQ(back, std::vector<double>(back.size(), 1));
+    backend->release(there.data);
+  }
   emulation::set_reads_host_pages(false);
 }
 

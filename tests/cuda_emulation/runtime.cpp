@@ -9,7 +9,7 @@
 
 namespace smlp::emulation {
 namespace {
-int devices = 1;
+int devices = 1, driver_version = 0;
 std::size_t device_memory = default_device_memory;
 cudaError_t driver_error = cudaSuccess;
 thread_local cudaError_t last_error = cudaSuccess;
@@ -22,6 +22,7 @@ cudaError_t result(cudaError_t error) {
 
 void set_devices(int count) { devices = count; }
 void set_device_memory(std::size_t bytes) { device_memory = bytes; }
+void set_driver_version(int version) { driver_version = version; }
 void set_driver_error(int error) { driver_error = static_cast<cudaError_t>(error); }
 }  // namespace smlp::emulation
 
@@ -30,6 +31,15 @@ using smlp::emulation::devices;
 using smlp::emulation::driver_error;
 using smlp::emulation::last_error;
 using smlp::emulation::result;
+
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = smlp::emulation::driver_version;
+  return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
 
 cudaError_t cudaGetDeviceCount(int* count) {
   if (driver_error != cudaSuccess) return result(driver_error);

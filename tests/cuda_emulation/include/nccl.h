@@ -3,6 +3,9 @@
 
 #include <cuda_runtime.h>
 
+#define NCCL_VERSION(major, minor, patch) ((major) * 10000 + (minor) * 100 + (patch))
+#define NCCL_VERSION_CODE NCCL_VERSION(2, 28, 9)
+
 struct ncclComm;
 using ncclComm_t = ncclComm*;
 struct ncclUniqueId {
