@@ -33,6 +33,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 JobAcctGatherType=jobacct_gather/none
 MpiDefault=none
+GresTypes=gpu
 ReturnToService=2
 PropagateResourceLimits=NONE
 SlurmdTimeout=10
@@ -54,9 +55,9 @@ def why_not():
 
 
 class Cluster:
-    """Partitions: `batch` (the default; preempted by requeue) and `urgent`. Nodes n1 … nN, 4 CPUs each; the controller
-    is on host ctl, where `run` and `popen` run their commands. All hosts see `folder`; `folder`/work is for the test's
-    own files. A requeued job starts again 6 s later; a dead node is DOWN after about 30 s."""
+    """Partitions: `batch` (the default; preempted by requeue) and `urgent`. Nodes n1 … nN, 4 CPUs and 2 "GPUs" each; the
+    controller is on host ctl, where `run` and `popen` run their commands. All hosts see `folder`; `folder`/work is for the
+    test's own files. A requeued job starts again 6 s later; a dead node is DOWN after about 30 s."""
 
     def __init__(self, nodes=4):
         self.count = nodes
@@ -108,11 +109,13 @@ class Cluster:
         key = folder / "munge" / "key"
         key.touch(mode=0o600)
         key.write_bytes(os.urandom(1024))
-        lines = [f"NodeName={node} NodeAddr={self.hosts.address(node)} CPUs=4 CoresPerSocket=4 RealMemory=4000"
+        lines = [f"NodeName={node} NodeAddr={self.hosts.address(node)} CPUs=4 CoresPerSocket=4 RealMemory=4000 Gres=gpu:2"
                  for node in self.nodes]
         self.configuration = folder / "etc" / "slurm.conf"
         self.configuration.write_text(CONFIGURATION.format(
             control=CONTROL, address=self.hosts.address(CONTROL), folder=folder, nodes="\n".join(lines)))
+        # For SLURM, which opens neither, GPUs.
+        (folder / "etc" / "gres.conf").write_text("Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
         (folder / "etc" / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")  # slurmd starts without cgroup mounts
         environment = {name: value for name, value in self.hosts.environment.items()
                        if not name.startswith(("SLURM_", "OMPI_", "PMIX_"))}

@@ -297,16 +297,17 @@ def hostile_input(stage, cluster):
 
 
 def placement_is_taken_as_shown(stage, bound, **settings):
-    """`smlp plan --placement`, asked in the batch script, says where the ranks will be."""
-    shown = stage.path / "placement.json"
+    """`smlp plan --placement`, asked in the batch script, says where the ranks will be. Each sees all GPUs of its node."""
+    shown, gpus = stage.path / "placement.json", settings["tasks_per_node"] == 2
     ask = f"'{harness.BIN}/smlp' plan '{stage.path}/job.toml' --placement --json > '{shown}'"
-    job = start(stage, step=5, setup=[ask], bind_cores=True, **settings)
+    job = start(stage, step=5, setup=[ask], bind_cores=True, gpus_per_task=int(gpus), **settings)
     plan = json.loads(shown.read_text())
     ranks = {}
     for worker in stage.workers():
         environment = pathlib.Path(f"/proc/{worker['pid']}/environ").read_bytes().split(b"\0")
         rank = next(int(entry.split(b"=")[1]) for entry in environment
                     if entry.startswith((b"OMPI_COMM_WORLD_RANK=", b"PMIX_RANK=")))
+        assert (b"CUDA_VISIBLE_DEVICES=0,1" in environment) == gpus, environment
         ranks[rank] = (worker["node"], sorted(os.sched_getaffinity(worker["pid"])))
     assert plan["bound"] == bound and len(ranks) == len(plan["ranks"]) == 4, (plan, ranks)
     for one in plan["ranks"]:

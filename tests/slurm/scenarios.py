@@ -20,6 +20,7 @@ bind_cores = {bind_cores}
 [slurm]
 nodes = {nodes}
 tasks_per_node = {tasks_per_node}
+gpus_per_task = {gpus_per_task}
 time_limit = "{time_limit}"
 signal_seconds = {signal_seconds}
 partition = "batch"
@@ -27,7 +28,7 @@ setup = {setup}
 extra = {extra}
 array = "{array}"
 """
-DEFAULTS = {**harness.DEFAULTS, "steps": 400, "every": 50, "micro_batch": 8, "nodes": 4, "tasks_per_node": 1, "spare_nodes": 0,
+DEFAULTS = {**harness.DEFAULTS, "steps": 400, "every": 50, "micro_batch": 8, "nodes": 4, "tasks_per_node": 1, "gpus_per_task": 0, "spare_nodes": 0,
             "launcher": "auto", "exchange_check": False, "bind_cores": False, "time_limit": "00:30:00", "signal_seconds": 120,
             "setup": [], "extra": ["--exclusive"], "array": ""}
 HANG_BOUND = 15 + 10  # the job's hang_floor_seconds, which its learned limits do not pass, and what may be added to it
