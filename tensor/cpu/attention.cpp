@@ -25,6 +25,13 @@ Matrix part(const TensorView& view, const Sizes& s, std::int64_t b, std::int64_t
   return {view.at(b * view.stride[0] + t * view.stride[1] + h * s.width), rows, s.width, view.stride[1]};
 }
 
+SoftmaxArguments of_rows(const SoftmaxArguments& a, DType type, const Share& share) {
+  const DType wide = wide_type(type);
+  return {.scores = rows_of(a.scores, wide, share), .first = a.first + share.first, .scale = a.scale,
+          .log_sum = offset_by(a.log_sum, share.first, wide), .out = rows_of(a.out, type, share),
+          .dout = rows_of(a.dout, wide, share), .dscores = rows_of(a.dscores, type, share)};
+}
+
 }  // namespace
 
 void CpuBackend::attention(const Attention& a) {
@@ -43,8 +50,10 @@ void CpuBackend::attention(const Attention& a) {
       const Matrix score{scores, rows, keys, s.length}, chance{chances, rows, keys, s.length};
       products_.run({.m = rows, .n = keys, .k = s.width, .a = q.data, .b = k.data, .a_stride = q.stride,
                      .b_stride = k.stride, .transpose_b = true, .out = score, .type = type, .out_type = wide});
-      kernels(type).causal_softmax({.scores = score, .first = t, .scale = s.scale(),
-                                    .log_sum = a.log_sum.at(head * s.length + t), .out = chance, .dout = {}, .dscores = {}});
+      const SoftmaxArguments softmax{.scores = score, .first = t, .scale = s.scale(),
+                                     .log_sum = a.log_sum.at(head * s.length + t), .out = chance, .dout = {}, .dscores = {}};
+      team_.share(rows, keys * Work::exponential,
+                  [&](const Share& share) { kernels(type).causal_softmax(of_rows(softmax, type, share)); });
       products_.run({.m = rows, .n = s.width, .k = keys, .a = chance.data, .b = v.data, .a_stride = chance.stride,
                      .b_stride = v.stride, .out = part(a.out, s, b, h, t, rows), .type = type, .out_type = type});
     }
@@ -84,9 +93,11 @@ void CpuBackend::attention_backward(const Attention& a, TensorView dout, TensorV
                      .b_stride = k.stride, .transpose_b = true, .out = score, .type = type, .out_type = wide});
       products_.run({.m = rows, .n = keys, .k = s.width, .a = d.data, .b = v.data, .a_stride = d.stride,
                      .b_stride = v.stride, .transpose_b = true, .out = dchance, .type = type, .out_type = wide});
-      kernels(type).causal_softmax_backward({.scores = score, .first = t, .scale = s.scale(),
-                                             .log_sum = a.log_sum.at(head * s.length + t), .out = chance,
-                                             .dout = dchance, .dscores = slope});
+      const SoftmaxArguments softmax{.scores = score, .first = t, .scale = s.scale(),
+                                     .log_sum = a.log_sum.at(head * s.length + t), .out = chance, .dout = dchance,
+                                     .dscores = slope};
+      team_.share(rows, keys * Work::exponential,
+                  [&](const Share& share) { kernels(type).causal_softmax_backward(of_rows(softmax, type, share)); });
       products_.run({.m = rows, .n = s.width, .k = keys, .a = slope.data, .b = k.data, .a_stride = slope.stride,
                      .b_stride = k.stride, .out = part(dquery, s, b, h, t, rows), .type = type, .out_type = type});
       const auto add_to = [&](const Matrix& sum, const Matrix& weights, const Matrix& values) {

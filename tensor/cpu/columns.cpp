@@ -27,23 +27,28 @@ void check_columns(const char* verb, const TensorView& in, const TensorView& ind
           "an index lies beyond the columns");
 }
 
-ColumnArguments arguments(const TensorView& in, const TensorView& index, const TensorView& scale, const TensorView& out,
-                          std::int64_t b) {
-  const std::int64_t columns = in.shape[2];
-  return {sequence(in, b), index.as<const std::int32_t>() + b * columns, scale ? scale.at(b * columns) : nullptr,
-          sequence(out, b)};
+// Each sequence's columns, some rows of all sequences at once.
+void permute(const Team& team, void (*kernel)(const ColumnArguments&), const TensorView& in, const TensorView& index,
+             const TensorView& scale, const TensorView& out) {
+  const std::int64_t sequences = in.shape[0], columns = in.shape[2];
+  team.share(in.shape[1], sequences * columns * Work::plain, [&](const Share& share) {
+    for (std::int64_t b = 0; b < sequences; ++b) {
+      kernel({rows_of(sequence(in, b), in.dtype, share), index.as<const std::int32_t>() + b * columns,
+              scale ? scale.at(b * columns) : nullptr, rows_of(sequence(out, b), in.dtype, share)});
+    }
+  });
 }
 
 }  // namespace
 
 void CpuBackend::gather_columns(TensorView in, TensorView index, TensorView scale, TensorView out) {
   check_columns("gather_columns", in, index, scale, out);
-  for (std::int64_t b = 0; b < in.shape[0]; ++b) kernels(in.dtype).gather_columns(arguments(in, index, scale, out, b));
+  permute(team_, kernels(in.dtype).gather_columns, in, index, scale, out);
 }
 
 void CpuBackend::scatter_columns(TensorView in, TensorView index, TensorView scale, TensorView out) {
   check_columns("scatter_columns", in, index, scale, out);
-  for (std::int64_t b = 0; b < in.shape[0]; ++b) kernels(in.dtype).scatter_columns(arguments(in, index, scale, out, b));
+  permute(team_, kernels(in.dtype).scatter_columns, in, index, scale, out);
 }
 
 void CpuBackend::column_dots(TensorView a, TensorView b, TensorView out) {
@@ -53,9 +58,12 @@ void CpuBackend::column_dots(TensorView a, TensorView b, TensorView out) {
   float_type(verb, a);
   require(a.shape.rank() == 3, verb, "a and b must be [sequences, length, columns]");
   vector_of(verb, "out", out, a.shape[0] * a.shape[2], wide_type(a.dtype));
-  for (std::int64_t s = 0; s < a.shape[0]; ++s) {
-    kernels(a.dtype).column_dots(sequence(a, s), sequence(b, s), out.at(s * a.shape[2]));
-  }
+  team_.share_columns(a.shape[2], a.shape[0] * a.shape[1] * Work::plain, [&](const Share& share) {
+    for (std::int64_t s = 0; s < a.shape[0]; ++s) {
+      kernels(a.dtype).column_dots(columns_of(sequence(a, s), a.dtype, share), columns_of(sequence(b, s), a.dtype, share),
+                                   out.at(s * a.shape[2] + share.first));
+    }
+  });
 }
 
 }  // namespace smlp::cpu

@@ -38,6 +38,11 @@ void copy_bytes(const Matrix& from, const Matrix& to, std::int64_t element) {
   }
 }
 
+// Elements of the wide type, to the end of a cache line.
+std::int64_t scratch_line(std::int64_t elements) {
+  return (elements + 15) / 16 * 16;
+}
+
 }  // namespace
 
 void float_type(const char* verb, const TensorView& view) {
@@ -47,7 +52,7 @@ void float_type(const char* verb, const TensorView& view) {
 }
 
 CpuBackend::CpuBackend(const CpuOptions& options)
-    : set_(kernels_named(options.isa.c_str())), products_(options.threads, set_) {
+    : set_(kernels_named(options.isa.c_str())), team_(options.threads), products_(team_, set_) {
   require(options.threads > 0, "cpu backend", "it needs at least one thread");
 }
 
@@ -72,7 +77,7 @@ void CpuBackend::download(TensorView from, void* host) { copy(from, TensorView(h
 void CpuBackend::fill(TensorView out, double value) {
   if (out.size() == 0) return;
   if (place_of(out.dtype) >= 0) {
-    for_each_matrix<1>({out}, [&](const auto& m) { kernels(out.dtype).fill(m[0], value); });
+    elementwise<1>({out}, Work::plain, [&](const auto& m) { kernels(out.dtype).fill(m[0], value); });
     return;
   }
   const auto filled = static_cast<std::int64_t>(value);
@@ -88,13 +93,17 @@ void CpuBackend::fill(TensorView out, double value) {
 }
 
 void CpuBackend::convert(const Matrix& from, DType from_type, const Matrix& to, DType to_type) const {
-  if (from_type == to_type) return copy_bytes(from, to, size_of(to_type));
+  const std::array<DType, 2> types = {from_type, to_type};
+  if (from_type == to_type) {
+    return team_.share_elements<2>({from, to}, types, Work::plain,
+                                   [&](const auto& m) { copy_bytes(m[0], m[1], size_of(to_type)); });
+  }
   const int i = place_of(from_type), j = place_of(to_type);
   if (i < 0 || j < 0) {
     throw Error(ExitCode::fault,
                 fmt::format("copy: the CPU does not convert {} to {}", name_of(from_type), name_of(to_type)));
   }
-  set_.convert[i][j](from, to);
+  team_.share_elements<2>({from, to}, types, Work::plain, [&](const auto& m) { set_.convert[i][j](m[0], m[1]); });
 }
 
 void CpuBackend::copy(TensorView from, TensorView to) {
@@ -139,40 +148,44 @@ void CpuBackend::add(TensorView a, TensorView b, TensorView out) {
   same_shape("add", {a, b, out});
   same_type("add", {a, b, out});
   float_type("add", a);
-  for_each_matrix<3>({a, b, out}, [&](const auto& m) { kernels(a.dtype).add(m[0], m[1], m[2]); });
+  elementwise<3>({a, b, out}, Work::plain, [&](const auto& m) { kernels(a.dtype).add(m[0], m[1], m[2]); });
 }
 
 void CpuBackend::activate(Activation kind, TensorView in, TensorView out) {
   same_shape("activate", {in, out});
   same_type("activate", {in, out});
   float_type("activate", in);
-  for_each_matrix<2>({in, out}, [&](const auto& m) { kernels(in.dtype).activate(pointwise(kind), m[0], m[1]); });
+  elementwise<2>({in, out}, Work::exponential,
+                 [&](const auto& m) { kernels(in.dtype).activate(pointwise(kind), m[0], m[1]); });
 }
 
 void CpuBackend::activate_backward(Activation kind, TensorView in, TensorView dout, TensorView din) {
   same_shape("activate_backward", {in, dout, din});
   same_type("activate_backward", {in, dout, din});
   float_type("activate_backward", in);
-  for_each_matrix<3>({in, dout, din}, [&](const auto& m) {
+  elementwise<3>({in, dout, din}, Work::exponential, [&](const auto& m) {
     kernels(in.dtype).activate_backward(pointwise(kind), m[0], m[1], m[2]);
   });
 }
 
 namespace {
 
-// Calls body(matrices, group) for the channels of each sequence and group.
+// Calls body(matrices, group, first) for the channels of each sequence and group, and of some positions, from `first` on.
 template <std::size_t n, class Body>
-void for_each_gate(const Gating& g, const std::array<TensorView, n>& views, Body body) {
+void for_each_gate(const Team& team, const Gating& g, const std::array<TensorView, n>& views, Body body) {
   const std::int64_t channels = g.u.shape[2] / g.bias.shape[0];
-  for (std::int64_t b = 0; b < g.u.shape[0]; ++b) {
-    for (std::int64_t group = 0; group < g.bias.shape[0]; ++group) {
-      std::array<Matrix, n> m;
-      for (std::size_t i = 0; i < n; ++i) {
-        m[i] = {views[i].at(b * views[i].stride[0] + group * channels), g.u.shape[1], channels, views[i].stride[1]};
+  team.share(g.u.shape[1], g.u.shape[0] * g.u.shape[2] * Work::exponential, [&](const Share& share) {
+    for (std::int64_t b = 0; b < g.u.shape[0]; ++b) {
+      for (std::int64_t group = 0; group < g.bias.shape[0]; ++group) {
+        std::array<Matrix, n> m;
+        for (std::size_t i = 0; i < n; ++i) {
+          const auto& view = views[i];
+          m[i] = {view.at(b * view.stride[0] + share.first * view.stride[1] + group * channels), share.count, channels, view.stride[1]};
+        }
+        body(m, group, share.first);
       }
-      body(m, group);
     }
-  }
+  });
 }
 
 }  // namespace
@@ -180,11 +193,11 @@ void for_each_gate(const Gating& g, const std::array<TensorView, n>& views, Body
 void CpuBackend::gate(const Gating& g) {
   check_gate("gate", g, {g.out});
   float_type("gate", g.u);
-  for_each_gate<3>(g, {g.u, g.z, g.out}, [&](const auto& m, std::int64_t group) {
+  for_each_gate<3>(team_, g, {g.u, g.z, g.out}, [&](const auto& m, std::int64_t group, std::int64_t first) {
     kernels(g.u.dtype).gate({.activation = pointwise(g.activation),
                              .u = m[0],
                              .z = m[1],
-                             .bias = g.bias.at(group * g.bias.stride[0]),
+                             .bias = g.bias.at(group * g.bias.stride[0] + first),
                              .out = m[2]});
   });
 }
@@ -195,15 +208,15 @@ void CpuBackend::gate_backward(const Gating& g, TensorView dout, TensorView du, 
   float_type(verb, g.u);
   same_shape(verb, {g.bias, dbias});
   require(dbias.dtype == wide_type(g.u.dtype), verb, "dbias must be f64 for f64 values and f32 for others");
-  for_each_gate<5>(g, {g.u, g.z, dout, du, dz}, [&](const auto& m, std::int64_t group) {
+  for_each_gate<5>(team_, g, {g.u, g.z, dout, du, dz}, [&](const auto& m, std::int64_t group, std::int64_t first) {
     kernels(g.u.dtype).gate_backward({.activation = pointwise(g.activation),
                                       .u = m[0],
                                       .z = m[1],
-                                      .bias = g.bias.at(group * g.bias.stride[0]),
+                                      .bias = g.bias.at(group * g.bias.stride[0] + first),
                                       .dout = m[2],
                                       .du = m[3],
                                       .dz = m[4],
-                                      .dbias = dbias.at(group * dbias.stride[0])});
+                                      .dbias = dbias.at(group * dbias.stride[0] + first)});
   });
 }
 
@@ -223,6 +236,20 @@ NormArguments norm_arguments(const char* verb, const Normalisation& n) {
   return a;
 }
 
+// Of some rows, with `scratch` elements of scratch memory that no other part uses.
+NormArguments of_rows(const NormArguments& a, DType type, std::int64_t scratch, const Share& share) {
+  const DType wide = wide_type(type);
+  NormArguments rows = a;
+  for (Matrix NormArguments::*m : {&NormArguments::x, &NormArguments::out, &NormArguments::dy, &NormArguments::residual,
+                                   &NormArguments::dx}) {
+    rows.*m = rows_of(a.*m, type, share);
+  }
+  rows.mean = offset_by(a.mean, share.first * a.groups, wide);
+  rows.inverse_deviation = offset_by(a.inverse_deviation, share.first * a.groups, wide);
+  rows.scratch = offset_by(a.scratch, share.index * scratch, wide);
+  return rows;
+}
+
 }  // namespace
 
 void CpuBackend::layer_norm(const Normalisation& n, TensorView out) {
@@ -234,8 +261,12 @@ void CpuBackend::layer_norm(const Normalisation& n, TensorView out) {
     return;
   }
   a.out = as_matrix(out);
-  if (n.activation != Activation::none) a.scratch = scratch(n.x.width() / n.groups * size_of(wide_type(n.x.dtype)));
-  kernels(n.x.dtype).layer_norm(a);
+  const DType type = n.x.dtype;
+  const bool activated = n.activation != Activation::none;
+  const std::int64_t each = scratch_line(n.x.width() / n.groups);
+  if (activated) a.scratch = scratch(team_.threads() * each * size_of(wide_type(type)));
+  team_.share(a.x.rows, a.x.width * (activated ? Work::exponential : Work::plain),
+              [&](const Share& share) { kernels(type).layer_norm(of_rows(a, type, each, share)); });
 }
 
 void CpuBackend::layer_norm_backward(const Normalisation& n, TensorView dy, TensorView residual, TensorView dx,
@@ -255,8 +286,29 @@ void CpuBackend::layer_norm_backward(const Normalisation& n, TensorView dy, Tens
   if (residual) a.residual = as_matrix(residual);
   a.dweight = dweight.data;
   a.dbias = dbias.data;
-  a.scratch = scratch(4 * n.x.width() * size_of(wide_type(n.x.dtype)));
-  kernels(n.x.dtype).layer_norm_backward(a);
+  const DType type = n.x.dtype;
+  const std::int64_t each = scratch_line(4 * n.x.width());
+  a.scratch = scratch(team_.threads() * each * size_of(wide_type(type)));
+  const std::int64_t work = n.activation == Activation::none ? Work::plain : Work::exponential;
+  if (team_.parts(a.x.rows, a.x.width * work) > 1) {  // sums by columns, before rows of dx take the place of dy's
+    team_.share_columns(a.dweight || a.dbias ? a.x.width : 0, a.x.rows * work, [&](const Share& share) {
+      NormArguments columns = a;
+      columns.first_column = share.first;
+      columns.columns = share.count;
+      kernels(type).layer_norm_sums(columns);
+    });
+    a.dweight = a.dbias = nullptr;
+  }
+  team_.share(a.x.rows, a.x.width * work,
+              [&](const Share& share) { kernels(type).layer_norm_backward(of_rows(a, type, each, share)); });
+}
+
+void CpuBackend::add_rows(const TensorView& x, void* total) const {
+  const DType wide = wide_type(x.dtype);
+  const Matrix m = as_matrix(x);
+  team_.share_columns(m.width, m.rows * Work::plain, [&](const Share& share) {
+    kernels(x.dtype).sum_rows(columns_of(m, x.dtype, share), offset_by(total, share.first, wide));
+  });
 }
 
 void CpuBackend::sum_rows(TensorView x, TensorView add_to) {
@@ -265,13 +317,13 @@ void CpuBackend::sum_rows(TensorView x, TensorView add_to) {
   const std::int64_t width = x.width();
   vector_of("sum_rows", "add_to", add_to, width, add_to.dtype);
   if (add_to.dtype == wide) {
-    kernels(x.dtype).sum_rows(as_matrix(x), add_to.data);
+    add_rows(x, add_to.data);
     return;
   }
   same_type("sum_rows", {x, add_to});
   const Matrix total{scratch(width * size_of(wide)), 1, width, width}, to{add_to.data, 1, width, width};
   convert(to, add_to.dtype, total, wide);
-  kernels(x.dtype).sum_rows(as_matrix(x), total.data);
+  add_rows(x, total.data);
   convert(total, wide, to, add_to.dtype);
 }
 
@@ -282,8 +334,12 @@ void CpuBackend::dropout(TensorView in, double rate, std::uint64_t stream, Tenso
   require(rate >= 0 && rate < 1, "dropout", "the rate must lie in [0, 1)");
   vector_of("dropout", "place", place, StreamPlace::size, DType::i64);
   const auto* at = place.as<const std::int64_t>();
-  kernels(in.dtype).dropout(as_matrix(in), rate, dropout_key(stream, at[StreamPlace::step]), at[StreamPlace::first_row],
-                            as_matrix(out));
+  const std::uint64_t key = dropout_key(stream, at[StreamPlace::step]);
+  const Matrix from = as_matrix(in), to = as_matrix(out);
+  team_.share(from.rows, from.width * Work::exponential, [&](const Share& share) {
+    kernels(in.dtype).dropout(rows_of(from, in.dtype, share), rate, key, at[StreamPlace::first_row] + share.first,
+                              rows_of(to, in.dtype, share));
+  });
 }
 
 void CpuBackend::jitter(TensorView in, double amount, std::uint64_t key, std::int64_t first_row, TensorView out) {
@@ -291,7 +347,11 @@ void CpuBackend::jitter(TensorView in, double amount, std::uint64_t key, std::in
   same_type("jitter", {in, out});
   float_type("jitter", in);
   require(amount >= 0 && amount <= 1, "jitter", "the amount must lie in [0, 1]");
-  kernels(in.dtype).jitter(as_matrix(in), amount, key, first_row, as_matrix(out));
+  const Matrix from = as_matrix(in), to = as_matrix(out);
+  team_.share(from.rows, from.width * Work::exponential, [&](const Share& share) {
+    kernels(in.dtype).jitter(rows_of(from, in.dtype, share), amount, key, first_row + share.first,
+                             rows_of(to, in.dtype, share));
+  });
 }
 
 // --- rows by index --------------------------------------------------------------------------------------------
@@ -316,7 +376,11 @@ IndexArguments index_arguments(const char* verb, const TensorView& in, const Ten
 void CpuBackend::gather_rows(TensorView in, TensorView index, double scale, TensorView row_scale, TensorView out) {
   same_type("gather_rows", {in, out});
   require(out.rows() == index.size(), "gather_rows", "out must have one row an index");
-  kernels(in.dtype).gather_rows(index_arguments("gather_rows", in, index, scale, row_scale, out, in));
+  const IndexArguments a = index_arguments("gather_rows", in, index, scale, row_scale, out, in);
+  team_.share(a.count, a.out.width * Work::plain, [&](const Share& share) {
+    kernels(in.dtype).gather_rows({a.in, a.index + share.first, share.count, a.scale,
+                                   offset_by(a.row_scale, share.first, in.dtype), rows_of(a.out, in.dtype, share)});
+  });
 }
 
 void CpuBackend::scatter_add_rows(TensorView in, TensorView index, Repeats, double scale, TensorView row_scale,
@@ -324,9 +388,15 @@ void CpuBackend::scatter_add_rows(TensorView in, TensorView index, Repeats, doub
   const char* verb = "scatter_add_rows";
   require(in.rows() == index.size(), verb, "in must have one row an index");
   const IndexArguments a = index_arguments(verb, in, index, scale, row_scale, add_to, add_to);
-  if (add_to.dtype == wide_type(in.dtype)) return kernels(in.dtype).scatter_add_rows_wide(a);
-  same_type(verb, {in, add_to});
-  kernels(in.dtype).scatter_add_rows(a);
+  const bool wide = add_to.dtype == wide_type(in.dtype);
+  if (!wide) same_type(verb, {in, add_to});
+  const auto add = wide ? kernels(in.dtype).scatter_add_rows_wide : kernels(in.dtype).scatter_add_rows;
+  team_.share_columns(a.in.width, a.count * Work::plain, [&](const Share& share) {  // rows may come twice, in order
+    IndexArguments columns = a;
+    columns.in = columns_of(a.in, in.dtype, share);
+    columns.out = columns_of(a.out, add_to.dtype, share);
+    add(columns);
+  });
 }
 
 void CpuBackend::row_dots(TensorView a, TensorView b, TensorView index, TensorView out) {
@@ -335,7 +405,10 @@ void CpuBackend::row_dots(TensorView a, TensorView b, TensorView index, TensorVi
   vector_of(verb, "out", out, a.rows(), a.dtype);
   require(a.rows() == index.size(), verb, "a must have one row an index");
   const IndexArguments checked = index_arguments(verb, a, index, 1, {}, b, b);
-  kernels(a.dtype).row_dots(checked.in, checked.out, checked.index, out.data);
+  team_.share(a.rows(), a.width() * Work::plain, [&](const Share& share) {
+    kernels(a.dtype).row_dots(rows_of(checked.in, a.dtype, share), checked.out, checked.index + share.first,
+                              offset_by(out.data, share.first, a.dtype));
+  });
 }
 
 // --- loss and update ------------------------------------------------------------------------------------------
@@ -350,8 +423,12 @@ void CpuBackend::cross_entropy(TensorView logits, TensorView targets, TensorView
   for (std::int64_t r = 0; r < m.rows; ++r) {
     require(target[r] < m.width, verb, "a target lies beyond the vocabulary");
   }
-  kernels(logits.dtype)
-      .cross_entropy({m, target, row_loss.as<double>(), gradient ? scale.as<double>()[0] : 0, gradient});
+  const double factor = gradient ? scale.as<double>()[0] : 0;
+  team_.share(m.rows, m.width * Work::exponential, [&](const Share& share) {
+    kernels(logits.dtype)
+        .cross_entropy({rows_of(m, logits.dtype, share), target + share.first, row_loss.as<double>() + share.first, factor,
+                        gradient});
+  });
 }
 
 void CpuBackend::sum(TensorView x, TensorView add_to) {
@@ -387,10 +464,13 @@ void CpuBackend::adamw(const AdamWSettings& settings, TensorView value, TensorVi
     const double norm = std::sqrt(squared_norm) * scale;
     scale *= std::min(1.0, settings.clip_norm / (norm + 1e-6));
   }
-  kernels(value.dtype)
-      .adamw({count, value.data, master.as<float>(), grad.data, m.data, v.data, step[StepControl::learning_rate],
-              step[StepControl::correction], scale, settings.beta1, settings.beta2, settings.eps,
-              settings.weight_decay});
+  team_.share_columns(count, Work::exponential, [&](const Share& share) {
+    const auto from = [&](const TensorView& x) { return offset_by(x.data, share.first, x.dtype); };
+    kernels(value.dtype)
+        .adamw({share.count, from(value), static_cast<float*>(from(master)), from(grad), from(m), from(v),
+                step[StepControl::learning_rate], step[StepControl::correction], scale, settings.beta1, settings.beta2,
+                settings.eps, settings.weight_decay});
+  });
 }
 
 }  // namespace cpu

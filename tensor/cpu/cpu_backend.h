@@ -6,8 +6,10 @@
 
 #include "tensor/backend.h"
 #include "tensor/balanced_assignment.h"
+#include "tensor/checks.h"
 #include "tensor/cpu/kernels.h"
 #include "tensor/cpu/products.h"
+#include "tensor/cpu/team.h"
 #include "tensor/sinkhorn.h"
 
 namespace smlp::cpu {
@@ -84,6 +86,14 @@ class CpuBackend final : public Backend {
 
  private:
   const Kernels& kernels(DType type) const;
+  // body(std::array<Matrix, n>) for parts of views of one shape; one element's result must not depend on another's.
+  template <std::size_t n, class Body>
+  void elementwise(const std::array<TensorView, n>& views, std::int64_t work, const Body& body) const {
+    std::array<DType, n> types;
+    for (std::size_t i = 0; i < n; ++i) types[i] = views[i].dtype;
+    for_each_matrix<n>(views, [&](const auto& m) { team_.template share_elements<n>(m, types, work, body); });
+  }
+  void add_rows(const TensorView& x, void* total) const;  // sum_rows() in the wide type
   void convert(const Matrix& from, DType from_type, const Matrix& to, DType to_type) const;
   double value_of(const TensorView& view, std::int64_t offset) const;
   void load_scores(const TensorView& scores, std::int64_t first, std::int64_t count);
@@ -93,6 +103,7 @@ class CpuBackend final : public Backend {
   void* scratch(std::int64_t bytes) { return scratch_.take(bytes); }  // valid until the next call of scratch()
 
   const KernelSet& set_;
+  const Team team_;
   Products products_;
   BalancedAssignment assignment_;
   Sinkhorn sinkhorn_;

@@ -1,7 +1,8 @@
 // The table of own CPU kernels: plain functions over plain matrices, one table for each instruction set. The same
 // source (kernels.inc) is compiled once for each set with its own flags, everything else in it is local to its file,
 // so no function built for a wide set can be linked into code that runs on a narrow one. The backend checks shapes
-// and types before it calls; kernels check nothing, allocate nothing and run on the calling thread.
+// and types before it calls, and shares rows or columns out to threads (team.h); kernels check nothing, allocate nothing
+// and do what they are given on the thread that calls them.
 #pragma once
 
 #include <cstdint>
@@ -40,6 +41,7 @@ struct NormArguments {
   void* dweight;  // f32 (f64 for f64), null with weight
   void* dbias;
   void* scratch;  // of the gradients' type: 2 widths; with an activation 2 widths of a group more
+  std::int64_t first_column = 0, columns = 0;  // of layer_norm_sums alone
 };
 
 struct IndexArguments {
@@ -109,6 +111,7 @@ struct Kernels {
   void (*gate_backward)(const GateArguments& a);
   void (*layer_norm)(const NormArguments& a);
   void (*layer_norm_backward)(const NormArguments& a);
+  void (*layer_norm_sums)(const NormArguments& a);  // of layer_norm_backward, dweight and dbias alone, of some columns
   void (*sum_rows)(Matrix x, void* wide_add_to);
   void (*dropout)(Matrix in, double rate, std::uint64_t key, std::int64_t first_row, Matrix out);
   void (*jitter)(Matrix in, double amount, std::uint64_t key, std::int64_t first_row, Matrix out);

@@ -8,7 +8,9 @@ namespace smlp::cpu {
 
 class Products::Primitives {};
 
-Products::Products(int threads, const KernelSet& kernels) : kernels_(kernels) { omp_set_num_threads(threads); }
+Products::Products(const Team& team, const KernelSet& kernels) : kernels_(kernels), team_(team) {
+  omp_set_num_threads(team.threads());
+}
 
 Products::~Products() = default;
 

@@ -34,10 +34,10 @@ void multiply_f32(const Product& p, const Matrix& out) {
 
 }  // namespace
 
-Products::Products(int threads, const KernelSet& kernels)
-    : kernels_(kernels), primitives_(std::make_unique<Primitives>()) {
-  omp_set_num_threads(threads);
-  openblas_set_num_threads(threads);
+Products::Products(const Team& team, const KernelSet& kernels)
+    : kernels_(kernels), team_(team), primitives_(std::make_unique<Primitives>()) {
+  omp_set_num_threads(team.threads());
+  openblas_set_num_threads(team.threads());
   if (std::string_view(kernels.name) != "avx512") return;
   alignas(64) const std::uint16_t ones[32 * 32] = {};
   alignas(64) float out[32 * 32];

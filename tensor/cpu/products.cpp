@@ -22,15 +22,22 @@ void Products::finish(const Product& p, const Matrix& sum) {
   if (bias && p.type != p.out_type) {
     bias = widen(p.type, p.bias, 1, p.n, p.n, bias_);
   }
-  kernels(p.out_type).finish({sum, bias, p.residual, p.activation, p.pre_activation, p.out});
+  const DType type = p.out_type, wide = wide_type(type);
+  const std::int64_t work = p.n * (p.activation == Pointwise::none ? Work::plain : Work::exponential);
+  team_.share(p.m, work, [&](const Share& share) {
+    kernels(type).finish({rows_of(sum, wide, share), bias, rows_of(p.residual, type, share), p.activation,
+                          rows_of(p.pre_activation, type, share), rows_of(p.out, type, share)});
+  });
 }
 
 // A contiguous f32 copy.
 void* Products::widen(DType type, const void* data, std::int64_t rows, std::int64_t width, std::int64_t stride,
                       Workspace& to) {
   void* copy = to.take(rows * width * size_of(DType::f32));
-  kernels_.convert[place_of(type)][place_of(DType::f32)]({const_cast<void*>(data), rows, width, stride},
-                                                         {copy, rows, width, width});
+  const std::array<Matrix, 2> whole = {{{const_cast<void*>(data), rows, width, stride}, {copy, rows, width, width}}};
+  team_.share_elements<2>(whole, {type, DType::f32}, Work::plain, [&](const auto& m) {
+    kernels_.convert[place_of(type)][place_of(DType::f32)](m[0], m[1]);
+  });
   return copy;
 }
 

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "tensor/cpu/kernels.h"
+#include "tensor/cpu/team.h"
 #include "tensor/cpu/workspace.h"
 #include "tensor/tensor_view.h"
 
@@ -29,7 +30,7 @@ struct Product {
 
 class Products {
  public:
-  Products(int threads, const KernelSet& kernels);
+  Products(const Team& team, const KernelSet& kernels);
   ~Products();
 
   void run(const Product& p);
@@ -43,6 +44,7 @@ class Products {
   const Kernels& kernels(DType type) const;
 
   const KernelSet& kernels_;
+  const Team team_;
   std::unique_ptr<Primitives> primitives_;
   bool native_bf16_ = false;
   Workspace a_, b_, sum_, bias_;  // f32 copies where products are not native

@@ -122,6 +122,11 @@ std::vector<double> Field::get() const {
   return values;
 }
 
+std::vector<std::byte> Field::bytes() const {
+  settle_fields();
+  return {bytes_.begin(), bytes_.end()};
+}
+
 bool Field::guards_intact() const {
   settle_fields();
   std::vector<bool> element(bytes_.size(), false);

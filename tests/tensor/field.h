@@ -28,6 +28,7 @@ class Field {
   void randomize(std::uint64_t seed, double scale = 1);  // uniform in [-scale, scale)
   std::vector<double> get() const;
   bool guards_intact() const;
+  std::vector<std::byte> bytes() const;  // guards too
   const Shape& shape() const { return shape_; }
 
  private:
