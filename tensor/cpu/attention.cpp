@@ -52,7 +52,7 @@ void CpuBackend::attention(const Attention& a) {
                      .b_stride = k.stride, .transpose_b = true, .out = score, .type = type, .out_type = wide});
       const SoftmaxArguments softmax{.scores = score, .first = t, .scale = s.scale(),
                                      .log_sum = a.log_sum.at(head * s.length + t), .out = chance, .dout = {}, .dscores = {}};
-      team_.share(rows, keys * Work::exponential,
+      team_.share(rows, keys * Work::heavy,
                   [&](const Share& share) { kernels(type).causal_softmax(of_rows(softmax, type, share)); });
       products_.run({.m = rows, .n = s.width, .k = keys, .a = chance.data, .b = v.data, .a_stride = chance.stride,
                      .b_stride = v.stride, .out = part(a.out, s, b, h, t, rows), .type = type, .out_type = type});
@@ -96,7 +96,7 @@ void CpuBackend::attention_backward(const Attention& a, TensorView dout, TensorV
       const SoftmaxArguments softmax{.scores = score, .first = t, .scale = s.scale(),
                                      .log_sum = a.log_sum.at(head * s.length + t), .out = chance, .dout = dchance,
                                      .dscores = slope};
-      team_.share(rows, keys * Work::exponential,
+      team_.share(rows, keys * Work::heavy,
                   [&](const Share& share) { kernels(type).causal_softmax_backward(of_rows(softmax, type, share)); });
       products_.run({.m = rows, .n = s.width, .k = keys, .a = slope.data, .b = k.data, .a_stride = slope.stride,
                      .b_stride = k.stride, .out = part(dquery, s, b, h, t, rows), .type = type, .out_type = type});

@@ -155,7 +155,7 @@ void CpuBackend::activate(Activation kind, TensorView in, TensorView out) {
   same_shape("activate", {in, out});
   same_type("activate", {in, out});
   float_type("activate", in);
-  elementwise<2>({in, out}, Work::exponential,
+  elementwise<2>({in, out}, Work::heavy,
                  [&](const auto& m) { kernels(in.dtype).activate(pointwise(kind), m[0], m[1]); });
 }
 
@@ -163,7 +163,7 @@ void CpuBackend::activate_backward(Activation kind, TensorView in, TensorView do
   same_shape("activate_backward", {in, dout, din});
   same_type("activate_backward", {in, dout, din});
   float_type("activate_backward", in);
-  elementwise<3>({in, dout, din}, Work::exponential, [&](const auto& m) {
+  elementwise<3>({in, dout, din}, Work::heavy, [&](const auto& m) {
     kernels(in.dtype).activate_backward(pointwise(kind), m[0], m[1], m[2]);
   });
 }
@@ -174,7 +174,7 @@ namespace {
 template <std::size_t n, class Body>
 void for_each_gate(const Team& team, const Gating& g, const std::array<TensorView, n>& views, Body body) {
   const std::int64_t channels = g.u.shape[2] / g.bias.shape[0];
-  team.share(g.u.shape[1], g.u.shape[0] * g.u.shape[2] * Work::exponential, [&](const Share& share) {
+  team.share(g.u.shape[1], g.u.shape[0] * g.u.shape[2] * Work::heavy, [&](const Share& share) {
     for (std::int64_t b = 0; b < g.u.shape[0]; ++b) {
       for (std::int64_t group = 0; group < g.bias.shape[0]; ++group) {
         std::array<Matrix, n> m;
@@ -247,6 +247,7 @@ NormArguments of_rows(const NormArguments& a, DType type, std::int64_t scratch, 
   rows.mean = offset_by(a.mean, share.first * a.groups, wide);
   rows.inverse_deviation = offset_by(a.inverse_deviation, share.first * a.groups, wide);
   rows.scratch = offset_by(a.scratch, share.index * scratch, wide);
+  rows.kept = offset_by(a.kept, share.first * 2 * a.x.width, wide);
   return rows;
 }
 
@@ -265,7 +266,7 @@ void CpuBackend::layer_norm(const Normalisation& n, TensorView out) {
   const bool activated = n.activation != Activation::none;
   const std::int64_t each = scratch_line(n.x.width() / n.groups);
   if (activated) a.scratch = scratch(team_.threads() * each * size_of(wide_type(type)));
-  team_.share(a.x.rows, a.x.width * (activated ? Work::exponential : Work::plain),
+  team_.share(a.x.rows, a.x.width * Work::heavy,
               [&](const Share& share) { kernels(type).layer_norm(of_rows(a, type, each, share)); });
 }
 
@@ -287,20 +288,41 @@ void CpuBackend::layer_norm_backward(const Normalisation& n, TensorView dy, Tens
   a.dweight = dweight.data;
   a.dbias = dbias.data;
   const DType type = n.x.dtype;
-  const std::int64_t each = scratch_line(4 * n.x.width());
+  const std::int64_t each = scratch_line(4 * a.x.width), work = a.x.width * Work::heavy;
+  const auto go_back = [&](const NormArguments& rows) {
+    team_.share(rows.x.rows, work,
+                [&](const Share& share) { kernels(type).layer_norm_backward(of_rows(rows, type, each, share)); });
+  };
+  if (a.dweight && team_.parts(a.x.rows, work) > 1) return layer_norm_backward_in_blocks(a, type, each, go_back);
   a.scratch = scratch(team_.threads() * each * size_of(wide_type(type)));
-  const std::int64_t work = n.activation == Activation::none ? Work::plain : Work::exponential;
-  if (team_.parts(a.x.rows, a.x.width * work) > 1) {  // sums by columns, before rows of dx take the place of dy's
-    team_.share_columns(a.dweight || a.dbias ? a.x.width : 0, a.x.rows * work, [&](const Share& share) {
-      NormArguments columns = a;
-      columns.first_column = share.first;
-      columns.columns = share.count;
-      kernels(type).layer_norm_sums(columns);
+  go_back(a);
+}
+
+// Sums over rows in the order of rows: a block of rows keeps what they are of, and is then summed by columns.
+template <class GoBack>
+void CpuBackend::layer_norm_backward_in_blocks(const NormArguments& a, DType type, std::int64_t each, const GoBack& go_back) {
+  constexpr std::int64_t elements = 32768;  // of a block and thread: what it keeps stays in cache
+  const DType wide = wide_type(type);
+  const std::int64_t width = a.x.width, line = scratch_line(width);
+  const std::int64_t block = std::min(a.x.rows, team_.threads() * std::max<std::int64_t>(1, elements / width));
+  void* sums = scratch((2 * line + team_.threads() * each + 2 * block * width) * size_of(wide));
+  void* rest = offset_by(sums, 2 * line, wide);
+  void* kept = offset_by(rest, team_.threads() * each, wide);
+  kernels(wide).fill({sums, 1, 2 * line, 2 * line}, 0);
+  for (std::int64_t first = 0; first < a.x.rows; first += block) {
+    const std::int64_t count = std::min(block, a.x.rows - first);
+    NormArguments rows = of_rows(a, type, 0, {0, first, count});
+    rows.scratch = rest;
+    rows.kept = kept;
+    go_back(rows);
+    team_.share_columns(width, count * Work::plain, [&](const Share& share) {
+      kernels(type).layer_norm_sums({offset_by(kept, share.first, wide), count, width, share.count,
+                                     offset_by(sums, share.first, wide), offset_by(sums, line + share.first, wide)});
     });
-    a.dweight = a.dbias = nullptr;
   }
-  team_.share(a.x.rows, a.x.width * work,
-              [&](const Share& share) { kernels(type).layer_norm_backward(of_rows(a, type, each, share)); });
+  const Matrix dweight{a.dweight, 1, width, width}, dbias{a.dbias, 1, width, width};
+  kernels(wide).add(dweight, {sums, 1, width, width}, dweight);
+  kernels(wide).add(dbias, {offset_by(sums, line, wide), 1, width, width}, dbias);
 }
 
 void CpuBackend::add_rows(const TensorView& x, void* total) const {
@@ -336,7 +358,7 @@ void CpuBackend::dropout(TensorView in, double rate, std::uint64_t stream, Tenso
   const auto* at = place.as<const std::int64_t>();
   const std::uint64_t key = dropout_key(stream, at[StreamPlace::step]);
   const Matrix from = as_matrix(in), to = as_matrix(out);
-  team_.share(from.rows, from.width * Work::exponential, [&](const Share& share) {
+  team_.share(from.rows, from.width * Work::heavy, [&](const Share& share) {
     kernels(in.dtype).dropout(rows_of(from, in.dtype, share), rate, key, at[StreamPlace::first_row] + share.first,
                               rows_of(to, in.dtype, share));
   });
@@ -348,7 +370,7 @@ void CpuBackend::jitter(TensorView in, double amount, std::uint64_t key, std::in
   float_type("jitter", in);
   require(amount >= 0 && amount <= 1, "jitter", "the amount must lie in [0, 1]");
   const Matrix from = as_matrix(in), to = as_matrix(out);
-  team_.share(from.rows, from.width * Work::exponential, [&](const Share& share) {
+  team_.share(from.rows, from.width * Work::heavy, [&](const Share& share) {
     kernels(in.dtype).jitter(rows_of(from, in.dtype, share), amount, key, first_row + share.first,
                              rows_of(to, in.dtype, share));
   });
@@ -424,7 +446,7 @@ void CpuBackend::cross_entropy(TensorView logits, TensorView targets, TensorView
     require(target[r] < m.width, verb, "a target lies beyond the vocabulary");
   }
   const double factor = gradient ? scale.as<double>()[0] : 0;
-  team_.share(m.rows, m.width * Work::exponential, [&](const Share& share) {
+  team_.share(m.rows, m.width * Work::heavy, [&](const Share& share) {
     kernels(logits.dtype)
         .cross_entropy({rows_of(m, logits.dtype, share), target + share.first, row_loss.as<double>() + share.first, factor,
                         gradient});
@@ -464,7 +486,7 @@ void CpuBackend::adamw(const AdamWSettings& settings, TensorView value, TensorVi
     const double norm = std::sqrt(squared_norm) * scale;
     scale *= std::min(1.0, settings.clip_norm / (norm + 1e-6));
   }
-  team_.share_columns(count, Work::exponential, [&](const Share& share) {
+  team_.share_columns(count, Work::heavy, [&](const Share& share) {
     const auto from = [&](const TensorView& x) { return offset_by(x.data, share.first, x.dtype); };
     kernels(value.dtype)
         .adamw({share.count, from(value), static_cast<float*>(from(master)), from(grad), from(m), from(v),

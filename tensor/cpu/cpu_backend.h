@@ -93,6 +93,8 @@ class CpuBackend final : public Backend {
     for (std::size_t i = 0; i < n; ++i) types[i] = views[i].dtype;
     for_each_matrix<n>(views, [&](const auto& m) { team_.template share_elements<n>(m, types, work, body); });
   }
+  template <class GoBack>
+  void layer_norm_backward_in_blocks(const NormArguments& a, DType type, std::int64_t each, const GoBack& go_back);
   void add_rows(const TensorView& x, void* total) const;  // sum_rows() in the wide type
   void convert(const Matrix& from, DType from_type, const Matrix& to, DType to_type) const;
   double value_of(const TensorView& view, std::int64_t offset) const;

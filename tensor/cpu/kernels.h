@@ -41,7 +41,16 @@ struct NormArguments {
   void* dweight;  // f32 (f64 for f64), null with weight
   void* dbias;
   void* scratch;  // of the gradients' type: 2 widths; with an activation 2 widths of a group more
-  std::int64_t first_column = 0, columns = 0;  // of layer_norm_sums alone
+  void* kept = nullptr;  // not null: [rows, 2, width] in the place of dweight and dbias, see NormSums
+};
+
+// dweight += the sums of normed x · dy, dbias += those of dy, from the rows that layer_norm_backward kept; to begin at some
+// column, each pointer is moved on.
+struct NormSums {
+  const void* kept;  // of the gradients' type, [rows, 2, width]: normed x, dy
+  std::int64_t rows, width, columns;
+  void* dweight;
+  void* dbias;
 };
 
 struct IndexArguments {
@@ -111,7 +120,7 @@ struct Kernels {
   void (*gate_backward)(const GateArguments& a);
   void (*layer_norm)(const NormArguments& a);
   void (*layer_norm_backward)(const NormArguments& a);
-  void (*layer_norm_sums)(const NormArguments& a);  // of layer_norm_backward, dweight and dbias alone, of some columns
+  void (*layer_norm_sums)(const NormSums& a);
   void (*sum_rows)(Matrix x, void* wide_add_to);
   void (*dropout)(Matrix in, double rate, std::uint64_t key, std::int64_t first_row, Matrix out);
   void (*jitter)(Matrix in, double amount, std::uint64_t key, std::int64_t first_row, Matrix out);

@@ -23,7 +23,7 @@ void Products::finish(const Product& p, const Matrix& sum) {
     bias = widen(p.type, p.bias, 1, p.n, p.n, bias_);
   }
   const DType type = p.out_type, wide = wide_type(type);
-  const std::int64_t work = p.n * (p.activation == Pointwise::none ? Work::plain : Work::exponential);
+  const std::int64_t work = p.n * (p.activation == Pointwise::none ? Work::plain : Work::heavy);
   team_.share(p.m, work, [&](const Share& share) {
     kernels(type).finish({rows_of(sum, wide, share), bias, rows_of(p.residual, type, share), p.activation,
                           rows_of(p.pre_activation, type, share), rows_of(p.out, type, share)});

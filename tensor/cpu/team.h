@@ -13,9 +13,9 @@
 
 namespace smlp::cpu {
 
-// What an element costs a kernel, in elements of one that moves or adds.
+// What an element costs a kernel, in elements of one that moves or adds. Heavy: exponentials, roots, several passes.
 struct Work {
-  static constexpr std::int64_t plain = 1, exponential = 4;
+  static constexpr std::int64_t plain = 1, heavy = 4;
 };
 
 struct Share {
