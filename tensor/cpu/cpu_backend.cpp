@@ -180,7 +180,8 @@ void for_each_gate(const Team& team, const Gating& g, const std::array<TensorVie
         std::array<Matrix, n> m;
         for (std::size_t i = 0; i < n; ++i) {
           const auto& view = views[i];
-          m[i] = {view.at(b * view.stride[0] + share.first * view.stride[1] + group * channels), share.count, channels, view.stride[1]};
+          m[i] = {view.at(b * view.stride[0] + share.first * view.stride[1] + group * channels), share.count, channels,
+                  view.stride[1]};
         }
         body(m, group, share.first);
       }
@@ -293,7 +294,8 @@ void CpuBackend::layer_norm_backward(const Normalisation& n, TensorView dy, Tens
     team_.share(rows.x.rows, work,
                 [&](const Share& share) { kernels(type).layer_norm_backward(of_rows(rows, type, each, share)); });
   };
-  if (a.dweight && team_.parts(a.x.rows, work) > 1) return layer_norm_backward_in_blocks(a, type, each, go_back);
+  const bool sums = a.dweight || a.dbias;
+  if (sums && team_.parts(a.x.rows, work) > 1) return layer_norm_backward_in_blocks(a, type, each, go_back);
   a.scratch = scratch(team_.threads() * each * size_of(wide_type(type)));
   go_back(a);
 }
@@ -320,9 +322,12 @@ void CpuBackend::layer_norm_backward_in_blocks(const NormArguments& a, DType typ
                                      offset_by(sums, share.first, wide), offset_by(sums, line + share.first, wide)});
     });
   }
-  const Matrix dweight{a.dweight, 1, width, width}, dbias{a.dbias, 1, width, width};
-  kernels(wide).add(dweight, {sums, 1, width, width}, dweight);
-  kernels(wide).add(dbias, {offset_by(sums, line, wide), 1, width, width}, dbias);
+  const auto add_to = [&](void* total, void* sum) {
+    const Matrix to{total, 1, width, width};
+    if (total) kernels(wide).add(to, {sum, 1, width, width}, to);
+  };
+  add_to(a.dweight, sums);
+  add_to(a.dbias, offset_by(sums, line, wide));
 }
 
 void CpuBackend::add_rows(const TensorView& x, void* total) const {

@@ -218,6 +218,10 @@ TEST_P(Threads, NormsAreTheSameBits) {
         keep("layer_norm_backward in place", dx);
         keep("dweight", dweight);
         keep("dbias", dbias);
+        backend.layer_norm_backward(n, dy.view(), {}, dx.view(), dweight.view(), {});
+        keep("dweight alone", dweight);
+        backend.layer_norm_backward(n, dy.view(), {}, dx.view(), {}, dbias.view());
+        keep("dbias alone", dbias);
         Normalisation plain = n;
         plain.weight = plain.bias = {};
         backend.layer_norm_backward(plain, dy.view(), {}, dx.view(), {}, {});
