@@ -129,14 +129,16 @@ std::vector<std::byte> Field::bytes() const {
 
 bool Field::guards_intact() const {
   settle_fields();
-  std::vector<bool> element(bytes_.size(), false);
-  for (std::int64_t i = 0; i < shape_.size(); ++i) {
-    for (std::int64_t b = 0; b < size_of(type_); ++b) element[place(i) + static_cast<std::size_t>(b)] = true;
+  const auto intact = [](auto first, auto last) {
+    return std::all_of(first, last, [](std::byte byte) { return byte == guard; });
+  };
+  auto guards = bytes_.begin();
+  for (std::int64_t first = 0; first < shape_.size(); first += shape_.last()) {
+    const auto row = bytes_.begin() + static_cast<std::ptrdiff_t>(place(first));
+    if (!intact(guards, row)) return false;
+    guards = row + shape_.last() * size_of(type_);
   }
-  for (std::size_t i = 0; i < bytes_.size(); ++i) {
-    if (!element[i] && bytes_[i] != guard) return false;
-  }
-  return true;
+  return intact(guards, bytes_.end());
 }
 
 void expect_close(const char* what, const std::vector<double>& got, const std::vector<double>& wanted,
