@@ -39,10 +39,7 @@ void SelfAttention::forward(Context& c, TensorView x, TensorView y) {
   c.backend.attention(call_);
   const bool dropping = dropout_.active(c);
   out_.forward(c, mixed_, y, {.residual = dropping ? TensorView{} : x});
-  if (dropping) {
-    dropout_.apply(c, y, y);
-    c.backend.add(y, x, y);
-  }
+  if (dropping) dropout_.join(c, y, x, y);
 }
 
 void SelfAttention::backward(Context& c, TensorView dy, TensorView dx) {

@@ -42,8 +42,7 @@ void ChannelMoe::forward(Context& c, TensorView x, TensorView y) {
   experts_.forward(c, group_.all_sequences(), length, chunk, chunk, answer);
   if (!alone) exchange_.to_tokens(c, length, answer, y);
   if (x.rows() == 0) return;
-  if (dropout_.active(c)) dropout_.apply(c, y, y);
-  c.backend.add(y, x, y);
+  dropout_.join(c, y, x, y);
 }
 
 void ChannelMoe::backward(Context& c, TensorView dy, TensorView dx) {

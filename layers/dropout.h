@@ -17,8 +17,12 @@ class Dropout {
   bool active(const Context& c) const noexcept { return rate_ > 0 && c.training() && c.rows() > 0; }
 
   // May be in place. The same for values and for gradients.
-  void apply(Context& c, TensorView in, TensorView out) const {
-    c.backend.dropout(in, rate_, RandomStream(c.seed, name_).key(), c.place, out);
+  void apply(Context& c, TensorView in, TensorView out) const { c.backend.dropout(in, rate_, key(c), c.place, {}, out); }
+
+  // y = x + branch, of which some is dropped while it is active; y may be the branch.
+  void join(Context& c, TensorView branch, TensorView x, TensorView y) const {
+    if (!active(c)) return c.backend.add(branch, x, y);
+    c.backend.dropout(branch, rate_, key(c), c.place, x, y);
   }
 
   // The gradient of the branch: dy itself where nothing was dropped.
@@ -30,6 +34,8 @@ class Dropout {
   }
 
  private:
+  std::uint64_t key(const Context& c) const { return RandomStream(c.seed, name_).key(); }
+
   std::string name_;
   double rate_;
 };

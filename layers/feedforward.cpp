@@ -21,10 +21,7 @@ void FeedForward::forward(Context& c, TensorView x, TensorView y) {
   in_.forward(c, normed_, activated_, {.activation = activation_, .pre_activation = pre_activation_});
   const bool dropping = dropout_.active(c);
   out_.forward(c, activated_, y, {.residual = dropping ? TensorView{} : x});
-  if (dropping) {
-    dropout_.apply(c, y, y);
-    c.backend.add(y, x, y);
-  }
+  if (dropping) dropout_.join(c, y, x, y);
 }
 
 void FeedForward::backward(Context& c, TensorView dy, TensorView dx) {

@@ -52,10 +52,7 @@ void GmlpBlock::forward(Context& c, TensorView x, TensorView y) {
                     .transpose_b = true,
                     .bias = out_bias_.value,
                     .residual = dropping ? TensorView{} : x});
-  if (dropping) {
-    dropout_.apply(c, y, y);
-    c.backend.add(y, x, y);
-  }
+  if (dropping) dropout_.join(c, y, x, y);
 }
 
 void GmlpBlock::backward(Context& c, TensorView dy, TensorView dx) {

@@ -74,8 +74,7 @@ void RoutedChannelMoe::forward(Context& c, TensorView x, TensorView y) {
   if (x.rows() == 0) return;
   if (first_ > 0) c.backend.fill(y, 0);
   c.backend.scatter_columns(answers_, plan_.channel_of_slot, plan_.weight, gated_part(c, y));
-  if (dropout_.active(c)) dropout_.apply(c, y, y);
-  c.backend.add(y, x, y);
+  dropout_.join(c, y, x, y);
 }
 
 void RoutedChannelMoe::backward(Context& c, TensorView dy, TensorView dx) {

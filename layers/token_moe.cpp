@@ -129,8 +129,7 @@ void TokenMoe::join(Context& c, TensorView x, TensorView y) {
   c.backend.fill(branch, 0);
   c.backend.scatter_add_rows(answers_, plan_.token_of_slot, plan_.repeats, 1, plan_.weight, branch);
   if (mixed) shuffle_.unmix(c, branch, y);
-  if (dropping) dropout_.apply(c, y, y);
-  c.backend.add(y, x, y);
+  dropout_.join(c, y, x, y);
 }
 
 void TokenMoe::backward(Context& c, TensorView dy, TensorView dx) {

@@ -184,10 +184,11 @@ class Backend {
   virtual void layer_norm_backward(const Normalisation& n, TensorView dy, TensorView residual, TensorView dx,
                                    TensorView dweight, TensorView dbias) = 0;
   virtual void sum_rows(TensorView x, TensorView add_to) = 0;  // add_to[c] += sum over rows; wider type allowed
-  // Inverted dropout, may be in place: keeps element (row, c) when dropout_keeps(key, (first_row + row) · C + c, rate),
+  // Inverted dropout, plus residual (which may be empty; out may be in or residual): keeps element (row, c) when dropout_keeps(key, (first_row + row) · C + c, rate),
   // scaled by 1 / (1 - rate); see tensor/dropout.h. key = dropout_key(stream, step); `place` i64 [StreamPlace::size] has the
-  // step and first_row. The same call with dy gives the backward pass.
-  virtual void dropout(TensorView in, double rate, std::uint64_t stream, TensorView place, TensorView out) = 0;
+  // step and first_row. The same call with dy, without residual, gives the backward pass.
+  virtual void dropout(TensorView in, double rate, std::uint64_t stream, TensorView place, TensorView residual,
+                       TensorView out) = 0;
   // out = in · U(1 - amount, 1 + amount), may be in place: each element by word (first_row + row) · C + c of dropout's
   // stream, as a fraction. The same call with dy gives the backward pass.
   virtual void jitter(TensorView in, double amount, std::uint64_t key, std::int64_t first_row, TensorView out) = 0;

@@ -52,7 +52,7 @@ class CountingBackend : public Backend {
   void layer_norm(const Normalisation&, TensorView) override {}
   void layer_norm_backward(const Normalisation&, TensorView, TensorView, TensorView, TensorView, TensorView) override {}
   void sum_rows(TensorView, TensorView) override {}
-  void dropout(TensorView, double, std::uint64_t, TensorView, TensorView) override {}
+  void dropout(TensorView, double, std::uint64_t, TensorView, TensorView, TensorView) override {}
   void jitter(TensorView, double, std::uint64_t, std::int64_t, TensorView) override {}
 
   void gather_rows(TensorView, TensorView, double, TensorView, TensorView) override {}

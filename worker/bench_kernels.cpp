@@ -231,7 +231,8 @@ void KernelBench::add_rows() {
   const TensorView place = take({StreamPlace::size}, DType::i64);
   const std::array<std::int64_t, StreamPlace::size> beginning{};
   backend_->upload(beginning.data(), place);
-  memory("dropout", job_.model.dropout > 0 ? blocks_ : 0, 2 * rows, [=, this] { backend_->dropout(x, 0.1, 1, place, narrow); });
+  memory("dropout", job_.model.dropout > 0 ? blocks_ : 0, 3 * rows,
+         [=, this] { backend_->dropout(x, 0.1, 1, place, x, narrow); });
 }
 
 void KernelBench::add_update() {

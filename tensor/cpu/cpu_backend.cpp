@@ -354,18 +354,19 @@ void CpuBackend::sum_rows(TensorView x, TensorView add_to) {
   convert(total, wide, to, add_to.dtype);
 }
 
-void CpuBackend::dropout(TensorView in, double rate, std::uint64_t stream, TensorView place, TensorView out) {
-  same_shape("dropout", {in, out});
-  same_type("dropout", {in, out});
+void CpuBackend::dropout(TensorView in, double rate, std::uint64_t stream, TensorView place, TensorView residual,
+                         TensorView out) {
+  same_shape("dropout", {in, residual ? residual : in, out});
+  same_type("dropout", {in, residual ? residual : in, out});
   float_type("dropout", in);
   require(rate >= 0 && rate < 1, "dropout", "the rate must lie in [0, 1)");
   vector_of("dropout", "place", place, StreamPlace::size, DType::i64);
   const auto* at = place.as<const std::int64_t>();
   const std::uint64_t key = dropout_key(stream, at[StreamPlace::step]);
-  const Matrix from = as_matrix(in), to = as_matrix(out);
+  const Matrix from = as_matrix(in), more = residual ? as_matrix(residual) : Matrix{}, to = as_matrix(out);
   team_.share(from.rows, from.width * Work::heavy, [&](const Share& share) {
     kernels(in.dtype).dropout(rows_of(from, in.dtype, share), rate, key, at[StreamPlace::first_row] + share.first,
-                              rows_of(to, in.dtype, share));
+                              rows_of(more, in.dtype, share), rows_of(to, in.dtype, share));
   });
 }
 

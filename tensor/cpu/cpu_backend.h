@@ -46,7 +46,8 @@ class CpuBackend final : public Backend {
   void layer_norm_backward(const Normalisation& n, TensorView dy, TensorView residual, TensorView dx,
                            TensorView dweight, TensorView dbias) override;
   void sum_rows(TensorView x, TensorView add_to) override;
-  void dropout(TensorView in, double rate, std::uint64_t stream, TensorView place, TensorView out) override;
+  void dropout(TensorView in, double rate, std::uint64_t stream, TensorView place, TensorView residual,
+               TensorView out) override;
   void jitter(TensorView in, double amount, std::uint64_t key, std::int64_t first_row, TensorView out) override;
 
   void gather_rows(TensorView in, TensorView index, double scale, TensorView row_scale, TensorView out) override;

@@ -122,7 +122,7 @@ struct Kernels {
   void (*layer_norm_backward)(const NormArguments& a);
   void (*layer_norm_sums)(const NormSums& a);
   void (*sum_rows)(Matrix x, void* wide_add_to);
-  void (*dropout)(Matrix in, double rate, std::uint64_t key, std::int64_t first_row, Matrix out);
+  void (*dropout)(Matrix in, double rate, std::uint64_t key, std::int64_t first_row, Matrix residual, Matrix out);
   void (*jitter)(Matrix in, double amount, std::uint64_t key, std::int64_t first_row, Matrix out);
   void (*gather_rows)(const IndexArguments& a);
   void (*scatter_add_rows)(const IndexArguments& a);

@@ -249,13 +249,15 @@ void CudaBackend::sum_rows(TensorView x, TensorView add_to) {
                  take<float>(column_sum_floats(x.rows(), x.width())));
 }
 
-void CudaBackend::dropout(TensorView in, double rate, std::uint64_t stream_key, TensorView place, TensorView out) {
-  same_shape("dropout", {in, out});
-  same_type("dropout", {in, out});
+void CudaBackend::dropout(TensorView in, double rate, std::uint64_t stream_key, TensorView place, TensorView residual,
+                          TensorView out) {
+  same_shape("dropout", {in, residual ? residual : in, out});
+  same_type("dropout", {in, residual ? residual : in, out});
   float_type("dropout", in);
   require(rate >= 0 && rate < 1, "dropout", "the rate must lie in [0, 1)");
   vector_of("dropout", "place", place, StreamPlace::size, DType::i64);
-  cuda::dropout(stream(), in.dtype, as_matrix(in), rate, stream_key, place.as<const std::int64_t>(), as_matrix(out));
+  cuda::dropout(stream(), in.dtype, as_matrix(in), rate, stream_key, place.as<const std::int64_t>(),
+                residual ? as_matrix(residual) : Matrix{}, as_matrix(out));
 }
 
 void CudaBackend::jitter(TensorView in, double amount, std::uint64_t key, std::int64_t first_row,

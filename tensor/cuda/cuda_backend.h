@@ -66,7 +66,8 @@ class CudaBackend final : public Backend {
   void layer_norm_backward(const Normalisation& n, TensorView dy, TensorView residual, TensorView dx,
                            TensorView dweight, TensorView dbias) override;
   void sum_rows(TensorView x, TensorView add_to) override;
-  void dropout(TensorView in, double rate, std::uint64_t stream_key, TensorView place, TensorView out) override;
+  void dropout(TensorView in, double rate, std::uint64_t stream_key, TensorView place, TensorView residual,
+               TensorView out) override;
   void jitter(TensorView in, double amount, std::uint64_t key, std::int64_t first_row,
               TensorView out) override;
 

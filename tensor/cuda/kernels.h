@@ -49,9 +49,9 @@ void finish(cudaStream_t stream, DType type, const RowBias& bias, DType out_type
             const Matrix& residual, bool gelu, const Matrix& before);
 // A few words of the host as they are when it is called: they travel as arguments.
 void put_words(cudaStream_t stream, std::span<const std::int64_t> words, std::int64_t* to);
-// `place`: StreamPlace, on the device.
+// `place`: StreamPlace, on the device. residual.data may be null.
 void dropout(cudaStream_t stream, DType type, const Matrix& in, double rate, std::uint64_t stream_key,
-             const std::int64_t* place, const Matrix& out);
+             const std::int64_t* place, const Matrix& residual, const Matrix& out);
 void jitter(cudaStream_t stream, DType type, const Matrix& in, double amount, std::uint64_t key,
             std::int64_t first_row, const Matrix& out);
 // Square matrices, `apart` elements from one to the next. Copied one behind the other without gaps: the lower triangle,

@@ -88,10 +88,10 @@ struct ActivateBackward {
   }
 };
 
-// x becomes change(word of its place in the stream, x): tensor/dropout.h.
+// x becomes change(word of its place in the stream, x) + residual (none: null): tensor/dropout.h.
 template <class T, class Change>
 struct ByWords {
-  Matrix in, out;
+  Matrix in, residual, out;
   std::uint64_t key;
   std::int64_t first;  // place of element (0, 0)
   Change change;
@@ -118,6 +118,12 @@ struct ByWords {
         if (i > 0 && (place + i) % 4 == 0) words = philox_words(key, (place + i) / 4, 2);
         x[i] = change(word_of(words, place + i), x[i]);
       }
+    }
+    if (residual.data) {
+      float more[n];
+      load(row<T>(residual, r) + c, more);
+#pragma unroll
+      for (int i = 0; i < n; ++i) x[i] += more[i];
     }
     store(x, row<T>(out, r) + c);
   }
@@ -284,12 +290,12 @@ void activate_backward(cudaStream_t stream, DType type, Activation kind, const M
 }
 
 void dropout(cudaStream_t stream, DType type, const Matrix& in, double rate, std::uint64_t stream_key,
-             const std::int64_t* place, const Matrix& out) {
+             const std::int64_t* place, const Matrix& residual, const Matrix& out) {
   const Drop change{static_cast<std::uint32_t>(rate * 4294967296.0), static_cast<float>(1 / (1 - rate))};
   with_type(type, [&](auto t) {
     using T = decltype(t);
-    for_elements<pack_of<T>>(stream, std::array{in, out}, sizeof(T),
-                             ByWordsOfPlace<T, Drop>{{in, out, 0, 0, change}, stream_key, place});
+    for_elements<pack_of<T>>(stream, std::array{in, residual.data ? residual : in, out}, sizeof(T),
+                             ByWordsOfPlace<T, Drop>{{in, residual, out, 0, 0, change}, stream_key, place});
   });
 }
 
@@ -299,7 +305,7 @@ void jitter(cudaStream_t stream, DType type, const Matrix& in, double amount, st
   with_type(type, [&](auto t) {
     using T = decltype(t);
     for_elements<pack_of<T>>(stream, std::array{in, out}, sizeof(T),
-                             ByWords<T, Jitter>{in, out, key, first_row * in.width, change});
+                             ByWords<T, Jitter>{in, {}, out, key, first_row * in.width, change});
   });
 }
 

@@ -56,7 +56,7 @@ class FarawayBackend : public Backend {
     no();
   }
   void sum_rows(TensorView, TensorView) override { no(); }
-  void dropout(TensorView, double, std::uint64_t, TensorView, TensorView) override { no(); }
+  void dropout(TensorView, double, std::uint64_t, TensorView, TensorView, TensorView) override { no(); }
   void jitter(TensorView, double, std::uint64_t, std::int64_t, TensorView) override { no(); }
   void gather_rows(TensorView, TensorView, double, TensorView, TensorView) override { no(); }
   void scatter_add_rows(TensorView, TensorView, Repeats, double, TensorView, TensorView) override { no(); }

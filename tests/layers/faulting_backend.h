@@ -51,8 +51,9 @@ class FaultingBackend final : public Backend {
     inner_->layer_norm_backward(real(n), real(dy), real(residual), real(dx), real(dweight), real(dbias));
   }
   void sum_rows(TensorView x, TensorView add_to) override { inner_->sum_rows(real(x), real(add_to)); }
-  void dropout(TensorView in, double rate, std::uint64_t stream, TensorView place, TensorView out) override {
-    inner_->dropout(real(in), rate, stream, real(place), real(out));
+  void dropout(TensorView in, double rate, std::uint64_t stream, TensorView place, TensorView residual,
+               TensorView out) override {
+    inner_->dropout(real(in), rate, stream, real(place), real(residual), real(out));
   }
   void jitter(TensorView in, double amount, std::uint64_t key, std::int64_t first_row,
               TensorView out) override {

@@ -219,15 +219,22 @@ TEST_P(PointwiseVerbs, DropsWhatTheKeySays) {
     }
     Field place({StreamPlace::size}, DType::i64, 0, 0);  // where a device can read it
     place.set({step, first});
-    b_.dropout(x.view(), rate, stream, place.view(), out.view());
+    Field residual = values({rows, width}, 2, 3, 2), joined({rows, width}, type(), 1);
+    Values sums = wanted;
+    for (std::size_t i = 0; i < sums.size(); ++i) sums[i] += residual.get()[i];
+    b_.dropout(x.view(), rate, stream, place.view(), {}, out.view());
     check("dropout", out, wanted);
-    b_.dropout(x.view(), rate, stream, place.view(), x.view());
+    b_.dropout(x.view(), rate, stream, place.view(), residual.view(), joined.view());
+    check("dropout and residual", joined, sums);
+    b_.dropout(x.view(), rate, stream, place.view(), residual.view(), residual.view());
+    check("dropout and residual, in its place", residual, sums);
+    b_.dropout(x.view(), rate, stream, place.view(), {}, x.view());
     check("dropout in place", x, wanted);
   }
   Field ones({200, 200}, type()), beginning({StreamPlace::size}, DType::i64, 0, 0);
   ones.fill(1);
   beginning.fill(0);
-  b_.dropout(ones.view(), 0.25, 42, beginning.view(), ones.view());
+  b_.dropout(ones.view(), 0.25, 42, beginning.view(), {}, ones.view());
   const Values got = ones.get();
   const auto dropped = std::count(got.begin(), got.end(), 0.0);
   EXPECT_NEAR(static_cast<double>(dropped), 10000, 4 * std::sqrt(40000 * 0.25 * 0.75));

@@ -142,7 +142,7 @@ TEST_P(Threads, ElementsAreTheSameBits) {
         backend.activate_backward(kind, a.view(), b.view(), out.view());
         keep("activate_backward", out);
       }
-      backend.dropout(a.view(), 0.2, 5, place.view(), out.view());
+      backend.dropout(a.view(), 0.2, 5, place.view(), b.view(), out.view());
       keep("dropout", out);
       backend.jitter(a.view(), 0.1, 9, 3, out.view());
       keep("jitter", out);
