@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 namespace smlp {
 
@@ -40,6 +41,13 @@ inline constexpr const char* out_of_memory =
 // A promise between two pieces of our own code: throws Error(fault) with file and line when it is broken.
 void expect(bool condition, std::string_view sentence,
             std::source_location where = std::source_location::current());
+// The same of a sentence that must be put together first: `sentence()`, called when the promise is broken and not before.
+template <class Sentence>
+  requires std::is_invocable_r_v<std::string, const Sentence&>
+void expect(bool condition, const Sentence& sentence, std::source_location where = std::source_location::current()) {
+  if (!condition) [[unlikely]]
+    expect(false, std::string_view(sentence()), where);
+}
 
 // The entry of `known` nearest to `word` by edit distance, or "" when none is near enough to suggest.
 template <class Range>

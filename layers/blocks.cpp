@@ -95,7 +95,7 @@ std::unique_ptr<Layer> make_block(const ModelConfig& config, ParameterStore& sto
     auto tokens = make_token_moe(config, store, exchange, name + ".tmoe", kind, index);
     return std::make_unique<TwoPartBlock>(std::move(channels), std::move(tokens));
   }
-  expect(has_attention(kind), fmt::format("there is no block of kind \"{}\"", kind));
+  expect(has_attention(kind), [&] { return fmt::format("there is no block of kind \"{}\"", kind); });
   auto attention = std::make_unique<SelfAttention>(store, name + ".attention", config.width, config.heads,
                                                    config.dropout);
   auto tokens = has_experts(kind) ? make_token_moe(config, store, exchange, name + ".moe", kind, index)

@@ -28,7 +28,8 @@ ChannelMoe::ChannelMoe(ParameterStore& store, const std::string& name, std::int6
       norm_(store, name + ".norm", width),
       experts_(make_experts(store, name + ".experts", width / experts, context, exchange)),
       dropout_(name, dropout) {
-  expect(width % experts == 0, fmt::format("{} channels cannot be cut into {} equal chunks", width, experts));
+  expect(width % experts == 0,
+         [&] { return fmt::format("{} channels cannot be cut into {} equal chunks", width, experts); });
 }
 
 void ChannelMoe::forward(Context& c, TensorView x, TensorView y) {

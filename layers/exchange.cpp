@@ -36,10 +36,10 @@ void ExpertExchange::begin(const Context& c) {
       if (c.sequences == 0) length_ = std::max(length_, all[2 * p] > 0 ? all[2 * p + 1] : 0);
     }
     for (std::size_t p = 0; p < members; ++p) {
-      expect(
-          sequences_[p] == 0 || all[2 * p + 1] == length_,
-          fmt::format("ranks of one expert group brought sequences of {} and of {} tokens to the same call",
-                      length_, all[2 * p + 1]));
+      expect(sequences_[p] == 0 || all[2 * p + 1] == length_, [&] {
+        return fmt::format("ranks of one expert group brought sequences of {} and of {} tokens to the same call", length_,
+                           all[2 * p + 1]);
+      });
     }
   }
   all_sequences_ = std::accumulate(sequences_.begin(), sequences_.end(), std::int64_t{0});

@@ -47,8 +47,9 @@ LanguageModel::LanguageModel(const ModelConfig& config, ParameterStore& store, E
 }
 
 TensorView LanguageModel::run_stack(Context& c) {
-  expect(c.length <= context_,
-         fmt::format("sequences of {} tokens are longer than the model's context of {}", c.length, context_));
+  expect(c.length <= context_, [&] {
+    return fmt::format("sequences of {} tokens are longer than the model's context of {}", c.length, context_);
+  });
   expect(c.tokens.size() == c.rows(), "the number of tokens is not sequences times length");
   if (sparse_) exchange_.begin(c);
   const Shape shape{c.rows(), embedding_.table().shape[1]};

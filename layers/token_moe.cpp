@@ -31,9 +31,10 @@ RouteCall TokenMoe::call(Context& c) const {
 }
 
 void TokenMoe::make_plan(Context& c, TensorView x) {
-  expect(!c.training() || c.sequences % group_sequences_ == 0,
-         fmt::format("a micro-batch of {} sequences is no whole number of routing groups of {}", c.sequences,
-                     group_sequences_));
+  expect(!c.training() || c.sequences % group_sequences_ == 0, [&] {
+    return fmt::format("a micro-batch of {} sequences is no whole number of routing groups of {}", c.sequences,
+                       group_sequences_);
+  });
   RouteCall route = call(c);
   plan_ = parts_.router->plan(route, x);
   exchange_.prepare(c, plan_.rows_of_expert,

@@ -14,8 +14,10 @@ void TokenShuffle::draw(Context& c) {
   const auto sequences = exchange_.sequences();
   expect(std::all_of(sequences.begin(), sequences.end(), [&](std::int64_t n) { return n == c.sequences; }) &&
              rows % exchange_.members() == 0,
-         fmt::format("routing.shuffle: {} tokens cannot be dealt out evenly to {} ranks that bring as many each", rows,
-                     exchange_.members()));
+         [&] {
+           return fmt::format("routing.shuffle: {} tokens cannot be dealt out evenly to {} ranks that bring as many each", rows,
+                              exchange_.members());
+         });
   const auto count = static_cast<std::uint64_t>(rows);
   const RandomStream stream(c.seed, fmt::format("{} shuffle {}", name_, c.first_sequence));
   const std::uint64_t key = stream.bits(static_cast<std::uint64_t>(c.step));

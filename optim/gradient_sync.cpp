@@ -20,7 +20,7 @@ std::size_t stage_of(const Parameter& parameter, bool stack_begun, int blocks) {
   if (name.starts_with(prefix)) {
     std::string_view behind = std::string_view(name).substr(prefix.size());
     const auto k = take_whole_number(behind);
-    expect(k && *k < blocks, fmt::format("parameter '{}' belongs to no block of the stack", name));
+    expect(k && *k < blocks, [&] { return fmt::format("parameter '{}' belongs to no block of the stack", name); });
     return static_cast<std::size_t>(*k) + 1;
   }
   return stack_begun ? static_cast<std::size_t>(blocks) + 1 : 0;

@@ -66,28 +66,29 @@ ParameterStore::~ParameterStore() {
 }
 
 Parameter& ParameterStore::add(ParameterSpec spec) {
-  expect(backend_ == nullptr, fmt::format("parameter '{}' was added after seal()", spec.name));
+  expect(backend_ == nullptr, [&] { return fmt::format("parameter '{}' was added after seal()", spec.name); });
   expect(spec.shape.rank() > 0 && spec.shape.size() > 0,
-         fmt::format("parameter '{}' has no elements: {}", spec.name, spec.shape.text()));
+         [&] { return fmt::format("parameter '{}' has no elements: {}", spec.name, spec.shape.text()); });
   expect(spec.shards >= 1 && spec.shard >= 0 && spec.shard < spec.shards,
-         fmt::format("parameter '{}' is slice {} of {}", spec.name, spec.shard, spec.shards));
-  expect(names_.insert(spec.name).second, fmt::format("parameter '{}' was added twice", spec.name));
+         [&] { return fmt::format("parameter '{}' is slice {} of {}", spec.name, spec.shard, spec.shards); });
+  expect(names_.insert(spec.name).second, [&] { return fmt::format("parameter '{}' was added twice", spec.name); });
   return list_.emplace_back(std::move(spec));
 }
 
 Table& ParameterStore::add_table(std::string name, std::int64_t size, std::vector<std::int32_t> values) {
-  expect(backend_ == nullptr, fmt::format("table '{}' was added after seal()", name));
+  expect(backend_ == nullptr, [&] { return fmt::format("table '{}' was added after seal()", name); });
   expect(size > 0 && (values.empty() || std::ssize(values) == size),
-         fmt::format("table '{}' has {} values for {} places", name, values.size(), size));
+         [&] { return fmt::format("table '{}' has {} values for {} places", name, values.size(), size); });
   expect(std::none_of(tables_.begin(), tables_.end(), [&](const auto& t) { return t.name == name; }),
-         fmt::format("table '{}' was added twice", name));
+         [&] { return fmt::format("table '{}' was added twice", name); });
   tables_.push_back({std::move(name), std::move(values), TensorView(nullptr, {size}, DType::i32)});
   return tables_.back();
 }
 
 void move_bias(Backend& backend, const Table& bias, std::span<const double> tokens) {
   std::vector<std::int32_t> values(static_cast<std::size_t>(bias.view.size()));
-  expect(values.size() == tokens.size(), fmt::format("table '{}' is moved by {} loads", bias.name, tokens.size()));
+  expect(values.size() == tokens.size(),
+         [&] { return fmt::format("table '{}' is moved by {} loads", bias.name, tokens.size()); });
   backend.download(bias.view, values.data());
   const double sum = std::accumulate(tokens.begin(), tokens.end(), 0.0);
   for (std::size_t e = 0; e < values.size(); ++e) {
@@ -133,7 +134,7 @@ void ParameterStore::seal(Backend& backend, DType value_type, std::uint64_t seed
   for (auto& table : tables_) {
     blocks_.push_back(backend.allocate(table.view.bytes()));
     table.view.data = blocks_.back();
-    expect(!initialise || !table.values.empty(), fmt::format("table '{}' has no values", table.name));
+    expect(!initialise || !table.values.empty(), [&] { return fmt::format("table '{}' has no values", table.name); });
     if (!table.values.empty()) backend.upload(table.values.data(), table.view);
   }
 }
@@ -144,7 +145,7 @@ void ParameterStore::zero_grad(Backend& backend) {
 
 Parameter& ParameterStore::find(const std::string& name) {
   const auto found = std::find_if(list_.begin(), list_.end(), [&](const auto& p) { return p.name == name; });
-  expect(found != list_.end(), fmt::format("there is no parameter named '{}'", name));
+  expect(found != list_.end(), [&] { return fmt::format("there is no parameter named '{}'", name); });
   return *found;
 }
 

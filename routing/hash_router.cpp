@@ -12,7 +12,7 @@ HashRouter::HashRouter(ParameterStore& store, const std::string& name, std::int6
                        std::vector<std::int32_t> experts_of_tokens)
     : experts_(experts), table_(store.add_table(name, vocabulary, std::move(experts_of_tokens))) {
   for (const std::int32_t e : table_.values) {
-    expect(e >= 0 && e < experts, fmt::format("table '{}' names expert {} of {}", name, e, experts));
+    expect(e >= 0 && e < experts, [&] { return fmt::format("table '{}' names expert {} of {}", name, e, experts); });
   }
 }
 

@@ -17,7 +17,7 @@ namespace {
 template <class T>
 T named(const std::map<std::string, T>& all, const std::string& word) {
   const auto found = all.find(word);
-  expect(found != all.end(), "routing: the job's check let '" + word + "' through");
+  expect(found != all.end(), [&] { return "routing: the job's check let '" + word + "' through"; });
   return found->second;
 }
 

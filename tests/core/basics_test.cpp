@@ -80,6 +80,20 @@ TEST(Expect, NamesThePlaceOfABrokenPromise) {
   }
 }
 
+TEST(Expect, PutsASentenceTogetherOnlyForABrokenPromise) {
+  int made = 0;
+  const auto sentence = [&] { return "sentence " + std::to_string(++made); };
+  expect(true, sentence);
+  EXPECT_EQ(made, 0);
+  try {
+    expect(false, sentence);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("sentence 1 ("));
+    EXPECT_THAT(error.what(), HasSubstr("basics_test.cpp"));
+  }
+}
+
 TEST_F(Folder, WritingReplacesTheWholeFile) {
   const auto file = path / "a";
   write_durably(file, "a long first text");
