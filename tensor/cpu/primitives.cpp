@@ -12,15 +12,6 @@ dnnl::memory::desc matrix(std::int64_t rows, std::int64_t columns, std::int64_t 
 
 }  // namespace
 
-std::size_t Products::Primitives::Hash::operator()(const Key& key) const noexcept {
-  std::uint64_t h = 0x9E3779B97F4A7C15;
-  for (const auto part : key) {
-    h = (h ^ static_cast<std::uint64_t>(part)) * 0xFF51AFD7ED558CCD;
-    h ^= h >> 32;
-  }
-  return h;
-}
-
 void Products::Primitives::run(const Product& p, const Matrix& out) {
   const std::int64_t flags = (p.transpose_a ? 1 : 0) | (p.transpose_b ? 2 : 0) | (p.accumulate ? 4 : 0);
   const auto types = static_cast<std::int64_t>(p.type) * 16 + static_cast<std::int64_t>(p.out_type);
@@ -31,10 +22,16 @@ void Products::Primitives::run(const Product& p, const Matrix& out) {
     found = entries_.emplace(key, make(p, out)).first;
   }
   Entry& entry = found->second;
-  entry.arguments.at(DNNL_ARG_SRC).set_data_handle(const_cast<void*>(p.a));
-  entry.arguments.at(DNNL_ARG_WEIGHTS).set_data_handle(const_cast<void*>(p.b));
-  entry.arguments.at(DNNL_ARG_DST).set_data_handle(out.data);
-  entry.primitive.execute(stream_, entry.arguments);
+  entry.a.set_data_handle(const_cast<void*>(p.a));
+  entry.b.set_data_handle(const_cast<void*>(p.b));
+  entry.out.set_data_handle(out.data);
+  // Not primitive::execute(), which makes a list of them on the heap each time.
+  const std::array<dnnl_exec_arg_t, 3> arguments = {dnnl_exec_arg_t{DNNL_ARG_SRC, entry.a.get()},
+                                                    {DNNL_ARG_WEIGHTS, entry.b.get()},
+                                                    {DNNL_ARG_DST, entry.out.get()}};
+  dnnl::error::wrap_c_api(dnnl_primitive_execute(entry.primitive.get(), stream_.get(), static_cast<int>(arguments.size()),
+                                                 arguments.data()),
+                          "could not execute a primitive");
 }
 
 Products::Primitives::Entry Products::Primitives::make(const Product& p, const Matrix& out) {
@@ -46,11 +43,8 @@ Products::Primitives::Entry Products::Primitives::make(const Product& p, const M
   dnnl::primitive_attr attributes;
   attributes.set_post_ops(post);
   const dnnl::matmul::primitive_desc chosen(dnnl::matmul::desc(a, b, sum), attributes, engine_);
-  Entry entry{dnnl::matmul(chosen), {}};
-  entry.arguments.emplace(DNNL_ARG_SRC, dnnl::memory(a, engine_, DNNL_MEMORY_NONE));
-  entry.arguments.emplace(DNNL_ARG_WEIGHTS, dnnl::memory(b, engine_, DNNL_MEMORY_NONE));
-  entry.arguments.emplace(DNNL_ARG_DST, dnnl::memory(sum, engine_, DNNL_MEMORY_NONE));
-  return entry;
+  const auto place = [this](const dnnl::memory::desc& of) { return dnnl::memory(of, engine_, DNNL_MEMORY_NONE); };
+  return {dnnl::matmul(chosen), place(a), place(b), place(sum)};
 }
 
 }  // namespace smlp::cpu

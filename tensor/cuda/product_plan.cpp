@@ -98,7 +98,7 @@ bool splits(const cublasLtMatmulAlgo_t& algorithm) {
 
 }  // namespace
 
-std::vector<std::int64_t> kind_of(const Product& p) {
+ProductKind kind_of(const Product& p) {
   const std::int64_t what =
       p.transpose_a | p.transpose_b << 1 | p.accumulate << 2 | p.gelu << 3 | (p.bias != nullptr) << 4 |
       (p.pre_activation.data != nullptr) << 5 | (p.residual.data != nullptr) << 6 | p.gelu_gradient << 7 |

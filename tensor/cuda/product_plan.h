@@ -4,6 +4,7 @@
 
 #include <cublasLt.h>
 
+#include <array>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -13,7 +14,8 @@
 namespace smlp::cuda {
 
 // Everything that the choice of an algorithm hangs on: products with equal keys share a plan.
-std::vector<std::int64_t> kind_of(const Product& p);
+using ProductKind = std::array<std::int64_t, 21>;
+ProductKind kind_of(const Product& p);
 
 // Throws Error(fault): "cuBLASLt: <what>: <the library's words>".
 void check(cublasStatus_t status, const char* what);

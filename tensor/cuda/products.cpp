@@ -3,16 +3,15 @@
 #include <cublasLt.h>
 #include <fmt/format.h>
 
-#include <map>
 #include <optional>
-#include <utility>
-#include <vector>
+#include <unordered_map>
 
 #include "core/error.h"
 #include "tensor/cuda/check.h"
 #include "tensor/cuda/grouped_products.h"
 #include "tensor/cuda/product_end.h"
 #include "tensor/cuda/product_plan.h"
+#include "tensor/key_hash.h"
 
 namespace smlp::cuda {
 
@@ -66,12 +65,12 @@ class Products::Library {
   }
 
   ProductPlan& plan_of(const Product& p) {
-    auto kind = kind_of(p);
+    const ProductKind kind = kind_of(p);
     const auto found = plans_.find(kind);
     if (found != plans_.end()) return found->second;
     expect_not_recorded(stream_, "an algorithm for a product is chosen");
     if (plans_.size() == most_plans) plans_.clear();  // rows of experts that differ from step to step
-    return plans_.emplace(std::move(kind), ProductPlan(handle_, p, tf32_, workspace_bytes)).first->second;
+    return plans_.emplace(kind, ProductPlan(handle_, p, tf32_, workspace_bytes)).first->second;
   }
 
   bool started(const Product& p) {
@@ -83,7 +82,7 @@ class Products::Library {
   ProductEnds ends_;
   cublasLtHandle_t handle_ = nullptr;
   void* workspace_ = nullptr;
-  std::map<std::vector<std::int64_t>, ProductPlan> plans_;
+  std::unordered_map<ProductKind, ProductPlan, KeyHash> plans_;
   std::optional<GroupedProducts> grouped_;
 };
 

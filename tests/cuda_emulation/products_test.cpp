@@ -249,7 +249,7 @@ TEST(Products, OfDifferentKindsHavePlansOfTheirOwn) {
       [](P& p) { p.residual = {memory, 0, 0, 9}; }, [](P& p) { p.residual.data = memory + 1; },
       [](P& p) { p.pre_activation.data = memory; }, [](P& p) { p.pre_activation = {memory, 0, 0, 9}; },
       [](P& p) { p.pre_activation.data = memory + 1; }};
-  std::set<std::vector<std::int64_t>> kinds;
+  std::set<cuda::ProductKind> kinds;
   for (const auto& change : changes) {
     P product{.m = 8, .n = 8, .k = 8, .a = memory, .b = memory, .a_stride = 8, .b_stride = 8, .out = {memory, 8, 8, 8}};
     change(product);
