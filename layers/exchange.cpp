@@ -24,21 +24,22 @@ void ExpertExchange::begin(const Context& c) {
   sequences_.assign(static_cast<std::size_t>(members_), c.sequences);
   if (!alone()) {
     const std::size_t members = sequences_.size();
-    std::vector<std::int64_t> mine(2 * members), all(2 * members);
+    mine_.resize(2 * members);
+    all_.resize(2 * members);
     for (std::size_t p = 0; p < members; ++p) {
-      mine[2 * p] = c.sequences;
-      mine[2 * p + 1] = c.length;
+      mine_[2 * p] = c.sequences;
+      mine_[2 * p + 1] = c.length;
     }
     const PhaseScope scope(c.backend.phase_clock(), Phase::exchange);
-    ranks_.all_to_all_host(mine, all);
+    ranks_.all_to_all_host(mine_, all_);
     for (std::size_t p = 0; p < members; ++p) {
-      sequences_[p] = all[2 * p];
-      if (c.sequences == 0) length_ = std::max(length_, all[2 * p] > 0 ? all[2 * p + 1] : 0);
+      sequences_[p] = all_[2 * p];
+      if (c.sequences == 0) length_ = std::max(length_, all_[2 * p] > 0 ? all_[2 * p + 1] : 0);
     }
     for (std::size_t p = 0; p < members; ++p) {
-      expect(sequences_[p] == 0 || all[2 * p + 1] == length_, [&] {
+      expect(sequences_[p] == 0 || all_[2 * p + 1] == length_, [&] {
         return fmt::format("ranks of one expert group brought sequences of {} and of {} tokens to the same call", length_,
-                           all[2 * p + 1]);
+                           all_[2 * p + 1]);
       });
     }
   }
@@ -53,11 +54,10 @@ void ExpertExchange::all_to_all(Context& c, TensorView in, std::span<const std::
   ranks_.before(c.backend);
 }
 
-std::vector<std::int64_t> ExpertExchange::share_counts(const Context& c, std::span<const std::int64_t> of_experts) {
-  std::vector<std::int64_t> from(of_experts.size());
+void ExpertExchange::share_counts(const Context& c, std::span<const std::int64_t> of_experts,
+                                  std::span<std::int64_t> from) {
   const PhaseScope scope(c.backend.phase_clock(), Phase::exchange);
   ranks_.all_to_all_host(of_experts, from);
-  return from;
 }
 
 ParameterSpec ExpertExchange::slice_of(ParameterSpec of_expert) const {
@@ -89,7 +89,8 @@ void TokenExchange::prepare(const Context& c, std::span<const std::int64_t> rows
       from.insert(from.end(), local, sequences / group_sequences * *slots_of_group);
     }
   } else {
-    from = exchange_.share_counts(c, rows_of_expert);
+    from.resize(rows_of_expert.size());
+    exchange_.share_counts(c, rows_of_expert, from);
   }
   rows_to_.assign(members, 0);
   rows_from_.assign(members, 0);
@@ -103,16 +104,16 @@ void TokenExchange::prepare(const Context& c, std::span<const std::int64_t> rows
   }
   expert_rows_ = std::accumulate(rows_from_.begin(), rows_from_.end(), std::int64_t{0});
   if (local == 1) return;
-  std::vector<std::int64_t> next(local, 0);  // where an expert's next rows go
-  for (std::size_t l = 1; l < local; ++l) next[l] = next[l - 1] + rows_of_local_[l - 1];
+  next_.assign(local, 0);
+  for (std::size_t l = 1; l < local; ++l) next_[l] = next_[l - 1] + rows_of_local_[l - 1];
   std::int64_t arrived = 0;
   for (std::size_t i = 0; i < from.size(); ++i) {
     if (from[i] > 0) {
-      arrived_to_grouped_.push_back({arrived, next[i % local], from[i]});
-      grouped_to_arrived_.push_back({next[i % local], arrived, from[i]});
+      arrived_to_grouped_.push_back({arrived, next_[i % local], from[i]});
+      grouped_to_arrived_.push_back({next_[i % local], arrived, from[i]});
     }
     arrived += from[i];
-    next[i % local] += from[i];
+    next_[i % local] += from[i];
   }
 }
 
@@ -156,10 +157,10 @@ std::span<const std::int32_t> TokenExchange::places(Context& c, TensorView token
   return places_;
 }
 
-std::vector<std::int64_t> ColumnExchange::rows_of_members(std::int64_t length) const {
-  std::vector<std::int64_t> rows;
-  for (const std::int64_t sequences : exchange_.sequences()) rows.push_back(sequences * length);
-  return rows;
+void ColumnExchange::count_rows(std::int64_t rows, std::int64_t length) {
+  mine_.assign(static_cast<std::size_t>(exchange_.members()), rows);
+  of_members_.clear();
+  for (const std::int64_t sequences : exchange_.sequences()) of_members_.push_back(sequences * length);
 }
 
 TensorView ColumnExchange::take_chunk(Context& c, std::int64_t length, DType type) const {
@@ -173,16 +174,16 @@ void ColumnExchange::to_experts(Context& c, std::int64_t length, TensorView colu
   for (std::int64_t p = 0; p < members && rows > 0; ++p) {
     c.backend.copy(columns.column_range(p * chunk_width_, chunk_width_), packed.row_range(p * rows, rows));
   }
-  const std::vector<std::int64_t> mine(static_cast<std::size_t>(members), rows);
-  exchange_.all_to_all(c, packed, mine, chunk, rows_of_members(length));
+  count_rows(rows, length);
+  exchange_.all_to_all(c, packed, mine_, chunk, of_members_);
 }
 
 void ColumnExchange::to_tokens(Context& c, std::int64_t length, TensorView chunk, TensorView columns) {
   const Arena::Frame frame(c.scratch);
   const std::int64_t rows = columns.rows(), members = exchange_.members();
   const TensorView packed = c.scratch.take({members * rows, chunk_width_}, columns.dtype);
-  const std::vector<std::int64_t> mine(static_cast<std::size_t>(members), rows);
-  exchange_.all_to_all(c, chunk, rows_of_members(length), packed, mine);
+  count_rows(rows, length);
+  exchange_.all_to_all(c, chunk, of_members_, packed, mine_);
   for (std::int64_t p = 0; p < members && rows > 0; ++p) {
     c.backend.copy(packed.row_range(p * rows, rows), columns.column_range(p * chunk_width_, chunk_width_));
   }

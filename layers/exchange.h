@@ -31,7 +31,7 @@ class ExpertExchange {
   void all_to_all(Context& c, TensorView in, std::span<const std::int64_t> rows_to, TensorView out,
                   std::span<const std::int64_t> rows_from);
   // One block of local_experts() counts for each member, to and from.
-  std::vector<std::int64_t> share_counts(const Context& c, std::span<const std::int64_t> of_experts);
+  void share_counts(const Context& c, std::span<const std::int64_t> of_experts, std::span<std::int64_t> from);
 
   // This rank's slice of a parameter that is stacked over experts: `of_expert` is the shape of one.
   ParameterSpec slice_of(ParameterSpec of_expert) const;
@@ -40,7 +40,7 @@ class ExpertExchange {
   Communicator& ranks_;
   std::int64_t members_, experts_, local_experts_;
   std::int64_t length_ = 0, all_sequences_ = 0;
-  std::vector<std::int64_t> sequences_;
+  std::vector<std::int64_t> sequences_, mine_, all_;  // mine_, all_: as begin() shares them
 };
 
 // The way of one layer's rows to their experts: slots [expert][..] on the token side, on the other side
@@ -70,7 +70,7 @@ class TokenExchange {
   ExpertExchange& exchange_;
   std::int64_t expert_rows_ = 0;
   std::vector<std::int64_t> from_;  // rows by [source][local expert]
-  std::vector<std::int64_t> rows_to_, rows_from_, rows_of_local_;
+  std::vector<std::int64_t> rows_to_, rows_from_, rows_of_local_, next_;  // next_: where an expert's next rows go
   std::vector<std::int32_t> places_;
   std::vector<RowBlock> arrived_to_grouped_, grouped_to_arrived_;  // empty: the orders are the same
 };
@@ -89,10 +89,11 @@ class ColumnExchange {
   void to_tokens(Context& c, std::int64_t length, TensorView chunk, TensorView columns);
 
  private:
-  std::vector<std::int64_t> rows_of_members(std::int64_t length) const;
+  void count_rows(std::int64_t rows, std::int64_t length);
 
   ExpertExchange& exchange_;
-  std::int64_t chunk_width_;  // of all experts that live here
+  std::int64_t chunk_width_;                    // of all experts that live here
+  std::vector<std::int64_t> mine_, of_members_;  // rows of a call: mine, by member; and each member's
 };
 
 }  // namespace smlp

@@ -12,6 +12,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "params/parameter_store.h"
@@ -25,7 +26,7 @@ enum class Mode : std::uint8_t { training, evaluation };
 // What one sparse layer did with the tokens of this rank's micro-batch, for the worker to publish.
 struct RoutingReport {
   std::int64_t block = 0;                   // index in the stack, from 0
-  std::vector<std::int64_t> expert_tokens;  // tokens this rank sent to each expert
+  std::span<const std::int64_t> expert_tokens;  // tokens this rank sent to each expert; good until the next forward()
   std::int64_t dropped = 0;
   TensorView rounds{};  // i32 on the device: rounds of each group's assignment; may be empty
   Table* bias = nullptr;  // what the loads of a whole step move, where the router has it

@@ -36,7 +36,7 @@ void TokenMoe::make_plan(Context& c, TensorView x) {
                        group_sequences_);
   });
   RouteCall route = call(c);
-  plan_ = parts_.router->plan(route, x);
+  parts_.router->decide(route, x, plan_);
   exchange_.prepare(c, plan_.rows_of_expert,
                     parts_.router->slots_of_group(c.training(), group_sequences_ * group_.length()),
                     group_sequences_);
@@ -51,21 +51,22 @@ void TokenMoe::compare_with_training(Context& c, TensorView x) {
   const Arena::Frame frame(c.scratch);
   RouteCall route = call(c);
   route.training = true;
-  const RoutePlan trained = parts_.router->plan(route, x);
+  parts_.router->decide(route, x, trained_);
   auto& report = c.reports->back();
   report.compared = x.rows();
-  report.alike = tokens_sent_alike(c.backend, plan_, trained, x.rows());
+  report.alike = tokens_sent_alike(c.backend, plan_, trained_, x.rows());
 }
 
-void TokenMoe::report(Context& c) const {
-  RoutingReport report{block_, plan_.rows_of_expert, 0, plan_.rounds, parts_.router->bias()};
+void TokenMoe::report(Context& c) {
+  tokens_.assign(plan_.rows_of_expert.begin(), plan_.rows_of_expert.end());
+  RoutingReport report{block_, tokens_, 0, plan_.rounds, parts_.router->bias()};
   if (!plan_.no_empty_slot && plan_.slots() > 0) {
-    std::vector<std::int32_t> token_of_slot(static_cast<std::size_t>(plan_.slots()));
-    c.backend.download(plan_.token_of_slot, token_of_slot.data());
+    token_of_slot_.resize(static_cast<std::size_t>(plan_.slots()));
+    c.backend.download(plan_.token_of_slot, token_of_slot_.data());
     std::size_t slot = 0;
     for (std::size_t e = 0; e < plan_.rows_of_expert.size(); ++e) {
       for (std::int64_t i = 0; i < plan_.rows_of_expert[e]; ++i, ++slot) {
-        if (token_of_slot[slot] < 0) --report.expert_tokens[e];
+        if (token_of_slot_[slot] < 0) --tokens_[e];
       }
     }
   }
@@ -74,7 +75,7 @@ void TokenMoe::report(Context& c) const {
     c.backend.download(plan_.dropped, &dropped);
     report.dropped = static_cast<std::int64_t>(dropped);
   }
-  c.reports->push_back(std::move(report));
+  c.reports->push_back(report);
 }
 
 void TokenMoe::dispatch(Context& c, TensorView tokens, TensorView weight, TensorView rows) {

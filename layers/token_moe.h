@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "layers/dropout.h"
 #include "layers/experts.h"
@@ -32,7 +33,7 @@ class TokenMoe final : public Layer {
  private:
   RouteCall call(Context& c) const;
   void make_plan(Context& c, TensorView x);
-  void report(Context& c) const;
+  void report(Context& c);
   void compare_with_training(Context& c, TensorView x);
   // y = dropout(answers) + x, with the answers brought back to the tokens that they are for.
   void join(Context& c, TensorView x, TensorView y);
@@ -46,8 +47,10 @@ class TokenMoe final : public Layer {
   TokenExchange exchange_;
   TokenShuffle shuffle_;
   Dropout dropout_;
-  RoutePlan plan_;
+  RoutePlan plan_, trained_;  // trained_: what training would do, for comparison
   TensorView answers_;  // [slots, width]
+  std::vector<std::int64_t> tokens_;        // of each expert, as reported
+  std::vector<std::int32_t> token_of_slot_;  // on the host
 };
 
 }  // namespace smlp

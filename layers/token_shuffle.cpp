@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "core/error.h"
 #include "core/random.h"
@@ -19,7 +20,9 @@ void TokenShuffle::draw(Context& c) {
                               exchange_.members());
          });
   const auto count = static_cast<std::uint64_t>(rows);
-  const RandomStream stream(c.seed, fmt::format("{} shuffle {}", name_, c.first_sequence));
+  fmt::memory_buffer name;
+  fmt::format_to(std::back_inserter(name), "{} shuffle {}", name_, c.first_sequence);
+  const RandomStream stream(c.seed, {name.data(), name.size()});
   const std::uint64_t key = stream.bits(static_cast<std::uint64_t>(c.step));
   drawn_order_.resize(count);
   drawn_back_.resize(count);
@@ -35,9 +38,8 @@ void TokenShuffle::draw(Context& c) {
 }
 
 void TokenShuffle::exchange(Context& c, TensorView in, TensorView out) {
-  const auto members = static_cast<std::size_t>(exchange_.members());
-  const std::vector<std::int64_t> share(members, in.rows() / exchange_.members());
-  exchange_.all_to_all(c, in, share, out, share);
+  share_.assign(static_cast<std::size_t>(exchange_.members()), in.rows() / exchange_.members());
+  exchange_.all_to_all(c, in, share_, out, share_);
 }
 
 void TokenShuffle::mix(Context& c, TensorView rows, TensorView mixed) {

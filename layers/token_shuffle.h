@@ -30,6 +30,7 @@ class TokenShuffle {
   ExpertExchange& exchange_;
   TensorView order_, back_;  // i32 [rows], of the last draw()
   std::vector<std::int32_t> drawn_order_, drawn_back_;  // the same on the host; their memory is kept
+  std::vector<std::int64_t> share_;                     // rows to and from each rank
 };
 
 }  // namespace smlp

@@ -85,8 +85,9 @@ Table& ParameterStore::add_table(std::string name, std::int64_t size, std::vecto
   return tables_.back();
 }
 
-void move_bias(Backend& backend, const Table& bias, std::span<const double> tokens) {
-  std::vector<std::int32_t> values(static_cast<std::size_t>(bias.view.size()));
+void move_bias(Backend& backend, Table& bias, std::span<const double> tokens) {
+  std::vector<std::int32_t>& values = bias.values;
+  values.resize(static_cast<std::size_t>(bias.view.size()));
   expect(values.size() == tokens.size(),
          [&] { return fmt::format("table '{}' is moved by {} loads", bias.name, tokens.size()); });
   backend.download(bias.view, values.data());

@@ -52,13 +52,13 @@ struct Parameter : ParameterSpec {
 // Integers that a model needs and no gradient reaches: replicated, in the checkpoint beside the weights.
 struct Table {
   std::string name;
-  std::vector<std::int32_t> values;  // as the job makes them; empty: whatever a checkpoint brings
+  std::vector<std::int32_t> values;  // as the job makes them, or move_bias() left them; empty: a checkpoint brings them
   TensorView view;                   // i32 [size]; valid after seal()
   bool moves = false;                // training changes it; else it is what the job makes of it
 };
 
 // A table of one number an expert: +1 for each that took less than the mean of `tokens`, -1 for each that took more.
-void move_bias(Backend& backend, const Table& bias, std::span<const double> tokens);
+void move_bias(Backend& backend, Table& bias, std::span<const double> tokens);
 
 // A run of memory that everyone treats alike: one all-reduce, one AdamW, one norm.
 struct Segment {

@@ -15,16 +15,15 @@ std::optional<std::int64_t> BalancedRouter::slots_of_group(bool training, std::i
   return (tokens + experts_ - 1) / experts_;
 }
 
-RoutePlan BalancedRouter::plan(RouteCall& call, TensorView x) {
+void BalancedRouter::decide(RouteCall& call, TensorView x, RoutePlan& plan) {
   const std::int64_t rows = x.rows();
   const DType wide = LinearScores::type_for(x);
-  RoutePlan plan;
+  plan.begin(experts_);
   plan.repeats = Repeats::none;
-  plan.rows_of_expert.assign(static_cast<std::size_t>(experts_), 0);
   if (rows == 0) {
     plan.token_of_slot = call.scratch.take({0}, DType::i32);
     plan.weight = call.scratch.take({0}, x.dtype);
-    return plan;
+    return;
   }
   std::int64_t slots = rows;
   const std::int64_t groups = call.groups(rows);
@@ -51,7 +50,6 @@ RoutePlan BalancedRouter::plan(RouteCall& call, TensorView x) {
   }
   call.backend.sigmoid_of_slots(scores, plan.token_of_slot, plan.rows_of_expert, alpha_);
   if (wide != x.dtype) call.backend.copy(alpha_, plan.weight);
-  return plan;
 }
 
 void BalancedRouter::backward(RouteCall& call, const RoutePlan& plan, TensorView dweight, TensorView residual,

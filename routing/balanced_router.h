@@ -13,7 +13,7 @@ class BalancedRouter final : public Router {
  public:
   BalancedRouter(ParameterStore& store, const std::string& name, std::int64_t experts, std::int64_t width);
 
-  RoutePlan plan(RouteCall& call, TensorView x) override;
+  void decide(RouteCall& call, TensorView x, RoutePlan& plan) override;
   void backward(RouteCall& call, const RoutePlan& plan, TensorView dweight, TensorView residual,
                 TensorView dx) override;
   std::optional<std::int64_t> slots_of_group(bool training, std::int64_t tokens) const override;

@@ -16,13 +16,12 @@ HashRouter::HashRouter(ParameterStore& store, const std::string& name, std::int6
   }
 }
 
-RoutePlan HashRouter::plan(RouteCall& call, TensorView x) {
-  RoutePlan plan;
+void HashRouter::decide(RouteCall& call, TensorView x, RoutePlan& plan) {
+  plan.begin(experts_);
   plan.repeats = Repeats::none;
-  plan.rows_of_expert.assign(static_cast<std::size_t>(experts_), 0);
   plan.no_empty_slot = true;
   plan.token_of_slot = call.scratch.take({x.rows()}, DType::i32);
-  if (x.rows() == 0) return plan;
+  if (x.rows() == 0) return;
   const Arena::Frame frame(call.scratch);
   const TensorView expert = call.scratch.take({x.rows(), 1}, DType::i32);
   call.backend.look_up(table_.view, call.tokens, expert.reshaped({x.rows()}));
@@ -31,7 +30,6 @@ RoutePlan HashRouter::plan(RouteCall& call, TensorView x) {
                              .group_rows = x.rows(),
                              .rows_of_expert = plan.rows_of_expert,
                              .token_of_slot = plan.token_of_slot});
-  return plan;
 }
 
 void HashRouter::backward(RouteCall& call, const RoutePlan&, TensorView, TensorView residual, TensorView dx) {

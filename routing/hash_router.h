@@ -14,7 +14,7 @@ class HashRouter final : public Router {
   HashRouter(ParameterStore& store, const std::string& name, std::int64_t experts, std::int64_t vocabulary,
              std::vector<std::int32_t> experts_of_tokens);
 
-  RoutePlan plan(RouteCall& call, TensorView x) override;
+  void decide(RouteCall& call, TensorView x, RoutePlan& plan) override;
   void backward(RouteCall& call, const RoutePlan& plan, TensorView dweight, TensorView residual,
                 TensorView dx) override;
   std::optional<std::int64_t> slots_of_group(bool, std::int64_t) const override { return std::nullopt; }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "params/parameter_store.h"
@@ -22,7 +23,7 @@ struct RouteCall {
   // Noise is a function of these, of the router's name and of the place in the global batch: the same on any layout.
   std::uint64_t seed = 0;
   std::int64_t step = 0, first_row = 0;  // first_row: place of row 0 in the global batch
-  // Training with auxiliary losses; both or neither. plan() adds to `auxiliary` what AuxiliaryLoss
+  // Training with auxiliary losses; both or neither. decide() adds to `auxiliary` what AuxiliaryLoss
   // (routing/auxiliary_loss.h) reads; at backward() it holds the sums over all layers of the micro-batch.
   TensorView auxiliary{};  // f64 [groups, 2]
   TensorView row_scale{};  // f64 [1]: what a row's share of the auxiliary losses is multiplied by
@@ -42,15 +43,27 @@ struct RoutePlan {
   Repeats repeats = Repeats::possible;  // of tokens, among slots
 
   std::int64_t slots() const noexcept { return token_of_slot.size(); }
+  // As new, with no slot at any of so many experts; the host's memory is kept.
+  void begin(std::int64_t experts) {
+    std::vector<std::int64_t> kept = std::move(rows_of_expert);
+    kept.assign(static_cast<std::size_t>(experts), 0);
+    *this = {};
+    rows_of_expert = std::move(kept);
+  }
 };
 
 class Router {
  public:
   virtual ~Router() = default;
-  // The plan's views live in the scratch memory of the call; the router may keep x for its backward().
-  virtual RoutePlan plan(RouteCall& call, TensorView x) = 0;
+  // Writes the plan anew. Its views live in the scratch memory of the call; the router may keep x for its backward().
+  virtual void decide(RouteCall& call, TensorView x, RoutePlan& plan) = 0;
+  RoutePlan plan(RouteCall& call, TensorView x) {
+    RoutePlan made;
+    decide(call, x, made);
+    return made;
+  }
   // dx = residual (may be empty) + the gradient that reaches x through the plan's weights and the auxiliary losses;
-  // parameter gradients add up. dweight is as weight is, and empty where that is. The call is as plan()'s was.
+  // parameter gradients add up. dweight is as weight is, and empty where that is. The call is as decide()'s was.
   virtual void backward(RouteCall& call, const RoutePlan& plan, TensorView dweight, TensorView residual,
                         TensorView dx) = 0;
   // Slots that every expert gets from a group of `tokens` tokens where that is known beforehand (training

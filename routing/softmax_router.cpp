@@ -9,9 +9,19 @@
 
 namespace smlp {
 
+namespace {
+
+std::uint64_t key(const RouteCall& call, const std::string& stream) {
+  return RandomStream(call.seed, stream).bits(static_cast<std::uint64_t>(call.step));
+}
+
+}  // namespace
+
 SoftmaxRouter::SoftmaxRouter(ParameterStore& store, const std::string& name, std::int64_t experts, std::int64_t width,
                              const SoftmaxSettings& settings)
-    : name_(name),
+    : jitter_(name + " jitter"),
+      choice_(name + " choice"),
+      order_(name + " order"),
       experts_(experts),
       settings_(settings),
       scores_(store, name + ".weight", experts, width, Initial::uniform(1 / std::sqrt(static_cast<double>(width)))) {
@@ -31,10 +41,6 @@ std::optional<std::int64_t> SoftmaxRouter::slots_of_group(bool training, std::in
   return settings_.training.of(tokens, experts_, settings_.choices);
 }
 
-std::uint64_t SoftmaxRouter::key(const RouteCall& call, const char* of) const {
-  return RandomStream(call.seed, name_ + of).bits(static_cast<std::uint64_t>(call.step));
-}
-
 Normalise SoftmaxRouter::normalise() const noexcept {
   return settings_.choices == 1 ? Normalise::never : settings_.normalise;
 }
@@ -43,13 +49,12 @@ double SoftmaxRouter::layer_share() const noexcept {
   return settings_.auxiliary.average_layers ? 1 / static_cast<double>(settings_.layers) : 1;
 }
 
-RoutePlan SoftmaxRouter::plan(RouteCall& call, TensorView x) {
-  RoutePlan plan;
-  plan.rows_of_expert.assign(static_cast<std::size_t>(experts_), 0);
+void SoftmaxRouter::decide(RouteCall& call, TensorView x, RoutePlan& plan) {
+  plan.begin(experts_);
   if (x.rows() == 0) {
     plan.token_of_slot = call.scratch.take({0}, DType::i32);
     plan.weight = call.scratch.take({0}, x.dtype);
-    return plan;
+    return;
   }
   expect(call.group_rows > 0 && (!call.training || x.rows() % call.group_rows == 0),
          "routing: the rows are no whole number of equal groups");
@@ -57,7 +62,6 @@ RoutePlan SoftmaxRouter::plan(RouteCall& call, TensorView x) {
   choose(call, x, plan);
   place(call, plan);
   weigh(call, plan, x.dtype);
-  return plan;
 }
 
 void SoftmaxRouter::choose(RouteCall& call, TensorView x, RoutePlan& plan) {
@@ -65,7 +69,7 @@ void SoftmaxRouter::choose(RouteCall& call, TensorView x, RoutePlan& plan) {
   const DType wide = LinearScores::type_for(x);
   if (call.training && settings_.jitter > 0) {
     const TensorView shaken = call.scratch.take({rows, x.width()}, x.dtype);
-    call.backend.jitter(x, settings_.jitter, key(call, " jitter"), call.first_row, shaken);
+    call.backend.jitter(x, settings_.jitter, key(call, jitter_), call.first_row, shaken);
     x = shaken;
   }
   gates_ = call.scratch.take({rows, experts_}, wide);
@@ -88,7 +92,7 @@ void SoftmaxRouter::choose(RouteCall& call, TensorView x, RoutePlan& plan) {
                                .second = call.training ? settings_.second : settings_.evaluation_second,
                                .threshold = settings_.second_threshold,
                                .compare_normalised = settings_.normalise == Normalise::before_dropping,
-                               .noise = {key(call, " choice"), call.first_row},
+                               .noise = {key(call, choice_), call.first_row},
                                .bias = bias_ != nullptr ? bias_->view : TensorView{},
                                .bias_unit = settings_.bias_rate,
                                .group_rows = call.group_rows,
@@ -120,7 +124,7 @@ void SoftmaxRouter::place(RouteCall& call, RoutePlan& plan) {
                      .group_rows = call.group_rows,
                      .order = settings_.order,
                      .gates = gates_,
-                     .noise = {key(call, " order"), call.first_row},
+                     .noise = {key(call, order_), call.first_row},
                      .slot = slot_,
                      .dropped = plan.dropped};
   if (capacity.limited()) {
@@ -178,11 +182,11 @@ void SoftmaxRouter::backward(RouteCall& call, const RoutePlan& plan, TensorView 
   if (settings_.jitter == 0) return scores_.backward(call, dlogits, residual, dx);
   if (!residual) {
     scores_.backward(call, dlogits, {}, dx);
-    return call.backend.jitter(dx, settings_.jitter, key(call, " jitter"), call.first_row, dx);
+    return call.backend.jitter(dx, settings_.jitter, key(call, jitter_), call.first_row, dx);
   }
   const TensorView dshaken = call.scratch.take(dx.shape, dx.dtype);
   scores_.backward(call, dlogits, {}, dshaken);
-  call.backend.jitter(dshaken, settings_.jitter, key(call, " jitter"), call.first_row, dshaken);
+  call.backend.jitter(dshaken, settings_.jitter, key(call, jitter_), call.first_row, dshaken);
   call.backend.add(dshaken, residual, dx);
 }
 

@@ -34,21 +34,20 @@ class SoftmaxRouter final : public Router {
   SoftmaxRouter(ParameterStore& store, const std::string& name, std::int64_t experts, std::int64_t width,
                 const SoftmaxSettings& settings);
 
-  RoutePlan plan(RouteCall& call, TensorView x) override;
+  void decide(RouteCall& call, TensorView x, RoutePlan& plan) override;
   void backward(RouteCall& call, const RoutePlan& plan, TensorView dweight, TensorView residual,
                 TensorView dx) override;
   Table* bias() override { return bias_; }
   std::optional<std::int64_t> slots_of_group(bool training, std::int64_t tokens) const override;
 
  private:
-  std::uint64_t key(const RouteCall& call, const char* of) const;
   void choose(RouteCall& call, TensorView x, RoutePlan& plan);
   void place(RouteCall& call, RoutePlan& plan);
   void weigh(RouteCall& call, RoutePlan& plan, DType type);
   Normalise normalise() const noexcept;
   double layer_share() const noexcept;  // of this layer in the balance loss
 
-  std::string name_;
+  std::string jitter_, choice_, order_;  // names of streams of random numbers
   std::int64_t experts_;
   SoftmaxSettings settings_;
   LinearScores scores_;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 #include <numeric>
 #include <optional>
 
@@ -71,6 +72,7 @@ struct Engine::Buffers {
   TensorView place;  // StreamPlace of the micro-batch
   std::vector<RoutingReport> reports;
   std::vector<double> agreed, per_group;
+  std::vector<std::int32_t> rounds;
 
  private:
   Backend& backend_;
@@ -86,6 +88,7 @@ Engine::Engine(const JobConfig& job, std::unique_ptr<Backend> backend, ProcessGr
   store_->seal(*backend_, value_type(job_), static_cast<std::uint64_t>(job_.seed), trainable,
                sharded ? grid_.world->size() : 1);
   buffers_ = std::make_unique<Buffers>(*backend_);
+  auxiliary_ = has_auxiliary_loss(config_);
   // Routers read on the host what the device has decided, and draw with arguments that change each time.
   repeatable_ = job_.cluster.cuda_graphs == "auto" && !has_experts(config_);
   if (!trainable) return;
@@ -126,7 +129,7 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
   scale_losses(result.loss_scale);
   backend_->fill(buffers_->loss_sum, 0);
   store_->zero_grad(*backend_);
-  loads_.clear();
+  clear_loads();
   clock.enter(Phase::data);
   for (std::int64_t round = 0; round < rounds; ++round) {
     const bool last = round + 1 == rounds;
@@ -171,7 +174,7 @@ void Engine::micro_batch(const MicroBatch& part, const ReadBatch& read, RouterLo
   c.stand_at(part.step, part.first);
   c.seed = static_cast<std::uint64_t>(job_.seed);
   c.loss_scale = buffers_->loss_scale;
-  if (has_auxiliary_loss(config_)) {
+  if (auxiliary_) {
     c.auxiliary = arena_->take({micro / config_.group_sequences, 2}, DType::f64);
     c.auxiliary_scale = buffers_->token_scale;
     backend_->fill(c.auxiliary, 0);
@@ -183,21 +186,19 @@ void Engine::micro_batch(const MicroBatch& part, const ReadBatch& read, RouterLo
   // Sums among ranks begin while the backward pass goes on; alone there is nothing to wait for, and nothing to share.
   const bool repeated = repeatable_ && (!part.last || grid_.world->size() == 1), sums_beside = part.last && !repeated;
   std::optional<Arena::Frame> frame;  // of both passes, however often they are begun
-  const std::array<WorkPart, 2> passes = {
-      WorkPart{[&] { clock.enter(Phase::forward); },
-               [&] {
-                 frame.reset();
-                 frame.emplace(*arena_);
-                 model_->forward_loss(c, row_loss);
-                 if (part.counts) backend_->sum(row_loss, buffers_->loss_sum);
-                 if (part.counts && c.auxiliary) add_router_losses(c, router_losses);
-               }},
-      WorkPart{[&] { clock.enter(Phase::backward); },
-               [&] {
-                 model_->backward(c, [&](int block) {
-                   if (sums_beside) sync_->block_done(block);
-                 });
-               }}};
+  const auto forward = [&] {
+    frame.reset();
+    frame.emplace(*arena_);
+    model_->forward_loss(c, row_loss);
+    if (part.counts) backend_->sum(row_loss, buffers_->loss_sum);
+    if (part.counts && c.auxiliary) add_router_losses(c, router_losses);
+  };
+  const std::function<void(int)> block_done = [this, sums_beside](int block) {
+    if (sums_beside) sync_->block_done(block);
+  };
+  const auto backward = [&] { model_->backward(c, block_done); };
+  const std::array<WorkPart, 2> passes = {WorkPart{[&] { clock.enter(Phase::forward); }, std::ref(forward)},
+                                          WorkPart{[&] { clock.enter(Phase::backward); }, std::ref(backward)}};
   if (repeated) {
     repeat(c, row_loss, passes);
     for (int k = model_->blocks(); part.last && k >= -1; --k) sync_->block_done(k);
@@ -206,7 +207,7 @@ void Engine::micro_batch(const MicroBatch& part, const ReadBatch& read, RouterLo
   }
   if (part.last) sync_->finish();
   clock.enter(part.last ? Phase::optimizer : Phase::data);
-  add_reports(buffers_->reports, part.counts);
+  add_reports(part.counts);
   buffers_->reports.clear();
 }
 
@@ -272,6 +273,13 @@ void Engine::agree(StepResult& result, std::span<double> flags) {
   result.blocks = loads_;
 }
 
+void Engine::clear_loads() {
+  for (auto& load : loads_) {
+    std::fill(load.expert_tokens.begin(), load.expert_tokens.end(), 0.0);
+    load.dropped = load.rounds = 0;
+  }
+}
+
 // Of this micro-batch.
 void Engine::add_router_losses(const Context& c, RouterLosses& to) {
   const double share = share_of_a_token();
@@ -285,8 +293,8 @@ void Engine::add_router_losses(const Context& c, RouterLosses& to) {
 }
 
 // Every rank has the same list of blocks, also one whose reports do not count.
-void Engine::add_reports(const std::vector<RoutingReport>& reports, bool count) {
-  for (const auto& report : reports) {
+void Engine::add_reports(bool count) {
+  for (const auto& report : buffers_->reports) {
     const auto same = [&](const BlockLoad& load) { return load.block == report.block; };
     auto load = std::find_if(loads_.begin(), loads_.end(), same);
     if (load == loads_.end()) {
@@ -299,7 +307,8 @@ void Engine::add_reports(const std::vector<RoutingReport>& reports, bool count) 
     }
     load->dropped += static_cast<double>(report.dropped);
     if (!report.rounds) continue;
-    std::vector<std::int32_t> rounds(static_cast<std::size_t>(report.rounds.size()));
+    auto& rounds = buffers_->rounds;
+    rounds.resize(static_cast<std::size_t>(report.rounds.size()));
     backend_->download(report.rounds, rounds.data());
     for (const double r : rounds) {
       if (std::abs(r) > std::abs(load->rounds)) load->rounds = r;

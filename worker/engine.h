@@ -50,7 +50,7 @@ struct StepResult {
   bool overflowed = false;   // the gradient is not finite, and may be with the smaller scale of the next step
   bool updated = true;  // false: every rank left its weights alone
   OwnFinite own_finite;
-  std::vector<BlockLoad> blocks;
+  std::span<const BlockLoad> blocks;  // the engine's, until its next step
   PhaseSeconds phases;  // on a device: up to where the gradient's norm was known; the update is in the next step's
 };
 
@@ -112,7 +112,8 @@ class Engine {
   void agree(StepResult& result, std::span<double> flags);
   void repeat(const Context& c, const TensorView& row_loss, std::span<const WorkPart> passes);
   void add_router_losses(const Context& c, RouterLosses& to);
-  void add_reports(const std::vector<RoutingReport>& reports, bool count);
+  void clear_loads();
+  void add_reports(bool count);
 
   JobConfig job_;
   ModelConfig config_;
@@ -125,9 +126,10 @@ class Engine {
   std::unique_ptr<GradientSync> sync_;
   std::unique_ptr<Buffers> buffers_;
   LossScale loss_scale_;
-  std::vector<BlockLoad> loads_;
+  std::vector<BlockLoad> loads_;   // of the step; the memory is kept
   std::atomic<int> at_block_ = 0;
   Recording recording_;
+  bool auxiliary_ = false;   // do routers add to the loss?
   bool repeatable_ = false;  // does a micro-batch make the same calls as the one before?
 };
 

@@ -39,7 +39,8 @@ TEST_F(RoutingCompared, TellsHowManyTokensTrainingWouldSendElsewhere) {
   EXPECT_EQ(report.block, 1);
   EXPECT_EQ(report.compared, 24);
   EXPECT_EQ(report.alike, 6);
-  EXPECT_EQ(report.expert_tokens, (std::vector<std::int64_t>{24, 0, 0, 0})) << "of the evaluation itself";
+  const std::vector<std::int64_t> tokens(report.expert_tokens.begin(), report.expert_tokens.end());
+  EXPECT_EQ(tokens, (std::vector<std::int64_t>{24, 0, 0, 0})) << "of the evaluation itself";
 }
 
 TEST_F(RoutingCompared, ChangesNoAnswer) {
