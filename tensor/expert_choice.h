@@ -94,6 +94,7 @@ struct PlaceTokens {
   TensorView token_of_slot{};  // out i32
   TensorView slot{};           // out i32 [S, choices], -1: none; may be empty
   TensorView dropped{};        // f64 [1] += choices that found no place; may be empty
+  TensorView taken{};          // f64 [experts] += choices that found one; may be empty
 };
 
 // weight[slot of a choice] = its gate, normalised; 0 in slots where nobody sits.

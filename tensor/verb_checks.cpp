@@ -248,6 +248,7 @@ void check(const PlaceTokens& p) {
   vector_of(verb, "expert", p.expert, p.expert.size(), DType::i32);
   if (p.slot) vector_of(verb, "slot", p.slot, p.expert.size(), DType::i32);
   if (p.dropped) vector_of(verb, "dropped", p.dropped, 1, DType::f64);
+  if (p.taken) vector_of(verb, "taken", p.taken, p.experts, DType::f64);
   const std::int64_t tokens = p.expert.shape[0];
   std::int64_t slots = p.expert.size();
   if (p.rows_of_expert.empty()) {

@@ -85,12 +85,15 @@ void CpuBackend::place_tokens(const PlaceTokens& p) {
   std::int64_t next = 0;
   for (std::int64_t e = 0; e < experts; ++e) {
     const std::int64_t begin = next;
+    std::int64_t taken = 0;
     for (std::int64_t g = 0; g < groups; ++g) {
       auto& start = counts_[static_cast<std::size_t>(g * experts + e)];
       const std::int64_t used = start;
       start = next;
       next += compact ? used : p.capacity;
+      taken += used;
     }
+    if (p.taken) p.taken.as<double>()[e] += static_cast<double>(taken);
     if (compact) p.rows_of_expert[static_cast<std::size_t>(e)] = next - begin;
   }
   auto* token_of_slot = p.token_of_slot.as<std::int32_t>();

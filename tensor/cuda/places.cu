@@ -100,7 +100,7 @@ struct Layout {
   const std::int32_t* start;
   std::int32_t* first_slot;
   std::int64_t* rows_of_expert;
-  double* dropped;
+  double *dropped, *taken;
 };
 
 __device__ std::int64_t room(const Layout& l, std::int64_t group) {
@@ -128,6 +128,7 @@ __global__ void __launch_bounds__(block_threads) lay_out(Layout l) {
     before += all;
     if (e >= l.experts) continue;
     l.rows_of_expert[e] = rows;
+    if (l.taken) l.taken[e] += rows;
     for (std::int64_t g = 0; g < l.groups; ++g) {
       const std::int64_t wanted = asked(l, g * l.experts + e), most = room(l, g);
       l.first_slot[g * l.experts + e] =
@@ -195,7 +196,8 @@ void place_tokens(cudaStream_t stream, const PlaceTokens& p, const Sort& weights
                       scratch.start,
                       scratch.first_slot,
                       scratch.rows_of_expert,
-                      p.dropped.as<double>()};
+                      p.dropped.as<double>(),
+                      p.taken.as<double>()};
   launch(stream, grid(1), lay_out, layout);
   launch(stream, one_each(count), seat, layout, count, choices, cells.key, cells.value,
          p.token_of_slot.as<std::int32_t>(), p.slot.as<std::int32_t>());

@@ -339,9 +339,10 @@ TEST_P(RoutingAgainstCpu, SoftmaxGatesOfEveryRule) {
                  Field({tokens, choices}, DType::i32, 0, 0), random({3, experts}, DType::f64, 1),
                  random({3, 2}, DType::f64, 2), Field({slots}, DType::i32, 0, 0),
                  Field({tokens, choices}, DType::i32, 0, 0), one, Field({slots}, type(), 0, 0),
-                 random({slots}, 3), random({tokens, experts}, 4, 1, 1)},
+                 random({slots}, 3), random({tokens, experts}, 4, 1, 1), Field({experts}, DType::f64, 0, 0)},
                 type() == DType::f64 ? 1e-12 : 1e-6, [&](Backend& b, Views& v) {
                   const ChoiceNoise noise{77, 1000};
+                  b.fill(v[12], 0.5);
                   b.choose_experts({.logits = v[0],
                                     .first = sampled ? FirstChoice::sampling : FirstChoice::best,
                                     .second = second,
@@ -371,7 +372,8 @@ TEST_P(RoutingAgainstCpu, SoftmaxGatesOfEveryRule) {
                                   .rows_of_expert = rows,
                                   .token_of_slot = v[6],
                                   .slot = v[7],
-                                  .dropped = v[8]});
+                                  .dropped = v[8],
+                                  .taken = v[12]});
                   b.weigh_slots(
                       {.gates = v[1], .expert = v[3], .slot = v[7], .normalise = normalise, .weight = v[9]});
                   b.choices_backward({.gates = v[1],
@@ -464,8 +466,9 @@ TEST_P(RoutingAgainstCpu, PlacesOfManyTokens) {
   Counts rows(static_cast<std::size_t>(experts));
   compare("place_tokens",
           {indices({tokens, 2}, 1, -3, experts), Field({tokens * 2}, DType::i32, 0, 0),
-           random({tokens, experts}, 2, 0.5)},
+           random({tokens, experts}, 2, 0.5), Field({experts}, DType::f64, 0, 0)},
           0, [&](Backend& b, Views& v) {
+            b.fill(v[3], 0);
             b.place_tokens({.expert = v[0],
                             .experts = experts,
                             .group_rows = 7,
@@ -474,7 +477,8 @@ TEST_P(RoutingAgainstCpu, PlacesOfManyTokens) {
                             .order = PlaceOrder::choice_gate,
                             .gates = v[2],
                             .rows_of_expert = rows,
-                            .token_of_slot = v[1]});
+                            .token_of_slot = v[1],
+                            .taken = v[3]});
             return rows;
           });
 }

@@ -123,7 +123,7 @@ class FaultingBackend final : public Backend {
   }
   void place_tokens(const PlaceTokens& call) override {
     PlaceTokens p = call;
-    make_real({&p.expert, &p.gates, &p.token_of_slot, &p.slot, &p.dropped});
+    make_real({&p.expert, &p.gates, &p.token_of_slot, &p.slot, &p.dropped, &p.taken});
     inner_->place_tokens(p);
   }
   void weigh_slots(const WeighSlots& call) override {

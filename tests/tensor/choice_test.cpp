@@ -52,10 +52,13 @@ TEST_P(ChoiceVerbs, GatesAreTheSoftmaxAndTheirGradientIsThatOfTheWeights) {
 
   std::vector<std::int64_t> rows(3);
   Field token_of_slot({tokens * 2}, DType::i32, 0, 0), dropped({1}, DType::f64, 0, 0);
+  Field taken({experts}, DType::f64, 0, 0);
   dropped.fill(3);
+  taken.fill(1);
   b_.place_tokens({.expert = expert.view(), .experts = experts, .group_rows = tokens, .rows_of_expert = rows,
-                   .token_of_slot = token_of_slot.view(), .slot = slot.view(), .dropped = dropped.view()});
+                   .token_of_slot = token_of_slot.view(), .slot = slot.view(), .dropped = dropped.view(), .taken = taken.view()});
   EXPECT_EQ(rows[0] + rows[1] + rows[2], 12);
+  for (std::size_t e = 0; e < 3; ++e) EXPECT_EQ(taken.get()[e], static_cast<double>(1 + rows[e])) << "adds";
   EXPECT_EQ(dropped.get()[0], 3) << "adds";
   Field weight({12}, type(), 0, 0), dweight = values({12}, 4), dlogits({tokens, experts}, type(), 2);
   b_.weigh_slots({.gates = gates.view(), .expert = expert.view(), .slot = slot.view(), .weight = weight.view()});
@@ -85,11 +88,13 @@ TEST_P(ChoiceVerbs, TablesAreLookedUpAndBadCallsAreRefused) {
   index.set({3, -1, 0});
   EXPECT_THROW(finished([&] { b_.look_up(table.view(), index.view(), out.view()); }), Error);
 
-  Field expert({4, 1}, DType::i32, 0, 0), slots({6}, DType::i32, 0, 0);
+  Field expert({4, 1}, DType::i32, 0, 0), slots({6}, DType::i32, 0, 0), taken({3}, DType::f64, 0, 0);
   expert.set({0, 1, 2, 0});
   PlaceTokens place{.expert = expert.view(), .experts = 3, .group_rows = 4, .capacity = 2, .token_of_slot = slots.view()};
+  place.taken = taken.view();
   b_.place_tokens(place);
   EXPECT_EQ(slots.get(), (Values{0, 3, 1, -1, 2, -1}));
+  EXPECT_EQ(taken.get(), (Values{2, 1, 1}));
   place.group_rows = 3;  // the fixed layout needs whole groups
   EXPECT_THROW(b_.place_tokens(place), Error);
   place.group_rows = 4;
