@@ -45,28 +45,47 @@ void Evaluation::add(const Evaluation& other) {
 
 namespace {
 
-// Adds the loss of the windows of `length` tokens that begin at the tokens `starts` to the f64 `total`.
-void score_windows(Model& model, Backend& backend, Arena& arena, const TokenFile& file,
-                   const std::vector<std::int64_t>& starts, std::int64_t length, TensorView total,
-                   std::vector<RoutingReport>* reports) {
-  const auto count = static_cast<std::int64_t>(starts.size());
-  const std::int64_t rows = count * length;
-  std::vector<std::int32_t> tokens, targets, window(static_cast<std::size_t>(length + 1));
-  for (const auto start : starts) {
-    file.read(start, window);
-    tokens.insert(tokens.end(), window.begin(), window.end() - 1);
-    targets.insert(targets.end(), window.begin() + 1, window.end());
+// Windows that a rank takes at once; `first` and `count` of those that are scored.
+struct Windows {
+  std::int64_t first = 0, count = 0, length = 0;
+};
+
+// Their tokens, on the host.
+struct Batch {
+  Windows windows;
+  std::vector<std::int32_t> tokens, targets, window;
+
+  template <class StartOf>
+  void read(const TokenFile& file, const Windows& of, const StartOf& start_of) {
+    windows = of;
+    tokens.clear();
+    targets.clear();
+    window.resize(static_cast<std::size_t>(of.length + 1));
+    for (auto w = of.first; w < of.first + of.count; ++w) {
+      file.read(start_of(w), window);
+      tokens.insert(tokens.end(), window.begin(), window.end() - 1);
+      targets.insert(targets.end(), window.begin() + 1, window.end());
+    }
   }
+};
+
+// The sum of the batch's loss (f64 [1]), which the backend may still be computing.
+TensorView score(Model& model, Backend& backend, Arena& arena, const Batch& batch, std::vector<RoutingReport>* reports) {
+  const auto [first, count, length] = batch.windows;
+  arena.reset();
+  const auto total = arena.take({1}, DType::f64);
+  backend.fill(total, 0);
   Context c{.backend = backend, .scratch = arena, .mode = Mode::evaluation, .sequences = count, .length = length};
-  c.tokens = arena.take({rows}, DType::i32);
-  c.targets = arena.take({rows}, DType::i32);
-  backend.upload(tokens.data(), c.tokens);
-  backend.upload(targets.data(), c.targets);
+  c.tokens = arena.take({count * length}, DType::i32);
+  c.targets = arena.take({count * length}, DType::i32);
+  backend.upload(batch.tokens.data(), c.tokens);
+  backend.upload(batch.targets.data(), c.targets);
   c.reports = reports;
   c.compare_routing = reports != nullptr;
-  const auto row_loss = arena.take({rows}, DType::f64);
+  const auto row_loss = arena.take({count * length}, DType::f64);
   model.forward_loss(c, row_loss);
   backend.sum(row_loss, total);
+  return total;
 }
 
 }  // namespace
@@ -77,32 +96,32 @@ Evaluation evaluate(Model& model, Backend& backend, Arena& arena, Communicator& 
   const std::int64_t all = predicted / plan.context;
   const bool some = plan.windows > 0 && plan.windows <= all;
   const std::int64_t whole = some ? plan.windows : all, tail = some ? 0 : predicted % plan.context;
+  // Every rank makes the same number of calls, some with no window: experts are shared.
+  const std::int64_t ranks = world.size(), a_turn = plan.batch * ranks, turns = (whole + a_turn - 1) / a_turn;
+  const std::int64_t calls = turns + (tail > 0 ? 1 : 0);
+  const auto windows_of = [&](std::int64_t call) -> Windows {
+    if (call == turns) return {whole, world.rank() == 0 ? 1 : 0, tail};
+    const std::int64_t first = std::min(call * a_turn + world.rank() * plan.batch, whole);
+    return {first, std::min(plan.batch, whole - first), plan.context};
+  };
+  const auto start_of = [&](std::int64_t window) { return (some ? window * all / whole : window) * plan.context; };
   Evaluation result;
+  Batch batch;
   std::vector<RoutingReport> reports;
-  const auto score = [&](std::int64_t first, std::int64_t count, std::int64_t length) {
-    std::vector<std::int64_t> starts;
-    for (auto w = first; w < first + count; ++w) starts.push_back((some ? w * all / whole : w) * plan.context);
-    arena.reset();
-    const auto total = arena.take({1}, DType::f64);
-    backend.fill(total, 0);
-    score_windows(model, backend, arena, file, starts, length, total, plan.compare_routing ? &reports : nullptr);
+  if (calls > 0) batch.read(file, windows_of(0), start_of);
+  for (std::int64_t call = 0; call < calls; ++call) {
+    const TensorView total = score(model, backend, arena, batch, plan.compare_routing ? &reports : nullptr);
     for (const auto& report : reports) {
       agreement_of(report.block, result.agreement)
           .add({report.block, static_cast<double>(report.compared), static_cast<double>(report.alike)});
     }
     reports.clear();
+    if (call + 1 < calls) batch.read(file, windows_of(call + 1), start_of);  // while a device computes
     double sum = 0;
     backend.download(total, &sum);
     result.loss_sum += sum;
     between();
-  };
-  // Every rank makes the same number of calls, some with no window: experts are shared.
-  const std::int64_t ranks = world.size(), a_turn = plan.batch * ranks;
-  for (std::int64_t turn = 0; turn * a_turn < whole; ++turn) {
-    const std::int64_t first = std::min(turn * a_turn + world.rank() * plan.batch, whole);
-    score(first, std::min(plan.batch, whole - first), plan.context);
   }
-  if (tail > 0) score(whole, world.rank() == 0 ? 1 : 0, tail);
   // Every rank has the same list of blocks, also one that never had a window.
   std::vector<double> sums = {result.loss_sum};
   for (const auto& block : result.agreement) sums.insert(sums.end(), {block.compared, block.alike});

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include "core/error.h"
-#include "routing/agreement.h"
 
 namespace smlp {
 
@@ -54,7 +53,7 @@ void TokenMoe::compare_with_training(Context& c, TensorView x) {
   parts_.router->decide(route, x, trained_);
   auto& report = c.reports->back();
   report.compared = x.rows();
-  report.alike = tokens_sent_alike(c.backend, plan_, trained_, x.rows());
+  report.alike = comparison_.tokens_sent_alike(c.backend, plan_, trained_, x.rows());
 }
 
 void TokenMoe::report(Context& c) {

@@ -12,6 +12,7 @@
 #include "layers/norm.h"
 #include "layers/token_shuffle.h"
 #include "routing/router.h"
+#include "routing/agreement.h"
 
 namespace smlp {
 
@@ -50,6 +51,7 @@ class TokenMoe final : public Layer {
   RoutePlan plan_, trained_;  // trained_: what training would do, for comparison
   TensorView answers_;  // [slots, width]
   std::vector<std::int64_t> tokens_;        // of each expert, as reported
+  PlanComparison comparison_;
   std::vector<std::int32_t> token_of_slot_;  // on the host
 };
 

@@ -20,11 +20,12 @@ class Agreement : public testing::Test {
     return made;
   }
   std::int64_t alike(const RoutePlan& a, const RoutePlan& b, std::int64_t rows) {
-    EXPECT_EQ(tokens_sent_alike(*backend, a, b, rows), tokens_sent_alike(*backend, b, a, rows));
-    return tokens_sent_alike(*backend, a, b, rows);
+    EXPECT_EQ(comparison.tokens_sent_alike(*backend, a, b, rows), comparison.tokens_sent_alike(*backend, b, a, rows));
+    return comparison.tokens_sent_alike(*backend, a, b, rows);
   }
   std::unique_ptr<Backend> backend = make_cpu_backend();
   Arena arena{*backend};
+  PlanComparison comparison;
 };
 
 TEST_F(Agreement, CountsTokensAtTheSameExpert) {

@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "core/random.h"
+#include "data/token_file_writer.h"
+#include "tests/data/scratch.h"
 #include "tests/worker/heap_watch.h"
 #include "worker/engine.h"
 
@@ -58,6 +60,8 @@ class Training {
     };
   }
 
+  Engine& engine() { return *engine_; }
+
   double step() {
     const std::int64_t first = steps_++ * job_.train.global_batch;
     return engine_->train_step(steps_, first, read_, flags_, between_).loss;
@@ -92,6 +96,27 @@ TEST_P(SteadyStep, TakesNothingFromTheHeap) {
     training.step();
     EXPECT_EQ(watch.taken(), 0) << precision << ", by:\n" << watch.told();
   }
+}
+
+TEST_P(SteadyStep, IsFollowedByEvaluationsThatTakeAsMuchForManyWindows) {
+  const Scratch scratch;
+  {
+    TokenFileWriter writer(scratch / "tokens", 64);
+    std::vector<std::int32_t> tokens(16 * 24 + 1);
+    for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<std::int32_t>(i * i % 61);
+    writer.append(tokens);
+    writer.finish();
+  }
+  const TokenFile file(scratch / "tokens");
+  Training training(job_of(GetParam(), "f64"));  // in f32 products of new shapes are set up as they come
+  training.step();
+  const auto taken = [&](std::int64_t windows) {
+    const HeapWatch watch;
+    training.engine().evaluate(file, windows, [] {}, true);
+    return watch.taken();
+  };
+  taken(24);
+  EXPECT_EQ(taken(24), taken(4));
 }
 
 INSTANTIATE_TEST_SUITE_P(
