@@ -25,14 +25,21 @@ enum class Mode : std::uint8_t { training, evaluation };
 
 // What one sparse layer did with the tokens of this rank's micro-batch, for the worker to publish.
 struct RoutingReport {
-  std::int64_t block = 0;                   // index in the stack, from 0
-  std::span<const std::int64_t> expert_tokens;  // tokens this rank sent to each expert; good until the next forward()
-  std::int64_t dropped = 0;
-  TensorView rounds{};  // i32 on the device: rounds of each group's assignment; may be empty
+  std::int64_t block = 0;  // index in the stack, from 0
+  // Tokens this rank sent to each expert; good until the next forward(). Empty: the device knows, in RoutingCounts::taken.
+  std::span<const std::int64_t> expert_tokens{};
   Table* bias = nullptr;  // what the loads of a whole step move, where the router has it
   // Evaluation with Context::compare_routing: tokens that were also assigned as in training, and how many of them came to
   // the same experts.
   std::int64_t compared = 0, alike = 0;
+};
+
+// Memory of the device for what it alone knows of the routing of a training micro-batch, zeroed before: whoever takes
+// reports reads it when he waits anyway. By index of the block in the stack; what a block does not have stays zero.
+struct RoutingCounts {
+  TensorView rounds{};   // i32 [blocks, groups] of each group's assignment; negative: the limit was met
+  TensorView taken{};    // f64 [blocks, experts]
+  TensorView dropped{};  // f64 [blocks, 1]: choices that found no place
 };
 
 // What a layer may touch while it runs. Passed down, never global. The Trainer fills it anew for every
@@ -55,6 +62,7 @@ struct Context {
   TensorView auxiliary{};
   TensorView auxiliary_scale{};  // f64 [1]: 1 / tokens of the global batch, 0 for tokens that don't count
   std::vector<RoutingReport>* reports = nullptr;
+  RoutingCounts counts{};  // with reports, or empty: nobody asks
   bool compare_routing = false;  // evaluation: reports tell how many tokens training would send elsewhere
   std::atomic<int>* block = nullptr;  // which block is at work, for reports of hangs: k forward, ~k backward
 

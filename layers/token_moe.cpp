@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "core/error.h"
 
 namespace smlp {
@@ -17,6 +19,7 @@ TokenMoe::TokenMoe(std::string name, std::int64_t block, std::int64_t group_sequ
       dropout_(std::move(name), dropout) {}
 
 RouteCall TokenMoe::call(Context& c) const {
+  const auto mine = [this](const TensorView& of_blocks) { return of_blocks ? of_blocks.slice(block_) : TensorView{}; };
   return {.backend = c.backend,
           .scratch = c.scratch,
           .training = c.training(),
@@ -26,7 +29,10 @@ RouteCall TokenMoe::call(Context& c) const {
           .step = c.step,
           .first_row = c.first_sequence * c.length,
           .auxiliary = c.auxiliary,
-          .row_scale = c.auxiliary_scale};
+          .row_scale = c.auxiliary_scale,
+          .rounds = mine(c.counts.rounds),
+          .taken = mine(c.counts.taken),
+          .dropped = mine(c.counts.dropped)};
 }
 
 void TokenMoe::make_plan(Context& c, TensorView x) {
@@ -57,24 +63,24 @@ void TokenMoe::compare_with_training(Context& c, TensorView x) {
 }
 
 void TokenMoe::report(Context& c) {
-  tokens_.assign(plan_.rows_of_expert.begin(), plan_.rows_of_expert.end());
-  RoutingReport report{block_, tokens_, 0, plan_.rounds, parts_.router->bias()};
-  if (!plan_.no_empty_slot && plan_.slots() > 0) {
-    token_of_slot_.resize(static_cast<std::size_t>(plan_.slots()));
-    c.backend.download(plan_.token_of_slot, token_of_slot_.data());
-    std::size_t slot = 0;
-    for (std::size_t e = 0; e < plan_.rows_of_expert.size(); ++e) {
-      for (std::int64_t i = 0; i < plan_.rows_of_expert[e]; ++i, ++slot) {
-        if (token_of_slot_[slot] < 0) --tokens_[e];
-      }
-    }
-  }
-  if (plan_.dropped) {
-    double dropped = 0;
-    c.backend.download(plan_.dropped, &dropped);
-    report.dropped = static_cast<std::int64_t>(dropped);
-  }
+  RoutingReport report{.block = block_, .bias = parts_.router->bias()};
+  if (plan_.no_empty_slot) report.expert_tokens = plan_.rows_of_expert;
+  if (!plan_.no_empty_slot && !plan_.taken) report.expert_tokens = count_tokens(c);
   c.reports->push_back(report);
+}
+
+// Where experts do not divide the tokens that are assigned to them in balance. Waits.
+std::span<const std::int64_t> TokenMoe::count_tokens(Context& c) {
+  tokens_.assign(plan_.rows_of_expert.begin(), plan_.rows_of_expert.end());
+  token_of_slot_.resize(static_cast<std::size_t>(plan_.slots()));
+  if (plan_.slots() > 0) c.backend.download(plan_.token_of_slot, token_of_slot_.data());
+  auto token = token_of_slot_.begin();
+  for (auto& tokens : tokens_) {
+    const auto end = token + tokens;
+    tokens -= std::count(token, end, -1);
+    token = end;
+  }
+  return tokens_;
 }
 
 void TokenMoe::dispatch(Context& c, TensorView tokens, TensorView weight, TensorView rows) {

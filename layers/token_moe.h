@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -11,8 +12,8 @@
 #include "layers/experts.h"
 #include "layers/norm.h"
 #include "layers/token_shuffle.h"
-#include "routing/router.h"
 #include "routing/agreement.h"
+#include "routing/router.h"
 
 namespace smlp {
 
@@ -35,6 +36,7 @@ class TokenMoe final : public Layer {
   RouteCall call(Context& c) const;
   void make_plan(Context& c, TensorView x);
   void report(Context& c);
+  std::span<const std::int64_t> count_tokens(Context& c);
   void compare_with_training(Context& c, TensorView x);
   // y = dropout(answers) + x, with the answers brought back to the tokens that they are for.
   void join(Context& c, TensorView x, TensorView y);
@@ -49,9 +51,9 @@ class TokenMoe final : public Layer {
   TokenShuffle shuffle_;
   Dropout dropout_;
   RoutePlan plan_, trained_;  // trained_: what training would do, for comparison
-  TensorView answers_;  // [slots, width]
-  std::vector<std::int64_t> tokens_;        // of each expert, as reported
   PlanComparison comparison_;
+  TensorView answers_;  // [slots, width]
+  std::vector<std::int64_t> tokens_;         // of each expert, as count_tokens() found them
   std::vector<std::int32_t> token_of_slot_;  // on the host
 };
 

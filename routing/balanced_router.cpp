@@ -36,7 +36,7 @@ void BalancedRouter::decide(RouteCall& call, TensorView x, RoutePlan& plan) {
   plan.token_of_slot = call.scratch.take({slots}, DType::i32);
   plan.weight = call.scratch.take({slots}, x.dtype);
   alpha_ = wide == x.dtype ? plan.weight : call.scratch.take({slots}, wide);
-  if (call.training) plan.rounds = call.scratch.take({groups}, DType::i32);
+  if (call.training) plan.rounds = call.rounds ? call.rounds : call.scratch.take({groups}, DType::i32);
   plan.no_empty_slot = slots == rows;
 
   const Arena::Frame frame(call.scratch);

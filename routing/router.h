@@ -27,6 +27,8 @@ struct RouteCall {
   // (routing/auxiliary_loss.h) reads; at backward() it holds the sums over all layers of the micro-batch.
   TensorView auxiliary{};  // f64 [groups, 2]
   TensorView row_scale{};  // f64 [1]: what a row's share of the auxiliary losses is multiplied by
+  // Memory of the caller's for what the plan tells of itself, zeroed before; where there is none, scratch memory is taken.
+  TensorView rounds{}, taken{}, dropped{};  // as in RoutePlan
 
   std::int64_t groups(std::int64_t rows) const { return group_rows > 0 ? rows / group_rows : 0; }
 };
@@ -37,8 +39,9 @@ struct RoutePlan {
   TensorView token_of_slot{};
   std::vector<std::int64_t> rows_of_expert;  // slots of each expert, empty ones included
   TensorView weight{};         // [slots], as x; 0 in empty ones; no view: every answer counts as it is
-  TensorView rounds{};         // i32 [groups]: auction rounds; may be empty
+  TensorView rounds{};         // i32 [groups]: auction rounds; negative: the limit was met; may be empty
   TensorView dropped{};        // f64 [1]: choices that found no place; empty: none
+  TensorView taken{};          // f64 [experts]: choices that found one; empty: rows_of_expert or the slots tell
   bool no_empty_slot = false;  // rows_of_expert counts tokens
   Repeats repeats = Repeats::possible;  // of tokens, among slots
 

@@ -15,6 +15,12 @@ std::uint64_t key(const RouteCall& call, const std::string& stream) {
   return RandomStream(call.seed, stream).bits(static_cast<std::uint64_t>(call.step));
 }
 
+TensorView zeros(RouteCall& call, std::int64_t size) {
+  const TensorView view = call.scratch.take({size}, DType::f64);
+  call.backend.fill(view, 0);
+  return view;
+}
+
 }  // namespace
 
 SoftmaxRouter::SoftmaxRouter(ParameterStore& store, const std::string& name, std::int64_t experts, std::int64_t width,
@@ -80,7 +86,7 @@ void SoftmaxRouter::choose(RouteCall& call, TensorView x, RoutePlan& plan) {
   const std::int64_t groups = call.groups(rows);
   if (losses) frequency_ = call.scratch.take({groups, experts_}, DType::f64);
   const FirstChoice first = call.training ? settings_.first : FirstChoice::best;
-  if (first == FirstChoice::sinkhorn) plan.rounds = call.scratch.take({groups}, DType::i32);
+  if (first == FirstChoice::sinkhorn) plan.rounds = call.rounds ? call.rounds : call.scratch.take({groups}, DType::i32);
   const bool keep_logits = losses && settings_.gate == GateKind::sigmoid;
   if (keep_logits) logits_ = call.scratch.take({rows, experts_}, wide);
   const Arena::Frame frame(call.scratch);
@@ -117,8 +123,7 @@ void SoftmaxRouter::place(RouteCall& call, RoutePlan& plan) {
   const std::int64_t rows = gates_.rows();
   const Capacity& capacity = call.training ? settings_.training : settings_.evaluation;
   slot_ = call.scratch.take({rows, settings_.choices}, DType::i32);
-  plan.dropped = call.scratch.take({1}, DType::f64);
-  call.backend.fill(plan.dropped, 0);
+  plan.dropped = call.dropped ? call.dropped : zeros(call, 1);
   PlaceTokens places{.expert = expert_,
                      .experts = experts_,
                      .group_rows = call.group_rows,
@@ -135,6 +140,7 @@ void SoftmaxRouter::place(RouteCall& call, RoutePlan& plan) {
   if (!plan.no_empty_slot) {
     const std::int64_t groups = call.groups(rows);
     std::fill(plan.rows_of_expert.begin(), plan.rows_of_expert.end(), groups * places.capacity);
+    plan.taken = places.taken = call.taken ? call.taken : zeros(call, experts_);
     plan.token_of_slot = places.token_of_slot = call.scratch.take({experts_ * groups * places.capacity}, DType::i32);
     call.backend.place_tokens(places);
     return;

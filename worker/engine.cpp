@@ -14,12 +14,24 @@
 #include "layers/plan.h"
 #include "optim/schedule.h"
 #include "worker/routing_settings.h"
+#include "worker/step_tally.h"
 
 namespace smlp {
 
 namespace {
-constexpr std::int64_t some_more = std::int64_t{1} << 20;  // than the layers take: losses by routing group
+
+constexpr std::int64_t some_more = std::int64_t{1} << 20;  // than was counted, to be sure
+
+StepTally::Sizes tally_sizes(const JobConfig& job, const ModelConfig& config, std::int64_t ranks, std::int64_t blocks) {
+  const std::int64_t micro_batches = micro_batches_of_step(job, ranks);
+  if (!has_experts(config)) return {.micro_batches = micro_batches};
+  return {.micro_batches = micro_batches,
+          .groups = job.train.micro_batch / config.group_sequences,
+          .blocks = blocks,
+          .experts = config.experts};
 }
+
+}  // namespace
 
 ModelConfig model_config(const JobConfig& job) {
   ModelConfig config;
@@ -56,23 +68,21 @@ std::int64_t micro_batches_of_step(const JobConfig& job, std::int64_t ranks) {
 }
 
 struct Engine::Buffers {
-  explicit Buffers(Backend& backend) : backend_(backend) {
+  Buffers(Backend& backend, const StepTally::Sizes& sizes) : tally(backend, sizes), backend_(backend) {
     loss_scale = TensorView(backend.allocate(8), {1}, DType::f64);
     token_scale = TensorView(backend.allocate(8), {1}, DType::f64);
-    loss_sum = TensorView(backend.allocate(8), {1}, DType::f64);
     place = TensorView(backend.allocate(StreamPlace::size * 8), {StreamPlace::size}, DType::i64);
   }
   ~Buffers() {
     backend_.release(loss_scale.data);
     backend_.release(token_scale.data);
-    backend_.release(loss_sum.data);
     backend_.release(place.data);
   }
-  TensorView loss_scale, token_scale, loss_sum;  // loss scale / predicted tokens of the global batch; / all of them
+  StepTally tally;
+  TensorView loss_scale, token_scale;  // loss scale / predicted tokens of the global batch; / all of them
   TensorView place;  // StreamPlace of the micro-batch
   std::vector<RoutingReport> reports;
-  std::vector<double> agreed, per_group;
-  std::vector<std::int32_t> rounds;
+  std::vector<double> agreed;
 
  private:
   Backend& backend_;
@@ -87,7 +97,7 @@ Engine::Engine(const JobConfig& job, std::unique_ptr<Backend> backend, ProcessGr
   const bool sharded = trainable && job_.optimizer.shard_states;
   store_->seal(*backend_, value_type(job_), static_cast<std::uint64_t>(job_.seed), trainable,
                sharded ? grid_.world->size() : 1);
-  buffers_ = std::make_unique<Buffers>(*backend_);
+  buffers_ = std::make_unique<Buffers>(*backend_, tally_sizes(job_, config_, grid_.world->size(), model_->blocks()));
   auxiliary_ = has_auxiliary_loss(config_);
   // Routers read on the host what the device has decided, and draw with arguments that change each time.
   repeatable_ = job_.cluster.cuda_graphs == "auto" && !has_experts(config_);
@@ -127,21 +137,25 @@ StepResult Engine::train_step(std::int64_t step, std::int64_t position, const Re
   clock.enter(Phase::other);
   result.loss_scale = loss_scale_.value();
   scale_losses(result.loss_scale);
-  backend_->fill(buffers_->loss_sum, 0);
+  buffers_->tally.clear();
   store_->zero_grad(*backend_);
   clear_loads();
   clock.enter(Phase::data);
   for (std::int64_t round = 0; round < rounds; ++round) {
     const bool last = round + 1 == rounds;
-    const std::int64_t first = (round * ranks + grid_.world->rank()) * micro;
+    const std::int64_t first = first_sequence(round);
     const std::int64_t next = last ? global + grid_.world->rank() * micro : first + ranks * micro;
-    micro_batch({step, position, first, next, first < global, last}, read, result.router_losses);
+    micro_batch({step, position, first, next, first < global, round, last}, read);
     between();
   }
   update(result, flags, may_update);
   clock.enter(Phase::outside);
   result.phases = clock.take();
   return result;
+}
+
+std::int64_t Engine::first_sequence(std::int64_t micro_batch) const {
+  return (micro_batch * grid_.world->size() + grid_.world->rank()) * job_.train.micro_batch;
 }
 
 double Engine::share_of_a_prediction() const {
@@ -158,7 +172,7 @@ void Engine::scale_losses(double factor) {
   backend_->upload(&token, buffers_->token_scale);
 }
 
-void Engine::micro_batch(const MicroBatch& part, const ReadBatch& read, RouterLosses& router_losses) {
+void Engine::micro_batch(const MicroBatch& part, const ReadBatch& read) {
   auto& clock = backend_->phase_clock();
   const std::int64_t micro = job_.train.micro_batch, rows = micro * job_.model.context;
   if (!part.counts) scale_losses(0);
@@ -175,11 +189,11 @@ void Engine::micro_batch(const MicroBatch& part, const ReadBatch& read, RouterLo
   c.seed = static_cast<std::uint64_t>(job_.seed);
   c.loss_scale = buffers_->loss_scale;
   if (auxiliary_) {
-    c.auxiliary = arena_->take({micro / config_.group_sequences, 2}, DType::f64);
+    c.auxiliary = buffers_->tally.auxiliary(part.index);
     c.auxiliary_scale = buffers_->token_scale;
-    backend_->fill(c.auxiliary, 0);
   }
   c.reports = &buffers_->reports;
+  c.counts = buffers_->tally.counts(part.index);
   c.block = &at_block_;
   const auto row_loss = arena_->take({rows}, DType::f64);
 
@@ -190,8 +204,7 @@ void Engine::micro_batch(const MicroBatch& part, const ReadBatch& read, RouterLo
     frame.reset();
     frame.emplace(*arena_);
     model_->forward_loss(c, row_loss);
-    if (part.counts) backend_->sum(row_loss, buffers_->loss_sum);
-    if (part.counts && c.auxiliary) add_router_losses(c, router_losses);
+    if (part.counts) backend_->sum(row_loss, buffers_->tally.loss());
   };
   const std::function<void(int)> block_done = [this, sums_beside](int block) {
     if (sums_beside) sync_->block_done(block);
@@ -221,7 +234,7 @@ void Engine::update(StepResult& result, std::span<double> flags, const MayUpdate
   const double squared_norm = optimizer_->squared_norm();
   const bool finite = std::isfinite(squared_norm);
   result.gradient_norm = std::sqrt(squared_norm) / result.loss_scale;
-  backend_->download(buffers_->loss_sum, &result.loss);
+  add_tally(result);
   result.own_finite = {.loss = std::isfinite(result.loss), .gradient = sync_->own_finite()};
   clock.enter(Phase::other);
   agree(result, flags);  // before the update: all ranks may still leave it out alike
@@ -280,38 +293,45 @@ void Engine::clear_loads() {
   }
 }
 
-// Of this micro-batch.
-void Engine::add_router_losses(const Context& c, RouterLosses& to) {
-  const double share = share_of_a_token();
-  auto& per_group = buffers_->per_group;
-  per_group.resize(static_cast<std::size_t>(c.auxiliary.size()));
-  backend_->download(c.auxiliary, per_group.data());
-  const std::int64_t rows = config_.group_sequences * c.length;
-  to.added += config_.router.softmax.auxiliary.total(per_group, rows) * share;
-  to.balance += AuxiliaryLoss::unweighted(per_group, rows, 0) * share;
-  to.z += AuxiliaryLoss::unweighted(per_group, rows, 1) * share;
-}
-
 // Every rank has the same list of blocks, also one whose reports do not count.
 void Engine::add_reports(bool count) {
   for (const auto& report : buffers_->reports) {
     const auto same = [&](const BlockLoad& load) { return load.block == report.block; };
     auto load = std::find_if(loads_.begin(), loads_.end(), same);
     if (load == loads_.end()) {
-      loads_.push_back({report.block, std::vector<double>(report.expert_tokens.size()), 0, 0, report.bias});
+      loads_.push_back({report.block, std::vector<double>(static_cast<std::size_t>(config_.experts)), 0, 0, report.bias});
       load = loads_.end() - 1;
     }
     if (!count) continue;
     for (std::size_t e = 0; e < report.expert_tokens.size(); ++e) {
       load->expert_tokens[e] += static_cast<double>(report.expert_tokens[e]);
     }
-    load->dropped += static_cast<double>(report.dropped);
-    if (!report.rounds) continue;
-    auto& rounds = buffers_->rounds;
-    rounds.resize(static_cast<std::size_t>(report.rounds.size()));
-    backend_->download(report.rounds, rounds.data());
-    for (const double r : rounds) {
-      if (std::abs(r) > std::abs(load->rounds)) load->rounds = r;
+  }
+}
+
+// What the device knows of this rank's part of the step. Waits.
+void Engine::add_tally(StepResult& result) {
+  StepTally& tally = buffers_->tally;
+  tally.read();
+  result.loss = tally.found<double>(tally.loss())[0];
+  auto& losses = result.router_losses;
+  const std::int64_t rows = config_.group_sequences * job_.model.context;
+  const double share = share_of_a_token();
+  for (std::int64_t m = 0; first_sequence(m) < job_.train.global_batch; ++m) {
+    if (auxiliary_) {
+      const auto per_group = tally.found<double>(tally.auxiliary(m));
+      losses.added += config_.router.softmax.auxiliary.total(per_group, rows) * share;
+      losses.balance += AuxiliaryLoss::unweighted(per_group, rows, 0) * share;
+      losses.z += AuxiliaryLoss::unweighted(per_group, rows, 1) * share;
+    }
+    const RoutingCounts counts = tally.counts(m);
+    for (auto& load : loads_) {
+      const auto taken = tally.found<double>(counts.taken.slice(load.block));
+      for (std::size_t e = 0; e < taken.size(); ++e) load.expert_tokens[e] += taken[e];
+      load.dropped += tally.found<double>(counts.dropped.slice(load.block))[0];
+      for (const double r : tally.found<std::int32_t>(counts.rounds.slice(load.block))) {
+        if (std::abs(r) > std::abs(load.rounds)) load.rounds = r;
+      }
     }
   }
 }

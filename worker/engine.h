@@ -101,19 +101,21 @@ class Engine {
     // False where ranks do not divide the global batch: in the last round some only keep their peers company in the
     // exchange, with sequences of the next step.
     bool counts;
-    bool last;  // of the step
+    std::int64_t index;  // in the step
+    bool last;
   };
 
   double share_of_a_prediction() const;  // in the step's loss
   double share_of_a_token() const;       // in the routers' losses
   void scale_losses(double factor);      // what gradients are of, from now on
-  void micro_batch(const MicroBatch& part, const ReadBatch& read, RouterLosses& router_losses);
+  std::int64_t first_sequence(std::int64_t micro_batch) const;  // of this rank's, in the step
+  void micro_batch(const MicroBatch& part, const ReadBatch& read);
   void update(StepResult& result, std::span<double> flags, const MayUpdate& may_update);
   void agree(StepResult& result, std::span<double> flags);
   void repeat(const Context& c, const TensorView& row_loss, std::span<const WorkPart> passes);
-  void add_router_losses(const Context& c, RouterLosses& to);
   void clear_loads();
   void add_reports(bool count);
+  void add_tally(StepResult& result);
 
   JobConfig job_;
   ModelConfig config_;

@@ -66,6 +66,7 @@ std::map<const char*, std::size_t> pinned_memory;
 std::vector<std::function<void()>> uploads;
 std::vector<Underway> underway;
 std::atomic<bool> given_up = false;
+std::atomic<std::int64_t> waits_so_far = 0;
 std::size_t pinned_limit = std::size_t{1} << 40;
 bool late_uploads = false;
 bool slow_downloads = false;
@@ -257,6 +258,7 @@ bool breaks_capture() {
 }
 
 void refuse_graph(cudaError_t error) { next_graph = error; }
+std::int64_t waits() { return waits_so_far; }
 
 void finish_all() {
   const Lock lock(mutex);
@@ -319,6 +321,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   if (stream != nullptr && stream->captured != nullptr && breaks_capture()) return cudaErrorStreamCaptureUnsupported;
   flush_uploads();
   if (stream == nullptr) return cudaSuccess;
+  ++waits_so_far;
   while (stream->stuck && !given_up) arrived.wait_for(lock, std::chrono::milliseconds(10));
   finish_up_to(stream, stream->work);
   waited_for(stream, stream->work, stream->seen);

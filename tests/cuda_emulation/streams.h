@@ -9,6 +9,7 @@
 #include <cuda_runtime.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,7 @@ bool breaks_capture();
 // What happens to the next graph that is made ready.
 void refuse_graph(cudaError_t error);
 void finish_all();                             // as calls that wait for the device
+std::int64_t waits();                          // of the host for a stream, so far
 void set_pinned_limit(std::size_t bytes);      // the largest block that there is
 
 // A device that reads the host's pages itself: uploads read any memory as late as pinned memory.

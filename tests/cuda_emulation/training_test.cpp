@@ -12,6 +12,7 @@ namespace {
 
 struct Trained {
   std::vector<double> losses, norms, evaluated;
+  std::vector<double> loads;  // of all steps: of each block tokens by expert, tokens dropped, rounds of assignment
   std::vector<std::byte> weights;  // after the last step
   std::int64_t allocations = 0, peak = 0;  // of scratch memory
   std::int64_t counted = 0;                // before the first step
@@ -48,6 +49,10 @@ Trained train(const JobConfig& job, Ranks ranks, std::unique_ptr<Backend> backen
     const auto result = run.step();
     trained.losses.push_back(result.loss);
     trained.norms.push_back(result.gradient_norm);
+    for (const auto& load : result.blocks) {
+      trained.loads.insert(trained.loads.end(), load.expert_tokens.begin(), load.expert_tokens.end());
+      trained.loads.insert(trained.loads.end(), {load.dropped, load.rounds});
+    }
     if (evaluates && step % 3 == 0) trained.evaluated.push_back(evaluate(engine, job, 4 * step));  // memory grows each time
   }
   for (const auto& segment : engine.store().segments()) {
@@ -83,7 +88,10 @@ TEST_P(Training, TakesTheStepsOfTheCpu) {
       EXPECT_NEAR(got.norms[i], wanted.norms[i], 10 * tolerance * wanted.norms[i])
           << precision << ", step " << i + 1;
     }
-    if (job.train.precision == "f32") continue;
+    if (job.train.precision == "f32") {
+      EXPECT_EQ(got.loads, wanted.loads);
+      continue;
+    }
     const Trained again = train(job, Ranks::staged, gpu());
     EXPECT_EQ(again.losses, got.losses) << "the same bits, in whatever order threads run";
     EXPECT_EQ(again.norms, got.norms);
@@ -97,6 +105,7 @@ TEST_P(Training, OfTwoRanksByNcclIsThatOfOne) {
   const Trained staged = train(job, Ranks::staged, gpu());
   EXPECT_EQ(got.losses, staged.losses) << "of two numbers there is one sum";
   EXPECT_EQ(got.norms, staged.norms);
+  EXPECT_EQ(got.loads, staged.loads);
   const Trained one = train(job, Ranks::one, gpu());
   for (std::size_t i = 0; i < one.losses.size(); ++i) {
     EXPECT_NEAR(got.losses[i], one.losses[i], 2e-5 * one.losses[i]) << "step " << i + 1;

@@ -306,7 +306,6 @@ TEST(TokenMoe, AnEmptySlotHasNoEffectOnItsExpert) {
   layer->backward(b.c, dy, dx);
   ASSERT_EQ(reports.size(), 1u);
   EXPECT_EQ(reports[0].expert_tokens[0] + reports[0].expert_tokens[1], 1);
-  EXPECT_EQ(reports[0].dropped, 0);
   const std::size_t idle = reports[0].expert_tokens[0] == 0 ? 0 : 1;
   for (const auto& parameter : b.store.parameters()) {
     if (parameter.name.find("experts") == std::string::npos) continue;
