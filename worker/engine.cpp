@@ -109,6 +109,8 @@ Engine::Engine(const JobConfig& job, std::unique_ptr<Backend> backend, ProcessGr
                                .clip_norm = job_.optimizer.clip_norm};
   if (value_type(job_) == DType::f16) loss_scale_ = LossScale(job_.train.loss_scale, job_.train.loss_scale_window);
   sync_ = std::make_unique<GradientSync>(*backend_, *store_, grid_, model_->blocks(), sharded);
+  upload_ = std::make_unique<BatchUpload>(*backend_, micro_batches_of_step(job_, grid_.world->size()),
+                                          job_.train.micro_batch * job_.model.context);
   optimizer_ = std::make_unique<AdamW>(*backend_, *store_, settings, sync_->shares());
   grid_.world->connect();
   if (has_experts(config_)) {
@@ -182,8 +184,7 @@ void Engine::micro_batch(const MicroBatch& part, const ReadBatch& read) {
   c.targets = arena_->take({rows}, DType::i32);
   const std::int32_t *tokens = nullptr, *targets = nullptr;
   read(part.position + part.first, micro, part.position + part.next, tokens, targets);
-  backend_->upload(tokens, c.tokens);
-  backend_->upload(targets, c.targets);
+  upload_->start(part.index, tokens, targets, c.tokens, c.targets);
   c.place = buffers_->place;
   c.stand_at(part.step, part.first);
   c.seed = static_cast<std::uint64_t>(job_.seed);

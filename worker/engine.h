@@ -20,6 +20,7 @@
 #include "optim/loss_scale.h"
 #include "params/parameter_store.h"
 #include "tensor/phase_clock.h"
+#include "worker/batch_upload.h"
 #include "worker/device.h"
 #include "worker/not_finite.h"
 
@@ -127,6 +128,7 @@ class Engine {
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<GradientSync> sync_;
   std::unique_ptr<Buffers> buffers_;
+  std::unique_ptr<BatchUpload> upload_;
   LossScale loss_scale_;
   std::vector<BlockLoad> loads_;   // of the step; the memory is kept
   std::atomic<int> at_block_ = 0;
