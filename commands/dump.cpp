@@ -52,6 +52,7 @@ std::map<int, nlohmann::json> collect(const RunDirectory& run, double timeout_se
   std::map<int, nlohmann::json> found;
   for (const double end = monotonic_seconds() + timeout_seconds;;) {
     const auto places = read_places(run);
+    folder.open_anew();
     std::size_t hopeless = 0;
     for (const auto& place : places) {
       if (found.contains(place.rank)) continue;

@@ -91,6 +91,7 @@ Answer ask_and_wait(const RunDirectory& run, const Request& request, double time
   folder.ask(request);
   const double begin = monotonic_seconds();
   for (double looked = begin;;) {
+    folder.open_anew();
     if (const auto answer = folder.answer_to(request.id)) {
       if (answer->outcome == "accepted") return *answer;  // the request still stands: it keeps its files
       folder.clear(request.id);

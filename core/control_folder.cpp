@@ -103,9 +103,19 @@ void ControlFolder::create() const {
   if ((facts.st_mode & S_IWGRP) == 0) ::chmod(folder_.c_str(), 0700);  // what the umask kept from the group
 }
 
+namespace {
+// Not only stat: a network file system asks its server then.
+int open_folder(const std::filesystem::path& folder) {
+  return ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_NONBLOCK | O_CLOEXEC);
+}
+}  // namespace
+
+void ControlFolder::open_anew() const {
+  if (const int descriptor = open_folder(folder_); descriptor >= 0) ::close(descriptor);
+}
+
 bool ControlFolder::changed() {
-  // Opening, not only stat: a network file system asks its server then.
-  const int descriptor = ::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_NONBLOCK | O_CLOEXEC);
+  const int descriptor = open_folder(folder_);
   if (descriptor < 0) return false;
   struct stat facts {};
   const bool known = ::fstat(descriptor, &facts) == 0;

@@ -53,6 +53,9 @@ class ControlFolder {
   // the reason why they are refused.
   std::vector<Request> requests(std::vector<std::string>* refused = nullptr) const;
 
+  // For who waits for a file here: a network file system shows one that was not there before half a minute later, but where
+  // the folder is opened it asks its server.
+  void open_anew() const;
   void ask(const Request& request) const;  // throws Error(io_failed)
   bool asked(const std::string& id) const;  // false: this request is gone, and nobody waits for an answer to it
   std::optional<Answer> answer_to(const std::string& id) const;

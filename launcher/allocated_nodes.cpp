@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
+#include <utility>
 
 #include "core/clock.h"
 #include "core/error.h"
@@ -42,6 +44,19 @@ void add_words(std::vector<std::string>& environment, const std::string& name, c
 // coreutils 8.31 or newer; taken to be the same on all nodes.
 bool env_blocks_signals() {
   return run_program({"env", "--block-signal=TERM", "true"}, own_environment(), ask_seconds).code == 0;
+}
+
+// The first step on a node may wait for SLURM's Prolog there, or for libraries from a disk that all nodes read at once.
+template <class Probe>
+void probe_silent_ones_again(std::vector<ProbeAnswer>& answers, const Probe& probe) {
+  std::vector<std::string> silent;
+  for (const auto& answer : answers) {
+    if (answer.silent) silent.push_back(answer.node);
+  }
+  if (silent.empty()) return;
+  for (auto& again : probe(silent)) {
+    *std::find_if(answers.begin(), answers.end(), [&](const auto& answer) { return answer.node == again.node; }) = again;
+  }
 }
 
 // Ranks that have no place would be left out in silence.
@@ -107,8 +122,11 @@ std::vector<std::string> AllocatedNodes::answering(std::vector<std::string>& not
       asked.push_back(answer.name);
     }
   }
-  const auto environment = step_environment(own_environment(), allocation_.gpus_per_node);
-  const auto answers = probe_nodes(asked, worker_, run_, environment, job_.cluster.preflight_seconds);
+  const auto probe = [&](const std::vector<std::string>& nodes) {
+    return probe_nodes(nodes, worker_, run_, step_environment(own_environment()), job_.cluster.preflight_seconds);
+  };
+  auto answers = probe(asked);
+  if (!std::exchange(probed_, true)) probe_silent_ones_again(answers, probe);
   for (const auto& verdict : judge(answers, job_, {.ranks_per_node = ranks_per_node_, .free_bytes = bytes_needed(run_)})) {
     notes.insert(notes.end(), verdict.sentences.begin(), verdict.sentences.end());
     if (!verdict.fit) continue;
@@ -196,10 +214,13 @@ ProcessStart AllocatedNodes::start(const Layout& layout, const std::vector<std::
                        fmt::format("--nodes={}", nodes),
                        fmt::format("--ntasks={}", layout.ranks),
                        fmt::format("--ntasks-per-node={}", ranks_per_node_),
-                       fmt::format("--cpus-per-task={}", layout.threads),
                        "--nodelist=" + compress_hosts(layout.nodes)};
-    // Ranks bind themselves; those that don't are left to SLURM's own rules, if it has any.
+    // Ranks bind themselves; those that don't are left to SLURM's own rules, if it has any. A number of CPUs gives a step
+    // those alone, and memory by them, whatever else the job has there: no fewer than it asked for.
     if (layout.binding.bound || !job_.cluster.bind_cores) process.command.push_back("--cpu-bind=none");
+    if (!layout.binding.bound) {
+      process.command.push_back(fmt::format("--cpus-per-task={}", std::max(layout.threads, allocation_.cpus_per_task)));
+    }
   } else {
     std::vector<std::string> slots;
     for (const auto& node : layout.nodes) slots.push_back(fmt::format("{}:{}", node, ranks_per_node_));
@@ -207,8 +228,7 @@ ProcessStart AllocatedNodes::start(const Layout& layout, const std::vector<std::
                        "--bind-to", "none", "-x", "OMP_NUM_THREADS"};
   }
   process.command.insert(process.command.end(), program.begin(), program.end());
-  process.environment = step_environment(allocation_environment({ranks_per_node_, layout.threads}, fewest_cores(layout)),
-                                         allocation_.gpus_per_node);
+  process.environment = step_environment(allocation_environment({ranks_per_node_, layout.threads}, fewest_cores(layout)));
   if (layout.starter == "srun") return process;
   // mpirun starts its daemons by an srun of its own, which would wait for what steps hold that ended with a lost node.
   process.environment.push_back("SLURM_OVERLAP=1");
@@ -217,9 +237,13 @@ ProcessStart AllocatedNodes::start(const Layout& layout, const std::vector<std::
   for (const char* of : {"OMPI_MCA_plm_slurm_args", "PRTE_MCA_plm_slurm_args"}) {
     add_words(process.environment, of, "--job-name=" + step_name_of(run_));  // of Open MPI 4 and 5
   }
-  constexpr const char* daemon = "OMPI_MCA_orte_launch_agent";
-  if (std::getenv(daemon) == nullptr && env_blocks_signals()) {
-    process.environment.push_back(fmt::format("{}=env --block-signal=TERM orted", daemon));
+  constexpr std::array daemons = {std::pair("OMPI_MCA_orte_launch_agent", "orted"),  // of Open MPI 4 and 5
+                                  std::pair("PRTE_MCA_prte_launch_agent", "prted")};
+  const auto chosen = [](const auto& daemon) { return std::getenv(daemon.first) != nullptr; };
+  if (std::none_of(daemons.begin(), daemons.end(), chosen) && env_blocks_signals()) {
+    for (const auto& [variable, name] : daemons) {
+      process.environment.push_back(fmt::format("{}=env --block-signal=TERM {}", variable, name));
+    }
   }
   return process;
 }

@@ -49,6 +49,7 @@ class AllocatedNodes final : public Cluster {
   std::int64_t ranks_per_node_, nodes_wanted_;
   BatchGuard guard_;
   std::map<std::string, NodeCores> cores_;  // of the nodes that answered last
+  bool probed_ = false;
 };
 
 }  // namespace smlp

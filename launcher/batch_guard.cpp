@@ -86,7 +86,7 @@ void BatchGuard::start() {
                      "--immediate=30", "--open-mode=append", fmt::format("--job-name={}", guard_step_name),
                      "--output=none", "--nodelist=" + *other, std::filesystem::read_symlink("/proc/self/exe").string(), "guard",
                      "--run-dir", run_.root.string(), "--node", here};
-  process.environment = own_environment();
+  process.environment = step_environment(own_environment());
   process.output = log;
   std::filesystem::create_directories(log.parent_path());
   step_ = start_process(process);

@@ -41,6 +41,7 @@ void probe(ProbeAnswer& answer, const std::filesystem::path& worker, const RunDi
       std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
   answer.line = closing_line(reply.out);
   if (reply.code == 0 && !answer.line.empty()) return;
+  answer.silent = reply.code < 0;
   const auto words = closing_line(reply.err);
   answer.failure = reply.code < 0 ? reply.failure
                    : words.empty() ? fmt::format("the probe ended with exit code {}", reply.code)
@@ -52,7 +53,7 @@ void probe(ProbeAnswer& answer, const std::filesystem::path& worker, const RunDi
 std::vector<ProbeAnswer> probe_nodes(const std::vector<std::string>& nodes, const std::filesystem::path& worker,
                                      const RunDirectory& run, const std::vector<std::string>& environment, double seconds) {
   std::vector<ProbeAnswer> answers;
-  for (const auto& node : nodes) answers.push_back({.node = node, .line = "", .failure = "", .received = 0});
+  for (const auto& node : nodes) answers.push_back({.node = node, .line = "", .failure = ""});
   std::atomic<std::size_t> next = 0;
   const auto probe_in_turn = [&] {
     for (auto i = next++; i < answers.size(); i = next++) probe(answers[i], worker, run, environment, seconds);

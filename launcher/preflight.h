@@ -21,6 +21,7 @@ struct ProbeAnswer {
   std::string line;     // what smlp-worker preflight printed
   std::string failure;  // why there is none
   double received = 0;  // system clock of the launcher, seconds
+  bool silent = false;  // there was no answer in time
 };
 
 struct FolderReport {

@@ -98,10 +98,12 @@ std::optional<Allocation> allocation_of_environment() {
   if (const auto array = variable("SLURM_ARRAY_JOB_ID"); !array.empty()) {
     allocation.array = {.job_id = array, .task = number_or("SLURM_ARRAY_TASK_ID", 0)};
   }
-  const auto tasks = per_node("SLURM_TASKS_PER_NODE", names->size());
-  if (const auto gpus = gpus_per_task(); gpus && !tasks.empty()) {
-    allocation.gpus_per_node = *gpus * *std::min_element(tasks.begin(), tasks.end());
+  const auto each = gpus_per_task();
+  if (each || !variable("SLURM_GPUS").empty()) {
+    // salloc tells the tasks alone.
+    allocation.gpus_per_node = number_or("SLURM_GPUS_ON_NODE", each.value_or(0) * number_or("SLURM_NTASKS_PER_NODE", 0));
   }
+  allocation.cpus_per_task = number_or("SLURM_CPUS_PER_TASK", 0);
   allocation.in_batch_script = variable("ENVIRONMENT") == "BATCH" && variable("SLURM_STEP_ID").empty();
   return allocation;
 }

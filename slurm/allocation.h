@@ -23,7 +23,8 @@ struct Allocation {
   std::vector<Node> nodes;
   std::int64_t restarts = 0;  // how often SLURM has requeued it
   std::optional<ArrayPlace> array;
-  std::int64_t gpus_per_node = 0;  // that it has on each at least, where it asked for some for each task; else 0
+  std::int64_t gpus_per_node = 0;  // that it has on each, where it asked for some for each task or for all; else 0
+  std::int64_t cpus_per_task = 0;  // that it asked for; else 0
   bool in_batch_script = false;  // false: under salloc, or inside a step
 
   std::vector<std::string> node_names() const;

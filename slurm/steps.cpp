@@ -3,12 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <functional>
 #include <sstream>
 
 #include "core/numbers.h"
 #include "core/program.h"
+#include "slurm/allocation.h"
 #include "slurm/submit_environment.h"
 
 namespace smlp {
@@ -21,16 +23,20 @@ ProgramAnswer ask(const std::vector<std::string>& command, double seconds) {
 
 }  // namespace
 
-std::vector<std::string> step_environment(std::vector<std::string> variables, std::int64_t gpus_per_node) {
-  const auto drop = [&](std::string_view name) {
+std::vector<std::string> step_environment(std::vector<std::string> variables) {
+  constexpr std::array bending = {"SLURM_GPU_BIND",      "SLURM_TRES_BIND",    "SLURM_CPUS_PER_TASK", "SRUN_CPUS_PER_TASK",
+                                  "SLURM_TRES_PER_TASK", "SLURM_EXPORT_ENV",   "SRUN_EXPORT_ENV"};
+  constexpr std::array of_gpus = {"SLURM_GPUS", "SLURM_GPUS_PER_TASK", "SLURM_GPUS_PER_NODE"};
+  const auto drop = [&](const auto& names) {
     std::erase_if(variables, [&](const std::string& variable) {
-      return variable.starts_with(name) && variable.substr(name.size(), 1) == "=";
+      return std::find(names.begin(), names.end(), variable.substr(0, variable.find('='))) != names.end();
     });
   };
-  for (const char* choice : {"SLURM_GPU_BIND", "SLURM_TRES_BIND"}) drop(choice);
-  if (gpus_per_node == 0) return variables;
-  for (const char* by_task : {"SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK", "SLURM_GPUS_PER_NODE"}) drop(by_task);
-  variables.push_back(fmt::format("SLURM_GPUS_PER_NODE={}", gpus_per_node));
+  drop(bending);
+  const auto allocation = allocation_of_environment();
+  if (!allocation || allocation->gpus_per_node == 0) return variables;
+  drop(of_gpus);
+  variables.push_back(fmt::format("SLURM_GPUS_PER_NODE={}", allocation->gpus_per_node));
   return variables;
 }
 
@@ -60,9 +66,9 @@ void kill_steps(const std::vector<std::string>& steps, double seconds) {
 }
 
 std::optional<std::int64_t> take_step_number(const std::string& name, double seconds) {
-  const auto answer = ask({"srun", "--overlap", "--mpi=none", "--nodes=1", "--ntasks=1", "--relative=0", "--immediate=30",
-                           "--job-name=" + name, "printenv", "SLURM_STEP_ID"},
-                          seconds);
+  const auto answer = run_program({"srun", "--overlap", "--mpi=none", "--nodes=1", "--ntasks=1", "--relative=0",
+                                   "--immediate=30", "--job-name=" + name, "printenv", "SLURM_STEP_ID"},
+                                  query_environment(step_environment(own_environment())), seconds);
   std::string_view said = answer.out;
   return answer.code == 0 ? take_whole_number(said) : std::nullopt;
 }

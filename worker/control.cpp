@@ -16,7 +16,8 @@ namespace smlp {
 
 namespace {
 
-constexpr auto look_interval = std::chrono::milliseconds(250);
+// Of rank 0, and of the others, who hear dumps alone: hundreds of them would keep a file system busy.
+constexpr auto look_interval = std::chrono::milliseconds(250), look_interval_of_others = std::chrono::milliseconds(1000);
 constexpr double backtrace_seconds = 0.5;
 constexpr std::size_t most_refusals = 20;  // told of in an attempt
 
@@ -94,7 +95,7 @@ void Control::listen(std::stop_token stop) {
     std::vector<Answer> due;
     {
       std::unique_lock lock(mutex_);
-      wake_.wait_for(lock, stop, look_interval, [this] { return !answers_.empty(); });
+      wake_.wait_for(lock, stop, rank_ == 0 ? look_interval : look_interval_of_others, [this] { return !answers_.empty(); });
       last = stop.stop_requested();
       due.swap(answers_);
     }

@@ -1,5 +1,5 @@
-// What users ask of a live run (core/control_folder.h), as one rank hears it. A thread of its own looks at the folder
-// four times a second and writes all answers, so that a slow or hung file system never holds up a step: the loop
+// What users ask of a live run (core/control_folder.h), as one rank hears it. A thread of its own looks at the folder,
+// on rank 0 four times a second, and writes all answers, so that a slow or hung file system never holds up a step: the loop
 // only asks flags. Rank 0 hears `save`, `stop` and `stop_after`, and the loop carries them to all ranks in the step's
 // small all-reduce; every rank answers a `dump` by itself, also while its loop hangs. `stop_now`, and stops that the
 // loop can't hear, are the launcher's (launcher/control_desk.h); so is the answer to a stop, once the ranks are gone.

@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/magic.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -25,6 +27,12 @@ constexpr int line_bytes = 256;
 constexpr unsigned report_seconds = 5;  // a file system that hangs must not keep a hung rank
 constexpr double limits_interval = 60;
 
+// Its clients keep what is written to an open file for half a minute, in which the launcher on another node saw nothing.
+bool is_on_nfs(int file) {
+  struct statfs facts {};
+  return ::fstatfs(file, &facts) == 0 && facts.f_type == NFS_SUPER_MAGIC;
+}
+
 }  // namespace
 
 Heartbeat::Heartbeat(const RunDirectory& run, int attempt, int rank, const HangSettings& settings, Report report)
@@ -39,6 +47,7 @@ Heartbeat::Heartbeat(const RunDirectory& run, int attempt, int rank, const HangS
     throw Error(ExitCode::io_failed,
                 fmt::format("the heartbeat file {} can't be opened: {}", file.string(), std::strerror(errno)));
   }
+  on_nfs_ = is_on_nfs(file_);
   thread_ = std::jthread([this](std::stop_token stop) { pulse(stop); });
 }
 
@@ -186,6 +195,7 @@ void Heartbeat::pulse(std::stop_token stop) {
     lock.unlock();
     // A failed write is left to the launcher, which then sees an old mark: nothing better can be done here.
     [[maybe_unused]] const auto written = ::pwrite(file_, text.data(), text.size(), 0);
+    if (on_nfs_) ::sync_file_range(file_, 0, 0, SYNC_FILE_RANGE_WRITE);
     if (!why.empty()) give_up(why);
     lock.lock();
     keep_limits(lock, false);

@@ -72,6 +72,7 @@ class Heartbeat {
   [[noreturn]] void give_up(const std::string& sentence);
 
   int file_ = -1;
+  bool on_nfs_ = false;
   RunDirectory run_;
   int attempt_, rank_;
   Report report_;

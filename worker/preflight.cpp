@@ -13,6 +13,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 #include <future>
 #include <limits>
@@ -27,6 +28,7 @@
 #include "core/host_name.h"
 #include "core/job_file.h"
 #include "core/json_text.h"
+#include "core/numbers.h"
 #include "core/tell.h"
 #include "core/version.h"
 #include "tensor/backend.h"
@@ -124,10 +126,15 @@ nlohmann::ordered_json to_json(const FolderFacts& facts) {
           {"failure", facts.failure}};
 }
 
+// A container may show some of them only.
 std::int64_t count_devices() {
-  std::int64_t count = 0;
-  while (::access(fmt::format("/dev/nvidia{}", count).c_str(), F_OK) == 0) ++count;
-  return count;
+  const auto is_device = [](const std::filesystem::directory_entry& entry) {
+    const auto name = entry.path().filename().string();
+    return name.starts_with("nvidia") && parse_whole_number(std::string_view(name).substr(6)).has_value();
+  };
+  std::error_code unreadable;
+  const std::filesystem::directory_iterator entries("/dev", unreadable);
+  return std::count_if(begin(entries), end(entries), is_device);
 }
 
 struct ProductRates {

@@ -115,7 +115,8 @@ std::string explain(const std::vector<std::vector<std::byte>>& all, std::span<co
 
 }  // namespace
 
-std::string compare_replicas(Backend& backend, ProcessGrid& grid, std::span<const Piece> pieces) {
+std::string compare_replicas(Backend& backend, ProcessGrid& grid, std::span<const Piece> pieces,
+                             const std::function<void()>& between) {
   auto& world = *grid.world;
   if (world.size() == 1) return "";
   const bool slices_have_copies = grid.replicas->size() > 1;
@@ -125,6 +126,7 @@ std::string compare_replicas(Backend& backend, ProcessGrid& grid, std::span<cons
     const bool shared = !piece.alone && (held_by_all(piece) || slices_have_copies);
     hashes.push_back(shared ? hasher.of(backend, piece.local) : 0);
     if (shared) (held_by_all(piece) ? of_all : of_slices).push_back(hashes.back());
+    between();
   }
   const auto together = [](const std::vector<std::uint64_t>& list) {
     return comparable(XXH3_64bits(list.data(), list.size() * sizeof(std::uint64_t)));

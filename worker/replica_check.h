@@ -4,6 +4,7 @@
 // rank holds alone there is nothing to compare.
 #pragma once
 
+#include <functional>
 #include <span>
 #include <string>
 
@@ -13,8 +14,9 @@
 namespace smlp {
 
 // Collective; the same answer on every rank: empty when all is alike, else a sentence that names tensors and ranks. The
-// majority is right; where there is none, all holders are named. One or two small all-reduces, and a digest over
-// what this rank holds.
-std::string compare_replicas(Backend& backend, ProcessGrid& grid, std::span<const Piece> pieces);
+// majority is right; where there is none, all holders are named. One or two small all-reduces, and a digest over what
+// this rank holds, with a call of `between` behind each tensor.
+std::string compare_replicas(Backend& backend, ProcessGrid& grid, std::span<const Piece> pieces,
+                             const std::function<void()>& between = [] {});
 
 }  // namespace smlp

@@ -218,7 +218,7 @@ bool Trainer::may_update(const StepResult& result, std::int64_t position) {
 void Trainer::check_replicas(bool before_a_save) {
   const auto every = job_.cluster.replica_check_every;
   if (every == 0 || replicas_alike_ == step_ || (step_ % every != 0 && !before_a_save)) return;
-  const auto difference = compare_replicas(engine_->backend(), engine_->grid(), pieces_);
+  const auto difference = compare_replicas(engine_->backend(), engine_->grid(), pieces_, [this] { progress(); });
   if (difference.empty()) {
     replicas_alike_ = step_;
     return;

@@ -198,12 +198,12 @@ TEST_F(AllocatedNodesTest, AStepThatIsNotOfThisRunIsLeftAlone) {
 
 // A job with a GPU for each task showed one to the only task of a probe, and its nodes were said to have too few.
 TEST_F(AllocatedNodesTest, ProbesAndRanksSeeAllGpusOfTheirNodes) {
-  for (const auto& [name, value] : {std::pair("SLURM_GPUS_PER_TASK", "a100:2"), {"SLURM_TASKS_PER_NODE", "3,2(x3)"},
+  for (const auto& [name, value] : {std::pair("SLURM_GPUS_PER_TASK", "a100:2"), {"SLURM_GPUS_ON_NODE", "4"},
                                     {"SLURM_TRES_PER_TASK", "gres/gpu:a100=2"}, {"SLURM_GPU_BIND", "single:1"}}) {
     fakes.variables.set(name, value);
   }
   const auto seen = fakes.place / "seen";
-  fakes.program("srun", fmt::format("env | grep -E '^SLURM_(GPU|TRES)' > {}; exit 1", seen.string()));
+  fakes.program("srun", fmt::format("env | grep -E '^SLURM_(GPUS_PER|GPU_|TRES)' > {}; exit 1", seen.string()));
   choose();
   EXPECT_EQ(read_text(seen), "SLURM_GPUS_PER_NODE=4\n");
   const auto ranks = nodes->start(Layout{.ranks = 2, .threads = 1, .nodes = {"n1"}, .starter = "srun"}, {"worker"}, {}).environment;
@@ -211,6 +211,58 @@ TEST_F(AllocatedNodesTest, ProbesAndRanksSeeAllGpusOfTheirNodes) {
   for (const char* hides : {"SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK", "SLURM_GPU_BIND"}) {
     EXPECT_THAT(ranks, Not(Contains(testing::StartsWith(hides))));
   }
+}
+
+// "Invalid generic resource specification" for the probe of every node.
+TEST_F(AllocatedNodesTest, OfANumberOfGpusForTheWholeJobAStepAsksForThoseOfANode) {
+  fakes.variables.set("SLURM_GPUS", "16");
+  fakes.variables.set("SLURM_GPUS_ON_NODE", "4");
+  choose();
+  const auto ranks = nodes->start(Layout{.ranks = 2, .threads = 1, .nodes = {"n1"}, .starter = "srun"}, {"worker"}, {}).environment;
+  EXPECT_THAT(ranks, AllOf(Contains("SLURM_GPUS_PER_NODE=4"), Not(Contains(testing::StartsWith("SLURM_GPUS=")))));
+}
+
+// With --export=NONE the ranks had none of the job's variables; with its CPUs for each task the probe, and the daemon of mpirun
+// with all ranks of its node, sat on one task's cores.
+TEST_F(AllocatedNodesTest, NoVariableGivesAStepLessThanItsNodesHave) {
+  for (const char* name : {"SLURM_EXPORT_ENV", "SRUN_EXPORT_ENV", "SLURM_CPUS_PER_TASK", "SRUN_CPUS_PER_TASK"}) {
+    fakes.variables.set(name, "4");
+  }
+  const auto seen = fakes.place / "seen";
+  fakes.program("srun", fmt::format("env | grep -E 'EXPORT_ENV|CPUS_PER_TASK' >> {}; exit 1", seen.string()));
+  for (const char* launcher : {"srun", "mpirun"}) {
+    job.cluster.launcher = launcher;
+    choose();
+    const auto ranks = nodes->start(Layout{.ranks = 2, .threads = 1, .nodes = {"n1"}, .starter = launcher}, {"worker"}, {});
+    for (const char* bends : {"SLURM_EXPORT_ENV", "SRUN_EXPORT_ENV", "SLURM_CPUS_PER_TASK", "SRUN_CPUS_PER_TASK"}) {
+      EXPECT_THAT(ranks.environment, Not(Contains(testing::StartsWith(bends)))) << launcher;
+    }
+  }
+  EXPECT_EQ(read_text(seen), "");
+}
+
+// One CPU for a rank of one thread gave it one core of the job's four, and by memory per CPU a quarter of its memory.
+TEST_F(AllocatedNodesTest, RanksThatAreNotBoundGetNoFewerCpusThanTheJobAskedFor) {
+  const auto command_of = [&](bool bound, std::int64_t threads) {
+    choose();
+    Layout layout{.ranks = 2, .threads = threads, .nodes = {"n1"}, .starter = "srun"};
+    layout.binding.bound = bound;
+    return nodes->start(layout, {"worker"}, {}).command;
+  };
+  EXPECT_THAT(command_of(false, 2), Contains("--cpus-per-task=2"));
+  fakes.variables.set("SLURM_CPUS_PER_TASK", "4");
+  EXPECT_THAT(command_of(false, 2), Contains("--cpus-per-task=4"));
+  EXPECT_THAT(command_of(false, 8), Contains("--cpus-per-task=8"));
+  EXPECT_THAT(command_of(true, 2), Not(Contains(HasSubstr("--cpus-per-task")))) << "all CPUs of the job are theirs";
+}
+
+// A Prolog of half a minute left all nodes but the first out of the first attempt, which may last a day.
+TEST_F(AllocatedNodesTest, ANodeThatIsSilentAtFirstIsAskedOnceMore) {
+  job.cluster.preflight_seconds = 1;
+  fakes.program("srun", fmt::format("for word; do case $word in --nodelist=n3) [ -e {0}/asked ] || {{ touch {0}/asked; sleep 5; }} ;; "
+                                    "esac; done; for word; do case $word in --nodelist=*) cat {0}/${{word#--nodelist=}} ;; esac; done",
+                                    fakes.place.string()));
+  EXPECT_THAT(choose().layout->nodes, ElementsAre("n1", "n2", "n3", "n4"));
 }
 
 TEST_F(AllocatedNodesTest, GpusThatWereAskedForOtherwiseStayAsTheyWere) {

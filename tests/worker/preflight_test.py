@@ -153,6 +153,12 @@ class Exchange(unittest.TestCase):
     def test_ranks_call_their_nodes_as_slurm_does(self):
         self.assertEqual(self.exchange(1, SLURMD_NODENAME="n1")["hosts"], ["n1"])
 
+    def test_ranks_that_find_themselves_alone_do_not_begin(self):
+        alone = subprocess.run([WORKER, "preflight", "--exchange"], capture_output=True, text=True, timeout=60,
+                               env={**os.environ, "OMPI_COMM_WORLD_SIZE": "2"})
+        self.assertEqual(alone.returncode, 69, alone.stderr)
+        self.assertIn("OMPI_COMM_WORLD_SIZE says that 2 ranks were started, and MPI knows of 1", alone.stderr)
+
     def test_one_rank_has_nobody(self):
         report = self.exchange(1)
         self.assertEqual((report["pairs"], report["median"]), ([], None))
