@@ -22,6 +22,7 @@
 #include "metrics/registry.h"
 #include "metrics/target_groups.h"
 #include "worker/device.h"
+#include "worker/line_writer.h"
 #include "worker/own_cores.h"
 #include "worker/texts.h"
 
@@ -134,6 +135,22 @@ Exporter serve(const std::string& listen, const RunMetrics& metrics, const std::
   return Exporter(on_any_port(listen), metrics, meter_of(gpu));
 }
 
+// A line that can't be written is lost; the run is not.
+struct LossyFile {
+  std::filesystem::path path;
+  bool losing = false;
+
+  void append(const std::string& line) {
+    try {
+      append_line(path, line);
+      losing = false;
+    } catch (const std::exception& error) {
+      if (!losing) spdlog::warn("{}; lines are lost until it works again", error.what());
+      losing = true;
+    }
+  }
+};
+
 }  // namespace
 
 struct RunLog::Impl {
@@ -145,18 +162,10 @@ struct RunLog::Impl {
         scales_loss(job.train.precision == "fp16"),
         metrics(identity_of(attempt_number, job, my_rank)),
         exporter(serve(listen_of_process(job.metrics.listen, local_rank().value_or(my_rank)), metrics, gpu,
-                       std::filesystem::exists(run.metrics()))) {}
-
-  // A line that can't be written is lost; the run is not.
-  void append(const std::filesystem::path& file, const std::string& line) {
-    if (rank != 0) return;
-    try {
-      append_line(file, line);
-      losing = false;
-    } catch (const std::exception& error) {
-      if (!losing) spdlog::warn("{}; lines are lost until it works again", error.what());
-      losing = true;
-    }
+                       std::filesystem::exists(run.metrics()))),
+        events{run.events()},
+        steps{run.metrics()} {
+    if (rank == 0) step_lines.emplace([this](const std::string& line) { steps.append(line); });
   }
 
   RunDirectory run;
@@ -171,9 +180,10 @@ struct RunLog::Impl {
   double saved_time = 0;
   Divergence::Counts left_out_before;  // this attempt
   std::string local_trouble;  // of the last local save
-  bool losing = false;
   std::optional<Goodput> goodput;  // rank 0: the run's, up to the last step
   bool first_step = true;          // of this attempt is still to come
+  LossyFile events, steps;
+  std::optional<LineWriter> step_lines;  // rank 0
 
   void show_goodput() {
     if (!goodput) return;
@@ -219,7 +229,7 @@ void RunLog::event(const std::string& kind, std::int64_t step, const std::string
   nlohmann::json line = {{"time", utc_time()}, {"event", kind}, {"attempt", impl_->attempt}, {"step", step},
                          {"detail", detail}};
   line.update(more);
-  impl_->append(impl_->run.events(), json_text(line));
+  if (impl_->rank == 0) impl_->events.append(json_text(line));
 }
 
 void RunLog::step(const StepLine& line) {
@@ -242,7 +252,7 @@ void RunLog::step(const StepLine& line) {
     json["checkpoint_last_timestamp_seconds"] = impl_->saved_time;
   }
   if (impl_->local_step >= 0) json["local_checkpoint_last_step"] = impl_->local_step;
-  impl_->append(impl_->run.metrics(), json_text(json));
+  impl_->step_lines->add(json_text(json));
 }
 
 void RunLog::evaluated(std::int64_t step, const Evaluation& evaluation) {

@@ -1,5 +1,6 @@
 // What a run says of itself while it trains: metrics for Prometheus on every rank, metrics.jsonl, events.jsonl and
-// targets.json by rank 0. A disk that is full or away never ends the run: the line is lost, a warning is logged.
+// targets.json by rank 0. A disk that is full or away never ends the run: the line is lost, a warning is logged. Those of
+// steps are written behind the loop's back, all before the log ends.
 #pragma once
 
 #include <memory>

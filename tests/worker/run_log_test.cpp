@@ -3,9 +3,15 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include <array>
 #include <filesystem>
+#include <string>
+#include <thread>
 #include <vector>
 
 #include "core/files.h"
@@ -44,6 +50,35 @@ class RunLogTest : public testing::Test {
   std::unique_ptr<Backend> backend_ = make_cpu_backend();
   std::unique_ptr<Communicator> world_ = make_solo(*backend_);
 };
+
+// A disk that did not answer for a quarter of a minute ended the attempt, and each step waited for five calls of it.
+TEST_F(RunLogTest, AStepDoesNotWaitForTheDiskItsLineGoesTo) {
+  ASSERT_EQ(mkfifo(run_.metrics().c_str(), 0600), 0);
+  const int reader = ::open(run_.metrics().c_str(), O_RDONLY | O_NONBLOCK);  // takes 64 KiB, then waits to be read
+  std::string found;
+  {
+    RunLog run_log = log();
+    for (std::int64_t number = 1; number <= 1000; ++number) run_log.step(step(number));
+    std::array<char, 4096> some;
+    while (found.find("\"step\":1000,") == found.npos) {
+      const auto bytes = ::read(reader, some.data(), some.size());
+      if (bytes > 0) found.append(some.data(), static_cast<std::size_t>(bytes));
+      else std::this_thread::yield();
+    }
+  }
+  ::close(reader);
+  EXPECT_LT(found.find("\"step\":1,"), found.find("\"step\":2,"));
+}
+
+TEST_F(RunLogTest, AllLinesAreThereWhenTheLogHasEnded) {
+  for (std::int64_t number = 1; number <= 500; number += 100) {
+    RunLog run_log = log();
+    for (std::int64_t k = number; k < number + 100; ++k) run_log.step(step(k));
+  }
+  std::int64_t expected = 0;
+  read_json_lines(run_.metrics(), [&](const nlohmann::json& line) { EXPECT_EQ(integer_in(line, "step"), ++expected); });
+  EXPECT_EQ(expected, 500);
+}
 
 TEST_F(RunLogTest, WhatWentWrongAfterAPublicationIsAnEvent) {
   RunLog run_log = log();
