@@ -16,6 +16,7 @@ namespace smlp {
 namespace {
 
 constexpr std::size_t most_waiting = 1000;  // lines, on a disk that stays full
+constexpr std::int64_t newest_steps_bytes = 4 << 20;
 
 }  // namespace
 
@@ -36,11 +37,16 @@ std::optional<int> RunHistory::last_to_choose() const {
   return newest;
 }
 
-std::optional<std::int64_t> RunHistory::chosen_by(int attempt) const {
+std::optional<std::int64_t> RunHistory::step_of_start(int attempt) const {
   std::optional<std::int64_t> step;
   read_json_lines(run_.events(), [&](const nlohmann::json& line) {
     if (attempt_in(line) == attempt && text_in(line, "event") == "start") step = integer_in(line, "step");
   });
+  return step;
+}
+
+std::optional<std::int64_t> RunHistory::chosen_by(int attempt) const {
+  const auto step = step_of_start(attempt);
   return step > 0 ? step : std::nullopt;
 }
 
@@ -69,11 +75,17 @@ int RunHistory::begin_attempt() {
   const int seen = newest_attempt(run_);
   if (seen > recorded) {
     AttemptRecord lost{.attempt = seen, .ended = utc_time(), .exit_code = 137, .cause = "launcher"};
-    read_json_lines(run_.metrics(), [&](const nlohmann::json& line) {
-      if (attempt_in(line) != seen) return;
-      lost.last_step = integer_in(line, "step");
-      if (!lost.first_step) lost.first_step = lost.last_step;
-    });
+    // A long run's file of steps is gigabytes, and the allocation would wait for its first lines.
+    read_json_lines(
+        run_.metrics(),
+        [&](const nlohmann::json& line) {
+          if (attempt_in(line) != seen) return;
+          lost.last_step = integer_in(line, "step");
+          if (!lost.first_step) lost.first_step = lost.last_step;
+        },
+        newest_steps_bytes);
+    const auto begun_at = step_of_start(seen);
+    if (begun_at && lost.first_step) lost.first_step = std::min(*lost.first_step, *begun_at + 1);
     lost.from_checkpoint = chosen_by(seen);
     lost.reason = "the launcher of this attempt ended without a word: it was killed, or the machine went down";
     append(lost);

@@ -51,6 +51,7 @@ class RunHistory {
 
  private:
   int fence() const;
+  std::optional<std::int64_t> step_of_start(int attempt) const;
   void append_safely(const std::filesystem::path& file, const nlohmann::json& line);
   void write_waiting();
 

@@ -242,6 +242,21 @@ TEST_F(Launcher, NumbersAttemptsOnAndTellsOfOneWhoseLauncherDied) {
   EXPECT_EQ((*history.last_attempt())["last_step"], 5);
 }
 
+// Gigabytes of steps were read from the first on, and the allocation waited.
+TEST_F(Launcher, OfALongAttemptThatWasLostTheEndAndTheStartAreEnough) {
+  RunHistory history(run);
+  append_line(run.events(), R"({"event":"start","attempt":1,"step":0})");
+  std::ofstream metrics(run.metrics());
+  for (int step = 1; step <= 60; ++step) {
+    metrics << R"({"attempt":1,"step":)" << step << R"(,"blocks":")" << std::string(100'000, '-') << "\"}\n";
+  }
+  metrics.close();
+  std::filesystem::create_directories(run.log_folder(1));
+  EXPECT_EQ(history.begin_attempt(), 2);
+  EXPECT_EQ((*history.last_attempt())["first_step"], 1);
+  EXPECT_EQ((*history.last_attempt())["last_step"], 60);
+}
+
 TEST_F(Launcher, PassesOverAttemptsThatCanNotHaveBeen) {
   RunHistory history(run);
   history.append({.attempt = 2, .ranks = 4, .exit_code = 137, .cause = "signal", .reason = "r"});
