@@ -113,19 +113,23 @@ TEST_F(RunLogTest, TheLossScaleOfFp16IsToldAlsoWhereItIsOne) {
   };
   log(job).step(step(1));
   job.train.precision = "fp16";
-  auto run_log = log(job);
-  run_log.step(step(2, 2));
-  run_log.step(step(3, 1));
+  {
+    auto run_log = log(job);
+    run_log.step(step(2, 2));
+    run_log.step(step(3, 1));
+  }
   EXPECT_THAT(scales(), ElementsAre(std::nullopt, 2, 1));
 }
 
 // After a start from a save on the nodes nobody knew of the shared directory's newest, until the next one.
 TEST_F(RunLogTest, AStartFromANodeKnowsTheNewestOfTheSharedDirectoryToo) {
-  RunLog run_log = log();
-  run_log.resumed(14, 1000, {});
-  run_log.found({Tier::local, 14, 2000.5});
-  run_log.found({Tier::shared, 10, 1000.5});
-  run_log.step(step(15));
+  {
+    RunLog run_log = log();
+    run_log.resumed(14, 1000, {});
+    run_log.found({Tier::local, 14, 2000.5});
+    run_log.found({Tier::shared, 10, 1000.5});
+    run_log.step(step(15));
+  }
   const auto line = read_json_file(run_.metrics(), 1 << 20);
   EXPECT_EQ(line["local_checkpoint_last_step"], 14);
   EXPECT_EQ(line["checkpoint_last_step"], 10);
