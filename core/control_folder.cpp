@@ -32,6 +32,11 @@ constexpr std::size_t most_found = 1000, most_refused = 1000;  // by one look
 constexpr int looks_after_change = 4, looks_between = 40;
 const std::string ending = ".json";
 
+// Not only stat: a network file system asks its server then.
+int open_folder(const std::filesystem::path& folder) {
+  return ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_NONBLOCK | O_CLOEXEC);
+}
+
 bool is_id(const std::string& id) {
   const auto plain = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || c == '-'; };
   return !id.empty() && id.size() <= 64 && std::all_of(id.begin(), id.end(), plain);
@@ -102,13 +107,6 @@ void ControlFolder::create() const {
   }
   if ((facts.st_mode & S_IWGRP) == 0) ::chmod(folder_.c_str(), 0700);  // what the umask kept from the group
 }
-
-namespace {
-// Not only stat: a network file system asks its server then.
-int open_folder(const std::filesystem::path& folder) {
-  return ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_NONBLOCK | O_CLOEXEC);
-}
-}  // namespace
 
 void ControlFolder::open_anew() const {
   if (const int descriptor = open_folder(folder_); descriptor >= 0) ::close(descriptor);
