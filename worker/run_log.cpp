@@ -135,25 +135,25 @@ Exporter serve(const std::string& listen, const RunMetrics& metrics, const std::
   return Exporter(on_any_port(listen), metrics, meter_of(gpu));
 }
 
-// A line that can't be written is lost; the run is not.
-struct LossyFile {
-  std::filesystem::path path;
-  bool losing = false;
-
-  void append(const std::string& line) {
-    try {
-      append_line(path, line);
-      losing = false;
-    } catch (const std::exception& error) {
-      if (!losing) spdlog::warn("{}; lines are lost until it works again", error.what());
-      losing = true;
-    }
-  }
-};
-
 }  // namespace
 
 struct RunLog::Impl {
+  // A line that can't be written is lost; the run is not.
+  struct LossyFile {
+    std::filesystem::path path;
+    bool losing = false;
+
+    void append(const std::string& line) {
+      try {
+        append_line(path, line);
+        losing = false;
+      } catch (const std::exception& error) {
+        if (!losing) spdlog::warn("{}; lines are lost until it works again", error.what());
+        losing = true;
+      }
+    }
+  };
+
   Impl(const RunDirectory& run_directory, int attempt_number, const JobConfig& job, int my_rank, const std::string& gpu)
       : run(run_directory),
         attempt(attempt_number),
