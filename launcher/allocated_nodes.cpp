@@ -20,6 +20,7 @@
 #include "launcher/run_history.h"
 #include "slurm/host_list.h"
 #include "slurm/steps.h"
+#include "slurm/submit_environment.h"
 
 namespace smlp {
 

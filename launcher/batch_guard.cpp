@@ -22,6 +22,7 @@
 #include "launcher/run_history.h"
 #include "launcher/signal_queue.h"
 #include "launcher/targets.h"
+#include "slurm/submit_environment.h"
 
 namespace smlp {
 

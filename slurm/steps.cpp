@@ -3,14 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <filesystem>
 #include <functional>
 #include <sstream>
 
 #include "core/numbers.h"
 #include "core/program.h"
-#include "slurm/allocation.h"
 #include "slurm/submit_environment.h"
 
 namespace smlp {
@@ -22,23 +20,6 @@ ProgramAnswer ask(const std::vector<std::string>& command, double seconds) {
 }
 
 }  // namespace
-
-std::vector<std::string> step_environment(std::vector<std::string> variables) {
-  constexpr std::array bending = {"SLURM_GPU_BIND",      "SLURM_TRES_BIND",    "SLURM_CPUS_PER_TASK", "SRUN_CPUS_PER_TASK",
-                                  "SLURM_TRES_PER_TASK", "SLURM_EXPORT_ENV",   "SRUN_EXPORT_ENV"};
-  constexpr std::array of_gpus = {"SLURM_GPUS", "SLURM_GPUS_PER_TASK", "SLURM_GPUS_PER_NODE"};
-  const auto drop = [&](const auto& names) {
-    std::erase_if(variables, [&](const std::string& variable) {
-      return std::find(names.begin(), names.end(), variable.substr(0, variable.find('='))) != names.end();
-    });
-  };
-  drop(bending);
-  const auto allocation = allocation_of_environment();
-  if (!allocation || allocation->gpus_per_node == 0) return variables;
-  drop(of_gpus);
-  variables.push_back(fmt::format("SLURM_GPUS_PER_NODE={}", allocation->gpus_per_node));
-  return variables;
-}
 
 std::string step_name_of(const RunDirectory& run) {
   std::error_code as_it_stands;

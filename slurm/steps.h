@@ -12,12 +12,6 @@
 
 namespace smlp {
 
-// What every srun of ours is to find, made of these variables of a process in an allocation: nothing by which a step gets less
-// than its nodes have for the job. Else SLURM shows each task of a job with GPUs or cores for each task its own alone: one
-// task's to the only one that a probe or a daemon of mpirun is on a node, and to ranks none of their neighbours' GPUs,
-// without which NCCL finds no NVLink between them; and a job of `--export=NONE` starts its steps without its variables.
-std::vector<std::string> step_environment(std::vector<std::string> variables);
-
 // The name of every step of this run: "smlp-ranks-" and a number that no other run of the same job has.
 std::string step_name_of(const RunDirectory& run);
 

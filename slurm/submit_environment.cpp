@@ -1,5 +1,7 @@
 #include "slurm/submit_environment.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cctype>
@@ -8,6 +10,7 @@
 #include <string_view>
 
 #include "core/files.h"
+#include "slurm/allocation.h"
 
 namespace smlp {
 
@@ -39,6 +42,23 @@ std::vector<std::string> query_environment(std::vector<std::string> variables) {
   constexpr std::array prefixes = {"SQUEUE_",   "SCANCEL_",           "SINFO_",
                                   "SCONTROL_", "SLURM_TIME_FORMAT=", "SLURM_BITSTR_LEN="};
   std::erase_if(variables, [&](const std::string& variable) { return starts_with_any(variable, prefixes); });
+  return variables;
+}
+
+std::vector<std::string> step_environment(std::vector<std::string> variables) {
+  constexpr std::array bending = {"SLURM_GPU_BIND",      "SLURM_TRES_BIND",    "SLURM_CPUS_PER_TASK", "SRUN_CPUS_PER_TASK",
+                                  "SLURM_TRES_PER_TASK", "SLURM_EXPORT_ENV",   "SRUN_EXPORT_ENV"};
+  constexpr std::array of_gpus = {"SLURM_GPUS", "SLURM_GPUS_PER_TASK", "SLURM_GPUS_PER_NODE"};
+  const auto drop = [&](const auto& names) {
+    std::erase_if(variables, [&](const std::string& variable) {
+      return std::find(names.begin(), names.end(), name_of_variable(variable)) != names.end();
+    });
+  };
+  drop(bending);
+  const auto allocation = allocation_of_environment();
+  if (!allocation || allocation->gpus_per_node == 0) return variables;
+  drop(of_gpus);
+  variables.push_back(fmt::format("SLURM_GPUS_PER_NODE={}", allocation->gpus_per_node));
   return variables;
 }
 

@@ -7,13 +7,12 @@
 #include <vector>
 
 #include "tests/comm/ranks.h"
+#include "tests/worker/small_job.h"
 #include "worker/engine.h"
 
 namespace smlp::test {
 
 inline constexpr std::array every_kind = {"gmlp", "smlp", "transformer", "gshard", "switch", "base", "hash"};
-
-JobConfig small_job(const std::string& kind, const std::string& precision);
 
 enum class Ranks { one, over_mpi, staged, by_nccl };
 std::unique_ptr<Communicator> join(Ranks ranks, Backend& backend);

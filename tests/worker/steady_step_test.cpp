@@ -12,6 +12,7 @@
 #include "data/token_file_writer.h"
 #include "tests/data/scratch.h"
 #include "tests/worker/heap_watch.h"
+#include "tests/worker/small_job.h"
 #include "worker/engine.h"
 
 namespace smlp::test {
@@ -26,20 +27,11 @@ struct Trained {
 void PrintTo(const Trained& trained, std::ostream* out) { *out << trained.name; }
 
 JobConfig job_of(const Trained& trained, const std::string& precision) {
-  JobConfig job;
-  const std::string kind = job.model.kind = trained.kind;
-  if (kind == "hash" || kind == "switch" || kind == "gshard") job.routing.tokens = kind;
+  auto job = small_job(trained.kind, precision);
   job.model.context = 16;
   job.model.width = job.model.hidden = 32;
-  job.model.heads = 2;
   job.model.dense_blocks = 2;
-  job.model.sparse_blocks = kind == "gmlp" || kind == "transformer" ? 0 : 2;
-  job.model.experts = 4;
-  job.model.vocabulary = 64;
-  job.model.dropout = 0.1;
-  job.train.precision = precision;
-  job.train.micro_batch = job.routing.group_sequences = 2;
-  job.train.global_batch = 4;
+  job.model.sparse_blocks *= 2;
   job.cluster.ranks = 1;
   trained.with(job);
   return job;
