@@ -26,11 +26,11 @@ const LogicalTensor& matching_tensor(const Manifest& manifest, const std::string
 }
 
 void check_nothing_unread(const Manifest& manifest, const std::string& where, std::span<const Piece> pieces,
-                          const LoadOptions& options) {
+                          bool weights_only) {
   std::set<std::string_view> wanted;
   for (const auto& piece : pieces) wanted.insert(piece.name);
   for (const auto& tensor : manifest.tensors) {
-    if (options.weights_only && !is_weight(tensor.name)) continue;
+    if (weights_only && !is_weight(tensor.name)) continue;
     if (!wanted.contains(tensor.name)) {
       throw Error(ExitCode::configuration,
                   fmt::format("{} holds tensor {}, which this run's model does not have", where, tensor.name));
@@ -65,7 +65,7 @@ void load_checkpoint(const std::filesystem::path& checkpoint, Backend& backend, 
                      const LoadOptions& options) {
   CheckpointReader reader(checkpoint);
   const auto where = checkpoint.string();
-  check_nothing_unread(reader.manifest(), where, pieces, options);
+  check_nothing_unread(reader.manifest(), where, pieces, options.weights_only);
   for (const auto& piece : pieces) {
     if (options.weights_only && !is_weight(piece.name)) continue;
     const auto& tensor = matching_tensor(reader.manifest(), where, piece);
@@ -73,31 +73,31 @@ void load_checkpoint(const std::filesystem::path& checkpoint, Backend& backend, 
     reader.read(tensor, piece.offset, flat.size(), [&](std::int64_t first, std::span<const std::byte> bytes) {
       const auto count = static_cast<std::int64_t>(bytes.size()) / size_of(flat.dtype);
       backend.upload(bytes.data(), flat.row_range(first - piece.offset, count));
-      options.between();
     });
   }
 }
 
 PieceFiller::PieceFiller(const Manifest& manifest, const std::string& where, Backend& backend,
-                         std::span<const Piece> pieces)
+                         std::span<const Piece> pieces, bool weights_only)
     : backend_(backend) {
-  check_nothing_unread(manifest, where, pieces, {});
+  check_nothing_unread(manifest, where, pieces, weights_only);
   for (const auto& piece : pieces) {
+    if (weights_only && !is_weight(piece.name)) continue;
     matching_tensor(manifest, where, piece);
     pieces_[piece.name].push_back(&piece);
   }
 }
 
-bool PieceFiller::wants(const StoredPiece& stored) const {
-  const auto found = pieces_.find(stored.tensor);
+bool PieceFiller::wants(const std::string& tensor, std::int64_t first, std::int64_t count) const {
+  const auto found = pieces_.find(tensor);
   if (found == pieces_.end()) return false;
   return std::ranges::any_of(found->second, [&](const Piece* piece) {
-    return piece->offset < stored.offset + stored.count && stored.offset < piece->offset + piece->local.size();
+    return piece->local.size() > 0 && piece->offset < first + count && first < piece->offset + piece->local.size();
   });
 }
 
-void PieceFiller::fill(const StoredPiece& stored, std::int64_t first, std::span<const std::byte> bytes) {
-  for (const auto* piece : pieces_.at(stored.tensor)) {
+void PieceFiller::fill(const std::string& tensor, std::int64_t first, std::span<const std::byte> bytes) {
+  for (const auto* piece : pieces_.at(tensor)) {
     const TensorView flat(piece->local.data, {piece->local.size()}, piece->local.dtype);
     const auto element = size_of(flat.dtype);
     const auto from = std::max(first, piece->offset);

@@ -69,10 +69,11 @@ class LocalShardReader {
 class PieceFiller {
  public:
   // Throws Error(configuration) like load_checkpoint() when the two don't name the same tensors.
-  PieceFiller(const Manifest& manifest, const std::string& where, Backend& backend, std::span<const Piece> pieces);
-  bool wants(const StoredPiece& stored) const;
-  // Elements of the stored piece's tensor from `first` on; what no piece wants is passed over.
-  void fill(const StoredPiece& stored, std::int64_t first, std::span<const std::byte> bytes);
+  PieceFiller(const Manifest& manifest, const std::string& where, Backend& backend, std::span<const Piece> pieces,
+              bool weights_only = false);
+  bool wants(const std::string& tensor, std::int64_t first, std::int64_t count) const;  // any element of these
+  // Elements of a tensor from `first` on; what no piece wants is passed over.
+  void fill(const std::string& tensor, std::int64_t first, std::span<const std::byte> bytes);
 
  private:
   Backend& backend_;

@@ -2,6 +2,7 @@
 
 #include "checkpoint/saved_job.h"
 #include "core/layout.h"
+#include "worker/load_together.h"
 #include "worker/world.h"
 
 namespace smlp {
@@ -17,7 +18,8 @@ LoadedModel load_model(const std::filesystem::path& checkpoint) {
   spread_over(job, world->size());
   auto grid = ProcessGrid::cut(std::move(world), static_cast<int>(job.cluster.expert_ranks));
   auto engine = std::make_unique<Engine>(job, std::move(backend), std::move(grid), false);
-  load_checkpoint(checkpoint, engine->backend(), engine->pieces(false), {.weights_only = true});
+  auto& ranks = *engine->grid().world;
+  load_together(shared_save(checkpoint, ranks.size()), ranks, engine->backend(), engine->pieces(false), {.weights_only = true});
   return {std::move(job), std::move(engine), state.text("tokenizer")};
 }
 

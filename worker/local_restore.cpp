@@ -162,6 +162,15 @@ bool LocalStart::hear_reports(const std::vector<std::string>& reports, const std
   return sound;
 }
 
+StoredSave LocalStart::save_of(SaveId id, const std::vector<Reader>& readers, std::vector<Sidecar> parts) const {
+  StoredSave save{.name = fmt::format("the local save of step {}", id.step), .manifest = manifest_of(std::move(parts)), .sources = {}};
+  for (const auto& reader : readers) {
+    const auto shard = static_cast<int>(save.sources.size());
+    save.sources.push_back({reader.holder, local_files(folder_, id, shard, reader.copy).shard});
+  }
+  return save;
+}
+
 std::optional<LocalSource> LocalStart::take_newest(const std::function<void()>& between) {
   const bool root = world_.rank() == 0;
   while (const auto readers = agree_on_readers()) {
@@ -177,8 +186,8 @@ std::optional<LocalSource> LocalStart::take_newest(const std::function<void()>& 
     try {
       std::vector<Sidecar> parts;
       for (const std::string text : agreed) parts.push_back(parse_sidecar(text));
-      LocalSource source{candidates_.front().save, *readers, manifest_of(std::move(parts))};
-      fault = coverage_fault(source.manifest.tensors, source.manifest.shards);
+      LocalSource source{candidates_.front().save, save_of(candidates_.front().save, *readers, std::move(parts))};
+      fault = coverage_fault(source.save.manifest.tensors, source.save.manifest.shards);
       if (fault.empty()) return source;
     } catch (const Error& error) {
       fault = error.what();

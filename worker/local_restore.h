@@ -1,6 +1,5 @@
 // The node-local tier at a start: what lies on the nodes is told around, the newest save that is whole is found and
-// verified by all ranks together, and its pieces go from the ranks that can read them to those that need them, whatever
-// layout wrote them and wherever ranks sit now. Collective throughout; a start without checkpoint.local_dir has none.
+// verified by all ranks together, wherever these sit now. Collective throughout; a start without checkpoint.local_dir has none.
 #pragma once
 
 #include <functional>
@@ -11,17 +10,17 @@
 
 #include "comm/communicator.h"
 #include "core/run_directory.h"
+#include "worker/load_together.h"
 #include "worker/local_choice.h"
 #include "worker/local_record.h"
 #include "worker/partners.h"
 
 namespace smlp {
 
-// A save of the local tier that holds. The same on every rank.
+// A save of the local tier that holds. The same on every rank, but for the files' paths.
 struct LocalSource {
-  SaveId save;
-  std::vector<Reader> readers;  // by shard
-  Manifest manifest;
+  SaveId id;
+  StoredSave save;
 };
 
 class LocalStart {
@@ -38,9 +37,6 @@ class LocalStart {
   std::optional<std::int64_t> newest();          // rank 0: step of the newest save that may be whole; nullopt elsewhere
   // Verifies it, `between` blocks; nullopt: it is not whole, and no candidate any more.
   std::optional<LocalSource> take_newest(const std::function<void()>& between);
-  // Pieces travel in blocks of so many bytes.
-  void load(const LocalSource& source, Backend& backend, std::span<const Piece> pieces,
-            const std::function<void()>& between, std::int64_t block_bytes = std::int64_t{16} << 20);
 
   std::optional<double> saved_at(SaveId save) const;  // when its part that lies here was written; nullopt: none does
 
@@ -55,6 +51,7 @@ class LocalStart {
   std::string verify_mine(const std::vector<Reader>& readers, const std::function<void()>& between) const;
   bool hear_reports(const std::vector<std::string>& reports, const std::vector<Reader>& readers,
                     std::vector<std::string>& sidecars);
+  StoredSave save_of(SaveId id, const std::vector<Reader>& readers, std::vector<Sidecar> parts) const;
   void sweep_foreign() const;
 
   Communicator& world_;

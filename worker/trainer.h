@@ -44,9 +44,8 @@ class Trainer {
 
  private:
   void restore();
-  void load(const std::filesystem::path& checkpoint, std::span<const Piece> pieces, LoadOptions options);
   void load_weights_of(const std::filesystem::path& other);
-  void load_verified(const std::filesystem::path& checkpoint);
+  void load_verified(const RestorePoint& chosen);
   void take_up(const RunState& state);
   void add_local_tier(const LocalStart& local, std::optional<SaveId> start);
   void step();

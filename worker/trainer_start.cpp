@@ -9,7 +9,6 @@
 #include "core/run_directory.h"
 #include "worker/plan_json.h"
 #include "worker/routing_settings.h"
-#include "worker/side_by_side.h"
 #include "worker/trainer.h"
 
 namespace smlp {
@@ -31,18 +30,14 @@ void Trainer::restore() {
                                           rejected(path.filename().string(), reason);
                                         },
                                         beat);
-  if (chosen && chosen->local) {
-    local->load(*chosen->local, engine_->backend(), pieces_, beat);
-    check_tables(engine_->backend(), engine_->store(), job_, "the local save");
-    take_up(chosen->local->manifest.state);
-  } else if (chosen) {
-    load_verified(chosen->shared);
+  if (chosen) {
+    load_verified(*chosen);
   } else if (options_.init_from) {
     load_weights_of(*options_.init_from);
   }
   if (!local && world.rank() == 0) give_up_later_local_saves(options_.run, options_.attempt, step_);
   if (local && local->begin(options_.attempt, step_)) {
-    add_local_tier(*local, chosen && chosen->local ? std::optional(chosen->local->save) : std::nullopt);
+    add_local_tier(*local, chosen && chosen->local ? std::optional(chosen->local->id) : std::nullopt);
   }
   if (built_with_hdf5()) saves_->prepare(engine_->backend(), pieces_);
   replicas_alike_ = step_;
@@ -70,7 +65,7 @@ void Trainer::restore() {
 }
 
 void Trainer::tell_of_saves(const RestorePoint& chosen, const LocalStart* local) {
-  if (chosen.local) log_->found({Tier::local, step_, local->saved_at(chosen.local->save)});
+  if (chosen.local) log_->found({Tier::local, step_, local->saved_at(chosen.local->id)});
   const auto& shared = chosen.local ? chosen.shared_beside : chosen.shared;
   const auto of_step = step_of_checkpoint(shared.filename().string());
   if (of_step) log_->found({Tier::shared, *of_step, written_at(shared / manifest_name)});
@@ -90,38 +85,34 @@ void Trainer::tell_of_other_data(const RunState& saved) const {
   log_->event("data_changed", step_, sentence);
 }
 
-void Trainer::load(const std::filesystem::path& checkpoint, std::span<const Piece> pieces, LoadOptions options) {
-  SideBySide ranks(*engine_->grid().world, [this] { heartbeat_.beat(); });
-  options.between = [&] { ranks.between(); };
-  load_checkpoint(checkpoint, engine_->backend(), pieces, options);
-  ranks.finish();
-}
-
 void Trainer::load_weights_of(const std::filesystem::path& other) {
   if (kind_of_path(other) == PathKind::absent) {
     throw Error(ExitCode::configuration,
                 fmt::format("the run was to begin with the weights of {}, which is not there any more, and none of its own saves "
                             "holds: put it back, or name another with --init-from", other.string()));
   }
-  load(other, engine_->pieces(false), {.weights_only = true});
+  auto& world = *engine_->grid().world;
+  load_together(shared_save(other, world.size()), world, engine_->backend(), engine_->pieces(false),
+                {.weights_only = true, .between = [this] { heartbeat_.beat(); }});
   check_tables(engine_->backend(), engine_->store(), job_, other.string());
   engine_->weights_loaded(false);
 }
 
 // It was sound a moment ago: the next start looks again, and takes another where it no longer is.
-void Trainer::load_verified(const std::filesystem::path& checkpoint) {
-  const auto read = [&](const auto& reading) {
-    try {
-      reading();
-    } catch (const Error& error) {
-      if (error.code() != ExitCode::bad_data) throw;
-      throw Error(ExitCode::io_failed, fmt::format("{} was sound when it was verified, and is not as it is read: {}",
-                                                   checkpoint.string(), error.what()));
-    }
-  };
-  read([&] { load(checkpoint, pieces_, {}); });
-  check_tables(engine_->backend(), engine_->store(), job_, checkpoint.filename().string());
-  read([&] { take_up(read_run_state(checkpoint)); });
+void Trainer::load_verified(const RestorePoint& chosen) {
+  auto& world = *engine_->grid().world;
+  StoredSave save;
+  try {
+    save = chosen.local ? chosen.local->save : shared_save(chosen.shared, world.size());
+    load_together(save, world, engine_->backend(), pieces_, {.between = [this] { heartbeat_.beat(); }});
+  } catch (const Error& error) {
+    if (error.code() != ExitCode::bad_data) throw;
+    const auto name = chosen.local ? chosen.local->save.name : chosen.shared.string();
+    throw Error(ExitCode::io_failed,
+                fmt::format("{} was sound when it was verified, and is not as it is read: {}", name, error.what()));
+  }
+  check_tables(engine_->backend(), engine_->store(), job_, save.name);
+  take_up(save.manifest.state);
 }
 
 void Trainer::take_up(const RunState& state) {

@@ -16,7 +16,10 @@ class FarawayBackend : public Backend {
 
   void* allocate(std::int64_t bytes) override { return shift(std::malloc(static_cast<std::size_t>(bytes))); }
   void release(void* memory) noexcept override { std::free(here(memory)); }
-  void upload(const void* host, TensorView to) override { move(host, here(to.data), to); }
+  void upload(const void* host, TensorView to) override {
+    move(host, here(to.data), to);
+    ++uploads;
+  }
   void download(TensorView from, void* host) override {
     move(here(from.data), host, from);
     ++downloads;
@@ -35,7 +38,7 @@ class FarawayBackend : public Backend {
     host_blocks_held -= memory ? 1 : 0;
     Backend::release_host(memory);
   }
-  int copies = 0, downloads = 0, host_blocks = 0, host_blocks_held = 0;
+  int copies = 0, uploads = 0, downloads = 0, host_blocks = 0, host_blocks_held = 0;
 
   void fill(TensorView, double) override { no(); }
   void copy_rows(TensorView, TensorView, std::span<const RowBlock>) override { no(); }

@@ -87,7 +87,7 @@ TEST(SaveTrouble, WhoReadsACheckpointHearsOfEachBlock) {
   ASSERT_TRUE(chosen);
   EXPECT_GE(verified, 4) << "of 1 MiB each";
   test::SampleRank memory(0, 1, large);
-  load_checkpoint(chosen->shared, memory.backend(), memory.pieces(), {.between = [&] { ++loaded; }});
+  load_together(shared_save(chosen->shared, 1), *world, memory.backend(), memory.pieces(), {.between = [&] { ++loaded; }});
   EXPECT_GE(loaded, 4);
 }
 

@@ -250,7 +250,7 @@ TEST(Shards, OfACheckpointAreReadByRanksThatHoldAllAndTheReverse) {
     return step_path(root, number);
   };
   const auto load = [&](Training& run, const std::filesystem::path& from) {
-    load_checkpoint(from, run.engine.backend(), run.pieces);
+    load_together(shared_save(from, ranks()), world(), run.engine.backend(), run.pieces);
     run.engine.set_updates(2);
     run.engine.weights_loaded(true);
   };

@@ -97,12 +97,12 @@ class Tiers : public testing::Test {
   // Every byte of my pieces is that of `step`, and the run state too.
   void expect_loads(Attempt& attempt, std::int64_t step, std::int64_t block_bytes = 1 << 20) {
     ASSERT_TRUE(attempt.from && attempt.from->local) << said_;
-    EXPECT_EQ(attempt.from->local->save.step, step) << said_;
+    EXPECT_EQ(attempt.from->local->id.step, step) << said_;
     SampleRank memory(rank(), ranks());
     memory.wipe();
-    attempt.start->load(*attempt.from->local, memory.backend(), memory.pieces(), [] {}, block_bytes);
+    load_together(attempt.from->local->save, world(), memory.backend(), memory.pieces(), {.block_bytes = block_bytes});
     EXPECT_THAT(memory.wrong(step), testing::IsEmpty());
-    EXPECT_EQ(attempt.from->local->manifest.state.integer("step"), step);
+    EXPECT_EQ(attempt.from->local->save.manifest.state.integer("step"), step);
   }
 
   fs::path files_of(int number) const {

@@ -81,7 +81,7 @@ TEST_F(Tiers, AShardThatRotsBetweenItsVerificationAndItsLoadIsRefused) {
   for (int part = 1; part < 32; ++part) flip_bit(shard, bits * part / 32);
   SampleRank memory(0, 1);
   try {
-    attempt.start->load(*attempt.from->local, memory.backend(), memory.pieces(), [] {});
+    load_together(attempt.from->local->save, world(), memory.backend(), memory.pieces());
     ADD_FAILURE() << "not noticed";
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), HasSubstr("of the local save of step 30 does not match its digest any more"));
@@ -275,7 +275,7 @@ TEST_F(Tiers, AStartThatCannotRecordWhatItGivesUpDoesNotBegin) {
   EXPECT_TRUE(attempt.start->begin(2, 20));
   const auto later = begin(rank());
   ASSERT_TRUE(later.from && later.from->local);
-  EXPECT_EQ(later.from->local->save.step, 20);
+  EXPECT_EQ(later.from->local->id.step, 20);
 }
 
 TEST_F(Tiers, NothingAfterABoundIsUsed) {
