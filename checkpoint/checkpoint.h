@@ -81,6 +81,7 @@ class CheckpointWriter {
   void take_over(CheckpointWriter& other);
   State state() const;         // polled once a step
   std::string failure() const; // a sentence, when state() is failed
+  bool superseded() const;     // why, on rank 0: a newer attempt has taken over, and this one will publish nothing any more
   std::string note() const;    // a sentence for the log when something minor went wrong after publishing, or ""
   // When all ranks are written. Rank 0: manifest, whole.h5, rename, LATEST; on the thread. In a node's own folder every
   // rank, at once: its files stay when it is released.
@@ -108,6 +109,8 @@ struct CheckpointInfo {
   int newer_format = 0;  // why not: its format's version, which is above this program's. Nothing is wrong with it
   int attempt = 0;     // that published it
   std::optional<double> validation_loss;  // as its run state has it; never NaN
+  bool stays = false;       // the job that it was saved by has a keep_every which names its step
+  bool best_stays = false;  // that job has keep_best
 };
 
 // Published checkpoints of a run, oldest first. `thorough`: digests of every piece are computed and compared;

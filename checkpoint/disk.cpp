@@ -40,7 +40,7 @@ void before(const char* operation) {
 }  // namespace
 
 DiskFile::DiskFile(const fs::path& path, int flags)
-    : path_(path), descriptor_(::open(path.c_str(), flags | O_CLOEXEC, 0644)) {}
+    : path_(path), descriptor_(::open(path.c_str(), flags | O_CLOEXEC, 0666)) {}
 
 DiskFile DiskFile::create(const fs::path& path) {
   before("create file");

@@ -117,11 +117,11 @@ void let_go(const WriterOptions& options, const fs::path& checkpoint, std::int64
   remove_folder(outgoing);
 }
 
-// The earliest of the least recorded loss; -1: none is recorded.
-std::int64_t best_step(const std::vector<CheckpointInfo>& all) {
+// The earliest of the least recorded loss, among those whose job keeps the best, or all where this one does; -1: none is there.
+std::int64_t best_step(const std::vector<CheckpointInfo>& all, bool keep_best) {
   const CheckpointInfo* best = nullptr;
   for (const auto& one : all) {
-    if (!one.valid || !one.validation_loss) continue;
+    if (!one.valid || !one.validation_loss || !(keep_best || one.best_stays)) continue;
     if (best == nullptr || *one.validation_loss < *best->validation_loss) best = &one;
   }
   return best == nullptr ? -1 : best->step;
@@ -186,10 +186,10 @@ void apply_retention(const WriterOptions& options) {
   if (sound == 0) return;
   int to_pass =
       std::max(0, sound - std::max(1, options.keep_last));  // sound ones older than the last keep_last
-  const std::int64_t best = options.keep_best ? best_step(all) : -1;
+  const std::int64_t best = best_step(all, options.keep_best);
   std::int64_t oldest_recent = 0;
   for (const auto& checkpoint : all) {
-    const bool every = options.keep_every > 0 && checkpoint.step % options.keep_every == 0;
+    const bool every = checkpoint.stays || (options.keep_every > 0 && checkpoint.step % options.keep_every == 0);
     if (to_pass == 0 && checkpoint.valid) {
       oldest_recent = checkpoint.step;
       break;

@@ -10,6 +10,7 @@
 #include "checkpoint/disk.h"
 #include "checkpoint/reader.h"
 #include "checkpoint/refuse.h"
+#include "checkpoint/saved_job.h"
 #include "core/error.h"
 #include "core/run_directory.h"
 
@@ -87,6 +88,19 @@ std::optional<double> validation_loss_of(const RunState& state) {
   return std::isnan(loss) ? std::nullopt : std::optional(loss);
 }
 
+// What a later start sets is for what it saves: it takes back no promise. Where another version of smlp wrote the job, that
+// version knows.
+void read_promises(CheckpointInfo& info, const RunState& state) {
+  if (state.text("job").empty()) return;
+  try {
+    const auto keep = saved_job(state, info.path).config.checkpoint;
+    info.stays = keep.keep_every > 0 && info.step % keep.keep_every == 0;
+    info.best_stays = keep.keep_best;
+  } catch (const Error&) {
+    info.stays = true;
+  }
+}
+
 CheckpointInfo examine(const fs::path& checkpoint, bool thorough) {
   CheckpointInfo info;
   info.path = checkpoint;
@@ -97,6 +111,7 @@ CheckpointInfo examine(const fs::path& checkpoint, bool thorough) {
     info.ranks = manifest.ranks;
     info.attempt = manifest.attempt;
     info.validation_loss = validation_loss_of(manifest.state);
+    read_promises(info, manifest.state);
     info.reason = thorough ? fault_of_part(checkpoint, manifest, 0, 1) : missing_file(checkpoint, manifest);
   } catch (const NewerFormat& newer) {
     info.reason = newer.what();

@@ -68,6 +68,7 @@ struct CheckpointWriter::Impl {
   DiskWatch disk;
   std::mutex mutex;
   std::string failure, note;
+  bool superseded = false;
 
   std::jthread thread;
 
@@ -120,6 +121,11 @@ struct CheckpointWriter::Impl {
       tell(State::published, "", publish_checkpoint(options, folder, step, snapshot.run_state));
     } catch (const std::exception& error) {
       quietly([&] { remove_folder(folder); });
+      const auto* of_smlp = dynamic_cast<const Error*>(&error);
+      {
+        const std::lock_guard lock(mutex);
+        superseded = of_smlp != nullptr && of_smlp->code() == ExitCode::call_again;
+      }
       fail(error.what());
     }
   }
@@ -213,6 +219,10 @@ CheckpointWriter::State CheckpointWriter::state() const {
   return impl_->state.load(std::memory_order_acquire);
 }
 
+bool CheckpointWriter::superseded() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->superseded;
+}
 std::string CheckpointWriter::failure() const {
   const std::lock_guard lock(impl_->mutex);
   return impl_->failure;

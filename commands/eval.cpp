@@ -44,6 +44,13 @@ void check_data(const std::filesystem::path& checkpoint, const std::string& data
     check_tokenizer(data, *tokenizer, job.data.tokenizer);
   }
   const auto notes = read_info(data);
+  const auto trained_with = state.text("tokenizer");
+  if (notes.fingerprint && !trained_with.empty() && *notes.fingerprint != trained_with) {
+    throw Error(ExitCode::configuration,
+                fmt::format("{} was prepared with another tokenizer ({}) than {} was trained with ({}): prepare the text again "
+                            "with that one",
+                            data, notes.tokenizer.value_or("not named"), checkpoint.string(), job.data.tokenizer));
+  }
   if (notes.vocabulary && *notes.vocabulary <= job.model.vocabulary) return;
   if (const auto largest = file.largest_token(); largest >= job.model.vocabulary) {
     throw Error(ExitCode::configuration,

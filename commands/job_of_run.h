@@ -26,4 +26,7 @@ std::optional<JobOfRun> job_of_run(const RunDirectory& run);
 void check_same_tokenizer(const RunDirectory& run, const JobOfRun& before, const JobConfig& now,
                           const std::vector<std::string>& accepted);
 
+// Of a run that goes on: says so where train.steps lies beyond the end of its cosine, which stays where the run began with it.
+void tell_of_flat_rate(const JobConfig& job);
+
 }  // namespace smlp

@@ -11,10 +11,10 @@
 #include "commands/changed_model.h"
 #include "commands/commands.h"
 #include "commands/data_check.h"
+#include "commands/init_from.h"
 #include "commands/job_of_run.h"
 #include "commands/job_options.h"
 #include "commands/usage.h"
-#include "commands/with_checkpoint.h"
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/features.h"
@@ -59,22 +59,23 @@ void wait_for_room(const RunDirectory& run) {
 int run(RunOptions options) {
   if (in_batch_job()) hold_back_signals();  // a warning may come at once
   auto job = load(options.job);
-  {
-    auto alone = job;  // as if it were a new run: its name among others is checked before it names a folder
-    check_and_resolve(alone);
-    need_ranks(alone.config.cluster.ranks);
-  }
+  check_name(job);
+  const RunDirectory directory{options.run_directory.empty() ? std::filesystem::path("runs") / job.config.name
+                                                             : std::filesystem::path(options.run_directory)};
+  const auto there = job_of_run(directory);  // before it is this launcher's
+  auto as_things_are = job;
+  if (there) keep_resolved(as_things_are, there->config);
+  check_and_resolve(as_things_are);
+  need_ranks(as_things_are.config.cluster.ranks);
   resolve_vocabulary(job, true);
   check_data(job);
 
-  const RunDirectory directory{options.run_directory.empty() ? std::filesystem::path("runs") / job.config.name
-                                                             : std::filesystem::path(options.run_directory)};
   SupervisorOptions supervision;
   supervision.worker = find_worker();
   supervision.max_restarts = options.max_restarts;
   for (const auto& key : options.settings.accepted_changes) value_of(job.config, key);  // refuses an unknown one
-  if (!options.init_from.empty() && !job_of_run(directory)) {
-    supervision.init_from = std::filesystem::absolute(chosen_checkpoint(options.init_from));
+  if (!options.init_from.empty() && !there) {
+    supervision.init_from = weights_to_begin_with(options.init_from, as_things_are.config, options.settings.accepted_changes);
   }
   make_folder(directory.root);
   if (job.config.cluster.launcher != "local" && in_the_batch_scripts_place()) {
@@ -88,6 +89,7 @@ int run(RunOptions options) {
   if (before) check_same_tokenizer(directory, *before, job.config, options.settings.accepted_changes);
   if (before) keep_resolved(job, before->config);
   check_and_resolve(job);
+  if (before) tell_of_flat_rate(job.config);
   if (!options.init_from.empty() && before) {
     fmt::print("--init-from is not used: {} goes on from its own checkpoints\n", directory.root.string());
     supervision.init_from.reset();

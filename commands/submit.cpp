@@ -10,12 +10,12 @@
 #include "commands/changed_model.h"
 #include "commands/commands.h"
 #include "commands/data_check.h"
+#include "commands/init_from.h"
 #include "commands/job_of_run.h"
 #include "commands/job_options.h"
 #include "commands/print_json.h"
 #include "commands/submit_check.h"
 #include "commands/usage.h"
-#include "commands/with_checkpoint.h"
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/features.h"
@@ -97,26 +97,27 @@ Prepared prepare(SubmitOptions& options, const Controller& controller) {
   auto& job = p.job;
   size_for_slurm(job, options.job.ranks);
   const auto as_written = job.config;
-  {
-    auto alone = job;
-    check_and_resolve(alone);
-    need_ranks(alone.config.cluster.ranks);
-  }
-  resolve_vocabulary(job, true);
-  check_data(job);
-
+  check_name(job);
   const auto folder = options.run_directory.empty() ? std::filesystem::path("runs") / job.config.name
                                                     : std::filesystem::path(options.run_directory);
   p.run.root = std::filesystem::absolute(folder).lexically_normal();
   if (!p.run.root.has_filename()) p.run.root = p.run.root.parent_path();
   const auto before = has_runs_of_their_own(job.config) ? std::nullopt : job_of_run(p.run);
   if (before) keep_resolved(job, before->config);
+  {
+    auto without_data = job;
+    check_and_resolve(without_data);
+    need_ranks(without_data.config.cluster.ranks);
+  }
+  resolve_vocabulary(job, true);
+  check_data(job);
   check_and_resolve(job);
+  if (before) tell_of_flat_rate(job.config);
   p.snapshot_text = snapshot_of(job.config, as_written);
   for (const auto& key : options.settings.accepted_changes) value_of(job.config, key);  // refuses an unknown one
   if (before) check_beside_checkpoints(options, p, *before);
   if (!options.init_from.empty()) {
-    options.settings.init_from = std::filesystem::absolute(chosen_checkpoint(options.init_from)).string();
+    options.settings.init_from = weights_to_begin_with(options.init_from, job.config, options.settings.accepted_changes).string();
   }
 
   const auto costs = measured_costs(p.run);

@@ -43,7 +43,7 @@ std::string remedy(int reason) {
 class Descriptor {
  public:
   explicit Descriptor(int value) : value_(value) {}
-  Descriptor(const std::filesystem::path& path, int flags) : value_(::open(path.c_str(), flags | O_CLOEXEC, 0644)) {
+  Descriptor(const std::filesystem::path& path, int flags) : value_(::open(path.c_str(), flags | O_CLOEXEC, 0666)) {
     if (value_ < 0) fail_io("opening", path, errno);
   }
   ~Descriptor() {
@@ -234,7 +234,7 @@ std::optional<double> written_at(const std::filesystem::path& path) noexcept {
 }
 
 FileLock FileLock::try_lock(const std::filesystem::path& path, Kind kind) {
-  const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   if (descriptor < 0) fail_io("opening the lock", path, errno);
   FileLock lock(descriptor);
   if (::flock(descriptor, (kind == Kind::shared ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0) return lock;

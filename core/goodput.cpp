@@ -9,10 +9,12 @@
 namespace smlp {
 
 namespace {
+constexpr double wrong_clock_seconds = 60;  // hosts are less apart
 constexpr std::int64_t tail_bytes = 1 << 20;  // some lines of metrics.jsonl, also with hundreds of experts
 }
 
 void Goodput::pass(double now, Spent phase) {
+  if (now < time_ - wrong_clock_seconds) time_ = now;
   seconds_[static_cast<std::size_t>(phase)] += std::max(0.0, now - time_);
   time_ = std::max(now, time_);
 }

@@ -36,7 +36,8 @@ class Goodput {
   Goodput() = default;
   explicit Goodput(double now) : time_(now) {}  // nothing spent yet; seconds since 1970
 
-  // Everything since the last call goes to one phase. A clock that went back counts as none at all.
+  // Everything since the last call goes to one phase. A clock that went back counts as none at all; by more than a minute, the
+  // one before was wrong, and the book goes on from now.
   void pass(double now, Spent phase);
   // The same for the time up to the end of a step. `first`: of this attempt, so that what came before it is `restart`.
   void step_done(double now, std::int64_t step, const StepSeconds& took, bool first);

@@ -23,8 +23,13 @@ class Checker {
  public:
   Checker(LoadedJob& job, Computed computed) : job_(job), c_(job.config), here_(computed == Computed::here) {}
 
+  void run_name_alone() {
+    check_name();
+    refuse();
+  }
+
   void run() {
-    check_names();
+    check_name();
     check_model();
     check_chains();
     check_sizes();
@@ -35,10 +40,14 @@ class Checker {
     check_products();
     check_slurm();
     check_rest();
-    if (!problems_.empty()) throw Error(code_, fmt::format("{}", fmt::join(problems_, "\n")));
+    refuse();
   }
 
  private:
+  void refuse() const {
+    if (!problems_.empty()) throw Error(code_, fmt::format("{}", fmt::join(problems_, "\n")));
+  }
+
   // "demo.toml:12: model.experts = 5"
   std::string shown(const std::string& key) const {
     auto origin = origin_of(job_, key);
@@ -51,7 +60,7 @@ class Checker {
   }
   void resolve(const std::string& key, const std::string& how) { set_origin(job_, key, how); }
 
-  void check_names() {
+  void check_name() {
     const auto& name = c_.name;
     const bool control = std::any_of(name.begin(), name.end(), [](char ch) {
       return static_cast<unsigned char>(ch) < 0x20 || ch == 0x7F;
@@ -124,7 +133,12 @@ class Checker {
                         c_.cluster.ranks, t.micro_batch, at_once, remedy));
     }
     auto& group = c_.routing.group_sequences;
-    if (group == 0) {
+    if (c_.model.sparse_blocks == 0) {  // nothing reads it, and no micro-batch must fit it
+      if (group == 0) {
+        group = 1;
+        resolve("routing.group_sequences", "model.sparse_blocks = 0");
+      }
+    } else if (group == 0) {
       group = t.micro_batch;
       resolve("routing.group_sequences", "train.micro_batch");
     } else if (t.micro_batch % group != 0) {
@@ -282,13 +296,20 @@ class Checker {
 
 void check_and_resolve(LoadedJob& job, Computed computed) { Checker(job, computed).run(); }
 
+void check_name(const LoadedJob& job) {
+  auto copy = job;
+  Checker(copy, Computed::elsewhere).run_name_alone();
+}
+
 void keep_resolved(LoadedJob& job, const JobConfig& run) {
   const auto keep = [&](const char* key, std::int64_t& value, std::int64_t of_run) {
     if (value != 0) return;
     value = of_run;
     set_origin(job, key, kept_from_run);
   };
-  keep("routing.group_sequences", job.config.routing.group_sequences, run.routing.group_sequences);
+  if (run.model.sparse_blocks > 0) {
+    keep("routing.group_sequences", job.config.routing.group_sequences, run.routing.group_sequences);
+  }
   keep("schedule.decay_steps", job.config.schedule.decay_steps, run.schedule.decay_steps);
 }
 

@@ -453,11 +453,12 @@ std::string fingerprint(const JobConfig& config) {
 }
 
 std::vector<std::string> changed_keys(const JobConfig& before, const JobConfig& now) {
+  constexpr std::string_view group_key = "routing.group_sequences";  // of no matter to a model that routes nothing
   std::vector<std::string> changed;
   for (const auto& key : job_key_table()) {
-    if (!key.info.may_change && value_of(before, key.info.key) != value_of(now, key.info.key)) {
-      changed.push_back(key.info.key);
-    }
+    if (key.info.may_change || value_of(before, key.info.key) == value_of(now, key.info.key)) continue;
+    if (key.info.key == group_key && before.model.sparse_blocks == 0 && now.model.sparse_blocks == 0) continue;
+    changed.push_back(key.info.key);
   }
   return changed;
 }

@@ -34,6 +34,9 @@ LoadedJob parse_job(const std::string& text, const std::filesystem::path& file,
 std::string origin_of(const LoadedJob& job, const std::string& key);
 void set_origin(LoadedJob& job, const std::string& key, const std::string& origin);  // a value that was resolved
 
+// Throws Error(configuration) where the job's name can't name a folder. check_and_resolve() looks at it too.
+void check_name(const LoadedJob& job);
+
 enum class Computed { here, elsewhere };
 // Values that must fit each other, before anything runs: E divides H, the global batch can be shared by `ranks`,
 // heads divide F/2, ... Throws Error(configuration) naming key, line and remedy. Fills in group_sequences,

@@ -99,7 +99,7 @@ void add_model_keys(Table& table) {
            words({"deterministic", "partial", "leaky"}))
       .key("allow_leak", &R::allow_leak, "leaky is refused without it: it sees later tokens")
       .key("group_sequences", &R::group_sequences,
-           "consecutive sequences of the global batch routed together; 0: the micro-batch", size(0))
+           "consecutive sequences of the global batch routed together; 0: the micro-batch (1 where nothing is routed)", size(0))
       .key("shuffle", &R::shuffle,
            "balanced: in training tokens are mixed among the ranks of an expert group before they are assigned (BASE); the "
            "one thing that makes losses depend on the number of ranks");

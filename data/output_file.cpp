@@ -28,7 +28,7 @@ std::filesystem::path unique_name(const std::filesystem::path& final_name) {
 OutputFile::OutputFile(std::filesystem::path final_name)
     : final_name_(std::move(final_name)), beside_(unique_name(final_name_)) {
   if (final_name_.has_parent_path()) make_output_folder(final_name_.parent_path());
-  descriptor_ = ::open(beside_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  descriptor_ = ::open(beside_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   if (descriptor_ < 0) fail("creating");
   buffer_.reserve(buffer_bytes);
 }

@@ -293,6 +293,8 @@ std::string AllocatedNodes::end_elsewhere(double seconds) {
   return fmt::format("steps {} have not ended within {:.0f} s", fmt::join(*steps, ", "), seconds);
 }
 
+std::string AllocatedNodes::batch_job() const { return job_words(allocation_); }
+
 Handover AllocatedNodes::hand_over(Leaving leaving, std::int64_t failures) {
   return hand_over_job(controller_, allocation_, leaving, {.earlier = failures, .most = job_.slurm.max_requeues});
 }

@@ -30,6 +30,7 @@ class AllocatedNodes final : public Cluster {
   std::string end_elsewhere(double seconds) override;
   void tend() override;
   bool keeps(pid_t child) const override { return guard_.is(child); }
+  std::string batch_job() const override;
   Handover hand_over(Leaving leaving, std::int64_t failures) override;
 
  private:

@@ -152,19 +152,23 @@ int guard_launcher(const LauncherGuardOptions& options, const Controller& contro
   RunHistory history(options.run);
   const auto event = [&](const char* name, const std::string& words) { history.event(name, 0, history.newest_step(), words); };
   event("launcher_lost", fmt::format("the launcher, process {}, was killed by {}", options.launcher, signal_text(signal)));
-  const FailureCount failures{.earlier = history.count_events(after_failure_event), .most = options.most_requeues};
-  event(after_failure_event, "");
+  const auto job = job_words(options.allocation);
+  const FailureCount failures{.earlier = history.count_events(after_failure_event, job), .most = options.most_requeues};
+  event(after_failure_event, job);
   const auto handover = hand_over_job(controller, options.allocation, Leaving::after_failure, failures);
   event(handover.again ? "requeued" : "not_requeued", handover.words);
   tell("the launcher was killed by {}; {}", signal_text(signal), handover.words);
   return handover.again ? static_cast<int>(ExitCode::call_again) : 128 + signal;
 }
 
+std::string job_words(const Allocation& allocation) { return fmt::format("job {}", allocation.controller_id()); }
+
 Handover hand_over_job(const Controller& controller, const Allocation& allocation, Leaving leaving, FailureCount failures) {
   if (leaving == Leaving::on_request) return {};
   if (leaving == Leaving::after_failure && failures.earlier >= failures.most) {
     return {.again = false,
-            .words = fmt::format("requeued {} times after failures already (slurm.max_requeues)", failures.earlier)};
+            .words = fmt::format("{} was requeued {} times after failures already (slurm.max_requeues)", job_words(allocation),
+                                 failures.earlier)};
   }
   const auto job = allocation.controller_id();
   const auto answer = controller.state_of_job(job);

@@ -73,8 +73,9 @@ struct LauncherGuardOptions {
 // The launcher's exit code; 75 where a signal has ended it and the job is requeued, else 128 + signal.
 int guard_launcher(const LauncherGuardOptions& options, const Controller& controller);
 
-// An event for each time that a job was handed over after a failure.
+// An event for each time that a job was handed over after a failure; its detail names the job, for a run may be of many.
 constexpr const char* after_failure_event = "handed_over_after_failure";
+std::string job_words(const Allocation& allocation);  // "job 4711"
 
 // Has SLURM start the job again, where that is wanted: not when it was cancelled, and after failures so often only.
 struct FailureCount {

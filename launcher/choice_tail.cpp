@@ -26,6 +26,8 @@ void ChoiceTail::take(const nlohmann::json& line, std::vector<std::string>& sent
   if (event == "checkpoint_rejected") {
     sentences.push_back(fmt::format("checkpoint rejected: {}", text_in(line, "detail")));
     expects_checkpoint_ = true;
+  } else if (event == "data_changed") {
+    sentences.push_back(text_in(line, "detail"));
   } else if (event == "start") {
     chosen_ = true;
     const auto step = integer_in(line, "step").value_or(0);

@@ -69,8 +69,9 @@ class Cluster {
   virtual bool keeps(pid_t) const { return false; }  // a child of ours that is of no attempt
   // SIGKILL to what the attempt left on other hosts. A sentence when something may still be there after `seconds`.
   virtual std::string end_elsewhere(double seconds) = 0;
+  virtual std::string batch_job() const { return ""; }  // "job 4711" where ranks are in one; the same after a requeue
   // Has the job started again later, where there is somebody to do that: after this call the process may be killed.
-  // `failures`: earlier handovers after a failure.
+  // `failures`: earlier handovers of this job after a failure.
   virtual Handover hand_over(Leaving leaving, std::int64_t failures) = 0;
 };
 

@@ -136,6 +136,8 @@ Outcome explain_end(const RunDirectory& run, int attempt, int ranks, const std::
     return outcome;
   }
   outcome.reason = first_error(run, attempt, ranks);
+  // Who leaves as asked leaves no such sentence.
+  outcome.superseded = outcome.code == static_cast<int>(ExitCode::call_again) && !outcome.reason.empty();
   if (outcome.reason.empty() && outcome.code == static_cast<int>(ExitCode::call_again)) {
     outcome.reason = "the ranks saved and left";
   }

@@ -12,6 +12,7 @@ struct Outcome {
   int code = 0;        // an exit code of smlp, another program's, or 128 + signal
   std::string cause;   // one word: done stopped usage bad_data unavailable fault io diverged configuration hang signal
   std::string reason;  // a sentence without a full stop: "rank 1 was killed by signal 9 (SIGKILL)"
+  bool superseded = false;  // the ranks left because another launcher's attempt has taken over the run
 
   bool complete() const { return code == 0; }
   bool is_final() const;  // trying again can't help

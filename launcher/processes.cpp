@@ -126,7 +126,7 @@ pid_t start_process(const ProcessStart& start) {
   auto command = exec_pointers(words), environment = exec_pointers(variables);
   int output = -1;
   if (!start.output.empty()) {
-    output = open(start.output.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    output = open(start.output.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (output < 0) {
       throw Error(ExitCode::io_failed,
                   fmt::format("opening {} failed: {}", start.output.string(), std::strerror(errno)));

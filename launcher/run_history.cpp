@@ -112,9 +112,11 @@ void RunHistory::append(const AttemptRecord& r) {
                                   {"reason", r.reason}});
 }
 
-std::int64_t RunHistory::count_events(const std::string& name) const {
+std::int64_t RunHistory::count_events(const std::string& name, const std::string& detail) const {
   std::int64_t count = 0;
-  read_json_lines(run_.events(), [&](const nlohmann::json& line) { count += text_in(line, "event") == name; });
+  read_json_lines(run_.events(), [&](const nlohmann::json& line) {
+    count += text_in(line, "event") == name && (detail.empty() || text_in(line, "detail") == detail);
+  });
   return count;
 }
 

@@ -269,8 +269,8 @@ int Supervisor::finish(const Outcome& outcome) {
   const auto sentence = fmt::format("stopped ({}); the run goes on from {} when it is started again", outcome.reason,
                                     step_text(newest));
   history_.event("stopped", attempt_number_, newest, sentence);
-  const auto leaving = why_leaving();
-  const bool asked = leaving == Leaving::on_request;
+  const auto leaving = outcome.superseded ? Leaving::on_request : why_leaving();  // not to come back, either
+  const bool asked = leaving == Leaving::on_request && !outcome.superseded;
   const auto by_request = outcome.code == stopped_code ? RunEnd::as_asked : RunEnd::unsaved;
   desk_->close(asked ? by_request : RunEnd::interrupted, newest, sentence);
   tell("{}", sentence);
@@ -288,8 +288,9 @@ Leaving Supervisor::why_leaving() {
 
 // The process may be killed as soon as the job is requeued: what must be written is written before.
 bool Supervisor::hand_over(Leaving leaving) {
-  const auto failures = history_.count_events(after_failure_event);
-  if (leaving == Leaving::after_failure) history_.event(after_failure_event, attempt_number_, history_.newest_step(), "");
+  const auto job = cluster_->batch_job();
+  const auto failures = history_.count_events(after_failure_event, job);
+  if (leaving == Leaving::after_failure) history_.event(after_failure_event, attempt_number_, history_.newest_step(), job);
   const auto handover = cluster_->hand_over(leaving, failures);
   if (handover.words.empty()) return handover.again;
   history_.event(handover.again ? "requeued" : "not_requeued", attempt_number_, history_.newest_step(), handover.words);

@@ -52,7 +52,8 @@ void Checkpointing::agree(std::span<const double> sums, Communicator& world) {
 
 void Checkpointing::finish(bool was_published, const std::string& failure) {
   const SaveOutcome outcome{.tier = Tier::shared, .step = step_, .published = was_published, .failure = failure,
-                      .note = was_published ? writer_.note() : "", .seconds = since_begin_.seconds(),
+                      .note = was_published ? writer_.note() : "",
+                      .superseded = !was_published && writer_.superseded(), .seconds = since_begin_.seconds(),
                       .bytes = writer_.written_bytes()};
   writer_.release();
   phase_ = Phase::idle;

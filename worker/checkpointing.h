@@ -25,6 +25,7 @@ struct SaveOutcome {
   bool published = false;
   std::string failure{};  // why not, by the first rank that failed; the same on all ranks
   std::string note{};     // on rank 0: what went wrong after it was published
+  bool superseded = false;  // on rank 0: it was not published because a newer attempt has taken over the run
   double seconds = 0;     // since it was begun
   std::int64_t bytes = 0;
 };

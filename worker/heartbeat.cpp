@@ -42,7 +42,7 @@ Heartbeat::Heartbeat(const RunDirectory& run, int attempt, int rank, const HangS
   limits_.recall(read_if_there(run.limits()));
   host_ = host_name();
   const auto file = run.heartbeat(rank);
-  file_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  file_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   if (file_ < 0) {
     throw Error(ExitCode::io_failed,
                 fmt::format("the heartbeat file {} can't be opened: {}", file.string(), std::strerror(errno)));

@@ -150,6 +150,7 @@ void Trainer::save_over(const SaveOutcome& outcome) {
   if (outcome.tier == Tier::local) return;
   control_.saved(outcome);
   if (outcome.published) heartbeat_.saved(outcome.seconds);
+  if (outcome.superseded) throw Error(ExitCode::call_again, outcome.failure);  // it would train for nobody
 }
 
 void Trainer::choose_intervals() {

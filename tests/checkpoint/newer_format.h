@@ -11,15 +11,19 @@
 
 namespace smlp::test {
 
-inline void make_newer_format(const std::filesystem::path& checkpoint, const char* file_name = "manifest.json") {
-  const auto path = checkpoint / file_name;
+template <class Change>
+void change_sealed(const std::filesystem::path& path, const Change& change) {
   std::ifstream file(path);
   std::string text((std::istreambuf_iterator<char>(file)), {});
   text = "{" + text.substr(text.find('\n') + 1);
   auto object = nlohmann::json::parse(text);
-  object["version"] = 2;
+  change(object);
   const std::string rest = object.dump().substr(1) + "\n";
   std::ofstream(path, std::ios::trunc) << "{\"digest\":\"" << digest_of(rest) << "\",\n" << rest;
+}
+
+inline void make_newer_format(const std::filesystem::path& checkpoint, const char* file_name = "manifest.json") {
+  change_sealed(checkpoint / file_name, [](nlohmann::json& object) { object["version"] = 2; });
 }
 
 }  // namespace smlp::test

@@ -122,19 +122,23 @@ TEST(Retention, ADamagedOneOfEveryNthStays) {
   EXPECT_EQ(steps_in(scratch.root()), (Steps{20, 50}));
 }
 
-// A save of a step at which an evaluation found `loss`.
-void publish_with_loss(const WriterOptions& options, std::int64_t step, double loss) {
+void publish_state(const WriterOptions& options, const RunState& state) {
   SampleRank memory(0, 1, tiny);
-  memory.fill(step);
+  memory.fill(state.integer("step"));
   CheckpointWriter writer(options);
-  auto state = sample_state(step);
-  state.numbers[RunState::validation_loss] = {loss};
   writer.begin(memory.backend(), memory.pieces(), state);
   writer.wait();
   writer.publish();
   writer.wait();
   EXPECT_EQ(writer.state(), CheckpointWriter::State::published) << writer.failure();
   EXPECT_EQ(writer.note(), "");
+}
+
+// A save of a step at which an evaluation found `loss`.
+void publish_with_loss(const WriterOptions& options, std::int64_t step, double loss) {
+  auto state = sample_state(step);
+  state.numbers[RunState::validation_loss] = {loss};
+  publish_state(options, state);
 }
 
 TEST(Retention, KeepsTheBestWhateverItsAge) {
@@ -160,6 +164,32 @@ TEST(Retention, KeepsTheBestWhateverItsAge) {
   options.keep_best = false;
   expect_published(options, 80);
   EXPECT_EQ(steps_in(scratch.root()), (Steps{80}));
+}
+
+// A --set that was forgotten once deleted months of milestones.
+TEST(Retention, WhatWasSavedToStayStaysWhateverALaterStartSets) {
+  const Scratch scratch;
+  auto options = options_for(scratch.root(), 1);
+  const auto publish = [&](std::int64_t step, double loss, std::int64_t keep_every, bool keep_best) {
+    options.keep_last = 1;
+    options.keep_every = keep_every;
+    options.keep_best = keep_best;
+    auto state = sample_state(step);
+    state.numbers[RunState::validation_loss] = {loss};
+    state.texts["job"] = fmt::format("name = \"its\"\n[data]\ntrain = [\"train\"]\nvalid = [\"valid\"]\n"
+                                     "[checkpoint]\nkeep_every = {}\nkeep_best = {}\n", keep_every, keep_best);
+    publish_state(options, state);
+  };
+  publish(5, 1.0, 10, true);
+  publish(10, 5.0, 10, true);
+  publish(15, 4.0, 10, true);
+  EXPECT_EQ(steps_in(scratch.root()), (Steps{5, 10, 15}));
+  publish(18, 3.0, 0, false);
+  EXPECT_EQ(steps_in(scratch.root()), (Steps{5, 10, 18})) << "neither the best nor the tenth";
+  publish(20, 0.5, 0, false);
+  publish(30, 0.5, 15, false);
+  publish(31, 0.5, 4, true);
+  EXPECT_EQ(steps_in(scratch.root()), (Steps{10, 30, 31})) << "20 was not to stay; 30 is the best now";
 }
 
 namespace {

@@ -200,6 +200,13 @@ TEST_F(Run, KeepsWhatItOnceDerived) {
                             "train.steps=500"}, fake_worker());
   EXPECT_EQ(longer.code, 0) << longer.err;
   EXPECT_THAT(test::contents(place / "runs/small/job.toml"), HasSubstr("decay_steps = 50\n"));
+  EXPECT_THAT(longer.err, AllOf(HasSubstr("the run's cosine ends at step 50: steps 51 to 500 train at schedule.minimum_rate = 0."),
+                                HasSubstr("--set schedule.decay_steps=500 --accept-change schedule.decay_steps")));
+  // Once refused as what a new run could not do.
+  const auto shorter = smlp({"run", "job.toml", "--set", "schedule.kind=cosine", "--set", "schedule.warmup_steps=5", "--set",
+                             "train.steps=4"}, fake_worker());
+  EXPECT_EQ(shorter.code, 0) << shorter.err;
+  EXPECT_THAT(shorter.err, Not(HasSubstr("cosine")));
 }
 
 TEST_F(Run, RefusesBeforeAnyRankStarts) {

@@ -215,6 +215,7 @@ TEST_F(Trained, GenerateTellsWhereItSeeksTheTokenizer) {
   for (int i = 0; i < 200; ++i) text += "the cat and the hat ";
   write("text.txt", text);
   ASSERT_EQ(smlp({"data", "train-tokenizer", "--input", "text.txt", "--vocabulary", "262", "--output", "words"}).code, 0);
+  ASSERT_EQ(smlp({"data", "prepare", "--input", "text.txt", "--tokenizer", "words", "--output", "train"}).code, 0);
   ASSERT_EQ(smlp({"run", "job.toml", "--run-dir", "worded", "--ranks", "1", "--set", "data.tokenizer=words", "--set",
                   "train.steps=1"}).code, 0);
   EXPECT_EQ(smlp({"generate", "worded", "--prompt", "the", "--tokens", "1"}).code, 0);
@@ -222,6 +223,38 @@ TEST_F(Trained, GenerateTellsWhereItSeeksTheTokenizer) {
   const auto answer = smlp({"generate", "worded", "--prompt", "the"});
   EXPECT_EQ(answer.code, 78);
   EXPECT_THAT(answer.err, AllOf(HasSubstr("there is no tokenizer words"), HasSubstr("generate there")));
+
+  // Without the folder nothing was compared, and ids of other words were scored.
+  write_tokens("other", 90, 257);
+  write("other.json", R"({"tokenizer": "bpe", "fingerprint": "of another", "vocabulary": 257, "tokens": 90, "bytes": 200})");
+  const auto score = smlp({"eval", "worded", "--data", "other"});
+  EXPECT_EQ(score.code, 78) << score.out;
+  EXPECT_THAT(score.err, AllOf(HasSubstr("other was prepared with another tokenizer (bpe) than "), HasSubstr("was trained with (words)")));
+}
+
+// Each row of the embedding stood for another token, or attention was cut up otherwise, and nothing was said.
+TEST_F(Trained, WeightsOfAnotherTokenizerOrModelAreNotTakenSilently) {
+  std::string text;
+  for (int i = 0; i < 200; ++i) text += "the cat and the hat ";
+  write("text.txt", text);
+  ASSERT_EQ(smlp({"data", "train-tokenizer", "--input", "text.txt", "--vocabulary", "262", "--output", "words"}).code, 0);
+  for (const std::string name : {"bytes", "words"}) {
+    ASSERT_EQ(shell("smlp data prepare --input text.txt --output of-" + name + " --tokenizer " + name).code, 0);
+  }
+  const std::string run = "smlp run job.toml --ranks 1 --set train.steps=1 --set data.valid=[] --run-dir ";
+  const std::string bytes = " --set 'data.train=[\"of-bytes\"]'", words = " --set data.tokenizer=words --set 'data.train=[\"of-words\"]'";
+  ASSERT_EQ(shell(run + "source" + bytes).code, 0);
+  const auto begin = run + "worded --init-from source";
+  const auto refused = shell(begin + words);
+  EXPECT_EQ(refused.code, 78) << refused.out;
+  EXPECT_THAT(refused.err, AllOf(HasSubstr("source/checkpoints/step-00000001"), HasSubstr("another tokenizer than data.tokenizer = \"words\""),
+                                 HasSubstr("--accept-change data.tokenizer")));
+  EXPECT_FALSE(fs::exists(place / "worded"));
+  EXPECT_EQ(shell(begin + words + " --accept-change data.tokenizer").code, 0);
+  const auto told = shell(run + "other --init-from source --set model.activation=relu" + bytes);
+  EXPECT_EQ(told.code, 0) << told.err;
+  EXPECT_THAT(told.err, AllOf(HasSubstr("are of a model with model.activation = "), HasSubstr("here \"relu\"")));
+  EXPECT_THAT(shell(run + "same --init-from source" + bytes).err, Not(HasSubstr("are of a model")));
 }
 
 // Once the worker's last words were lost with exit code 0.

@@ -187,6 +187,23 @@ TEST_F(Trained, ARunDoesNotGoOnBesideACheckpointOfANewerFormat) {
   EXPECT_EQ(smlp({"checkpoint", "verify", "runs/small"}).code, 65);
 }
 
+// It was compared with the job of the checkpoint before, and the ranks went on from this one with another learning rate.
+TEST_F(Trained, ARunDoesNotGoOnFromACheckpointWhoseJobANewerVersionWrote) {
+  test::change_sealed(place / last / "manifest.json", [](json& manifest) {
+    std::string& job = manifest["run_state"]["texts"]["job"].get_ref<std::string&>();
+    job.insert(job.find("optimizer.learning_rate"), "optimizer.lion = true\n");
+  });
+  const auto before_it = files();
+  for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{
+           {"run", "job.toml", "--ranks", "1", "--set", "train.steps=6"}, {"submit", "job.toml", "--ranks", "1", "--dry-run"}}) {
+    const auto answer = smlp(words);
+    EXPECT_EQ(answer.code, 78) << answer.out;
+    EXPECT_THAT(answer.err, AllOf(StartsWith("smlp: "), HasSubstr("does not understand the job that "), HasSubstr(last + " is of"),
+                                  HasSubstr("optimizer.lion"), HasSubstr("Go on with that version")));
+    EXPECT_EQ(files(), before_it) << words[0];
+  }
+}
+
 // The ranks refused it, but job.toml had it already, and the change was logged: the run was spoilt for its own job file, too.
 TEST_F(Trained, AChangeUnderWhichNoCheckpointCouldBeReadIsRefusedBeforeAnythingIsWritten) {
   const auto before_it = files();

@@ -106,6 +106,19 @@ TEST_F(Folder, WritingReplacesTheWholeFile) {
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(path), {}), 1) << "a temporary file was left";
 }
 
+// A run could not be handed over within a group, whatever the umask.
+TEST_F(Folder, WhoMayWriteAFileIsTheUmasksToSay) {
+  const auto may = [](const std::filesystem::path& file) { return std::filesystem::status(file).permissions(); };
+  using std::filesystem::perms;
+  const auto before = umask(002);
+  write_durably(path / "a", "text");
+  append_line(path / "b", "text");
+  FileLock::try_lock(path / "c", FileLock::Kind::exclusive);
+  umask(before);
+  for (const char* name : {"a", "b", "c"}) EXPECT_NE(may(path / name) & perms::group_write, perms::none) << name;
+  for (const char* name : {"a", "b", "c"}) EXPECT_EQ(may(path / name) & perms::others_write, perms::none) << name;
+}
+
 TEST_F(Folder, AMissingFileIsAConfigurationErrorThatNamesIt) {
   try {
     read_text(path / "absent");

@@ -167,6 +167,23 @@ TEST(JobCheck, KindsBringWhatTheyHaveNoChoiceIn) {
   EXPECT_EQ(to_toml(again.config), to_toml(gshard));
 }
 
+// A run of a Transformer could not go on with a smaller micro-batch, nor on more ranks.
+TEST(JobCheck, GroupsOfAModelThatRoutesNothingBindNoMicroBatch) {
+  auto run = accepted({"model.kind=transformer"});
+  EXPECT_EQ(run.routing.group_sequences, 1);
+  const auto smaller = [&] {
+    auto now = parse_job(sound, "demo.toml", {"model.kind=transformer", "train.micro_batch=2"});
+    keep_resolved(now, run);
+    check_and_resolve(now);
+    return now.config;
+  };
+  EXPECT_THAT(changed_keys(run, smaller()), testing::IsEmpty());
+  EXPECT_EQ(fingerprint(run), fingerprint(smaller()));
+  run.routing.group_sequences = 4;  // as runs had it once
+  EXPECT_THAT(changed_keys(run, smaller()), testing::IsEmpty());
+  EXPECT_NO_THROW(accepted({"model.kind=transformer", "routing.group_sequences=3"}));
+}
+
 TEST(JobCheck, WhatWasDerivedStaysTheRunsOwn) {
   const auto run = accepted({"schedule.kind=cosine", "train.steps=200"});
   auto now = parse_job(sound, "demo.toml", {"schedule.kind=cosine", "train.steps=800", "train.micro_batch=8"});

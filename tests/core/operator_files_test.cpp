@@ -56,6 +56,18 @@ TEST(Goodput, AStepDoneAgainIsLostWorkAndNoPhaseShrinks) {
   EXPECT_DOUBLE_EQ(book.total(), 12);
 }
 
+// Its lines stood at a time to come for as long, and status with them.
+TEST(Goodput, ABookThatAWrongClockKeptGoesOnFromNow) {
+  Goodput book(1000);
+  book.step_done(5000, 1, {.whole = 2}, true);  // an hour ahead
+  book.pass(1010, Spent::waiting);
+  EXPECT_DOUBLE_EQ(book.time(), 1010);
+  EXPECT_DOUBLE_EQ(book[Spent::waiting], 0);
+  book.step_done(1015, 2, {.whole = 3}, true);
+  EXPECT_DOUBLE_EQ(book[Spent::productive], 5);
+  EXPECT_DOUBLE_EQ(book.time(), 1015);
+}
+
 TEST_F(OperatorFiles, TheBookThatCoversMostIsTheNewest) {
   const RunDirectory run{folder};
   EXPECT_FALSE(read_goodput(run));

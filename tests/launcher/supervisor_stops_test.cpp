@@ -160,6 +160,12 @@ TEST_F(SupervisorStops, WithoutBeingAskedWhenTheRanksLeaveWith75) {
   EXPECT_EQ(attempts().size(), 1u);
 }
 
+TEST_F(SupervisorStops, WhereAnotherLaunchersAttemptHasTakenOver) {
+  EXPECT_EQ(supervise("* * steps 1\n* 0 exit 75 attempt 7 of this run has taken over\n* * hang\n"), 75);
+  EXPECT_EQ(attempts().size(), 1u);
+  EXPECT_THAT(output(), HasSubstr("stopped (rank 0: attempt 7 of this run has taken over); the run goes on"));
+}
+
 TEST_F(SupervisorStops, WhileItWaitsForRoomOnAFullDisk) {
   const test::SmallDisk disk(run);
   if (!disk.mounted()) GTEST_SKIP() << "no file system can be mounted here";

@@ -130,6 +130,17 @@ TEST_F(LauncherGuard, HasTheJobRequeuedWhenALauncherIsKilledButNoOftenerThanAllo
   EXPECT_THAT(events().back(), AllOf(HasSubstr("not_requeued"), HasSubstr("requeued 1 times after failures already")));
 }
 
+// Months of earlier jobs of the run had used up what a new one was allowed.
+TEST_F(LauncherGuard, CountsTheFailuresOfItsOwnJob) {
+  job_is("RUNNING");
+  std::filesystem::create_directories(run.root);
+  for (int earlier = 0; earlier < 3; ++earlier) {
+    append_line(run.events(), R"({"event": "handed_over_after_failure", "attempt": 0, "detail": "job 9"})");
+  }
+  EXPECT_EQ(over(be_killed), 75);
+  EXPECT_EQ(over(be_killed), 137);
+}
+
 // Once Prometheus went on asking whoever had got the ports of the ranks since.
 TEST_F(LauncherGuard, LeavesNoAddressesOfTheRanksOfALauncherThatWasKilled) {
   job_is("RUNNING");

@@ -211,10 +211,22 @@ def other_data_under_the_same_name_is_told(place):
     text = (place.path / "train.txt").read_text()
     (place.path / "train.txt").write_text(text + text[:1000])
     smlp("data", "prepare", "--input", "train.txt", "--tokenizer", "bytes", "--output", "train", cwd=place.path)
-    place.run(place.job(steps=8, every=2), "run")
+    done = place.run(place.job(steps=8, every=2), "run")
+    assert changed()[0] in done.stdout + done.stderr, "told where the run was started"
     assert len(changed()) == 1 and f"held {len(text) + 1} tokens at step 6 and holds {len(text) + 1001} now" in changed()[0], changed()
     place.run(place.job(steps=10, every=2), "run")
     assert len(changed()) == 1, "what the next checkpoint was saved with is the run's data"
+
+
+def an_attempt_that_another_has_superseded_ends(place):
+    """Where locks do not reach from host to host, the first of two launchers trained on, and saved nothing any more."""
+    launcher = place.start(place.job(steps=100000, every=50), "run")
+    harness.wait_until(lambda: (place.path / "run" / "checkpoints" / "LATEST").exists(), 60, "a checkpoint")
+    (place.path / "run" / "checkpoints" / "ATTEMPT").write_text("2\n")
+    assert launcher.wait(60) == 75, launcher.returncode
+    words = (place.path / "run.out").read_text()
+    assert "attempt 2 of this run has taken over" in words, words
+    assert [line["cause"] for line in place.lines("run", "attempts.jsonl")] == ["stopped"], words
 
 
 def text_comes_out_of_a_trained_model(place):
@@ -229,7 +241,7 @@ if __name__ == "__main__":
                   a_flipped_bit_is_found_and_the_run_falls_back, any_number_of_ranks_reads_what_four_wrote,
                   three_ranks_do_the_work_of_four,
                   a_second_run_in_the_same_directory_is_refused,
-                  weights_of_another_run_start_a_new_one, metrics_lines_hold_every_step, a_port_that_is_taken_ends_no_run_that_has_trained,
+                  weights_of_another_run_start_a_new_one, an_attempt_that_another_has_superseded_ends, metrics_lines_hold_every_step, a_port_that_is_taken_ends_no_run_that_has_trained,
                   a_job_that_turns_evaluation_off_is_never_evaluated,
                   a_checkpoint_is_as_old_as_its_publication_after_a_restart_too,
                   other_data_under_the_same_name_is_told, text_comes_out_of_a_trained_model],

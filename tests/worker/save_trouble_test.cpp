@@ -5,6 +5,7 @@
 #include <array>
 #include <chrono>
 #include <filesystem>
+#include <fstream>
 #include <optional>
 #include <string_view>
 #include <thread>
@@ -18,6 +19,7 @@
 #include "tests/checkpoint/sample.h"
 #include "tests/without_rights.h"
 #include "worker/checkpointing.h"
+#include "worker/load_together.h"
 #include "worker/restore.h"
 
 namespace smlp {
@@ -89,6 +91,21 @@ TEST(SaveTrouble, WhoReadsACheckpointHearsOfEachBlock) {
   test::SampleRank memory(0, 1, large);
   load_together(shared_save(chosen->shared, 1), *world, memory.backend(), memory.pieces(), {.between = [&] { ++loaded; }});
   EXPECT_GE(loaded, 4);
+}
+
+// It trained on for nobody, as long as it was let, where locks do not reach from host to host.
+TEST(SaveTrouble, AnAttemptHearsThatANewerOneHasTakenOver) {
+  const test::Scratch scratch;
+  std::vector<SaveOutcome> told;
+  Checkpointing saves(test::options_for(scratch.root(), 1), [&](const SaveOutcome& outcome) { told.push_back(outcome); });
+  save_alone(saves, 10);
+  std::ofstream(scratch.root() / "ATTEMPT") << "2\n";
+  save_alone(saves, 20);
+  ASSERT_EQ(told.size(), 2u);
+  EXPECT_FALSE(told[0].superseded);
+  EXPECT_TRUE(told[1].superseded);
+  EXPECT_THAT(told[1].failure, HasSubstr("attempt 2 of this run has taken over"));
+  EXPECT_THAT(test::names_in(scratch.root()), testing::Not(testing::Contains("step-00000020")));
 }
 
 bool refused = false;

@@ -12,6 +12,7 @@
 #include "tests/checkpoint/sample.h"
 #include "tests/comm/ranks.h"
 #include "worker/engine.h"
+#include "worker/load_together.h"
 #include "worker/replica_check.h"
 #include "worker/texts.h"
 

@@ -18,6 +18,7 @@
 #include "tests/checkpoint/sample.h"
 #include "tests/comm/faraway_backend.h"
 #include "tests/comm/ranks.h"
+#include "worker/load_together.h"
 #include "worker/restore.h"
 #include "worker/saves.h"
 #include "worker/texts.h"
