@@ -47,14 +47,15 @@ function(smlp_test_program name)
 endfunction()
 
 # `make test` has three places. A test with a clock or with ranks takes two of them; what looks at no clock takes one, at idle
-# priority. So two cores do one of the former at a time, and compute and compile (cuda_preset) with what it leaves.
+# priority, and so does what only waits. So two cores do one of the first at a time, and compute and compile (cuda_preset) with
+# what it leaves.
 set(smlp_has_a_clock PROCESSORS 2 COST 500)
 set(smlp_gives_way ${CMAKE_SOURCE_DIR}/tests/system/give_way.py)
 
-# smlp_test(name as of smlp_test_program ... [LABELS fast|mpi|slow] [RANKS n | GIVES_WAY] [TIMEOUT seconds])
+# smlp_test(name as of smlp_test_program ... [LABELS fast|mpi|slow] [RANKS n | GIVES_WAY | WAITS] [TIMEOUT seconds])
 # The program, unless it is there, and a test that runs it; with RANKS under mpirun.
 function(smlp_test name)
-  cmake_parse_arguments(TEST "GIVES_WAY" "RANKS;TIMEOUT" "FILES;LINKS;OPTIONS;LABELS" ${ARGN})
+  cmake_parse_arguments(TEST "GIVES_WAY;WAITS" "RANKS;TIMEOUT" "FILES;LINKS;OPTIONS;LABELS" ${ARGN})
   if(NOT TEST_TIMEOUT)
     set(TEST_TIMEOUT 120)
   endif()
@@ -68,6 +69,8 @@ function(smlp_test name)
   if(TEST_GIVES_WAY)
     set(way PROCESSORS 1)
     set(command ${smlp_gives_way} ${command})
+  elseif(TEST_WAITS)
+    set(way PROCESSORS 1 COST 500)
   elseif(TEST_RANKS)
     set(command ${MPIEXEC_EXECUTABLE} --allow-run-as-root --oversubscribe --bind-to none -n ${TEST_RANKS} ${command})
     set(test_name ${name}_${TEST_RANKS}_ranks)

@@ -2,17 +2,19 @@
 and what is asked of it afterwards. `with Stage(cluster) as stage:`."""
 import json
 import pathlib
+import subprocess
 import sys
 import tempfile
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "system"))
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "system"))
 import harness  # noqa: E402  the small model and its data are those of the system tests
 
-# Steps that compute more than they wait, long enough that things happen in the middle of a run and saves are done within
-# an interval, also where the disk is busy. The nodes share this machine's cores, which each takes for its own: ranks are
+# Steps of some 50 ms, most of which they sleep (slow_sums.c): long enough that things happen in the middle of a run and saves are
+# done within an interval, also where the disk is busy. The nodes share this machine's cores, which each takes for its own: ranks are
 # not bound to them, but where a test is about that.
-JOB = harness.JOB.replace("global_batch = 8", "global_batch = 128").replace("width = 32", "width = 64").replace(
+JOB = harness.JOB.replace("global_batch = 8", "global_batch = 32").replace("width = 32", "width = 64").replace(
     "hidden = 64", "hidden = 128") + """spare_nodes = {spare_nodes}
 launcher = "{launcher}"
 exchange_check = {exchange_check}
@@ -31,6 +33,7 @@ array = "{array}"
 DEFAULTS = {**harness.DEFAULTS, "steps": 400, "every": 50, "micro_batch": 8, "nodes": 4, "tasks_per_node": 1, "gpus_per_task": 0, "spare_nodes": 0,
             "launcher": "auto", "exchange_check": False, "bind_cores": False, "time_limit": "00:30:00", "signal_seconds": 120,
             "setup": [], "extra": ["--exclusive"], "array": ""}
+SLOW_SUM_MICROSECONDS = 6000
 HANG_BOUND = 15 + 10  # the job's hang_floor_seconds, which its learned limits do not pass, and what may be added to it
 
 references = {}  # settings that shape the result → run directory of an undisturbed run on this machine
@@ -42,6 +45,9 @@ class Stage(harness.Place):
     def __init__(self, cluster):
         self.cluster = cluster
         self.path = cluster.folder / "work"
+        self.slow_sums = self.path / "slow_sums.so"
+        subprocess.run(["mpicc", "-O1", "-shared", "-fPIC", f"-DSLOW_SUM_MICROSECONDS={SLOW_SUM_MICROSECONDS}",
+                        "-o", self.slow_sums, HERE / "slow_sums.c", "-ldl"], check=True, timeout=60)
 
     def __exit__(self, *_):
         pass  # the folder goes with the cluster
@@ -49,6 +55,7 @@ class Stage(harness.Place):
     def job(self, folder=None, **changes):
         settings = {**DEFAULTS, **changes}
         settings["ranks"] = settings["nodes"] * settings["tasks_per_node"]
+        settings["setup"] = [*settings["setup"], f"export LD_PRELOAD={self.slow_sums}"]
         path = (folder or self.path) / "job.toml"
         for name in ("setup", "extra", "exchange_check", "bind_cores"):  # as TOML has them too
             settings[name] = json.dumps(settings[name])
