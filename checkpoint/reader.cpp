@@ -12,9 +12,9 @@ namespace smlp {
 namespace fs = std::filesystem;
 
 namespace {
-
 constexpr std::size_t block_bytes = std::size_t{1} << 20;
 constexpr std::size_t most_open_files = 64;
+}  // namespace
 
 std::string missing_file(const fs::path& path, std::int64_t size) {
   std::error_code error;
@@ -24,8 +24,6 @@ std::string missing_file(const fs::path& path, std::int64_t size) {
   if (static_cast<std::int64_t>(found) == size) return "";
   return fmt::format("{} has {} bytes; the manifest says {}", path.filename().string(), found, size);
 }
-
-}  // namespace
 
 std::string missing_file(const fs::path& checkpoint, const Manifest& manifest) {
   for (const auto& shard : manifest.shards) {

@@ -53,7 +53,8 @@ class CheckpointReader {
 std::string shard_fault(const std::filesystem::path& file, const StoredShard& shard, const Manifest& manifest,
                         const std::function<void()>& between = [] {});
 
-// "" when every file of the manifest is there and has its size. Throws Error(io_failed) where that can't be told now.
+// "" when the file, or every file of the manifest, is there and has its size. Throws Error(io_failed) where that can't be told now.
+std::string missing_file(const std::filesystem::path& file, std::int64_t size);
 std::string missing_file(const std::filesystem::path& checkpoint, const Manifest& manifest);
 
 }  // namespace smlp

@@ -70,12 +70,16 @@ std::string whole_fault(const fs::path& path, const Manifest& manifest) {
 
 std::string fault_of_part(const fs::path& checkpoint, const Manifest& manifest, int part, int parts,
                           const std::function<void()>& between = [] {}) {
-  if (auto fault = missing_file(checkpoint, manifest); !fault.empty()) return fault;
+  if (part == 0) {  // before anything is read
+    if (auto fault = missing_file(checkpoint, manifest); !fault.empty()) return fault;
+  }
   const auto shards = manifest.shards.size();
   for (auto i = static_cast<std::size_t>(part); i <= shards; i += static_cast<std::size_t>(parts)) {
-    auto fault = i == shards
-                     ? whole_fault(checkpoint / whole_name, manifest)
-                     : shard_fault(checkpoint / manifest.shards[i].file, manifest.shards[i], manifest, between);
+    const auto path = checkpoint / (i == shards ? whole_name : manifest.shards[i].file);
+    auto fault = missing_file(path, i == shards ? manifest.whole_size : manifest.shards[i].size);
+    if (fault.empty()) {
+      fault = i == shards ? whole_fault(path, manifest) : shard_fault(path, manifest.shards[i], manifest, between);
+    }
     if (!fault.empty()) return fault;
   }
   return "";

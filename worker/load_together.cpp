@@ -115,7 +115,9 @@ class Distribution {
   }
 
   void pass_on(std::size_t i, SideBySide& ranks) {
-    if (reader_of(i) == world_.rank()) {
+    const bool reading = reader_of(i) == world_.rank();
+    if (!reading && !mine(i)) return;
+    if (reading) {
       std::vector<int> others;
       for (int rank = 0; rank < world_.size(); ++rank) {
         if (rank != world_.rank() && needs_.of(rank, i)) others.push_back(rank);
@@ -125,7 +127,7 @@ class Distribution {
       std::vector<std::unique_ptr<Communicator::Transfer>> under_way;
       for (const int rank : others) under_way.push_back(group_->start_send(bytes_, rank));
       for (const auto& transfer : under_way) wait(*transfer, ranks);
-    } else if (mine(i)) {
+    } else {
       bytes_.resize(static_cast<std::size_t>(blocks_[i].count * blocks_[i].element_bytes));
       wait(*group_->start_receive(bytes_, reader_of(i)), ranks);
     }
