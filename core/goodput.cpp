@@ -4,23 +4,23 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "core/clock.h"
 #include "core/json_lines.h"
 
 namespace smlp {
 
 namespace {
-constexpr double wrong_clock_seconds = 60;  // hosts are less apart
+constexpr double wrong_clock_seconds = 300;  // hosts are less apart: munge would refuse their words
 constexpr std::int64_t tail_bytes = 1 << 20;  // some lines of metrics.jsonl, also with hundreds of experts
 }
 
 void Goodput::pass(double now, Spent phase) {
-  if (now < time_ - wrong_clock_seconds) time_ = now;
   seconds_[static_cast<std::size_t>(phase)] += std::max(0.0, now - time_);
   time_ = std::max(now, time_);
 }
 
 void Goodput::step_done(double now, std::int64_t step, const StepSeconds& took, bool first) {
-  if (first) pass(now - took.whole, Spent::restart);
+  if (first) pass(now - took.whole - took.evaluation, Spent::restart);
   if (step <= highest_step_) {
     pass(now, Spent::lost_work);
     return;
@@ -76,6 +76,7 @@ std::optional<Goodput> read_goodput(const RunDirectory& run) {
   };
   read_json_lines(run.ledger(), take, tail_bytes);
   read_json_lines(run.metrics(), take, tail_bytes);
+  if (newest && newest->time() > unix_seconds() + wrong_clock_seconds) newest->go_on_from(unix_seconds());
   return newest;
 }
 

@@ -29,6 +29,7 @@ inline constexpr std::array<const char*, spent_count> spent_names = {
 // What a step says of its own seconds.
 struct StepSeconds {
   double whole = 0, data = 0, exchange = 0, checkpoint = 0;
+  double evaluation = 0;  // behind it, and not in `whole`
 };
 
 class Goodput {
@@ -36,11 +37,12 @@ class Goodput {
   Goodput() = default;
   explicit Goodput(double now) : time_(now) {}  // nothing spent yet; seconds since 1970
 
-  // Everything since the last call goes to one phase. A clock that went back counts as none at all; by more than a minute, the
-  // one before was wrong, and the book goes on from now.
+  // Everything since the last call goes to one phase. A clock that went back counts as none at all.
   void pass(double now, Spent phase);
   // The same for the time up to the end of a step. `first`: of this attempt, so that what came before it is `restart`.
   void step_done(double now, std::int64_t step, const StepSeconds& took, bool first);
+
+  void go_on_from(double now) { time_ = now; }  // where another clock, that was wrong, kept the book
 
   double operator[](Spent phase) const { return seconds_[static_cast<std::size_t>(phase)]; }
   double total() const;
@@ -58,6 +60,7 @@ class Goodput {
   std::array<double, spent_count> seconds_{};
 };
 
-std::optional<Goodput> read_goodput(const RunDirectory& run);  // the newest there is
+// The newest there is. One whose time is more than five minutes to come goes on from now.
+std::optional<Goodput> read_goodput(const RunDirectory& run);
 
 }  // namespace smlp

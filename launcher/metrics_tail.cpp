@@ -19,6 +19,7 @@ void MetricsTail::begin_attempt(int attempt, double now) {
   newest_.reset();
   first_step_.reset();
   seen_.clear();
+  checkpoint_before_ = 0;
   began_ = now;
 }
 
@@ -42,8 +43,8 @@ void MetricsTail::take(const nlohmann::json& line, double now) {
                   .local_step = integer_in(line, "local_checkpoint_last_step")};
   if (!facts.validation_loss && newest_) facts.validation_loss = newest_->validation_loss;
   if (!first_step_) first_step_ = facts.step;
-  const auto kept_from = facts.checkpoint_step.value_or(0);
-  while (!seen_.empty() && (seen_.front().step < kept_from || seen_.size() >= most_seen)) seen_.pop_front();
+  if (newest_ && newest_->checkpoint_step != facts.checkpoint_step) checkpoint_before_ = newest_->checkpoint_step.value_or(0);
+  while (!seen_.empty() && (seen_.front().step < checkpoint_before_ || seen_.size() >= most_seen)) seen_.pop_front();
   seen_.push_back({facts.step, now});
   newest_ = facts;
 }

@@ -45,7 +45,8 @@ class MetricsTail {
     std::int64_t step;
     double at;
   };
-  std::deque<Seen> seen_;  // of this attempt, ascending; older ones than the newest checkpoint are dropped
+  std::int64_t checkpoint_before_ = 0;  // the newest one: what diverges goes on from it
+  std::deque<Seen> seen_;  // of this attempt, ascending; older ones than that are dropped
 };
 
 }  // namespace smlp

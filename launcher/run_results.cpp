@@ -120,7 +120,7 @@ void add_steps(const std::vector<Step>& steps, Told told, RunResults& results) {
   for (const auto& step : steps) {
     results.seconds += step.seconds;
     results.step = step.step;
-    results.loss = step.loss ? step.loss : results.loss;
+    results.loss = step.loss;
     if (step.tokens) results.step_tokens = static_cast<std::int64_t>(*step.tokens);
     if (step.tokens_per_second > 0) rates.push_back(step.tokens_per_second);
     if (step.balance) balances += *step.balance, ++balanced;

@@ -102,7 +102,7 @@ void read_steps(const RunDirectory& run, RunStatus& status) {
       if (const auto value = number_in(line, key)) fact = value;
     };
     status.step = step;
-    keep(status.loss, "loss");
+    status.loss = number_in(line, "loss");  // none where it was not finite
     keep(status.validation_loss, "validation_loss");
     keep(status.tokens_per_second, "tokens_per_second");
     keep(status.flops_share, "flops_share");
@@ -234,10 +234,10 @@ std::vector<TaskState> read_tasks(const RunDirectory& run) {
   return tasks;
 }
 
-void add_goodput(const RunDirectory& run, bool live, RunStatus& status) {
+void add_goodput(const RunDirectory& run, bool live, bool attempt_under_way, RunStatus& status) {
   status.goodput = read_goodput(run);
   if (!status.goodput || (!live && status.state != "waiting")) return;
-  const bool training = std::any_of(status.ranks.begin(), status.ranks.end(),
+  const bool training = attempt_under_way && std::any_of(status.ranks.begin(), status.ranks.end(),
                                     [](const auto& place) { return place.section != "start"; });
   status.goodput->pass(unix_seconds(), !live ? Spent::waiting : training ? Spent::productive : Spent::restart);
 }
@@ -295,7 +295,7 @@ RunStatus read_status(const RunDirectory& run) {
   else status.seconds_left.reset();
   read_attempts(run, course, status);
   read_checkpoint(run, status);
-  add_goodput(run, live, status);
+  add_goodput(run, live, course.attempt_under_way, status);
   if (const auto holder = last_holder(run.launcher_lock())) status.holder = holder->words();
   if (live) status.metrics_address = first_target(run);
   const int newest = newest_attempt(run);

@@ -154,6 +154,8 @@ PlanCounts count_model(const ModelConfig& config, std::int64_t ranks, std::int64
   plan.checkpoint_bytes = plan.parameters.total * (size_of(precision) + state_bytes_per_element);
   for (const auto& table : store.tables()) plan.checkpoint_bytes += table.view.bytes();
 
+  plan.checkpoint_copy_bytes = (plan.checkpoint_bytes + ranks - 1) / ranks;
+
   const Rehearsed spread = rehearse(config, expert_ranks, micro_batch, precision, Mode::training, rows_at_once);
   const Rehearsed alone = rehearse(config, 1, micro_batch, precision, Mode::training, rows_at_once);
   plan.memory.activations = std::min(alone.activation_bytes, spread.activation_bytes);

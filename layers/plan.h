@@ -28,6 +28,7 @@ struct PlanCounts {
       0;  // a rank sends to others: tokens and channels, forward and backward
   std::int64_t reduce_bytes_per_step = 0;  // gradients of a rank that are summed with others
   std::int64_t checkpoint_bytes = 0;       // weights, optimiser state and tables, of the whole model
+  std::int64_t checkpoint_copy_bytes = 0;  // of them, a rank's share: what it keeps in its host's memory from the first save on
 };
 
 // `expert_ranks` consecutive ranks share the experts; `micro_batch` sequences a rank at once, `rounds` times

@@ -36,6 +36,7 @@ void print(const JobConfig& job, const PlanCounts& counts) {
   line("sent by a rank to experts, a step", binary_size(counts.exchange_bytes_per_step));
   line("gradients of a rank summed, a step", binary_size(counts.reduce_bytes_per_step));
   line("checkpoint", binary_size(counts.checkpoint_bytes));
+  line("  a rank's copy, of host memory", binary_size(counts.checkpoint_copy_bytes));
 }
 
 }  // namespace

@@ -9,8 +9,10 @@ namespace smlp {
 PlanCounts count_job(const JobConfig& job) {
   const auto rounds = micro_batches_of_step(job, job.cluster.ranks);
   const auto rows_at_once = job.cluster.device == "cuda" ? Backend::rows_at_once_on_gpus : Backend::rows_at_once_on_hosts;
-  return count_model(model_config(job), job.cluster.ranks, job.cluster.expert_ranks, job.train.micro_batch, value_type(job),
-                     rounds, job.optimizer.shard_states, rows_at_once);
+  auto counts = count_model(model_config(job), job.cluster.ranks, job.cluster.expert_ranks, job.train.micro_batch, value_type(job),
+                            rounds, job.optimizer.shard_states, rows_at_once);
+  if (!job.checkpoint.local_dir.empty()) counts.checkpoint_copy_bytes *= 2;  // one of each tier
+  return counts;
 }
 
 PlanCounts count_alone(const JobConfig& job) {
@@ -40,7 +42,8 @@ nlohmann::json to_json(const PlanCounts& counts) {
             {"total", memory.total}}},
           {"exchange_bytes_per_step", counts.exchange_bytes_per_step},
           {"reduce_bytes_per_step", counts.reduce_bytes_per_step},
-          {"checkpoint_bytes", counts.checkpoint_bytes}};
+          {"checkpoint_bytes", counts.checkpoint_bytes},
+          {"checkpoint_copy_bytes_per_rank", counts.checkpoint_copy_bytes}};
 }
 
 }  // namespace smlp

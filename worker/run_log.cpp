@@ -195,7 +195,8 @@ struct RunLog::Impl {
                        {.whole = line.seconds,
                         .data = phases[Phase::data],
                         .exchange = phases[Phase::exchange] + phases[Phase::reduce],
-                        .checkpoint = phases[Phase::checkpoint]},
+                        .checkpoint = phases[Phase::checkpoint],
+                        .evaluation = line.evaluation_seconds},
                        first_step);
     first_step = false;
     show_goodput();

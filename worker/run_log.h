@@ -23,6 +23,7 @@ struct StepLine {
   StepResult result;
   double seconds = 0;
   std::optional<Evaluation> evaluation;  // after this step
+  double evaluation_seconds = 0;         // which `seconds` does not hold
 };
 
 struct FoundSave {

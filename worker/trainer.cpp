@@ -276,8 +276,9 @@ void Trainer::step() {
                                     [&](const StepResult& result) { return may_update(result, begin); });
   own_finite_ = line.result.own_finite;
   if (drill_) drill_->after_update(step_, engine_->backend(), pieces_);
-  check_replicas(flags[save_asked] > 0 || kept_for_good() || (job_.checkpoint.keep_best && evaluation_due()));
   watch.lap();
+  check_replicas(flags[save_asked] > 0 || kept_for_good() || (job_.checkpoint.keep_best && evaluation_due()));
+  line.result.phases[Phase::other] += watch.lap();
   sequences_ = end;
   stop_ = flags[stop_asked] > 0;
 
@@ -288,7 +289,7 @@ void Trainer::step() {
   double seconds = watch.seconds();
   // Before the save: a checkpoint knows the loss of its own step.
   if (evaluation_due()) line.evaluation = evaluate(step_);
-  watch.lap();
+  line.evaluation_seconds = watch.lap();
   const bool this_step =  // and no later one
       flags[save_asked] > 0 || kept_for_good() || (job_.checkpoint.keep_best && line.evaluation);
   if (this_step) drain();

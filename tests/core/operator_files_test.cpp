@@ -7,6 +7,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "core/clock.h"
 #include "core/control_folder.h"
 #include "core/error.h"
 #include "core/files.h"
@@ -40,6 +41,14 @@ TEST(Goodput, EverySecondIsInOnePhase) {
   EXPECT_DOUBLE_EQ(book.total(), 13);
 }
 
+// What an evaluation behind an attempt's first step took was the restart's.
+TEST(Goodput, AnEvaluationBehindTheFirstStepIsProductive) {
+  Goodput book(100);
+  book.step_done(110, 1, {.whole = 2, .evaluation = 5}, true);
+  EXPECT_DOUBLE_EQ(book[Spent::restart], 3);
+  EXPECT_DOUBLE_EQ(book[Spent::productive], 7);
+}
+
 TEST(Goodput, AStepDoneAgainIsLostWorkAndNoPhaseShrinks) {
   Goodput book(0);
   for (int step = 1; step <= 4; ++step) book.step_done(step, step, {.whole = 1}, step == 1);
@@ -57,15 +66,18 @@ TEST(Goodput, AStepDoneAgainIsLostWorkAndNoPhaseShrinks) {
 }
 
 // Its lines stood at a time to come for as long, and status with them.
-TEST(Goodput, ABookThatAWrongClockKeptGoesOnFromNow) {
-  Goodput book(1000);
-  book.step_done(5000, 1, {.whole = 2}, true);  // an hour ahead
-  book.pass(1010, Spent::waiting);
-  EXPECT_DOUBLE_EQ(book.time(), 1010);
-  EXPECT_DOUBLE_EQ(book[Spent::waiting], 0);
-  book.step_done(1015, 2, {.whole = 3}, true);
-  EXPECT_DOUBLE_EQ(book[Spent::productive], 5);
-  EXPECT_DOUBLE_EQ(book.time(), 1015);
+TEST_F(OperatorFiles, ABookThatAWrongClockKeptGoesOnFromNow) {
+  const RunDirectory run{folder};
+  for (const double ahead : {200.0, 3600.0}) {
+    Goodput book(unix_seconds());
+    book.pass(unix_seconds() + ahead, Spent::productive);
+    nlohmann::json line;
+    book.write_into(line);
+    append_line(run.ledger(), line.dump());
+    ASSERT_TRUE(read_goodput(run));
+    EXPECT_NEAR(read_goodput(run)->total(), ahead, 1);
+    EXPECT_NEAR(read_goodput(run)->time(), unix_seconds() + (ahead < 300 ? ahead : 0), 5);
+  }
 }
 
 TEST_F(OperatorFiles, TheBookThatCoversMostIsTheNewest) {

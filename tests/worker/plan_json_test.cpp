@@ -27,5 +27,19 @@ TEST(PlanJson, AStepWhoseBatchRanksDoNotDivideHasItsLastRoundToo) {
   EXPECT_EQ(micro_batches_of_step(job, 2), 5);
 }
 
+// A job sized by the plan was killed at its first save, for want of the memory of the copy.
+TEST(PlanJson, TellsTheCopyThatSavesTake) {
+  JobConfig job;
+  job.model = {.kind = "gmlp", .context = 16, .width = 8, .hidden = 16, .dense_blocks = 1};
+  job.model.vocabulary = 64;
+  job.train.micro_batch = job.routing.group_sequences = 1;
+  job.cluster.ranks = job.cluster.expert_ranks = 2;
+  const auto counts = count_job(job);
+  EXPECT_EQ(counts.checkpoint_copy_bytes, (counts.checkpoint_bytes + 1) / 2);
+  job.checkpoint.local_dir = "/somewhere";
+  EXPECT_EQ(count_job(job).checkpoint_copy_bytes, 2 * counts.checkpoint_copy_bytes);
+  EXPECT_EQ(to_json(counts)["checkpoint_copy_bytes_per_rank"], counts.checkpoint_copy_bytes);
+}
+
 }  // namespace
 }  // namespace smlp
