@@ -5,6 +5,7 @@
 #include <chrono>
 #include <mutex>
 #include <new>
+#include <system_error>
 #include <thread>
 
 #include "checkpoint/checkpoint.h"
@@ -143,7 +144,17 @@ struct CheckpointWriter::Impl {
 
   void start_writing() {
     tell(State::writing, "");
-    thread = std::jthread([this](std::stop_token stop) { write(std::move(stop)); });
+    start([this](std::stop_token stop) { write(std::move(stop)); });
+  }
+
+  // A save that gets no thread has failed, and ends nothing else.
+  template <class Work>
+  void start(Work work) {
+    try {
+      thread = std::jthread(std::move(work));
+    } catch (const std::system_error& error) {
+      fail(fmt::format("no thread could be started for it: {}", error.what()));
+    }
   }
 
   // What this rank leaves behind of a save that wasn't published. Shards that others may still publish stay.
@@ -240,7 +251,7 @@ void CheckpointWriter::publish() {
   my.join();
   if (my.options.local) return my.tell(State::published, "");
   my.tell(State::publishing, "");
-  my.thread = std::jthread([&my] { my.publish(); });
+  my.start([&my] { my.publish(); });
 }
 
 void CheckpointWriter::release() {

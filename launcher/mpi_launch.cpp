@@ -1,8 +1,10 @@
 #include "launcher/mpi_launch.h"
 
 #include <fmt/format.h>
+#include <pwd.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -31,11 +33,19 @@ namespace {
 
 constexpr std::string_view session_prefix = "smlp-session-";
 
-std::filesystem::path session_parent() {
-  if (access("/dev/shm", W_OK | X_OK) == 0) return "/dev/shm";
+// In memory, where there is room for what ranks of one host share: 4 MiB each, and as much for Open MPI itself.
+bool has_room(const char* folder, std::int64_t ranks) {
+  struct statvfs facts {};
+  if (statvfs(folder, &facts) != 0) return false;
+  return facts.f_bavail * facts.f_frsize >= static_cast<std::uint64_t>(5 * ranks + 8) << 20;
+}
+
+constexpr const char* in_memory = "/dev/shm";
+
+std::filesystem::path temporary_folder() {
   std::error_code ignored;
-  const auto temporary = std::filesystem::temp_directory_path(ignored);
-  return temporary.empty() ? "/tmp" : temporary;
+  const auto folder = std::filesystem::temp_directory_path(ignored);
+  return folder.empty() ? "/tmp" : folder;
 }
 
 bool marks_an_outer_launch(std::string_view variable) {
@@ -58,6 +68,7 @@ Variables rank_variables(const LaunchShape& shape, const CoreCount& cores, bool 
   variables["OMPI_ALLOW_RUN_AS_ROOT"] = yes;
   variables["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = yes;
   variables["OMP_NUM_THREADS"] = fmt::format("{}", shape.threads);
+  if (getpwuid(geteuid()) == nullptr) variables.emplace("HOME", "/tmp");  // else PMIx looks for one, and dies
   variables.emplace("OMPI_MCA_odls_base_sigkill_timeout", "0");  // else a dead rank is told 1 s later
   if (shape.ranks * shape.threads > cores.cores) {
     // Waiting ranks that spin on too few cores make a collective 2000 times slower.
@@ -142,11 +153,13 @@ CoreCount count_cores() {
   return count.cores > 0 ? count : CoreCount{};
 }
 
-SessionFolder::SessionFolder() : lock_(FileLock::none()) {
-  std::string pattern = session_parent() / fmt::format("{}XXXXXX", session_prefix);
+SessionFolder::SessionFolder(std::int64_t ranks) : lock_(FileLock::none()) {
+  const bool is_there = access(in_memory, W_OK | X_OK) == 0 && has_room(in_memory, ranks);
+  const auto parent = is_there ? std::filesystem::path(in_memory) : temporary_folder();
+  std::string pattern = parent / fmt::format("{}XXXXXX", session_prefix);
   if (mkdtemp(pattern.data()) == nullptr) {
-    throw Error(ExitCode::io_failed, fmt::format("no folder could be made in {} for Open MPI's session: {}",
-                                                 session_parent().string(), std::strerror(errno)));
+    throw Error(ExitCode::io_failed, fmt::format("no folder could be made in {} for Open MPI's session: {}", parent.string(),
+                                                 std::strerror(errno)));
   }
   path_ = pattern;
   lock_ = FileLock::try_lock(path_ / "lock", FileLock::Kind::exclusive);
@@ -159,7 +172,10 @@ SessionFolder::~SessionFolder() {
 
 void SessionFolder::sweep() {
   std::error_code ignored;
-  for (const auto& entry : entries_of(session_parent())) {
+  auto entries = entries_of(in_memory);
+  const auto others = entries_of(temporary_folder());
+  entries.insert(entries.end(), others.begin(), others.end());
+  for (const auto& entry : entries) {
     struct stat facts {};
     if (!entry.filename().string().starts_with(session_prefix)) continue;
     if (lstat(entry.c_str(), &facts) != 0 || facts.st_uid != geteuid()) continue;
@@ -215,7 +231,7 @@ int run_worker(const std::vector<std::string>& arguments, const LaunchShape& sha
   const auto cores = count_cores();
   const auto worker = find_worker();
   SessionFolder::sweep();
-  const SessionFolder session;
+  const SessionFolder session(shape.ranks);
   ProcessStart start{.own_group = false, .silent_input = false};
   const CoreDemand demand{.ranks = shape.ranks, .each = shape.threads};
   const bool bound = shape.ranks > 1 && may_bind(demand, cores.cores, false);

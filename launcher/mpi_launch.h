@@ -23,11 +23,11 @@ struct CoreCount {
 };
 CoreCount count_cores();
 
-// Where Open MPI keeps its sockets and shared memory: a folder in memory, of this launch alone, gone with it. One
-// left by a launcher that was killed is swept by the next.
+// Where Open MPI keeps its sockets and shared memory: a folder of this launch alone, gone with it; in memory (/dev/shm) where
+// that has room for so many ranks of this host. One left by a launcher that was killed is swept by the next.
 class SessionFolder {
  public:
-  SessionFolder();
+  explicit SessionFolder(std::int64_t ranks);
   ~SessionFolder();
   SessionFolder(const SessionFolder&) = delete;
   SessionFolder& operator=(const SessionFolder&) = delete;

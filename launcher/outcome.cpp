@@ -87,6 +87,12 @@ std::string said(const std::string& words) {
   return line;
 }
 
+// In the words of SLURM, whose limit on a job's memory the kernel keeps by killing.
+bool says_memory_ran_out(const std::string& words) {
+  return words.find("oom_kill") != std::string::npos || words.find("oom-kill") != std::string::npos ||
+         words.find("Out Of Memory") != std::string::npos;
+}
+
 }  // namespace
 
 bool Outcome::is_final() const { return ends_the_run(code); }
@@ -126,8 +132,8 @@ Outcome explain_end(const RunDirectory& run, int attempt, int ranks, const std::
   const auto words = read_if_there(run.launch_log(attempt));
   const int code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
   outcome.code = is_of_the_ranks(code) ? code : static_cast<int>(ExitCode::fault);  // the starter's own: it could not start them
-  outcome.cause = cause_of(outcome.code);
-  if (WIFSIGNALED(status) && outcome.cause != "hang") {
+  outcome.cause = WIFSIGNALED(status) ? "signal" : cause_of(outcome.code);  // SIGABRT's code is a hang's only from a rank
+  if (WIFSIGNALED(status)) {
     outcome.reason = fmt::format("{} was killed by {}", starter, signal_text(WTERMSIG(status)));
     return outcome;
   }
@@ -147,6 +153,7 @@ Outcome explain_end(const RunDirectory& run, int attempt, int ranks, const std::
   if (outcome.reason.empty() && names_a_signal(outcome.code)) {
     outcome.reason = fmt::format("a rank was killed by {}", signal_text(outcome.code - 128));
   }
+  if (says_memory_ran_out(words)) outcome.reason += fmt::format("{}{}", outcome.reason.empty() ? "" : ": ", out_of_memory);
   if (outcome.reason.empty()) {
     outcome.reason = fmt::format("{} ended with exit code {}{}; its words are in {}", starter, code, said(words),
                                  run.launch_log(attempt).string());

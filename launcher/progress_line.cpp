@@ -1,6 +1,7 @@
 #include "launcher/progress_line.h"
 
 #include <fmt/format.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -15,6 +16,15 @@ namespace smlp {
 namespace {
 
 constexpr double refresh_seconds = 0.2, plain_seconds = 5;
+constexpr std::size_t at_once = 1024;          // what a terminal or pipe takes that takes anything
+constexpr std::size_t most_unread = 64 << 10;  // kept for whoever reads on
+constexpr int last_words_milliseconds = 2000;
+
+// Also where nobody will ever read again: writing fails at once then.
+bool takes_text(std::FILE* out, int milliseconds) {
+  pollfd place{.fd = fileno(out), .events = POLLOUT, .revents = 0};
+  return ::poll(&place, 1, milliseconds) != 0;
+}
 
 }  // namespace
 
@@ -43,12 +53,24 @@ ProgressLine::ProgressLine(const JobConfig& job, std::FILE* out)
     : job_(job), out_(out), terminal_(isatty(fileno(out)) == 1) {}
 
 ProgressLine::~ProgressLine() {
-  if (line_open_) std::fputc('\n', out_);
-  std::fflush(out_);
+  if (line_open_) unread_ += '\n';
+  write_what_is_taken(last_words_milliseconds);
+}
+
+void ProgressLine::write(const std::string& text) {
+  if (unread_.size() + text.size() <= most_unread) unread_ += text;
+  write_what_is_taken(0);
 }
 
 // A full disk under the standard output, or its terminal gone, ends no run.
-void ProgressLine::write(const std::string& text) { std::fputs(text.c_str(), out_); }
+void ProgressLine::write_what_is_taken(int milliseconds) {
+  while (!unread_.empty() && takes_text(out_, milliseconds)) {
+    const auto part = unread_.substr(0, at_once);
+    std::fputs(part.c_str(), out_);
+    std::fflush(out_);
+    unread_.erase(0, part.size());
+  }
+}
 
 void ProgressLine::clear() {
   if (line_open_) write("\r\033[K");
@@ -59,6 +81,8 @@ void ProgressLine::show(const StepFacts& facts, double now) {
   const bool first = shown_step_ < 0 || facts.step < shown_step_;
   if (now - shown_at_ < (terminal_ ? refresh_seconds : plain_seconds) && !first) return;
   if (!terminal_ && facts.step == shown_step_) return;
+  write_what_is_taken(0);
+  if (!unread_.empty() || !takes_text(out_, 0)) return;
   shown_at_ = now;
   shown_step_ = facts.step;
   auto text = progress_text(facts, job_, unix_seconds());
@@ -70,13 +94,11 @@ void ProgressLine::show(const StepFacts& facts, double now) {
     write(fmt::format("\r{}\033[K", text));
     line_open_ = true;
   }
-  std::fflush(out_);
 }
 
 void ProgressLine::note(const std::string& sentence) {
   clear();
   write(sentence + "\n");
-  std::fflush(out_);
 }
 
 void ProgressLine::finish(const StepFacts& facts) {

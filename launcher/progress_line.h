@@ -1,4 +1,6 @@
-// What `smlp run` prints: one refreshing line on a terminal, plain lines now and then elsewhere, and notes between.
+// What `smlp run` prints: one refreshing line on a terminal, plain lines now and then elsewhere, and notes between. Who prints
+// also watches the ranks, and waits for nobody that reads: while a terminal is stopped (Ctrl-S) or a pipe is full, progress is
+// left out and notes are kept for later.
 #pragma once
 
 #include <cstdint>
@@ -24,12 +26,14 @@ class ProgressLine {
 
  private:
   void write(const std::string& text);
+  void write_what_is_taken(int milliseconds);
   void clear();
 
   const JobConfig& job_;
   std::FILE* out_;
   bool terminal_;
   bool line_open_ = false;
+  std::string unread_;  // what was not taken yet
   double shown_at_ = -1e9;
   std::int64_t shown_step_ = -1;
 };

@@ -89,7 +89,8 @@ int Supervisor::run() {
     }
     if (stop_requests_ > 0) return asked_to_stop("before an attempt");
     const auto outcome = run_attempt(history_.begin_attempt());
-    if (outcome.complete() || outcome.is_final() || outcome.code == stopped_code || stop_requests_ > 0) {
+    has_trained_ = has_trained_ || metrics_.newest();
+    if (outcome.complete() || (outcome.is_final() && !may_pass(outcome)) || outcome.code == stopped_code || stop_requests_ > 0) {
       return finish(outcome);
     }
     desk_->look_at_once();
@@ -139,6 +140,11 @@ bool Supervisor::choose_layout() {
     if (asks_to_stop(*signal)) note_signal(*signal);
   }
   return choice.layout.has_value();
+}
+
+// What an attempt of this start has had, a GPU or its memory, another may have again, elsewhere or when what went before is gone.
+bool Supervisor::may_pass(const Outcome& outcome) const {
+  return outcome.code == static_cast<int>(ExitCode::unavailable) && has_trained_;
 }
 
 // False for one that only repeats what is known: the TERM of a preemption or a time limit after its warning, or the second

@@ -98,6 +98,7 @@ class Supervisor {
   void record(const Attempt& attempt, const Outcome& outcome);
 
   int finish(const Outcome& outcome);
+  bool may_pass(const Outcome& outcome) const;
   int give_up(const Outcome& outcome, const std::string& why, bool may_hand_over = true);
   Leaving why_leaving();
   bool hand_over(Leaving leaving);
@@ -127,6 +128,7 @@ class Supervisor {
   std::optional<ControlDesk> desk_;
 
   int stop_requests_ = 0, first_signal_ = 0;
+  bool has_trained_ = false;  // an attempt of this start has done a step
   double first_signal_at_ = 0;
   int attempt_number_ = 0;
   double started_at_ = 0;

@@ -93,7 +93,8 @@ void Supervisor::start(Attempt& attempt) {
   std::error_code stays;
   std::filesystem::remove_all(run_.heartbeats(), stays);
   std::filesystem::create_directories(run_.heartbeats());
-  attempt.session.emplace();
+  const auto hosts = std::max<std::int64_t>(1, std::ssize(layout_.nodes));
+  attempt.session.emplace((layout_.ranks + hosts - 1) / hosts);
   const auto newest = history_.newest_step();
   std::error_code absent;
   targets_seen_ = std::filesystem::last_write_time(run_.targets(), absent);

@@ -17,6 +17,7 @@
 #include <cstring>
 #include <exception>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -141,14 +142,19 @@ struct Exporter::Server {
   }
   // The server's listener looks up every two seconds only: knocking makes it see at once that it shall stop.
   ~Server() {
-    const std::jthread knocking([this](const std::stop_token& stopped) {
-      while (!stopped.stop_requested()) {
-        const Socket knock;
-        connect(knock.descriptor(), place.address(), sizeof place.where);
-        std::this_thread::sleep_for(std::chrono::milliseconds(5));
-      }
-    });
+    std::jthread knocking;
+    try {
+      knocking = std::jthread([this](const std::stop_token& stopped) { knock_until(stopped); });
+    } catch (const std::system_error&) {  // no thread is to be had: two seconds, then
+    }
     http.reset();
+  }
+  void knock_until(const std::stop_token& stopped) const {
+    while (!stopped.stop_requested()) {
+      const Socket knock;
+      connect(knock.descriptor(), place.address(), sizeof place.where);
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
   }
 
   Place place;  // a wildcard address reaches this host too

@@ -61,6 +61,9 @@ FileLock sign_of_life(const RunDirectory& run) {
   return lock;
 }
 
+constexpr const char* no_thread =
+    "no thread could be started: the limit on processes (`ulimit -u`, the pids of the job's cgroup or container) is reached";
+
 // The launcher shows this sentence when the attempt ends.
 void leave_sentence(const RunDirectory& run, int attempt, int rank, const std::string& sentence) {
   try {
@@ -123,6 +126,13 @@ ExitCode train(const TrainerOptions& options, const std::string& unbound) {
   } catch (const std::bad_alloc&) {
     report(out_of_memory);
     throw Error(ExitCode::fault, out_of_memory);  // which is tried again: there may be more another time
+  } catch (const std::system_error& error) {
+    if (error.code() != std::errc::resource_unavailable_try_again) {
+      report(error.what());
+      throw;
+    }
+    report(no_thread);
+    throw Error(ExitCode::fault, no_thread);
   } catch (const std::exception& error) {
     report(error.what());
     throw;

@@ -46,11 +46,18 @@ void refuse_older_driver() {
                           text(driver), text(runtime)));
 }
 
+constexpr const char* less_memory = "use more ranks, a smaller micro-batch or a smaller model (`smlp plan` counts bytes)";
+
 }  // namespace
 
 void check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
   cudaGetLastError();  // or the next call reports it again
+  if (status == cudaErrorMemoryAllocation) {
+    throw Error(ExitCode::unavailable,
+                fmt::format("cuda: {}: {} (on the GPU, or pinned memory of its host); {}", what, cudaGetErrorString(status),
+                            less_memory));
+  }
   throw Error(ExitCode::fault, fmt::format("cuda: {}: {}", what, cudaGetErrorString(status)));
 }
 
@@ -114,9 +121,7 @@ void* Device::allocate(std::int64_t bytes) {
   cudaGetLastError();
   throw Error(
       ExitCode::unavailable,
-      fmt::format("the GPU has no {} bytes of memory left ({}); use more ranks, a smaller micro-batch or a "
-                  "smaller model (`smlp plan` counts bytes)",
-                  bytes, cudaGetErrorString(status)));
+      fmt::format("the GPU has no {} bytes of memory left ({}); {}", bytes, cudaGetErrorString(status), less_memory));
 }
 
 void Device::release(void* memory) noexcept {

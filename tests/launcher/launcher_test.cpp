@@ -1,15 +1,19 @@
 // The launcher's parts without processes: ends explained, metrics followed, history kept.
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include <array>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <optional>
+#include <string>
 #include <thread>
 
 #include "core/clock.h"
@@ -133,6 +137,68 @@ TEST_F(Launcher, PrefersTheSentenceOfTheRankThatFailedFirst) {
   std::filesystem::last_write_time(run.error(1, 1), std::filesystem::file_time_type::clock::now() - std::chrono::seconds(5));
   write_atomically(run.error(1, 0), "rank 0: my peer is gone.\n");
   EXPECT_EQ(end(74 << 8, "Process name: [[4711,1],0]\n Exit code: 74").reason, "rank 1: the shard is gone");
+}
+
+TEST_F(Launcher, SaysThatMemoryRanOutWhereSlurmDoes) {
+  const auto killed = end(137 << 8, "slurmstepd: error: Detected 1 oom_kill event in StepId=7.0. Some of the step tasks have been "
+                                    "OOM Killed.\nsrun: error: n1: task 1: Out Of Memory\n");
+  EXPECT_THAT(killed.reason, HasSubstr("memory ran out, or a limit on it"));
+  EXPECT_EQ(end(137 << 8, "srun: error: n1: task 1: Killed").reason.find("memory"), std::string::npos);
+}
+
+// mpirun's own death by SIGABRT has the number of a rank that finds itself hung.
+TEST_F(Launcher, AStarterThatAbortsIsNoRankThatHangs) {
+  const auto aborted = end(SIGABRT, "*** stack smashing detected ***");
+  EXPECT_EQ(aborted.cause, "signal");
+  EXPECT_THAT(aborted.reason, HasSubstr("mpirun was killed by signal 6"));
+}
+
+// What a rewind costs was told as the whole attempt, where the checkpoint lay before the newest.
+TEST_F(Launcher, KnowsTheSecondsSinceTheCheckpointBeforeTheNewest) {
+  MetricsTail tail(run.metrics());
+  tail.begin_attempt(1, 0);
+  for (int step = 1; step <= 9; ++step) {
+    append_line(run.metrics(), fmt::format(R"({{"attempt":1,"step":{},"checkpoint_last_step":{}}})", step, step / 3 * 3));
+    tail.read(100 + step);
+  }
+  EXPECT_DOUBLE_EQ(tail.seconds_since(6), 3);
+}
+
+// A terminal that was stopped (Ctrl-S), or a full pipe, left a run without its supervisor.
+TEST(Progress, WaitsForNobodyThatReads) {
+  std::array<int, 2> ends{};
+  ASSERT_EQ(pipe2(ends.data(), O_NONBLOCK), 0);
+  const std::string much(4096, '.');
+  std::int64_t filled = 0;
+  for (ssize_t taken = 0; (taken = write(ends[1], much.data(), much.size())) > 0;) filled += taken;
+  fcntl(ends[1], F_SETFL, 0);  // writing waits from here on
+  std::FILE* out = fdopen(ends[1], "w");
+  const JobConfig job;
+  std::string read_on;
+  {
+    ProgressLine line(job, out);
+    alarm(20);
+    for (int i = 0; i < 1000; ++i) line.note("a restart");
+    line.show({.step = 1}, 10);
+    std::string all(static_cast<std::size_t>(filled), ' ');
+    ASSERT_EQ(read(ends[0], all.data(), all.size()), filled);
+    line.note("the end");
+    std::array<char, 1 << 16> rest{};
+    for (ssize_t got = 0; (got = read(ends[0], rest.data(), rest.size())) > 0;) read_on.append(rest.data(), static_cast<std::size_t>(got));
+    alarm(0);
+  }
+  EXPECT_THAT(read_on, testing::StartsWith("a restart\n"));
+  EXPECT_THAT(read_on, testing::EndsWith("the end\n"));
+  EXPECT_THAT(read_on, testing::Not(HasSubstr("step 1/"))) << "progress is of the moment";
+  fclose(out);
+  close(ends[0]);
+}
+
+TEST_F(Launcher, ALossThatIsNotFiniteIsNotTheOneBefore) {
+  append_line(run.metrics(), R"({"attempt":1,"step":1,"loss":6.5})");
+  append_line(run.metrics(), R"({"attempt":1,"step":2,"loss":null})");
+  EXPECT_EQ(read_status(run).step, 2);
+  EXPECT_FALSE(read_status(run).loss);
 }
 
 TEST_F(Launcher, FollowsMetricsLineByLine) {

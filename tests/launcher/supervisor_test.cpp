@@ -318,6 +318,12 @@ TEST_F(SupervisorGivesUp, AtOnceWhereTryingAgainCantHelp) {
   EXPECT_TRUE(nothing_lives());
 }
 
+// A GPU that fell off the bus, or whose memory the attempt before still held, ended a run of days for good.
+TEST_F(SupervisorRestarts, WhereWhatIsMissingWasThereBefore) {
+  EXPECT_EQ(supervise("1 * steps 2\n1 * checkpoint\n1 1 exit 69 the GPU has no memory left\n1 * hang\n2 * steps 1\n"), 0);
+  EXPECT_EQ(attempts().size(), 2u);
+}
+
 TEST_F(SupervisorHangs, ARankWithoutProgressIsEndedInBoundedTimeAndNamed) {
   script("1 * limit 0.5\n1 0 steps 3\n1 1 steps 2\n1 * deaf\n1 * hang\n2 * steps 1\n");
   const double begun = monotonic_seconds();
