@@ -4,6 +4,7 @@
 #include <functional>
 #include <vector>
 
+#include "core/layout.h"
 #include "core/statistics.h"
 #include "worker/bench.h"
 #include "worker/engine.h"
@@ -74,12 +75,13 @@ double copy_seconds(Communicator& world, Backend& backend, const Memory& memory,
   });
 }
 
-// One collective on `bytes` of each rank, beside copying as many bytes as a rank passes to the others.
-nlohmann::json measure(Communicator& world, Backend& backend, const Memory& memory, std::int64_t bytes,
+// One collective of `group` on `bytes` of each rank, which all groups make at once, beside copying as many bytes as a rank
+// passes to the others.
+nlohmann::json measure(Communicator& world, const Communicator& group, Backend& backend, const Memory& memory, std::int64_t bytes,
                        const std::function<void()>& call) {
-  const std::int64_t before = world.bytes_sent();
+  const std::int64_t before = group.bytes_sent();
   call();
-  const std::int64_t sent = (world.bytes_sent() - before) / 4 * 4;
+  const std::int64_t sent = (group.bytes_sent() - before) / 4 * 4;
   const double seconds = median_seconds(world, backend, call);
   nlohmann::json line = {{"bytes", bytes}, {"sent_bytes", sent}, {"seconds", seconds}};
   double most = static_cast<double>(sent);
@@ -96,12 +98,17 @@ nlohmann::json measure(Communicator& world, Backend& backend, const Memory& memo
 }  // namespace
 
 void bench_comm(const BenchOptions& options, nlohmann::json& result) {
-  const auto& job = options.job;
+  auto job = options.job;
   auto backend = make_backend(job);
-  auto world = join_world(*backend, job.cluster.communicator);
-  const std::int64_t ranks = world->size();
-  const std::int64_t exchange = job.train.micro_batch * job.model.context * job.model.width *
-                                size_of(value_type(job)) / (ranks * 4) * ranks * 4;
+  auto joined = join_world(*backend, job.cluster.communicator);
+  spread_over(job, joined->size());
+  const auto grid = ProcessGrid::cut(std::move(joined), static_cast<int>(job.cluster.expert_ranks));
+  const bool exchanges_tokens = job.model.sparse_blocks > 0;
+  auto *world = grid.world.get(), *group = exchanges_tokens ? grid.experts.get() : world;
+  const std::int64_t ways = group->size();
+  const std::int64_t exchange = exchanges_tokens ? job.train.micro_batch * job.model.context * job.model.width *
+                                                       size_of(value_type(job)) / (ways * 4) * ways * 4
+                                                 : 0;
   std::vector<std::int64_t> reductions = {mebibyte, 16 * mebibyte, 64 * mebibyte};
   std::vector<std::int64_t> exchanges = {mebibyte / 16, mebibyte, 4 * mebibyte, exchange};
   for (auto* sizes : {&reductions, &exchanges}) {
@@ -111,28 +118,28 @@ void bench_comm(const BenchOptions& options, nlohmann::json& result) {
   }
   const Memory memory(*backend, std::max(reductions.back(), exchanges.back()));
 
-  nlohmann::json found = {{"ranks", ranks}, {"device", device_name(gpu_of(job))}, {"exchange_bytes_of_this_job", exchange}};
+  nlohmann::json found = {{"ranks", world->size()}, {"expert_ranks", ways}, {"device", device_name(gpu_of(job))}, {"exchange_bytes_of_this_job", exchange}};
   std::vector<double> flags(8, 0.0);
   found["barrier_seconds"] = median_seconds(*world, *backend, [&] { world->barrier(); });
   found["agreement_seconds"] =
       median_seconds(*world, *backend, [&] { world->all_reduce_host(flags, Reduce::sum); });
   for (const auto bytes : reductions) {
-    found["all_reduce"].push_back(measure(*world, *backend, memory, bytes, [&] {
+    found["all_reduce"].push_back(measure(*world, *world, *backend, memory, bytes, [&] {
       world->after(*backend);
       world->all_reduce(memory.to(bytes), Reduce::sum);
       world->before(*backend);
     }));
   }
   for (const auto bytes : exchanges) {
-    const std::int64_t row = bytes / ranks;
+    const std::int64_t row = bytes / ways;
     if (row < 4) continue;
-    const std::vector<std::int64_t> rows(static_cast<std::size_t>(ranks), 1);
-    const Shape shape = {ranks, row / 4};
-    found["all_to_all"].push_back(measure(*world, *backend, memory, bytes, [&] {
-      world->after(*backend);
-      world->all_to_all(memory.from(row / 4 * 4 * ranks).reshaped(shape), rows,
-                        memory.to(row / 4 * 4 * ranks).reshaped(shape), rows);
-      world->before(*backend);
+    const std::vector<std::int64_t> rows(static_cast<std::size_t>(ways), 1);
+    const Shape shape = {ways, row / 4};
+    found["all_to_all"].push_back(measure(*world, *group, *backend, memory, bytes, [&] {
+      group->after(*backend);
+      group->all_to_all(memory.from(row / 4 * 4 * ways).reshaped(shape), rows,
+                        memory.to(row / 4 * 4 * ways).reshaped(shape), rows);
+      group->before(*backend);
     }));
   }
   if (world->rank() == 0) result = std::move(found);

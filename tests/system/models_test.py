@@ -66,5 +66,17 @@ def one_kind(name):
     return test
 
 
+def exchanges_are_measured_among_ranks_that_share_experts(place):
+    """They were measured among all ranks, and for a model that exchanges nothing."""
+    job = place.job(name="bench", ranks=4)
+    found = smlp_json("bench", "comm", "--job", job, "--ranks", 4, "--set", "cluster.expert_ranks=2", cwd=place.path)
+    assert found["ranks"] == 4 and found["expert_ranks"] == 2, found
+    assert found["exchange_bytes_of_this_job"] == 32 * 32 * 4, found
+    assert all(2 * one["sent_bytes"] == one["bytes"] for one in found["all_to_all"]), found
+    dense = smlp_json("bench", "comm", "--job", job, "--ranks", 2, "--set", "model.kind=gmlp", "--set",
+                       "model.sparse_blocks=0", cwd=place.path)
+    assert dense["exchange_bytes_of_this_job"] == 0 and len(dense["all_to_all"]) == 3, dense
+
+
 if __name__ == "__main__":
-    harness.main([one_kind(name) for name in KINDS], parent="/dev/shm")  # where saves keep up
+    harness.main([*map(one_kind, KINDS), exchanges_are_measured_among_ranks_that_share_experts], parent="/dev/shm")  # where saves keep up
