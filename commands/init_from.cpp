@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "checkpoint/saved_job.h"
 #include "commands/with_checkpoint.h"
@@ -25,11 +26,22 @@ void check_tokenizer_of(const std::filesystem::path& source, const RunState& sta
                           source.string(), name));
 }
 
-void tell_differences(const std::filesystem::path& source, const JobConfig& its, const JobConfig& job) {
+// Of another version's job nothing is told: the tensors fit, or do not.
+std::optional<JobConfig> understood_job(const RunState& state, const std::filesystem::path& source) {
+  try {
+    return saved_job(state, source).config;
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
+void tell_differences(const std::filesystem::path& source, const RunState& state, const JobConfig& job) {
+  const auto its = understood_job(state, source);
+  if (!its) return;
   std::vector<std::string> differences;
-  for (const auto& key : changed_keys(its, job)) {
+  for (const auto& key : changed_keys(*its, job)) {
     if (!key.starts_with("model.") || key == "model.vocabulary") continue;  // resolved later; the tensors tell
-    differences.push_back(fmt::format("{} = {}, here {}", key, value_of(its, key), value_of(job, key)));
+    differences.push_back(fmt::format("{} = {}, here {}", key, value_of(*its, key), value_of(job, key)));
   }
   if (differences.empty()) return;
   tell("the weights of {} are of a model with {}", source.string(), fmt::join(differences, "; "));
@@ -42,7 +54,7 @@ std::filesystem::path weights_to_begin_with(const std::string& given, const JobC
   const auto source = std::filesystem::absolute(chosen_checkpoint(given));
   const auto state = read_run_state(source);
   if (std::ranges::find(accepted, "data.tokenizer") == accepted.end()) check_tokenizer_of(source, state, job.data.tokenizer);
-  if (!state.text("job").empty()) tell_differences(source, saved_job(state, source).config, job);
+  tell_differences(source, state, job);
   return source;
 }
 
