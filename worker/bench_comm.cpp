@@ -118,7 +118,10 @@ void bench_comm(const BenchOptions& options, nlohmann::json& result) {
   }
   const Memory memory(*backend, std::max(reductions.back(), exchanges.back()));
 
-  nlohmann::json found = {{"ranks", world->size()}, {"expert_ranks", ways}, {"device", device_name(gpu_of(job))}, {"exchange_bytes_of_this_job", exchange}};
+  nlohmann::json found = {{"ranks", world->size()},
+                          {"expert_ranks", ways},
+                          {"device", device_name(gpu_of(job))},
+                          {"exchange_bytes_of_this_job", exchange}};
   std::vector<double> flags(8, 0.0);
   found["barrier_seconds"] = median_seconds(*world, *backend, [&] { world->barrier(); });
   found["agreement_seconds"] =

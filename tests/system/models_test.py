@@ -79,4 +79,5 @@ def exchanges_are_measured_among_ranks_that_share_experts(place):
 
 
 if __name__ == "__main__":
-    harness.main([*map(one_kind, KINDS), exchanges_are_measured_among_ranks_that_share_experts], parent="/dev/shm")  # where saves keep up
+    harness.main([*map(one_kind, KINDS), exchanges_are_measured_among_ranks_that_share_experts],
+                 parent="/dev/shm")  # where saves keep up
