@@ -66,10 +66,10 @@ struct CheckpointWriter::Impl {
   std::atomic<State> state = State::idle;
   std::atomic<double> write_seconds = 0;
   std::atomic<std::int64_t> written_bytes = 0;
+  std::atomic<bool> superseded = false;
   DiskWatch disk;
   std::mutex mutex;
   std::string failure, note;
-  bool superseded = false;
 
   std::jthread thread;
 
@@ -123,10 +123,7 @@ struct CheckpointWriter::Impl {
     } catch (const std::exception& error) {
       quietly([&] { remove_folder(folder); });
       const auto* of_smlp = dynamic_cast<const Error*>(&error);
-      {
-        const std::lock_guard lock(mutex);
-        superseded = of_smlp != nullptr && of_smlp->code() == ExitCode::call_again;
-      }
+      superseded = of_smlp != nullptr && of_smlp->code() == ExitCode::call_again;
       fail(error.what());
     }
   }
@@ -230,10 +227,8 @@ CheckpointWriter::State CheckpointWriter::state() const {
   return impl_->state.load(std::memory_order_acquire);
 }
 
-bool CheckpointWriter::superseded() const {
-  const std::lock_guard lock(impl_->mutex);
-  return impl_->superseded;
-}
+bool CheckpointWriter::superseded() const { return impl_->superseded; }
+
 std::string CheckpointWriter::failure() const {
   const std::lock_guard lock(impl_->mutex);
   return impl_->failure;

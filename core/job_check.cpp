@@ -133,15 +133,11 @@ class Checker {
                         c_.cluster.ranks, t.micro_batch, at_once, remedy));
     }
     auto& group = c_.routing.group_sequences;
-    if (c_.model.sparse_blocks == 0) {  // nothing reads it, and no micro-batch must fit it
-      if (group == 0) {
-        group = 1;
-        resolve("routing.group_sequences", "model.sparse_blocks = 0");
-      }
-    } else if (group == 0) {
-      group = t.micro_batch;
-      resolve("routing.group_sequences", "train.micro_batch");
-    } else if (t.micro_batch % group != 0) {
+    const bool routes = c_.model.sparse_blocks > 0;  // else nothing reads it, and no micro-batch must fit it
+    if (group == 0) {
+      group = routes ? t.micro_batch : 1;
+      resolve("routing.group_sequences", routes ? "train.micro_batch" : "model.sparse_blocks = 0");
+    } else if (routes && t.micro_batch % group != 0) {
       const bool inherited = origin_of(job_, "routing.group_sequences") == kept_from_run;
       wrong("routing.group_sequences",
             fmt::format("does not divide train.micro_batch = {}: a micro-batch is a whole number of groups; choose {}",

@@ -4,7 +4,6 @@
 #include <pwd.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -35,9 +34,9 @@ constexpr std::string_view session_prefix = "smlp-session-";
 
 // In memory, where there is room for what ranks of one host share: 4 MiB each, and as much for Open MPI itself.
 bool has_room(const char* folder, std::int64_t ranks) {
-  struct statvfs facts {};
-  if (statvfs(folder, &facts) != 0) return false;
-  return facts.f_bavail * facts.f_frsize >= static_cast<std::uint64_t>(5 * ranks + 8) << 20;
+  std::error_code unknown;
+  const auto free = std::filesystem::space(folder, unknown).available;
+  return !unknown && free >= static_cast<std::uint64_t>(5 * ranks + 8) << 20;
 }
 
 constexpr const char* in_memory = "/dev/shm";
