@@ -35,7 +35,7 @@ struct Piece {
 struct RunState {
   std::map<std::string, std::vector<double>> numbers;
   std::map<std::string, std::vector<std::int64_t>> integers;  // step, tokens, sequences, seed, updates...
-  std::map<std::string, std::string> texts;                   // fingerprint, job, tokenizer (its fingerprint)
+  std::map<std::string, std::string> texts;                   // fingerprint, job, tokenizer (its fingerprint), data_digest
 
   // In `numbers` where an evaluation took place at this very step; what WriterOptions::keep_best goes by.
   static constexpr const char* validation_loss = "validation_loss";

@@ -4,9 +4,9 @@
 #include <set>
 
 #include "checkpoint/checkpoint.h"
-#include "checkpoint/digest.h"
 #include "checkpoint/local.h"
 #include "checkpoint/reader.h"
+#include "core/digest.h"
 #include "core/error.h"
 
 namespace smlp {

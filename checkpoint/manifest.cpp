@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "checkpoint/digest.h"
 #include "checkpoint/disk.h"
 #include "checkpoint/refuse.h"
+#include "core/digest.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/json_lines.h"

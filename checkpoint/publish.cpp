@@ -6,13 +6,13 @@
 #include <chrono>
 #include <thread>
 
-#include "checkpoint/digest.h"
 #include "checkpoint/disk.h"
 #include "checkpoint/disk_watch.h"
 #include "checkpoint/hdf5_image.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/names.h"
 #include "checkpoint/refuse.h"
+#include "core/digest.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/run_directory.h"

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "checkpoint/digest.h"
+#include "core/digest.h"
 #include "core/error.h"
 
 namespace smlp {

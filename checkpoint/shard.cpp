@@ -9,11 +9,11 @@
 #include <map>
 #include <new>
 
-#include "checkpoint/digest.h"
 #include "checkpoint/disk.h"
 #include "checkpoint/hdf5_image.h"
 #include "checkpoint/names.h"
 #include "checkpoint/refuse.h"
+#include "core/digest.h"
 #include "core/error.h"
 
 namespace smlp {

@@ -6,11 +6,11 @@
 #include <vector>
 
 #include "checkpoint/checkpoint.h"
-#include "checkpoint/digest.h"
 #include "checkpoint/disk.h"
 #include "checkpoint/reader.h"
 #include "checkpoint/refuse.h"
 #include "checkpoint/saved_job.h"
+#include "core/digest.h"
 #include "core/error.h"
 #include "core/run_directory.h"
 

@@ -1,7 +1,6 @@
 #include "core/job_file.h"
 
 #include <fmt/format.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <cctype>
@@ -12,6 +11,7 @@
 #include <toml++/toml.h>
 #include <utility>
 
+#include "core/digest.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/job_keys.h"
@@ -446,11 +446,7 @@ std::string identity_toml(const JobConfig& config) {
   return text;
 }
 
-std::string fingerprint(const JobConfig& config) {
-  const auto text = identity_toml(config);
-  const auto hash = XXH3_128bits(text.data(), text.size());
-  return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
-}
+std::string fingerprint(const JobConfig& config) { return digest_of(identity_toml(config)); }
 
 std::vector<std::string> changed_keys(const JobConfig& before, const JobConfig& now) {
   constexpr std::string_view group_key = "routing.group_sequences";  // of no matter to a model that routes nothing

@@ -1,7 +1,6 @@
 #include "data/bpe_tokenizer.h"
 
 #include <fmt/format.h>
-#include <xxhash.h>
 
 #include <filesystem>
 #include <map>
@@ -11,6 +10,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "core/digest.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/json_lines.h"
@@ -110,8 +110,7 @@ std::string fingerprint_of(const Vocabulary& vocabulary, const std::vector<Merge
   std::string text;
   for (const auto& token : vocabulary.tokens) text += token + '\n';
   for (const auto& merge : merges) text += fmt::format("{} {} {}\n", merge.left, merge.right, merge.result);
-  const auto digest = XXH3_128bits(text.data(), text.size());
-  return fmt::format("{:016x}{:016x}", digest.high64, digest.low64);
+  return digest_of(text);
 }
 
 class BpeTokenizer : public Tokenizer {

@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numeric>
 
+#include "core/digest.h"
 #include "core/error.h"
 #include "core/random.h"
 
@@ -170,6 +172,22 @@ std::vector<std::int64_t> TokenStream::tokens() const {
   std::vector<std::int64_t> tokens;
   for (const auto& source : impl_->sources) tokens.push_back(source.file.tokens());
   return tokens;
+}
+
+std::string TokenStream::sample_digest() const {
+  constexpr std::int64_t pieces_in_all = 256, least_of_a_file = 4;
+  const auto pieces = std::max(pieces_in_all / std::ssize(impl_->sources), least_of_a_file);
+  std::array<std::int32_t, 64> piece;
+  Digest digest;
+  for (const auto& [file, windows, first, keys] : impl_->sources) {
+    const auto count = std::min<std::int64_t>(file.tokens(), std::ssize(piece));
+    const auto part = std::span(piece).first(static_cast<std::size_t>(count));
+    for (std::int64_t i = 0; i < pieces; ++i) {
+      file.read((file.tokens() - count) * i / (pieces - 1), part);
+      digest.update(std::as_bytes(part));
+    }
+  }
+  return digest.hex();
 }
 
 void TokenStream::read(std::int64_t position, std::int64_t count, std::span<std::int32_t> tokens,

@@ -4,15 +4,13 @@
 // A file of n tokens holds (n - 1) / context windows (rounded down) of context + 1 tokens, at stride context:
 // the last token of one is the first of the next. The order of sequences is then one of these:
 //   no shuffle      the windows in file order, file after file, again from the start when all are through.
-//   no weights      all windows of all files are one pool; epoch e visits each once, in the order permute(i,
-//   windows,
-//                   key(seed, e)). So files share by size.
+//   no weights      all windows of all files are one pool; epoch e visits each once, in the order
+//                   permute(i, windows, key(seed, e)). So files share by size.
 //   weights         a pattern of 4096 slots (doubled while there are fewer than 16 a file) that repeats for
-//   ever. A
-//                   file owns slots by largest remainder, one at least, spread evenly: its j-th of c lies at
-//                   (j + 1/2) / c of the pattern. The n-th slot of a file since the start of the run takes
-//                   window permute(n mod w, w, key(seed, file, n / w)) of its w: every file has epochs of its
-//                   own.
+//                   ever. A file owns slots by largest remainder, one at least, spread evenly: its j-th of c
+//                   lies at (j + 1/2) / c of the pattern. The n-th slot of a file since the start of the run
+//                   takes window permute(n mod w, w, key(seed, file, n / w)) of its w: every file has epochs
+//                   of its own.
 #pragma once
 
 #include <cstdint>
@@ -43,6 +41,9 @@ class TokenStream {
   // Windows of context + 1 tokens in all files together: an epoch when weights are empty.
   std::int64_t windows() const;
   std::vector<std::int64_t> tokens() const;  // of each file: with other numbers the order of sequences is another
+  // Digest of 256 pieces of 64 tokens spread evenly over the files, 4 a file at least: other files of the same
+  // lengths have another but by the rarest accident; a change between the pieces stays unseen. 32 hex digits.
+  std::string sample_digest() const;
   // Sequences [position, position + count) of the run: tokens and next-token targets, [count, context] each.
   void read(std::int64_t position, std::int64_t count, std::span<std::int32_t> tokens,
             std::span<std::int32_t> targets) const;

@@ -11,8 +11,8 @@
 #include <optional>
 #include <thread>
 
-#include "checkpoint/digest.h"
 #include "checkpoint/local.h"
+#include "core/digest.h"
 #include "core/error.h"
 #include "worker/side_by_side.h"
 

@@ -97,6 +97,7 @@ Trainer::Trainer(const JobConfig& job, const TrainerOptions& options, std::uniqu
                                                          .weights = job_.data.weights,
                                                          .context = job_.model.context,
                                                          .seed = static_cast<std::uint64_t>(job_.seed)});
+  data_digest_ = broadcast_text(world, world.rank() == 0 ? stream_->sample_digest() : "");
   loader_ = std::make_unique<BatchLoader>(*stream_, job_.model.context);
   valid_ = open_all(job_.data.valid);
   pieces_ = engine_->pieces(true);
@@ -138,7 +139,7 @@ RunState Trainer::run_state() const {
   state.numbers = {{"best_validation_loss", {best_validation_}}, {"loss_scale", {scale.value}}};
   divergence_->put(state);
   if (validated_step_ == step_) state.numbers[RunState::validation_loss] = {validation_loss_};
-  state.texts = {{"fingerprint", fingerprint(job_)}, {"job", identity_toml(job_)}};
+  state.texts = {{"fingerprint", fingerprint(job_)}, {"job", identity_toml(job_)}, {"data_digest", data_digest_}};
   if (!tokenizer_.empty()) state.texts["tokenizer"] = tokenizer_;
   return state;
 }

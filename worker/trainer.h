@@ -67,7 +67,7 @@ class Trainer {
   void leave_verdict(const Verdict& verdict);  // before any rank leaves
   RunState run_state() const;
   void tell_of_saves(const RestorePoint& chosen, const LocalStart* local);
-  void tell_of_other_data(const RunState& saved) const;  // as far as files of another length show
+  void tell_of_other_data(const RunState& saved) const;  // as far as lengths and samples show
   bool complete() const { return step_ >= job_.train.steps; }
   bool evaluates() const { return job_.train.eval_every > 0 && !valid_.empty(); }
   bool evaluated() const { return !evaluates() || validated_step_ == step_; }
@@ -84,6 +84,7 @@ class Trainer {
   std::unique_ptr<Saves> saves_;
   std::unique_ptr<SavePlan> plan_;
   std::unique_ptr<TokenStream> stream_;
+  std::string data_digest_;  // TokenStream::sample_digest() of stream_
   std::unique_ptr<BatchLoader> loader_;
   std::vector<TokenFile> valid_;
   std::vector<Piece> pieces_;

@@ -71,16 +71,21 @@ void Trainer::tell_of_saves(const RestorePoint& chosen, const LocalStart* local)
   if (of_step) log_->found({Tier::shared, *of_step, written_at(shared / manifest_name)});
 }
 
+// Checkpoints of older versions hold no digest, or not even the lengths.
 void Trainer::tell_of_other_data(const RunState& saved) const {
-  const auto then = saved.integers.find("data_tokens");
-  if (then == saved.integers.end()) return;  // older than this count
+  const auto of_length = saved.integers.find("data_tokens");
+  if (of_length == saved.integers.end()) return;
+  const auto& then = of_length->second;
   const auto now = stream_->tokens();
-  if (then->second == now) return;
+  const auto digest = saved.text("data_digest");
+  if (then == now && (digest.empty() || digest == data_digest_)) return;
   const auto counts = [](const std::vector<std::int64_t>& tokens) { return fmt::format("{}", fmt::join(tokens, " and ")); };
-  const auto sentence = fmt::format(
-      "the training data is not what it was: data.train, {}, held {} tokens at step {} and holds {} now; their order hangs on "
-      "that, so from here on some are read twice and some not at all. Put the files back to go on as if nothing had happened",
-      fmt::join(job_.data.train, ", "), counts(then->second), step_, counts(now));
+  const auto difference =
+      then == now ? fmt::format("holds as many tokens as at step {}, but others: what of them was read already is not known", step_)
+                  : fmt::format("held {} tokens at step {} and holds {} now; their order hangs on that, so from here on some are "
+                                "read twice and some not at all", counts(then), step_, counts(now));
+  const auto sentence = fmt::format("the training data is not what it was: data.train, {}, {}. Put the files back to go on as if "
+                                    "nothing had happened", fmt::join(job_.data.train, ", "), difference);
   spdlog::warn("{}", sentence);
   log_->event("data_changed", step_, sentence);
 }

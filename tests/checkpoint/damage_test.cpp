@@ -10,8 +10,8 @@
 #include <stdexcept>
 #include <thread>
 
-#include "checkpoint/digest.h"
 #include "checkpoint/manifest.h"
+#include "core/digest.h"
 #include "core/error.h"
 #include "tests/checkpoint/child.h"
 #include "tests/checkpoint/newer_format.h"

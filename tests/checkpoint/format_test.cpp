@@ -6,29 +6,15 @@
 #include <limits>
 
 #include "checkpoint/boxes.h"
-#include "checkpoint/digest.h"
 #include "checkpoint/disk.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/names.h"
 #include "checkpoint/sparse_bytes.h"
+#include "core/digest.h"
 #include "core/error.h"
 #include "tests/checkpoint/sample.h"
 
 namespace smlp::test {
-
-TEST(Digest, IsXxh3Of128BitsAsItsToolPrintsIt) {
-  EXPECT_EQ(digest_of(std::string()), "99aa06d3014798d86001c324468d497f");
-  std::string text;
-  Digest pieces;
-  for (int i = 0; i < 3000; ++i) {
-    const std::string word(static_cast<std::size_t>(i % 7), static_cast<char>(i));
-    text += word;
-    pieces.update(std::as_bytes(std::span(word)));
-  }
-  EXPECT_EQ(pieces.hex(), digest_of(text));
-  text.back() ^= 1;
-  EXPECT_NE(pieces.hex(), digest_of(text));
-}
 
 // Boxes, walked in order, name exactly the elements of the range, in order.
 TEST(Boxes, CoverEveryFlatRangeInOrder) {

@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "checkpoint/digest.h"
+#include "core/digest.h"
 
 namespace smlp::test {
 

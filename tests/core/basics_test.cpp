@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/clock.h"
+#include "core/digest.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/numbers.h"
@@ -37,6 +38,20 @@ class Folder : public testing::Test {
   void TearDown() override { std::filesystem::remove_all(path); }
   std::filesystem::path path;
 };
+
+TEST(Digest, IsXxh3Of128BitsAsItsToolPrintsIt) {
+  EXPECT_EQ(digest_of(std::string()), "99aa06d3014798d86001c324468d497f");
+  std::string text;
+  Digest pieces;
+  for (int i = 0; i < 3000; ++i) {
+    const std::string word(static_cast<std::size_t>(i % 7), static_cast<char>(i));
+    text += word;
+    pieces.update(std::as_bytes(std::span(word)));
+  }
+  EXPECT_EQ(pieces.hex(), digest_of(text));
+  text.back() ^= 1;
+  EXPECT_NE(pieces.hex(), digest_of(text));
+}
 
 TEST(NearestName, SuggestsTheClosestAndNothingFarAway) {
   const std::vector<std::string> known = {"context", "width", "hidden"};

@@ -184,6 +184,29 @@ TEST(TokenStream, GivesTinyWeightsOneSlotAndZeroNone) {
   EXPECT_EQ(taken, (std::map<std::int32_t, int>{{0, 4095}, {1, 1}}));
 }
 
+// A digest of the lengths alone took other text of the same length for the run's own.
+TEST(TokenStream, SamplesTellFilesOfOneLengthApart) {
+  const Scratch scratch;
+  const auto a = numbered(scratch, "a", 0, 50000), b = numbered(scratch, "b", 0, 30);
+  const auto digest = [](const std::vector<std::string>& prefixes, std::int64_t context = 10) {
+    return TokenStream({.prefixes = prefixes, .context = context}).sample_digest();
+  };
+  EXPECT_EQ(digest({a, b}), digest({a, b}, 20)) << "of the files, not of how a run reads them";
+  EXPECT_NE(digest({a, b}), digest({numbered(scratch, "other", 1, 50000), b}));
+  EXPECT_NE(digest({a, b}), digest({a, numbered(scratch, "short", 1, 30)}));
+  EXPECT_NE(digest({a, b}), digest({b, a}));
+  std::vector<std::int32_t> tokens(50000);
+  std::iota(tokens.begin(), tokens.end(), 0);
+  for (const auto changed : {std::size_t{0}, tokens.size() - 1}) {
+    auto others = tokens;
+    others[changed] = 7;
+    TokenFileWriter writer(scratch / "ends", 1 << 20);
+    writer.append(others);
+    writer.finish();
+    EXPECT_NE(digest({a}), digest({scratch / "ends"})) << changed;
+  }
+}
+
 TEST(TokenStream, RefusesWhatCannotWork) {
   const Scratch scratch;
   const auto a = numbered(scratch, "a", 0, 10), b = numbered(scratch, "b", 0, 1000);

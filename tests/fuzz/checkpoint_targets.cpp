@@ -1,6 +1,6 @@
-#include "checkpoint/digest.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/reader.h"
+#include "core/digest.h"
 #include "core/run_directory.h"
 #include "tests/fuzz/inputs.h"
 #include "tests/fuzz/targets.h"

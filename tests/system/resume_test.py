@@ -216,6 +216,11 @@ def other_data_under_the_same_name_is_told(place):
     assert len(changed()) == 1 and f"held {len(text) + 1} tokens at step 6 and holds {len(text) + 1001} now" in changed()[0], changed()
     place.run(place.job(steps=10, every=2), "run")
     assert len(changed()) == 1, "what the next checkpoint was saved with is the run's data"
+    longer = text + text[:1000]
+    (place.path / "train.txt").write_text(longer[len(longer) // 2:] + longer[:len(longer) // 2])
+    smlp("data", "prepare", "--input", "train.txt", "--tokenizer", "bytes", "--output", "train", cwd=place.path)
+    place.run(place.job(steps=12, every=2), "run")
+    assert len(changed()) == 2 and "holds as many tokens as at step 10, but others" in changed()[1], changed()
 
 
 def an_attempt_that_another_has_superseded_ends(place):

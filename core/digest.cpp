@@ -1,4 +1,4 @@
-#include "checkpoint/digest.h"
+#include "core/digest.h"
 
 #include <fmt/format.h>
 #include <xxhash.h>
