@@ -250,7 +250,8 @@ int drill_live(const DrillOptions& options) {
   if (!strike_now) throw Error(ExitCode::unavailable, fmt::format("rank {} of {} is not there to be struck", options.rank, options.job.file));
   FaultResult result{.fault = {.kind = kind, .rank = options.rank, .step = strike_now->step}, .strike = *strike_now};
   if (kind == FaultKind::kill_launcher) {
-    fmt::print("the launcher is killed, and its ranks end with it; `smlp run` goes on from the newest checkpoint\n");
+    if (options.json) print_json(json_of(result));
+    else fmt::print("the launcher is killed, and its ranks end with it; `smlp run` goes on from the newest checkpoint\n");
     return 0;
   }
   const double end = monotonic_seconds() + options.patience_seconds;

@@ -85,9 +85,11 @@ std::int64_t bytes_needed(const RunDirectory& run) { return 2 * RunHistory(run).
 
 }  // namespace
 
-std::string chosen_starter(const JobConfig& job, const Controller& controller) {
+std::optional<std::string> chosen_starter(const JobConfig& job, const Controller& controller) {
   if (job.cluster.launcher != "auto") return job.cluster.launcher;
-  return controller.launch_types().has_pmix() ? "srun" : "mpirun";
+  const auto types = controller.launch_types();
+  if (!types.answered) return std::nullopt;
+  return types.has_pmix() ? "srun" : "mpirun";
 }
 
 Layout layout_on(const JobConfig& job, const std::vector<std::string>& nodes, std::int64_t ranks_per_node) {
@@ -107,7 +109,7 @@ AllocatedNodes::AllocatedNodes(const JobConfig& job, const RunDirectory& run, co
       run_(run),
       worker_(std::filesystem::absolute(worker)),
       allocation_(std::move(allocation)),
-      starter_(chosen_starter(job, controller_)),
+      starter_(chosen_starter(job, controller_).value_or("mpirun")),
       ranks_per_node_(ranks_a_node(job_, allocation_)),
       nodes_wanted_(std::max<std::int64_t>(1, job_.cluster.ranks / ranks_per_node_)),
       guard_(run) {}
@@ -198,8 +200,7 @@ void AllocatedNodes::leave_out_slow_links(std::vector<std::string>& nodes, std::
   if (std::distance(nodes.begin(), kept) >= job_.cluster.min_nodes) nodes.erase(kept, nodes.end());
 }
 
-ProcessStart AllocatedNodes::start(const Layout& layout, const std::vector<std::string>& program,
-                                   const std::filesystem::path&) {
+ProcessStart AllocatedNodes::start(const Layout& layout, const std::vector<std::string>& program) {
   const auto nodes = layout.nodes.size();
   ProcessStart process;
   if (layout.starter == "srun") {
@@ -287,7 +288,7 @@ std::string AllocatedNodes::end_elsewhere(double seconds) {
     if (listed) steps = listed;
     if (steps && steps->empty()) return "";
     if (steps && left() > 0) kill_steps(*steps, left());
-    usleep(200000);
+    sleep_seconds(0.2);
   }
   if (!steps) return "SLURM does not say whether steps of the attempt are left";
   return fmt::format("steps {} have not ended within {:.0f} s", fmt::join(*steps, ", "), seconds);

@@ -18,15 +18,15 @@ namespace smlp {
 
 // Ranks fill these nodes one after another.
 Layout layout_on(const JobConfig& job, const std::vector<std::string>& nodes, std::int64_t ranks_per_node);
-std::string chosen_starter(const JobConfig& job, const Controller& controller);  // "srun" or "mpirun"
+// "srun" or "mpirun"; none where SLURM would have to say, and does not.
+std::optional<std::string> chosen_starter(const JobConfig& job, const Controller& controller);
 
 class AllocatedNodes final : public Cluster {
  public:
   AllocatedNodes(const JobConfig& job, const RunDirectory& run, const std::filesystem::path& worker,
                  Allocation allocation);
   Choice choose() override;
-  ProcessStart start(const Layout& layout, const std::vector<std::string>& program,
-                     const std::filesystem::path& session) override;
+  ProcessStart start(const Layout& layout, const std::vector<std::string>& program) override;
   std::string end_elsewhere(double seconds) override;
   void tend() override;
   bool keeps(pid_t child) const override { return guard_.is(child); }

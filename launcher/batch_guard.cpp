@@ -84,7 +84,7 @@ void BatchGuard::start() {
   const auto log = run_.guard_log();
   ProcessStart process;
   process.command = {"srun", "--overlap", "--mpi=none", "--cpu-bind=none", "--nodes=1", "--ntasks=1", "--input=none",
-                     "--immediate=30", "--open-mode=append", fmt::format("--job-name={}", guard_step_name),
+                     "--immediate=30", fmt::format("--job-name={}", guard_step_name),
                      "--output=none", "--nodelist=" + *other, std::filesystem::read_symlink("/proc/self/exe").string(), "guard",
                      "--run-dir", run_.root.string(), "--node", here};
   process.environment = step_environment(own_environment());

@@ -11,15 +11,10 @@
 
 namespace smlp {
 
-namespace {
-
-// cluster.threads is of ranks on processors. Beside a GPU threads of the driver, of NCCL, of the batch loader and of saves are at
-// work, one of which spins while it waits.
 bool may_use_gpus(const JobConfig& job) {
-  return job.cluster.device == "cuda" || (job.cluster.device == "auto" && built_with_cuda());
+  const auto& device = job.cluster.device;
+  return device == "cuda" || (device == "auto" && built_with_cuda() && job.train.precision != "f64");
 }
-
-}  // namespace
 
 std::string text_of(const Layout& layout) {
   return fmt::format("{} rank{} on {}", layout.ranks, layout.ranks == 1 ? "" : "s",
@@ -30,6 +25,8 @@ Binding choose_binding(const JobConfig& job, std::int64_t ranks_per_node, const 
   const CoreDemand demand{.ranks = ranks_per_node, .each = job.cluster.threads};
   const auto none = [](std::string why) { return Binding{.bound = false, .words = "ranks are not bound to cores: " + why}; };
   if (!job.cluster.bind_cores) return none("cluster.bind_cores = false");
+  // cluster.threads is of ranks on processors. Beside a GPU threads of the driver, of NCCL, of the batch loader and of saves are
+  // at work, one of which spins while it waits.
   if (may_use_gpus(job)) return none("beside a GPU a rank has more threads at work than cluster.threads");
   const auto wanted = demand.ranks * demand.each;
   for (const auto& [node, cores, ours_alone] : nodes) {

@@ -39,6 +39,9 @@ struct Layout {
 };
 std::string text_of(const Layout& layout);  // "3 ranks on n[1-2,4]"
 
+// By cluster.device, the build and train.precision; whether a node has any is its own to say.
+bool may_use_gpus(const JobConfig& job);
+
 // All nodes of a layout, or none: ranks that are bound on some nodes only would wait for the others.
 Binding choose_binding(const JobConfig& job, std::int64_t ranks_per_node, const std::vector<NodeCores>& nodes);
 
@@ -48,8 +51,8 @@ struct Choice {
   std::string why_not;             // where there is no layout
 };
 
-// Why a run leaves before it is done.
-enum class Leaving { on_request, at_warning, at_signal, after_failure };
+// Why a run leaves before it is done; `interrupted`: by a warning or a signal of the scheduler's.
+enum class Leaving { on_request, interrupted, after_failure };
 
 struct Handover {
   bool again = false;  // the job will be started again by itself
@@ -61,9 +64,9 @@ class Cluster {
   virtual ~Cluster() = default;
   // Where the next attempt goes, judged now; may take as long as a probe of the nodes may.
   virtual Choice choose() = 0;
-  // What starts `program` on every rank. `session`: a folder of this attempt on this host.
-  virtual ProcessStart start(const Layout& layout, const std::vector<std::string>& program,
-                             const std::filesystem::path& session) = 0;
+  // What starts `program` on every rank.
+  virtual ProcessStart start(const Layout& layout, const std::vector<std::string>& program) = 0;
+  virtual void attempt_over() {}  // no process of it is left here
   // Looks after what runs beside an attempt; called often, also between attempts.
   virtual void tend() {}
   virtual bool keeps(pid_t) const { return false; }  // a child of ours that is of no attempt

@@ -29,6 +29,13 @@ std::int64_t across_nodes(const Layout& layout, std::int64_t groups, GroupOf gro
   return count;
 }
 
+// As far as it follows from the job: "auto" is a GPU where the node has one, and ranks that talk through their hosts may share.
+std::string device_of(const JobConfig& job, std::int64_t local_rank) {
+  if (!may_use_gpus(job)) return "cpu";
+  if (job.cluster.device == "auto") return "auto";
+  return job.cluster.communicator == "staged" ? "cuda" : fmt::format("cuda:{}", local_rank);
+}
+
 ExchangeShares exchange_of(const Layout& layout) {
   ExchangeShares shares;
   std::int64_t within = 0;
@@ -57,7 +64,7 @@ Seating seat(const Layout& layout, const JobConfig& job) {
     one.rank = rank;
     one.local_rank = layout.nodes.empty() ? rank : rank % layout.ranks_per_node;
     one.node = layout.nodes.empty() ? host_name() : layout.nodes[node];
-    one.device = job.cluster.device == "cuda" ? fmt::format("cuda:{}", one.local_rank) : "cpu";
+    one.device = device_of(job, one.local_rank);
     one.experts = place_of(rank);
     if (layout.binding.bound && node < layout.cores.size()) {
       one.cpus = cpus_of_rank(layout.cores[node], {layout.ranks_per_node, layout.threads}, one.local_rank);
@@ -78,8 +85,7 @@ Layout asked_layout(const JobConfig& job) {
   std::vector<std::string> nodes;
   for (std::int64_t node = 1; node <= job.slurm.nodes; ++node) nodes.push_back(fmt::format("node{}", node));
   auto layout = layout_on(job, nodes, job.slurm.tasks_per_node);
-  const bool known = job.cluster.launcher != "auto" || Controller().launch_types().answered;
-  layout.starter = known ? chosen_starter(job, Controller()) : "srun or mpirun";
+  layout.starter = chosen_starter(job, Controller()).value_or("srun or mpirun");
   layout.binding = {.bound = false, .words = "whether ranks are bound to cores is decided by what the nodes have"};
   if (!job.cluster.bind_cores) layout.binding.words = "ranks are not bound to cores (cluster.bind_cores)";
   return layout;

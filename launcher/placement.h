@@ -15,7 +15,7 @@ namespace smlp {
 
 struct Seat {
   std::int64_t rank = 0, local_rank = 0;
-  std::string node, device;  // "cpu", "cuda:1"
+  std::string node, device;  // "cpu", "cuda:1", or what is decided there: "cuda", "auto"
   std::vector<int> cpus;     // hardware threads; empty: not bound, or not known before the node is
   ExpertPlace experts;
 };

@@ -246,13 +246,11 @@ ParsedReport parse_node_report(const std::string& line) {
   if (!document.is_object()) return {{}, fmt::format("its answer is no report: '{}'", shown(line))};
   Reader reader(document, "");
   NodeReport report;
-  report.host = reader.text("host");
   report.isa = reader.text("isa");
   report.version = reader.text("version");
   report.cores = reader.integer("cores");
   report.threads = reader.integer("threads");
   report.core_list = read_cores(document);
-  report.memory_bytes = reader.integer("memory_bytes");
   report.devices = reader.integer("devices");
   report.product_flops = reader.number("product_flops");
   report.best_product_flops = reader.number("best_product_flops");
@@ -260,7 +258,6 @@ ParsedReport parse_node_report(const std::string& line) {
   const auto local = document.find("local_dir");
   if (local != document.end() && !local->is_null()) report.local_dir = read_folder(reader, "local_dir");
   report.clock_seconds = reader.number("clock_seconds");
-  report.up_seconds = reader.number("up_seconds");
   if (reader.missing().empty()) return {std::move(report), ""};
   // Another version may say other things; that it is another one is then the better reason.
   if (!report.version.empty() && report.version != version()) {

@@ -33,15 +33,15 @@ struct FolderReport {
 };
 
 struct NodeReport {
-  std::string host, isa, version;
+  std::string isa, version;
   std::int64_t cores = 0, threads = 0;  // that the probe might use
   std::vector<Core> core_list;          // the same, one by one; empty where the probe does not say
-  std::int64_t memory_bytes = 0, devices = 0;
+  std::int64_t devices = 0;
   double product_flops = 0;       // over the whole of a short measurement: what else computes there counts
   double best_product_flops = 0;  // of its best product
   FolderReport run_dir;
   std::optional<FolderReport> local_dir;
-  double clock_seconds = 0, up_seconds = 0;
+  double clock_seconds = 0;
 };
 
 struct ParsedReport {

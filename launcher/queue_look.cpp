@@ -29,8 +29,10 @@ std::string why_it_will_not_come(const std::string& job, const JobAnswer& answer
   if (answer.state == JobState::cancelled) {
     return fmt::format("job {} was cancelled while the run waited for it; submit again", job);
   }
+  const bool of_an_array = job.find('_') != std::string::npos;  // which writes beside its tasks' folders
+  const auto logs = of_an_array ? RunDirectory{(run.root / "..").lexically_normal()}.logs() : run.logs();
   return fmt::format("job {} ended ({}) before smlp began in it; see {}, and submit again", job, name_of(answer.state),
-                     (run.logs() / fmt::format("slurm-{}.log", job)).string());
+                     (logs / fmt::format("slurm-{}.log", job)).string());
 }
 
 }  // namespace

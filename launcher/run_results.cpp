@@ -116,7 +116,7 @@ void add_steps(const std::vector<Step>& steps, Told told, RunResults& results) {
   std::vector<double> rates;
   double balances = 0, routed = 0, dropped = 0;
   std::int64_t balanced = 0;
-  std::map<std::int64_t, double> seconds_at;  // training done when an evaluation took place
+  std::map<std::int64_t, double> seconds_at;  // of training, until this step was done
   for (const auto& step : steps) {
     results.seconds += step.seconds;
     results.step = step.step;
@@ -128,7 +128,7 @@ void add_steps(const std::vector<Step>& steps, Told told, RunResults& results) {
     dropped += step.dropped;
     if (step.validation_loss) told.losses[step.step] = *step.validation_loss;
     if (step.agreement) told.agreements[step.step] = *step.agreement;
-    if (told.losses.contains(step.step)) seconds_at[step.step] = results.seconds;
+    seconds_at[step.step] = results.seconds;
   }
   if (!rates.empty()) results.tokens_per_second = upper_median(std::move(rates));
   if (balanced > 0) results.balance = balances / static_cast<double>(balanced);
@@ -136,7 +136,7 @@ void add_steps(const std::vector<Step>& steps, Told told, RunResults& results) {
   if (!told.agreements.empty()) results.routing_agreement = told.agreements.rbegin()->second;
   for (const auto& [step, loss] : told.losses) {
     if (!std::isfinite(loss)) continue;
-    // A step whose line was lost took as long as those before it.
+    // The line of the step itself may be lost.
     const auto after = seconds_at.upper_bound(step);
     results.evaluations.push_back({step, after == seconds_at.begin() ? 0 : std::prev(after)->second, loss});
   }

@@ -10,35 +10,13 @@
 #include "core/files.h"
 #include "core/tell.h"
 #include "launcher/batch_guard.h"
-#include "launcher/mpi_launch.h"
 #include "launcher/processes.h"
 
 namespace smlp {
 
 namespace {
 
-// Which attempts bring the run on. What a rewind gave up is new when it is published again; but of an attempt that ends in a
-// rewind itself only what none before it had is, or a loss that diverges at the same step each time would have no end.
-// What was lost with the nodes that held it is new again, too, but not to the attempt that begins further back for it: nodes
-// that fail at the same step each time would have no end.
-class Progress {
- public:
-  explicit Progress(std::optional<std::int64_t> newest) : best_(newest), furthest_(newest) {}
-  // `begun_at`: the step of the checkpoint that it began with, 0 for the first step; none: it never came so far.
-  bool of_attempt(std::optional<std::int64_t> begun_at, std::optional<std::int64_t> newest, bool ends_in_rewind) {
-    const bool made = newest > (ends_in_rewind ? furthest_ : best_);
-    if (begun_at && !ends_in_rewind) best_ = std::min(best_, begun_at);
-    best_ = std::max(best_, newest);
-    furthest_ = std::max(furthest_, newest);
-    return made;
-  }
-  void rewind_to(std::optional<std::int64_t> step) {
-    if (step) best_ = std::min(best_, step);
-  }
-
- private:
-  std::optional<std::int64_t> best_, furthest_;  // published: of what is not given up, and of all
-};
+constexpr int attempts_without_progress = 3;
 
 }  // namespace
 
@@ -54,7 +32,7 @@ Supervisor::Supervisor(RunDirectory run, JobConfig job, SupervisorOptions option
       ledger_(run_) {}
 
 std::string Supervisor::step_text(std::optional<std::int64_t> step) {
-  return step ? fmt::format("checkpoint {}", *step) : std::string("the start");
+  return step > 0 ? fmt::format("checkpoint {}", *step) : std::string("the start");
 }
 
 // The ranks look for themselves, and nodes may hold saves that came after the last that was told.
@@ -68,19 +46,14 @@ int Supervisor::run() {
   signals_.emplace();
   signal(SIGPIPE, SIG_IGN);  // whoever reads our lines may leave; the run stays
   adopt_orphans();
-  SessionFolder::sweep();
   started_at_ = monotonic_seconds();
   ledger_.launcher_began(unix_seconds());
   desk_.emplace(run_, history_);
   recall_bound();
-  Progress progress(history_.newest_step());
-  progress.rewind_to(not_after_);
-  int without_progress = 0;
-  const auto asked_to_stop = [this](const char* when) {
-    return finish({stopped_code, "stopped", fmt::format("asked to stop {}", when)});
-  };
+  progress_ = AttemptProgress(history_.newest_step());
+  progress_.rewind_to(not_after_);
   if (wait_for_room(0) == Room::asked_to_stop) return asked_to_stop("before an attempt");
-  for (std::int64_t restarts = 0;; ++restarts) {
+  for (;;) {
     while (!choose_layout()) {
       // A node without room for checkpoints is unfit.
       const auto room = stop_requests_ > 0 ? Room::asked_to_stop : wait_for_room(2 * history_.bytes_of_newest());
@@ -88,44 +61,54 @@ int Supervisor::run() {
       if (room != Room::came) return give_up({static_cast<int>(ExitCode::unavailable), "nodes", why_not_}, why_not_);
     }
     if (stop_requests_ > 0) return asked_to_stop("before an attempt");
-    const auto outcome = run_attempt(history_.begin_attempt());
-    has_trained_ = has_trained_ || metrics_.newest();
-    if (outcome.complete() || (outcome.is_final() && !may_pass(outcome)) || outcome.code == stopped_code || stop_requests_ > 0) {
-      return finish(outcome);
-    }
-    desk_->look_at_once();
-    if (desk_->stop()) {
-      return finish({outcome.code, outcome.cause,
-                     fmt::format("{}; attempt {} had ended: {}", desk_->take_stop(attempt_number_), attempt_number_,
-                                 outcome.reason)});
-    }
-    const auto newest = newest_save();
-    if (verdict_ && verdict_->stop) return give_up(outcome, "the ranks ask for a decision", false);
-    const bool has_chosen = !not_after_;  // where it has not, what it would have given up lies there still
-    const bool ends_in_rewind = verdict_ || outcome.cause == "diverged";
-    const bool saved = has_chosen && progress.of_attempt(choice_.begun_at(), newest, ends_in_rewind);
-    const auto room = wait_for_room(outcome.cause == "io" ? history_.bytes_of_newest() : 0);
-    if (room == Room::asked_to_stop) return asked_to_stop("between two attempts");
-    if (saved || (verdict_ && verdict_->budgeted)) without_progress = 0;
-    else if (room != Room::came) ++without_progress;
-    if (without_progress >= options_.attempts_without_progress) {
-      return give_up(outcome, fmt::format("{} attempts in a row brought no new checkpoint", without_progress));
-    }
-    if (options_.max_restarts >= 0 && restarts >= options_.max_restarts) {
-      return give_up(outcome, fmt::format("no more than {} restarts were allowed", options_.max_restarts), false);
-    }
-    bound_restart(outcome.cause, choice_.step());
-    progress.rewind_to(not_after_);
-    const double wait = pause_after(without_progress);
-    const auto sentence = fmt::format("attempt {} ended: {}. {}; attempt {} starts from {} {}",
-                                      attempt_number_, outcome.reason, cost_text(), attempt_number_ + 1,
-                                      step_text(not_after_ ? not_after_ : newest),
-                                      wait > 0 ? fmt::format("in {:.1f} s", wait) : "at once") +
-                          or_else_text(not_after_ ? not_after_ : newest);
-    line_.note(sentence);
-    history_.event("restart", attempt_number_, not_after_ ? not_after_ : newest, sentence);
-    if (!pause(wait)) return asked_to_stop("between two attempts");
+    if (const auto code = after_attempt(run_attempt(history_.begin_attempt()))) return *code;
   }
+}
+
+std::optional<int> Supervisor::after_attempt(const Outcome& outcome) {
+  has_trained_ = has_trained_ || metrics_.newest();
+  if (outcome.complete() || (outcome.is_final() && !may_pass(outcome)) || outcome.code == stopped_code || stop_requests_ > 0) {
+    return finish(outcome);
+  }
+  desk_->look_at_once();
+  if (desk_->stop()) {
+    return finish({outcome.code, outcome.cause,
+                   fmt::format("{}; attempt {} had ended: {}", desk_->take_stop(attempt_number_), attempt_number_,
+                               outcome.reason)});
+  }
+  if (verdict_ && verdict_->stop) return give_up(outcome, "the ranks ask for a decision", false);
+  const auto newest = newest_save();
+  const bool has_chosen = !not_after_;  // where it has not, what it would have given up lies there still
+  const bool ends_in_rewind = verdict_ || outcome.cause == "diverged";
+  const bool saved = has_chosen && progress_.of_attempt(choice_.begun_at(), newest, ends_in_rewind);
+  const auto room = wait_for_room(outcome.cause == "io" ? history_.bytes_of_newest() : 0);
+  if (room == Room::asked_to_stop) return asked_to_stop("between two attempts");
+  if (saved || (verdict_ && verdict_->budgeted)) without_progress_ = 0;
+  else if (room != Room::came) ++without_progress_;
+  if (without_progress_ >= attempts_without_progress) {
+    return give_up(outcome, fmt::format("{} attempts in a row brought no new checkpoint", without_progress_));
+  }
+  if (options_.max_restarts >= 0 && restarts_ >= options_.max_restarts) {
+    return give_up(outcome, fmt::format("no more than {} restarts were allowed", options_.max_restarts), false);
+  }
+  ++restarts_;
+  if (saved) diverged_from_.reset();  // the next divergence is another one
+  bound_restart(outcome.cause, choice_.step());
+  progress_.rewind_to(not_after_);
+  const double wait = pause_between();
+  const auto from = not_after_ ? not_after_ : newest;
+  const auto sentence = fmt::format("attempt {} ended: {}. {}; attempt {} starts from {} {}", attempt_number_, outcome.reason,
+                                    cost_text(), attempt_number_ + 1, step_text(from),
+                                    wait > 0 ? fmt::format("in {:.1f} s", wait) : "at once") +
+                        or_else_text(from);
+  line_.note(sentence);
+  history_.event("restart", attempt_number_, from, sentence);
+  if (!pause(wait)) return asked_to_stop("between two attempts");
+  return std::nullopt;
+}
+
+int Supervisor::asked_to_stop(const char* when) {
+  return finish({stopped_code, "stopped", fmt::format("asked to stop {}", when)});
 }
 
 bool Supervisor::choose_layout() {
@@ -215,9 +198,8 @@ std::optional<std::int64_t> Supervisor::step_after_divergence(std::optional<std:
 }
 
 // Where the attempt brought a checkpoint, the next can be expected to: it starts at once.
-double Supervisor::pause_after(int without_progress) const {
-  if (without_progress == 0) return 0;
-  return std::min(options_.longest_pause_seconds, std::ldexp(options_.first_pause_seconds, without_progress - 1));
+double Supervisor::pause_between() const {
+  return without_progress_ == 0 ? 0 : std::ldexp(options_.first_pause_seconds, without_progress_ - 1);
 }
 
 bool Supervisor::pause(double seconds) {
@@ -288,15 +270,15 @@ int Supervisor::finish(const Outcome& outcome) {
 Leaving Supervisor::why_leaving() {
   desk_->look_at_once();
   if (desk_->stop() || desk_->stop_after(last_step())) return Leaving::on_request;
-  if (first_signal_ == SIGUSR1) return Leaving::at_warning;
-  return first_signal_ == 0 || first_signal_ == SIGTERM ? Leaving::at_signal : Leaving::on_request;
+  const bool by_hand = first_signal_ != 0 && first_signal_ != SIGTERM && first_signal_ != SIGUSR1;
+  return by_hand ? Leaving::on_request : Leaving::interrupted;
 }
 
 // The process may be killed as soon as the job is requeued: what must be written is written before.
 bool Supervisor::hand_over(Leaving leaving) {
   const auto job = cluster_->batch_job();
   const auto failures = history_.count_events(after_failure_event, job);
-  if (leaving == Leaving::after_failure) history_.event(after_failure_event, attempt_number_, history_.newest_step(), job);
+  if (leaving == Leaving::after_failure && !job.empty()) history_.event(after_failure_event, attempt_number_, history_.newest_step(), job);
   const auto handover = cluster_->hand_over(leaving, failures);
   if (handover.words.empty()) return handover.again;
   history_.event(handover.again ? "requeued" : "not_requeued", attempt_number_, history_.newest_step(), handover.words);

@@ -5,7 +5,7 @@
 //   exit code of an attempt        what follows
 //   0                              done
 //   75                             stopped on request: leave with 75
-//   64 65 69 78                    leave with that code: trying again can't help
+//   64 65 69 78                    leave with that code: trying again can't help (but 69 once ranks have trained)
 //   76                             again, from the checkpoint before the newest
 //   70 74 others, signals, hangs   again, from the newest checkpoint
 // Ranks that end an attempt over what they have computed may say from where to go on, or that there is no point:
@@ -14,7 +14,7 @@
 // A run that leaves before it is done is handed over to the cluster, which may have it started again (a SLURM job is
 // requeued): after a warning or a signal, unless the job was cancelled, and after failures, within a budget.
 //
-// Waits longer each time, and gives up after `attempts_without_progress` attempts in a row that published no newer
+// Waits longer each time, and gives up after three attempts in a row that published no newer
 // checkpoint than any before (but those that a rewind gave up, or that were lost with their nodes), or after `max_restarts`:
 // then the code is the last attempt's. While the run's disk is full it starts none, for `full_disk_seconds` at most, and the
 // attempt before does not count.
@@ -33,6 +33,7 @@
 #include "core/job_config.h"
 #include "core/run_directory.h"
 #include "core/verdict.h"
+#include "launcher/attempt_progress.h"
 #include "launcher/choice_tail.h"
 #include "launcher/cluster.h"
 #include "launcher/control_desk.h"
@@ -51,11 +52,8 @@ struct SupervisorOptions {
   std::filesystem::path worker;                    // the program of a rank
   std::optional<std::filesystem::path> init_from;  // weights for a run without a checkpoint
   std::int64_t max_restarts = -1;                  // -1: as long as there is progress
-  int attempts_without_progress = 3;
-  double first_pause_seconds = 1, longest_pause_seconds = 30;
-  double end_seconds = 10;                         // within which the processes of an ended attempt must be gone
+  double first_pause_seconds = 1;                  // between attempts without progress
   double starter_end_seconds = 10;                 // within which mpirun or srun must end once all its ranks are gone
-  double end_elsewhere_seconds = 5;                // on other nodes, of which one may be cut off and never tell
   double one_request_seconds = 0.1;                // a further signal within this is no second request
   double full_disk_seconds = full_disk_patience_seconds;
   WatchLimits watch;
@@ -80,6 +78,8 @@ class Supervisor {
 
   bool choose_layout();  // false: none, and why_not_ says why
   Outcome run_attempt(int number);
+  std::optional<int> after_attempt(const Outcome& outcome);  // the exit code of run(); none: another attempt
+  int asked_to_stop(const char* when);
   Outcome start_or_why_not(Attempt& attempt);
   void start(Attempt& attempt);
   void watch(Attempt& attempt);
@@ -105,7 +105,7 @@ class Supervisor {
   std::optional<std::int64_t> step_after_divergence(std::optional<std::int64_t> newest);
   void recall_bound();
   void bound_restart(const std::string& cause, std::optional<std::int64_t> begun_with);
-  double pause_after(int without_progress) const;
+  double pause_between() const;
   bool pause(double seconds);  // false: asked to stop meanwhile
   enum class Room { there, came, never, asked_to_stop };
   Room wait_for_room(std::int64_t bytes);
@@ -130,11 +130,13 @@ class Supervisor {
   int stop_requests_ = 0, first_signal_ = 0;
   bool has_trained_ = false;  // an attempt of this start has done a step
   double first_signal_at_ = 0;
-  int attempt_number_ = 0;
+  int attempt_number_ = 0, without_progress_ = 0;  // attempts in a row
+  std::int64_t restarts_ = 0;
+  AttemptProgress progress_;
   double started_at_ = 0;
   std::optional<Verdict> verdict_;               // of the last attempt
   std::optional<std::int64_t> not_after_;        // until an attempt has chosen its checkpoint
-  std::optional<std::int64_t> diverged_from_;    // bound of the last restart after divergence, while in a row
+  std::optional<std::int64_t> diverged_from_;    // bound of the last restart after divergence; none once something is saved
   std::optional<double> restart_began_;          // an attempt ended at; until the next does its first step
   std::filesystem::file_time_type targets_seen_{};
 };

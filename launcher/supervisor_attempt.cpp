@@ -28,6 +28,8 @@ constexpr double watch_seconds = 0.1;
 // Ranks write twice a second. Seldomer, and one that is stopped is not known by its silence yet when the others give up,
 // within the shortest limits.
 constexpr double heartbeats_seconds = 0.2;
+constexpr double end_seconds = 10;           // within which the processes of an ended attempt must be gone
+constexpr double end_elsewhere_seconds = 5;  // on other nodes, of which one may be cut off and never tell
 
 // Of ranks on other hosts nobody here knows: when they are gone, their heartbeats fall silent.
 bool all_ranks_are_gone(const HeartbeatWatch& heartbeats, std::int64_t ranks) {
@@ -42,7 +44,6 @@ struct Supervisor::Attempt {
   int number;
   HeartbeatWatch heartbeats;
   double looked_at = -1e9;    // at the heartbeats
-  std::optional<SessionFolder> session;
   pid_t starter = 0;  // mpirun or srun
   std::set<pid_t> strangers;  // children of ours from before
   std::optional<int> status;  // of the starter, once it has ended
@@ -93,8 +94,6 @@ void Supervisor::start(Attempt& attempt) {
   std::error_code stays;
   std::filesystem::remove_all(run_.heartbeats(), stays);
   std::filesystem::create_directories(run_.heartbeats());
-  const auto hosts = std::max<std::int64_t>(1, std::ssize(layout_.nodes));
-  attempt.session.emplace((layout_.ranks + hosts - 1) / hosts);
   const auto newest = history_.newest_step();
   std::error_code absent;
   targets_seen_ = std::filesystem::last_write_time(run_.targets(), absent);
@@ -108,7 +107,7 @@ void Supervisor::start(Attempt& attempt) {
     program.insert(program.end(), bind.begin(), bind.end());
   }
   if (options_.init_from) add("--init-from", std::filesystem::absolute(*options_.init_from).string());
-  auto process = cluster_->start(layout_, program, attempt.session->path());
+  auto process = cluster_->start(layout_, program);
   process.output = run_.launch_log(attempt.number);
   for (const auto child : children_of(getpid())) attempt.strangers.insert(child);
   attempt.starter = start_process(process);
@@ -246,12 +245,12 @@ std::set<pid_t> Supervisor::orphans(const Attempt& attempt) const {
 // No process of the attempt outlives it: what its starter left behind has become our child, is known by its heartbeat,
 // or is on another host.
 void Supervisor::clear_processes(Attempt& attempt) {
-  if (const auto left = cluster_->end_elsewhere(options_.end_elsewhere_seconds); !left.empty()) {
+  if (const auto left = cluster_->end_elsewhere(end_elsewhere_seconds); !left.empty()) {
     line_.note(left);
     history_.event("processes_left", attempt.number, {}, left);
   }
   attempt.heartbeats.read();
-  for (const double end = monotonic_seconds() + options_.end_seconds;;) {
+  for (const double end = monotonic_seconds() + end_seconds;;) {
     auto left = orphans(attempt);
     for (const auto pid : attempt.heartbeats.pids_here()) {
       if (is_alive(pid) && is_of_run(pid, run_.root)) left.insert(pid);
@@ -268,9 +267,9 @@ void Supervisor::clear_processes(Attempt& attempt) {
       history_.event("processes_left", attempt.number, {}, sentence);
       break;
     }
-    usleep(10000);
+    sleep_seconds(0.01);
   }
-  attempt.session.reset();
+  cluster_->attempt_over();
   // Ranks that died within half a second of their choice have no pulse that tells of it; their event does.
   if (attempt.heartbeats.past_start() || history_.last_to_choose() == attempt.number) not_after_.reset();
 }

@@ -17,13 +17,14 @@ ThisHost::ThisHost(const JobConfig& job)
 
 Choice ThisHost::choose() { return {.layout = layout_, .notes = {}, .why_not = ""}; }
 
-ProcessStart ThisHost::start(const Layout& layout, const std::vector<std::string>& program,
-                             const std::filesystem::path& session) {
+ProcessStart ThisHost::start(const Layout& layout, const std::vector<std::string>& program) {
+  SessionFolder::sweep();
+  session_.emplace(layout.ranks);
   const LaunchShape shape{layout.ranks, layout.threads};
   ProcessStart process;
   if (built_with_mpi()) process.command = mpirun_command(shape, layout.binding.bound);
   process.command.insert(process.command.end(), program.begin(), program.end());
-  process.environment = launch_environment(shape, cores_, session);
+  process.environment = launch_environment(shape, cores_, session_->path());
   return process;
 }
 

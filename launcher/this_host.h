@@ -10,14 +10,15 @@ class ThisHost final : public Cluster {
  public:
   explicit ThisHost(const JobConfig& job);
   Choice choose() override;
-  ProcessStart start(const Layout& layout, const std::vector<std::string>& program,
-                     const std::filesystem::path& session) override;
+  ProcessStart start(const Layout& layout, const std::vector<std::string>& program) override;
+  void attempt_over() override { session_.reset(); }
   std::string end_elsewhere(double) override { return ""; }
   Handover hand_over(Leaving, std::int64_t) override { return {}; }
 
  private:
   Layout layout_;
   CoreCount cores_;
+  std::optional<SessionFolder> session_;  // of an attempt
 };
 
 }  // namespace smlp

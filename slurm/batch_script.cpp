@@ -30,11 +30,12 @@ void check_path(const char* what, const std::filesystem::path& path, bool patter
   }
 }
 
-std::string log_pattern(const std::filesystem::path& run_directory) {
+// By the id that SLURM and we name a job by: that of a task of an array is of two parts.
+std::string log_pattern(const std::filesystem::path& run_directory, bool array) {
   const auto folder = RunDirectory{run_directory}.logs().string();
   std::string pattern;
   for (const char c : folder) pattern += c == '%' ? "%%" : std::string(1, c);
-  return pattern + "/slurm-%j.log";
+  return pattern + (array ? "/slurm-%A_%a.log" : "/slurm-%j.log");
 }
 
 class Directives {
@@ -55,7 +56,7 @@ class Directives {
 
 std::string directives(const BatchScript& script, const JobConfig& job) {
   const auto& slurm = job.slurm;
-  const auto nodes = computing_nodes(job) + job.cluster.spare_nodes;
+  const auto nodes = slurm.nodes + job.cluster.spare_nodes;
   Directives lines;
   lines.add("job-name", job.name);
   lines.add("nodes", nodes);
@@ -72,7 +73,7 @@ std::string directives(const BatchScript& script, const JobConfig& job) {
   lines.add("array", slurm.array);
   lines.add("dependency", slurm.dependency);
   if (slurm.exclusive) lines.add("exclusive");
-  lines.add("output", log_pattern(script.run_directory));
+  lines.add("output", log_pattern(script.run_directory, !slurm.array.empty()));
   lines.add("open-mode=append");
   lines.add("requeue");
   lines.add("no-kill");
@@ -104,11 +105,6 @@ std::string last_line(const BatchScript& script, const JobConfig& job) {
 }  // namespace
 
 bool has_runs_of_their_own(const JobConfig& job) { return !job.slurm.array.empty() && !job.slurm.array.ends_with("%1"); }
-
-std::int64_t computing_nodes(const JobConfig& job) {
-  const auto tasks = job.slurm.tasks_per_node;
-  return job.slurm.nodes > 0 ? job.slurm.nodes : (job.cluster.ranks + tasks - 1) / tasks;
-}
 
 std::string shell_quoted(std::string_view word) {
   std::string quoted = "'";

@@ -28,9 +28,6 @@ struct BatchScript {
   std::int64_t warning_seconds = 120;
 };
 
-// The nodes that the job computes on, without spare ones: slurm.nodes, or what cluster.ranks need.
-std::int64_t computing_nodes(const JobConfig& job);
-
 // An array that may run side by side: each job has a folder task-N of its own below the run directory, and seed + N.
 // Otherwise (no array, or %1) the jobs go on with one run, one after another.
 bool has_runs_of_their_own(const JobConfig& job);

@@ -1,9 +1,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "core/error.h"
 #include "core/json_lines.h"
 #include "core/json_text.h"
 #include "core/quantities.h"
@@ -17,7 +19,7 @@ namespace smlp {
 namespace {
 
 // Bytes of the text behind a token file: from the file's own notes, else by decoding it; none where it holds what the tokenizer
-// has no text for, such as the ids with which a vocabulary is padded.
+// has no text for, such as the ids with which a vocabulary is padded, or where there is no tokenizer.
 std::optional<std::int64_t> text_bytes(const TokenFile& file, const std::string& prefix, const std::string& tokenizer_name) {
   const auto notes = read_info(prefix);
   const bool of_this_file = notes.tokens.value_or(file.tokens()) == file.tokens();
@@ -26,7 +28,13 @@ std::optional<std::int64_t> text_bytes(const TokenFile& file, const std::string&
          prefix, *notes.tokens, file.tokens());
   }
   if (notes.bytes && of_this_file) return *notes.bytes;
-  const auto tokenizer = open_tokenizer(tokenizer_name);
+  std::unique_ptr<Tokenizer> tokenizer;
+  try {
+    tokenizer = open_tokenizer(tokenizer_name);
+  } catch (const Error& error) {  // it may have stayed where the model was trained
+    tell("bits a byte of {0} are not known, nor is \"bytes\" in {0}.json: {1}", prefix, error.what());
+    return std::nullopt;
+  }
   std::int64_t bytes = 0;
   constexpr std::int64_t chunk = 1 << 16;
   for (std::int64_t first = 0; first < file.tokens(); first += chunk) {

@@ -12,7 +12,6 @@ namespace smlp {
 // A shard that some rank can read from its node's folder; ranks of one node name the same file.
 struct Holding {
   int holder = 0;
-  std::string host;  // of the holder
   SaveId save;
   int rank = 0, ranks = 0;  // whose shard it is, of how many
   bool copy = false;

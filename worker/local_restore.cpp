@@ -76,7 +76,6 @@ std::vector<Holding> LocalStart::ask_around() {
     const auto theirs = json::parse(texts[rank]);
     for (const auto& entry : theirs.at("shards")) {
       holdings.push_back({.holder = static_cast<int>(rank),
-                          .host = hosts_[rank],
                           .save = {entry[0], entry[1]},
                           .rank = entry[2],
                           .ranks = entry[3],

@@ -77,10 +77,14 @@ void LocalTier::finish(bool whole, const std::string& failure) {
 
 void LocalTier::sweep() {
   if (sweeping_.exchange(true)) return;
-  sweeper_ = std::jthread([this, keep = whole_] {
-    keep_local(options_.root, keep, keep.back().step);
+  try {
+    sweeper_ = std::jthread([this, keep = whole_] {
+      keep_local(options_.root, keep, keep.back().step);
+      sweeping_ = false;
+    });
+  } catch (const std::system_error&) {  // the host has no thread left
     sweeping_ = false;
-  });
+  }
 }
 
 }  // namespace smlp

@@ -40,7 +40,7 @@ class LocalTier {
  private:
   enum class Phase { idle, writing, copying };
   void finish(bool whole, const std::string& failure);
-  void sweep();  // by a thread; left to the next save while the one before is at it
+  void sweep();  // by a thread; left to the next save while the one before is at it, or where there is none
 
   WriterOptions options_;
   Checkpointing::Told told_;

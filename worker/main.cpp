@@ -258,7 +258,6 @@ void add_preflight_mode(CLI::App& app) {
   auto* run_dir = mode->add_option("--run-dir", of_node.run_dir);
   mode->add_flag("--made-later", of_node.run_dir_made_later, "the run directory need not be there yet")->needs(run_dir);
   mode->add_option("--job", of_node.job)->needs(run_dir);
-  mode->add_option("--expect-version", of_node.expected_version)->needs(run_dir);
   mode->add_flag("--exchange", options->exchange, "under MPI: how fast ranks exchange, in pairs")->excludes(run_dir);
   mode->callback([options] {
     if (options->exchange) return preflight_exchange_command();

@@ -24,12 +24,10 @@
 #include "core/clock.h"
 #include "core/cores.h"
 #include "core/error.h"
-#include "core/files.h"
 #include "core/host_name.h"
 #include "core/job_file.h"
 #include "core/json_text.h"
 #include "core/numbers.h"
-#include "core/tell.h"
 #include "core/version.h"
 #include "tensor/backend.h"
 
@@ -168,15 +166,13 @@ ProductRates measure_products(int threads) {
   return {work * static_cast<double>(products) / (now - began), work / least};
 }
 
-double up_seconds() { return std::strtod(read_if_there("/proc/uptime").c_str(), nullptr); }
-
 void end_late(int) {
   constexpr std::string_view words = "smlp: the preflight of this node did not end in time\n";
   [[maybe_unused]] const auto written = ::write(STDERR_FILENO, words.data(), words.size());
   ::_exit(static_cast<int>(ExitCode::io_failed));
 }
 
-[[noreturn]] void print_and_leave(const nlohmann::ordered_json& document, ExitCode code) {
+[[noreturn]] void print_and_leave(const nlohmann::ordered_json& document) {
   const auto line = json_text(document) + "\n";
   for (std::size_t at = 0; at < line.size();) {
     const auto written = ::write(STDOUT_FILENO, line.data() + at, line.size() - at);
@@ -184,7 +180,7 @@ void end_late(int) {
     if (written <= 0) ::_exit(static_cast<int>(ExitCode::io_failed));
     at += static_cast<std::size_t>(written);
   }
-  ::_exit(static_cast<int>(code));
+  ::_exit(0);
 }
 
 }  // namespace
@@ -213,7 +209,6 @@ void preflight_command(const PreflightOptions& options) {
       {"cores", cores.size()},
       {"threads", processors},
       {"core_list", cores},
-      {"memory_bytes", static_cast<std::int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE)},
       {"devices", count_devices()},
       {"isa", cpu_isa()},
       {"version", version()},
@@ -222,14 +217,8 @@ void preflight_command(const PreflightOptions& options) {
       {"run_dir", to_json(facts_by(run_dir, options.run_dir, deadline))},
       {"local_dir", nullptr}};
   if (!local_path.empty()) document["local_dir"] = to_json(facts_by(local_dir, local_path, deadline));
-  document["up_seconds"] = up_seconds();
   document["clock_seconds"] = unix_seconds();
-  const bool as_expected = !options.expected_version || *options.expected_version == version();
-  if (!as_expected) {
-    tell("{} has smlp {} where {} is expected; install the same on all nodes", host_name(), version(),
-               *options.expected_version);
-  }
-  print_and_leave(document, as_expected ? ExitCode::done : ExitCode::unavailable);
+  print_and_leave(document);
 }
 
 }  // namespace smlp

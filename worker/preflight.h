@@ -12,9 +12,8 @@ struct PreflightOptions {
   std::filesystem::path run_dir;
   bool run_dir_made_later = false;           // it need not be there yet
   std::optional<std::filesystem::path> job;  // for threads a rank and the local folder
-  std::optional<std::string> expected_version;
 };
-// Ends the process: threads may still wait for a disk. Exit code 69 where the version is not the expected one.
+// Ends the process: threads may still wait for a disk.
 [[noreturn]] void preflight_command(const PreflightOptions& options);
 
 // Collective, under MPI: every rank exchanges 1 MiB with others, in pairs, and rank 0 prints one line of JSON:

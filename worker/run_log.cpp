@@ -282,7 +282,7 @@ void RunLog::saved(const SaveOutcome& outcome) {
     impl_->metrics.checkpoint_failed(tier);
     spdlog::error("the {} checkpoint of step {} was not written, training goes on: {}", tier, outcome.step, why);
   }
-  if (outcome.tier == Tier::local) return saved_locally(outcome, why);
+  if (outcome.tier == Tier::local) return saved_locally(outcome);
   if (!outcome.published) return event("checkpoint_failed", outcome.step, why, {{"tier", tier}});
   impl_->saved_step = outcome.step;
   impl_->saved_time = unix_seconds();
@@ -299,13 +299,13 @@ void RunLog::untidy(std::int64_t step, const std::string& sentence) {
 }
 
 // They come every few steps: events.jsonl gets a line where they begin to fail, and where they work again.
-void RunLog::saved_locally(const SaveOutcome& outcome, const std::string& why) {
+void RunLog::saved_locally(const SaveOutcome& outcome) {
   if (!outcome.published && impl_->local_trouble.empty()) {
-    event("checkpoint_failed", outcome.step, why, {{"tier", "local"}});
+    event("checkpoint_failed", outcome.step, outcome.failure, {{"tier", "local"}});
   } else if (outcome.published && !impl_->local_trouble.empty()) {
     event("local_checkpoint", outcome.step, "saves on the nodes work again", {{"tier", "local"}});
   }
-  impl_->local_trouble = why;
+  impl_->local_trouble = outcome.failure;
   if (outcome.published) impl_->local_step = outcome.step;
 }
 

@@ -18,7 +18,7 @@
 namespace smlp {
 
 struct StepLine {
-  std::int64_t step = 0, sequences = 0, tokens = 0;  // done so far
+  std::int64_t step = 0, sequences = 0;  // done so far
   std::int64_t step_tokens = 0;                      // of this step, all ranks
   StepResult result;
   double seconds = 0;
@@ -54,7 +54,7 @@ class RunLog {
   void left_out(const Divergence::Counts& counts);
 
  private:
-  void saved_locally(const SaveOutcome& outcome, const std::string& why);
+  void saved_locally(const SaveOutcome& outcome);
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

@@ -301,7 +301,6 @@ void Trainer::step() {
   seconds += stall;
   line.step = step_;
   line.sequences = divergence_->trained(sequences_);
-  line.tokens = line.sequences * job_.model.context;
   line.step_tokens = job_.train.global_batch * job_.model.context;
   line.seconds = seconds;
   log_->step(line);

@@ -123,6 +123,16 @@ TEST_F(Compare, WhatWasDoneAgainCountsOnce) {
   EXPECT_NEAR(run["evaluations"][2]["loss"], 3.3, 1e-12) << "as the second attempt found it";
 }
 
+// An evaluation whose step has no line was dated by the evaluation before it.
+TEST_F(Compare, AnEvaluationWhoseStepsLineIsLostComesAfterAllStepsBeforeIt) {
+  write_run("a", "alpha", {{10, 2, 4.0, 4.0}, {20, 2, 3.5}, {30, 2, 3.1}});
+  std::ofstream(place / "a/events.jsonl", std::ios::app) << R"({"event":"evaluation","step":40,"validation_loss":3.0})" "\n";
+  const auto evaluations = facts({"a"})["runs"][0]["evaluations"];
+  ASSERT_EQ(evaluations.size(), 3u);
+  EXPECT_EQ(evaluations[1]["seconds"], 2.0);
+  EXPECT_EQ(evaluations[2]["seconds"], 6.0);
+}
+
 // It was read from the lines of steps alone, and that of an evaluation at a start is in its event.
 TEST_F(Compare, AnAgreementIsAlsoThatOfAnEvaluationWithoutAStep) {
   write_run("a", "alpha", {{10, 2, 4.0}});

@@ -124,6 +124,12 @@ TEST_F(Trained, ATokenizerMayLackAnEndOfTextAndSkipIds) {
   const auto empty = smlp({"generate", "bare", "--prompt", ""});
   EXPECT_EQ(empty.code, 78);
   EXPECT_THAT(empty.err, HasSubstr("an empty prompt stands for <|endoftext|>, which the tokenizer bpe lacks"));
+  // A loss needs no tokenizer: it was computed and then lost, with 78.
+  fs::remove_all(place / "bpe");
+  const auto without = smlp({"eval", "bare", "--data", "valid", "--json"});
+  ASSERT_EQ(without.code, 0) << without.err;
+  EXPECT_THAT(without.err, HasSubstr("bits a byte of valid are not known, nor is \"bytes\" in valid.json: there is no tokenizer"));
+  EXPECT_TRUE(json::parse(without.out)["bits_per_byte"].is_null());
 }
 
 TEST_F(Trained, CausalityIsCheckedWithACheckpointsWeights) {

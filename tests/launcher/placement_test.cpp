@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include "core/features.h"
 #include "launcher/allocated_nodes.h"
 
 namespace smlp {
@@ -44,6 +45,19 @@ TEST(Placement, FillsOneNodeAfterAnother) {
   EXPECT_EQ(seats[3].experts.replicas, 1);
   EXPECT_THAT(seats[5].cpus, ElementsAre(2)) << "spread over the cores of a larger node";
   EXPECT_EQ(seats[5].device, "cpu");
+}
+
+// `auto`, which takes a GPU where there is one, was shown as the processor; ranks that share GPUs as if each had its own.
+TEST(Placement, NamesTheDeviceAsFarAsTheJobSaysIt) {
+  auto job = sparse_job();
+  const auto device = [&] { return seat(layout_on(job, {"n1", "n2"}, 2), job).seats[3].device; };
+  EXPECT_EQ(device(), built_with_cuda() ? "auto" : "cpu");
+  job.cluster.device = "cuda";
+  EXPECT_EQ(device(), "cuda:1");
+  job.cluster.communicator = "staged";
+  EXPECT_EQ(device(), "cuda");
+  job.cluster.device = "cpu";
+  EXPECT_EQ(device(), "cpu");
 }
 
 TEST(Placement, TellsWhatTheExchangeCrosses) {

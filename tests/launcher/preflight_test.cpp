@@ -25,9 +25,9 @@ using testing::Not;
 json sound() {
   const json folder = {{"path", "/runs/demo"}, {"free_bytes", 50'000'000'000}, {"sync_seconds", 0.01},
                        {"writable", true}, {"failure", ""}};
-  return {{"host", "n"}, {"cores", 8}, {"threads", 16}, {"memory_bytes", 64'000'000'000}, {"devices", 0},
+  return {{"cores", 8}, {"threads", 16}, {"devices", 0},
           {"isa", "avx512"}, {"version", version()}, {"product_flops", 100e9}, {"best_product_flops", 110e9},
-          {"run_dir", folder}, {"local_dir", nullptr}, {"clock_seconds", 1000.0}, {"up_seconds", 5000.0}};
+          {"run_dir", folder}, {"local_dir", nullptr}, {"clock_seconds", 1000.0}};
 }
 
 using Change = std::function<void(json&)>;

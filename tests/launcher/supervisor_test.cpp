@@ -174,6 +174,17 @@ TEST_F(SupervisorRestarts, BeforeTheNewestCheckpointAfterDivergenceAndFurtherBac
   EXPECT_THAT(arguments(4, 0), Not(HasSubstr("--not-after"))) << "the choice had been made by attempt 3";
 }
 
+// However much had been saved since the first divergence, all of it was given up at the second.
+TEST_F(SupervisorRestarts, BeforeTheNewestCheckpointAfterADivergenceThatIsAnotherOne) {
+  EXPECT_EQ(supervise("1 * steps 2\n1 * checkpoint\n1 * steps 2\n1 * checkpoint\n1 0 exit 76 the loss is not finite\n1 1 wait\n"
+                      "2 * steps 2\n2 * checkpoint\n2 * steps 2\n2 * checkpoint\n2 * steps 2\n2 * checkpoint\n"
+                      "2 0 exit 76 the loss is not finite\n2 1 wait\n3 * steps 1\n"), 0);
+  ASSERT_EQ(attempts().size(), 3u);
+  EXPECT_THAT(arguments(2, 0), HasSubstr("--not-after\n2\n"));
+  EXPECT_THAT(arguments(3, 0), HasSubstr("--not-after\n6\n")) << "of the checkpoints at 2, 4, 6 and 8";
+  EXPECT_EQ(attempts()[2]["first_step"], 7);
+}
+
 // keep_last = 1: once it began with the first step again.
 TEST_F(SupervisorRestarts, FromTheOnlyCheckpointAfterDivergenceAndFromTheFirstStepTheNextTime) {
   EXPECT_EQ(supervise("1 * steps 2\n1 * checkpoint\n1 0 exit 76 the loss is not finite\n1 1 wait\n"
@@ -181,6 +192,7 @@ TEST_F(SupervisorRestarts, FromTheOnlyCheckpointAfterDivergenceAndFromTheFirstSt
   ASSERT_EQ(attempts().size(), 3u);
   EXPECT_EQ(attempts()[1]["first_step"], 3);
   EXPECT_EQ(attempts()[2]["first_step"], 1);
+  EXPECT_THAT(output(), AllOf(HasSubstr("attempt 3 starts from the start"), Not(HasSubstr("checkpoint 0"))));
 }
 
 // The checkpoint before the newest published one, though that was before the save on the nodes from which it diverged.
@@ -296,6 +308,7 @@ TEST_F(SupervisorGivesUp, AfterThreeAttemptsWithoutProgressWithTheCodeOfTheLast)
   EXPECT_EQ(supervise("1 * steps 2\n1 * checkpoint\n1 0 exit 70\n* * steps 1\n4 1 raise 9\n4 0 wait\n* 0 exit 70 again\n"
                       "* 1 wait\n"), 137);
   ASSERT_EQ(attempts().size(), 4u) << "attempt 1 made progress, three more did not";
+  EXPECT_EQ(events("handed_over_after_failure"), 0) << "there is nobody to hand it over to";
   EXPECT_THAT(output(), AllOf(HasSubstr("3 attempts in a row brought no new checkpoint"),
                               HasSubstr("rank 1 was killed by signal 9"), HasSubstr("logs/attempt-0004")));
   EXPECT_EQ(events("gave_up"), 1);

@@ -55,9 +55,9 @@ class AllocatedNodesTest : public testing::Test {
                          {"writable", true}, {"failure", ""}};
     const auto name = fmt::format("n{}", node);
     const json report = {{"host", name}, {"cores", cores.size()}, {"threads", cores.size()}, {"core_list", cores},
-                         {"memory_bytes", 64'000'000'000}, {"devices", 0}, {"isa", "avx512"}, {"version", version()},
+                         {"devices", 0}, {"isa", "avx512"}, {"version", version()},
                          {"product_flops", 100e9}, {"best_product_flops", 110e9}, {"run_dir", folder}, {"local_dir", nullptr},
-                         {"clock_seconds", 1000.0}, {"up_seconds", 5000.0}};
+                         {"clock_seconds", 1000.0}};
     std::ofstream(fakes.place / name) << report.dump() << "\n";
   }
   // Megabytes a second that each of the four nodes manages.
@@ -299,7 +299,7 @@ TEST_F(AllocatedNodesTest, OfATaskOfAnArrayLeaveTheOtherTasksAlone) {
   fakes.says("scontrol", "JobId=17 ArrayJobId=17 ArrayTaskId=1 JobName=run\n   JobState=RUNNING Reason=None\n"
                          "   PreemptTime=None\n");
   const auto before = fakes.calls().size();
-  const auto handover = nodes->hand_over(Leaving::at_warning, 0);
+  const auto handover = nodes->hand_over(Leaving::interrupted, 0);
   EXPECT_TRUE(handover.again) << handover.words;
   EXPECT_THAT(handover.words, HasSubstr("job 17_1 is requeued"));
   const auto calls = fakes.calls();

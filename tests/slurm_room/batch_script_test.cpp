@@ -94,7 +94,7 @@ TEST_F(BatchScriptText, TellsSlurmAllThatTheJobAsksFor) {
                                         "#SBATCH --mem=64G\n#SBATCH --time=1-12:00:00\n#SBATCH --partition=batch,urgent\n"
                                         "#SBATCH --account=lab\n#SBATCH --qos=normal\n#SBATCH --constraint=\"[a|b]&c\"\n"
                                         "#SBATCH --array=0-9%1\n#SBATCH --dependency=afterok:17\n#SBATCH --exclusive\n"
-                                        "#SBATCH --output=/runs/demo/logs/slurm-%j.log\n#SBATCH --open-mode=append\n"
+                                        "#SBATCH --output=/runs/demo/logs/slurm-%A_%a.log\n#SBATCH --open-mode=append\n"
                                         "#SBATCH --requeue\n#SBATCH --no-kill\n#SBATCH --signal=B:USR1@120\n"
                                         "#SBATCH --reservation=maintenance\n#SBATCH -x n3\n"));
   EXPECT_THAT(text, HasSubstr("exec '" + script().program.string() + "' run '/runs/demo/submit.toml' --run-dir '/runs/demo'\n"));
@@ -103,7 +103,7 @@ TEST_F(BatchScriptText, TellsSlurmAllThatTheJobAsksFor) {
 TEST_F(BatchScriptText, LeavesOutWhatTheJobLeavesOpen) {
   auto job = demo();
   job.slurm = {};
-  job.cluster.ranks = 3;
+  job.slurm.nodes = 3;
   job.cluster.spare_nodes = 0;
   const auto text = text_of(script(), job);
   EXPECT_THAT(text, AllOf(HasSubstr("--nodes=3\n"), HasSubstr("--ntasks=3\n"), HasSubstr("--cpus-per-task=3\n")));

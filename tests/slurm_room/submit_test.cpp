@@ -305,6 +305,10 @@ TEST_F(Submit, StatusOfAnArraysFolderTellsOfItsTasks) {
   EXPECT_THAT(fakes.calls().back(), HasSubstr("4711_10"));
   EXPECT_THAT(smlp({"stop", "runs/small"}).err,
               HasSubstr("holds the runs of an array: name one of them, as runs/small/task-2"));
+  fakes.says("scontrol", "JobId=4715 ArrayJobId=4711 JobName=small\n   JobState=FAILED Reason=NonZeroExitCode\n");
+  EXPECT_THAT(facts("runs/small/task-10")["detail"].get<std::string>(), HasSubstr("see runs/small/logs/slurm-4711_10.log, "))
+      << "it named a file in the task's own folder, where SLURM writes none";
+  fakes.says("scontrol", "JobId=4711 ArrayJobId=4711 JobName=small\n   JobState=PENDING Reason=Resources\n");
   task(10, "{\"event\":\"run_started\"}\n{\"event\":\"done\"}\n");
   EXPECT_EQ(facts("runs/small")["state"], "waiting") << "for the tasks that have no folder yet";
   fakes.says("scontrol", "slurm_load_jobs error: Invalid job id specified\n", 1, true);

@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import harness
-from harness import smlp
+from harness import smlp, smlp_json
 
 # Small steps, saves that take less than an interval, and limits that let a stopped rank cost two seconds and the watch's.
 SETTINGS = dict(steps=400, every=20, micro_batch=2)
@@ -103,7 +103,8 @@ def a_live_run_is_struck_on_request(place):
     assert line.startswith("kill rank 1, step ") and "training again after" in line, line
     first, = place.lines("run", "attempts.jsonl")
     assert first["cause"] == "signal", first
-    smlp("drill", "run", "--fault", "kill-launcher", cwd=place.path)
+    told = smlp_json("drill", "run", "--fault", "kill-launcher", cwd=place.path)
+    assert told["kind"] == "kill-launcher", told
     assert process.wait(timeout=30) == -9
     harness.wait_until(lambda: not harness.processes_of(place.path), 10, "the ranks are gone")
     refused(place, "drill", "run", "--fault", "kill", code=75, words="not live")

@@ -53,10 +53,8 @@ class Preflight(unittest.TestCase):
         self.assertEqual(report["host"], os.uname().nodename)
         self.assertEqual(report["threads"], len(os.sched_getaffinity(0)))
         self.assertTrue(1 <= report["cores"] <= report["threads"])
-        self.assertAlmostEqual(report["memory_bytes"] / (os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")), 1)
         self.assertTrue(1e8 < report["product_flops"] <= report["best_product_flops"] < 1e14, report)
         self.assertLess(abs(report["clock_seconds"] - time.time()), 5)
-        self.assertGreater(report["up_seconds"], 1)
         folder = report["run_dir"]
         self.assertEqual((folder["path"], folder["writable"], folder["failure"]), (run, True, ""))
         self.assertTrue(0 < folder["sync_seconds"] < 5)
@@ -119,13 +117,6 @@ class Preflight(unittest.TestCase):
         self.assertTrue(report["run_dir"]["writable"])
         self.assertIsNone(self.ask("--run-dir", self.place, "--job", self.job("[cluster]\nrankz = 1"), code=78))
         self.assertIn("rankz", self.stderr)
-
-    def test_the_version_that_is_expected(self):
-        version = self.ask("--run-dir", self.place)["version"]
-        self.ask("--run-dir", self.place, "--expect-version", version)
-        report = self.ask("--run-dir", self.place, "--expect-version", "0.0.0", code=69)
-        self.assertEqual(report["version"], version)
-        self.assertIn("where 0.0.0 is expected", self.stderr)
 
     def test_nothing_to_look_at_is_refused(self):
         self.assertIsNone(self.ask(code=64))

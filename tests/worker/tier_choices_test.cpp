@@ -54,7 +54,7 @@ TEST(Partners, OnOneNodeAreNeighboursAndALoneRankHasNone) {
 }
 
 Holding held(int holder, std::int64_t step, int attempt, int rank, bool copy = false, int ranks = 2) {
-  return {.holder = holder, .host = fmt::format("n{}", holder), .save = {step, attempt}, .rank = rank, .ranks = ranks,
+  return {.holder = holder, .save = {step, attempt}, .rank = rank, .ranks = ranks,
           .copy = copy};
 }
 
