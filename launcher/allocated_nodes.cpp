@@ -176,7 +176,7 @@ Layout AllocatedNodes::layout_of(const std::vector<std::string>& nodes) const {
 // A disk without room for the number of a step ends an attempt, not the run.
 ProgramAnswer AllocatedNodes::try_exchange(const std::vector<std::string>& nodes) {
   try {
-    const auto trial = start(layout_of(nodes), {worker_.string(), "preflight", "--exchange"}, {});
+    const auto trial = start(layout_of(nodes), {worker_.string(), "preflight", "--exchange"});
     return run_program(trial.command, trial.environment, job_.cluster.preflight_seconds);
   } catch (const Error& error) {
     return {.code = -1, .out = "", .err = "", .failure = error.what()};
