@@ -9,6 +9,7 @@
 #include "core/features.h"
 #include "core/job_file.h"
 #include "core/job_keys.h"
+#include "core/layout.h"
 #include "core/model_check.h"
 #include "core/numbers.h"
 #include "core/slurm_values.h"
@@ -134,10 +135,10 @@ class Checker {
     }
     auto& group = c_.routing.group_sequences;
     const bool routes = c_.model.sparse_blocks > 0;  // else nothing reads it, and no micro-batch must fit it
-    if (group == 0) {
+    if (group == 0 || !routes) {
       group = routes ? t.micro_batch : 1;
       resolve("routing.group_sequences", routes ? "train.micro_batch" : "model.sparse_blocks = 0");
-    } else if (routes && t.micro_batch % group != 0) {
+    } else if (t.micro_batch % group != 0) {
       const bool inherited = origin_of(job_, "routing.group_sequences") == kept_from_run;
       wrong("routing.group_sequences",
             fmt::format("does not divide train.micro_batch = {}: a micro-batch is a whole number of groups; choose {}",
@@ -151,7 +152,7 @@ class Checker {
     const auto tokens = c_.train.micro_batch * c_.model.context;
     if (!c_.routing.shuffle || c_.cluster.expert_ranks < 1 || tokens % c_.cluster.expert_ranks == 0) return;
     wrong("routing.shuffle", fmt::format("deals the {} tokens of a micro-batch out to {} ranks evenly, which does not work out; "
-                                         "choose another train.micro_batch or model.context",
+                                         "choose another train.micro_batch, model.context or cluster.expert_ranks",
                                          tokens, c_.cluster.expert_ranks));
   }
 
@@ -159,16 +160,17 @@ class Checker {
     auto& ways = c_.cluster.expert_ranks;
     const auto experts = c_.model.experts, ranks = c_.cluster.ranks;
     if (ways == 0) {
-      ways = c_.model.sparse_blocks == 0 ? 1 : std::gcd(experts, ranks);
-      resolve("cluster.expert_ranks",
-              c_.model.sparse_blocks == 0 ? "no sparse blocks" : "gcd(model.experts, cluster.ranks)");
+      ways = expert_ranks_on(c_, ranks);
+      resolve("cluster.expert_ranks", c_.model.sparse_blocks == 0 ? "no sparse blocks"
+                                      : c_.routing.shuffle ? "gcd(model.experts, cluster.ranks, tokens of a micro-batch)"
+                                                           : "gcd(model.experts, cluster.ranks)");
       return;
     }
     const auto common = std::gcd(experts, ranks);
     if (ranks % ways != 0) {
       wrong("cluster.expert_ranks",
             fmt::format("does not divide cluster.ranks = {}; choose {}", ranks, neighbours(common, ways)));
-    } else if (experts % ways != 0) {
+    } else if (c_.model.sparse_blocks > 0 && experts % ways != 0) {
       wrong("cluster.expert_ranks",
             fmt::format("does not divide model.experts = {}; choose {}", experts, neighbours(common, ways)));
     }

@@ -20,14 +20,6 @@ namespace smlp {
 
 namespace {
 
-// As the job says, but for blocks that know one way alone.
-RouterSettings router_of(const ModelConfig& config, const std::string& kind) {
-  RouterSettings settings = config.router;
-  if (kind == "base") settings.tokens = "balanced";
-  if (kind == "gshard" || kind == "switch" || kind == "hash") settings.tokens = kind;
-  return settings;
-}
-
 GmlpSizes gmlp_sizes(const ModelConfig& config) {
   return {config.width, config.hidden, config.context, config.heads};
 }

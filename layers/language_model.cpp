@@ -33,7 +33,7 @@ class EvaluationFrame {
 
 LanguageModel::LanguageModel(const ModelConfig& config, ParameterStore& store, ExpertGroup experts)
     : sparse_(has_experts(config)),
-      causal_(!routes_channels(config, "leaky")),
+      causal_(!routes_channels(config, "leaky") && !drops_in_evaluation(config)),
       prefix_(routes_channels(config, "partial") ? prefix_of(config.context) : 0),
       exchange_(experts.ranks, sparse_ ? config.experts : experts.ranks.size()),
       context_(config.context),

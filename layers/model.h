@@ -52,7 +52,7 @@ class Model {
   virtual int blocks() const = 0;
   // How many of a sequence's tokens the loss counts: all, or with partial prediction those after the prefix.
   virtual std::int64_t predicted(std::int64_t length) const = 0;
-  // Whether no logit depends on later tokens, in evaluation.
+  // Whether no logit depends on later tokens, or on whether there are any, in evaluation.
   virtual bool causal() const = 0;
 };
 
@@ -65,7 +65,10 @@ std::vector<std::string> stack_of(const ModelConfig& config);
 // Of a model, and of one kind of block.
 bool has_experts(const ModelConfig& config);
 bool has_experts(const std::string& block);
-bool has_auxiliary_loss(const ModelConfig& config);  // a router adds to the loss
+// As the job says, but for blocks that know one way alone.
+RouterSettings router_of(const ModelConfig& config, const std::string& block);
+bool has_auxiliary_loss(const ModelConfig& config);   // a router adds to the loss
+bool drops_in_evaluation(const ModelConfig& config);  // for want of places, which tokens of a sequence compete for
 bool has_attention(const ModelConfig& config);
 bool has_attention(const std::string& block);
 bool has_spatial_gate(const std::string& block);

@@ -97,13 +97,27 @@ bool has_attention(const ModelConfig& config) {
   return std::any_of(stack.begin(), stack.end(), [](const auto& kind) { return has_attention(kind); });
 }
 
-bool has_auxiliary_loss(const ModelConfig& config) {
-  return has_auxiliary_loss(config.router) && has_experts(config);
-}
-
 bool has_experts(const ModelConfig& config) {
   const auto stack = stack_of(config);
   return std::any_of(stack.begin(), stack.end(), [](const auto& kind) { return has_experts(kind); });
+}
+
+RouterSettings router_of(const ModelConfig& config, const std::string& block) {
+  RouterSettings settings = config.router;
+  if (block == "base") settings.tokens = "balanced";
+  if (block == "gshard" || block == "switch" || block == "hash") settings.tokens = block;
+  return settings;
+}
+
+bool has_auxiliary_loss(const ModelConfig& config) {
+  const auto stack = stack_of(config);
+  return std::any_of(stack.begin(), stack.end(), [&](const auto& kind) {
+    return has_experts(kind) && has_auxiliary_loss(router_of(config, kind));
+  });
+}
+
+bool drops_in_evaluation(const ModelConfig& config) {
+  return has_auxiliary_loss(config) && config.router.softmax.evaluation.limited();  // no other routers have capacities
 }
 
 }  // namespace smlp

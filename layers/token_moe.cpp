@@ -155,7 +155,7 @@ void TokenMoe::backward(Context& c, TensorView dy, TensorView dx) {
   if (dy.rows() == 0) return;
   TensorView dweight;
   if (plan_.weight) {
-    dweight = c.scratch.take({plan_.slots()}, plan_.weight.dtype);
+    dweight = c.scratch.take({plan_.slots()}, wide_type(dbranch.dtype));
     c.backend.row_dots(answers_, dbranch, plan_.token_of_slot, dweight);
   }
   RouteCall route = call(c);

@@ -19,7 +19,6 @@ TensorView part_of(const TensorView& segment, const Parameter& parameter) {
   return {segment.at(parameter.offset), parameter.shape, segment.dtype};
 }
 
-DType gradient_type(DType value) { return size_of(value) == 2 ? DType::f32 : value; }
 
 void upload_first_values(Backend& backend, const Parameter& parameter, std::uint64_t seed) {
   const InitialValues initial(parameter, seed);
@@ -123,7 +122,7 @@ void ParameterStore::seal(Backend& backend, DType value_type, std::uint64_t seed
         return flat;
       };
       segment.value = allocate(value_type);
-      segment.grad = allocate(gradient_type(value_type));
+      segment.grad = allocate(wide_type(value_type));
       for (Parameter* parameter : segment.members) {
         parameter->value = part_of(segment.value, *parameter);
         parameter->grad = part_of(segment.grad, *parameter);

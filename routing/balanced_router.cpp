@@ -17,7 +17,7 @@ std::optional<std::int64_t> BalancedRouter::slots_of_group(bool training, std::i
 
 void BalancedRouter::decide(RouteCall& call, TensorView x, RoutePlan& plan) {
   const std::int64_t rows = x.rows();
-  const DType wide = LinearScores::type_for(x);
+  const DType wide = wide_type(x.dtype);
   plan.begin(experts_);
   plan.repeats = Repeats::none;
   if (rows == 0) {
@@ -58,8 +58,7 @@ void BalancedRouter::backward(RouteCall& call, const RoutePlan& plan, TensorView
   const Arena::Frame frame(call.scratch);
   const TensorView dscores = call.scratch.take({dx.rows(), experts_}, alpha_.dtype);
   call.backend.fill(dscores, 0);
-  call.backend.sigmoid_of_slots_backward(alpha_, converted(call, dweight, alpha_.dtype), plan.token_of_slot,
-                                         plan.rows_of_expert, dscores);
+  call.backend.sigmoid_of_slots_backward(alpha_, dweight, plan.token_of_slot, plan.rows_of_expert, dscores);
   centroids_.backward(call, dscores, residual, dx);
 }
 

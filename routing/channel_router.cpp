@@ -27,7 +27,7 @@ ChannelPlan ChannelRouter::plan(Backend& backend, Arena& scratch, TensorView x) 
   const std::int64_t sequences = x.shape[0], channels = x.shape[2];
   const std::int64_t seen = std::min(x.shape[1], weight_.shape[0]);
   expect(channels % experts_ == 0, "the channels of a sequence cannot be shared out evenly to the experts");
-  const DType wide = x.dtype == DType::f64 ? DType::f64 : DType::f32;
+  const DType wide = wide_type(x.dtype);
   seen_ = x;
   rows_of_expert_.assign(static_cast<std::size_t>(experts_), channels / experts_);
   scores_ = scratch.take({sequences, channels, experts_}, wide);

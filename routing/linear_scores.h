@@ -1,5 +1,5 @@
 // Scores of every token for every expert: x · weightᵀ, weight [experts, width]. Scores and their gradients are f32
-// (f64 for f64), whatever the type of x. Owned by the router that decides by them.
+// (f64 for f64), whatever the type of x; products with gradients take those in x's. Owned by the router that decides by them.
 #pragma once
 
 #include <string>
@@ -14,9 +14,7 @@ class LinearScores {
                Initial initial)
       : weight_(store.add({.name = name, .shape = {experts, width}, .initial = initial})) {}
 
-  static DType type_for(const TensorView& x) noexcept { return x.dtype == DType::f64 ? DType::f64 : DType::f32; }
-
-  // scores: [rows, experts] of type_for(x). Keeps x for backward().
+  // scores: [rows, experts] of the wide type. Keeps x for backward().
   void forward(RouteCall& call, TensorView x, TensorView scores);
   // dx = residual + dscores · weight; the weight's gradient adds up.
   void backward(RouteCall& call, TensorView dscores, TensorView residual, TensorView dx);
@@ -25,8 +23,5 @@ class LinearScores {
   Parameter& weight_;
   TensorView x_;
 };
-
-// The view itself, or a copy of it in `type` that lives in the scratch memory.
-TensorView converted(RouteCall& call, const TensorView& view, DType type);
 
 }  // namespace smlp

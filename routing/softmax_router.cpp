@@ -72,7 +72,7 @@ void SoftmaxRouter::decide(RouteCall& call, TensorView x, RoutePlan& plan) {
 
 void SoftmaxRouter::choose(RouteCall& call, TensorView x, RoutePlan& plan) {
   const std::int64_t rows = x.rows();
-  const DType wide = LinearScores::type_for(x);
+  const DType wide = wide_type(x.dtype);
   if (call.training && settings_.jitter > 0) {
     const TensorView shaken = call.scratch.take({rows, x.width()}, x.dtype);
     call.backend.jitter(x, settings_.jitter, key(call, jitter_), call.first_row, shaken);
@@ -122,12 +122,14 @@ void SoftmaxRouter::choose(RouteCall& call, TensorView x, RoutePlan& plan) {
 void SoftmaxRouter::place(RouteCall& call, RoutePlan& plan) {
   const std::int64_t rows = gates_.rows();
   const Capacity& capacity = call.training ? settings_.training : settings_.evaluation;
+  const bool drawn = settings_.order == PlaceOrder::random && !call.training;
+  const auto order = drawn ? PlaceOrder::position : settings_.order;
   slot_ = call.scratch.take({rows, settings_.choices}, DType::i32);
   plan.dropped = call.dropped ? call.dropped : zeros(call, 1);
   PlaceTokens places{.expert = expert_,
                      .experts = experts_,
                      .group_rows = call.group_rows,
-                     .order = settings_.order,
+                     .order = order,
                      .gates = gates_,
                      .noise = {key(call, order_), call.first_row},
                      .slot = slot_,
@@ -173,7 +175,7 @@ void SoftmaxRouter::backward(RouteCall& call, const RoutePlan& plan, TensorView 
                        .kind = settings_.gate,
                        .normalise = normalise(),
                        .dlogits = dlogits};
-  if (plan.slots() > 0) back.dweight = converted(call, dweight, gates_.dtype);
+  if (plan.slots() > 0) back.dweight = dweight;
   if (frequency_) {
     back.frequency = frequency_;
     back.log_sum = log_sum_;

@@ -1,7 +1,7 @@
 // Switch (one choice) and GShard (two): gates are the softmax of a linear map of x, or the sigmoid of each logit, the best
 // experts get a token, and an answer counts its gate. Capacities are counted within routing groups; what finds no place is dropped.
 // Formulas: tensor/expert_choice.h, routing/auxiliary_loss.h, routing/capacity.h. At evaluation nothing is drawn:
-// the best experts by their logits, as `evaluation_second` says.
+// the best experts by their logits, as `evaluation_second` says, and places by position for a random order.
 #pragma once
 
 #include <string>

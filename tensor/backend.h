@@ -201,7 +201,7 @@ class Backend {
   // the index names no row twice, there is no order to keep; one that is named twice all the same gets either sum, or both.
   virtual void scatter_add_rows(TensorView in, TensorView index, Repeats repeats, double scale, TensorView row_scale,
                                 TensorView add_to) = 0;
-  // out[s] = <a[s], b[index[s]]>, 0 where index[s] < 0.
+  // out[s] = <a[s], b[index[s]]>, 0 where index[s] < 0; out [rows of a] in f32 (f64 for f64).
   virtual void row_dots(TensorView a, TensorView b, TensorView index, TensorView out) = 0;
 
   // --- columns by index (i32 [B, C]: for each sequence b a permutation of the columns) ---------------------

@@ -133,7 +133,10 @@ void check_matmul_grouped(const Matmul& m, std::span<const std::int64_t> rows) {
     const bool alone = !m.bias && !m.residual && m.activation == Activation::none;
     require(alone, verb, "a weight gradient has no bias, residual or activation");
   }
-  if (experts > 0) check_matmul(expert_product(m, 0, 0, std::accumulate(rows.begin(), rows.end(), std::int64_t{0})));
+  if (experts == 0) return;
+  const auto all = std::accumulate(rows.begin(), rows.end(), std::int64_t{0});
+  require(all == m.a.rows(), verb, "every row must be some expert's");
+  check_matmul(expert_product(m, 0, 0, all));
 }
 
 void check_row_blocks(const Matrix& from, const Matrix& to, std::span<const RowBlock> blocks) {

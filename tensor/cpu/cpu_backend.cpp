@@ -429,13 +429,13 @@ void CpuBackend::scatter_add_rows(TensorView in, TensorView index, Repeats, doub
 
 void CpuBackend::row_dots(TensorView a, TensorView b, TensorView index, TensorView out) {
   const char* verb = "row_dots";
-  same_type(verb, {a, b, out});
-  vector_of(verb, "out", out, a.rows(), a.dtype);
+  same_type(verb, {a, b});
+  vector_of(verb, "out", out, a.rows(), wide_type(a.dtype));
   require(a.rows() == index.size(), verb, "a must have one row an index");
   const IndexArguments checked = index_arguments(verb, a, index, 1, {}, b, b);
   team_.share(a.rows(), a.width() * Work::plain, [&](const Share& share) {
     kernels(a.dtype).row_dots(rows_of(checked.in, a.dtype, share), checked.out, checked.index + share.first,
-                              offset_by(out.data, share.first, a.dtype));
+                              offset_by(out.data, share.first, out.dtype));
   });
 }
 

@@ -127,7 +127,7 @@ struct Kernels {
   void (*gather_rows)(const IndexArguments& a);
   void (*scatter_add_rows)(const IndexArguments& a);
   void (*scatter_add_rows_wide)(const IndexArguments& a);
-  void (*row_dots)(Matrix a, Matrix b, const std::int32_t* index, void* out);
+  void (*row_dots)(Matrix a, Matrix b, const std::int32_t* index, void* wide_out);
   void (*cross_entropy)(const LossArguments& a);
   double (*sum)(Matrix x);
   double (*sum_of_squares)(Matrix x);

@@ -15,6 +15,7 @@ class Workspace {
   void* take(std::int64_t bytes) {  // what was taken before is void
     if (bytes > size_) {
       memory_.reset();
+      size_ = 0;  // also where there is no memory
       memory_.reset(allocate_aligned(bytes));
       size_ = bytes;
     }

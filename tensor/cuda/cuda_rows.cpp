@@ -65,11 +65,11 @@ void CudaBackend::scatter_add_rows(TensorView in, TensorView index, Repeats repe
 
 void CudaBackend::row_dots(TensorView a, TensorView b, TensorView index, TensorView out) {
   const char* verb = "row_dots";
-  same_type(verb, {a, b, out});
-  vector_of(verb, "out", out, a.rows(), a.dtype);
+  same_type(verb, {a, b});
+  vector_of(verb, "out", out, a.rows(), DType::f32);
   require(a.rows() == index.size(), verb, "a must have one row an index");
   const Indexed checked = indexed(verb, a, index, 1, {}, b);
-  cuda::row_dots(stream(), a.dtype, checked.in, checked.out, checked.index, out.data, device_.fault());
+  cuda::row_dots(stream(), a.dtype, checked.in, checked.out, checked.index, out.as<float>(), device_.fault());
 }
 
 void CudaBackend::cross_entropy(TensorView logits, TensorView targets, TensorView row_loss, TensorView scale,

@@ -147,7 +147,7 @@ struct Indexed {
 };
 void gather_rows(cudaStream_t stream, DType type, const Indexed& a, int* fault);
 void row_dots(cudaStream_t stream, DType type, const Matrix& a, const Matrix& b, const std::int32_t* index,
-              void* out, int* fault);
+              float* out, int* fault);
 
 // Stable sort of `value` by the low `bits` of `key`: in keys and values, out in them as well. A device-wide
 // radix sort.

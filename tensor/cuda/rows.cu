@@ -38,7 +38,7 @@ struct Gather {
 
 template <int n, class T>
 __global__ void __launch_bounds__(block_threads)
-    dots(Matrix a, Matrix b, const std::int32_t* index, T* out, int* fault) {
+    dots(Matrix a, Matrix b, const std::int32_t* index, float* out, int* fault) {
   const std::int64_t s = team_number<32>();
   if (s >= a.rows) return;
   const std::int64_t other = index[s];
@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(block_threads)
     }
   }
   sum = across_warp(sum, Sum{});
-  if (threadIdx.x % 32 == 0) out[s] = narrow<T>(sum);
+  if (threadIdx.x % 32 == 0) out[s] = sum;
 }
 
 __global__ void __launch_bounds__(block_threads)
@@ -140,13 +140,13 @@ void gather_rows(cudaStream_t stream, DType type, const Indexed& a, int* fault) 
 }
 
 void row_dots(cudaStream_t stream, DType type, const Matrix& a, const Matrix& b, const std::int32_t* index,
-              void* out, int* fault) {
+              float* out, int* fault) {
   constexpr int warps = block_threads / 32;
   with_type(type, [&](auto t) {
     using T = decltype(t);
     const bool packed = in_packs(a, sizeof(T), pack_of<T>) && in_packs(b, sizeof(T), pack_of<T>);
     launch(stream, grid((a.rows + warps - 1) / warps), packed ? dots<pack_of<T>, T> : dots<1, T>, a, b, index,
-           static_cast<T*>(out), fault);
+           out, fault);
   });
 }
 

@@ -33,6 +33,9 @@ TEST(JobCheck, ASoundJobIsResolved) {
   EXPECT_EQ(accepted({"schedule.kind=cosine"}).schedule.decay_steps, 400);
   EXPECT_EQ(job.config.cluster.expert_ranks, 2);
   EXPECT_EQ(origin_of(job, "cluster.expert_ranks"), "gcd(model.experts, cluster.ranks)");
+  // A start refused what other nodes were found for after one had failed.
+  EXPECT_EQ(accepted({"model.kind=base", "model.experts=6", "cluster.ranks=6", "train.micro_batch=1", "train.global_batch=6",
+                      "routing.shuffle=true"}).cluster.expert_ranks, 2) << "128 tokens can't be dealt out to 6";
   auto again = parse_job(to_toml(job.config), "job.toml");
   check_and_resolve(again);
   EXPECT_EQ(to_toml(again.config), to_toml(job.config)) << "a resolved file resolves to itself";
@@ -182,6 +185,12 @@ TEST(JobCheck, GroupsOfAModelThatRoutesNothingBindNoMicroBatch) {
   run.routing.group_sequences = 4;  // as runs had it once
   EXPECT_THAT(changed_keys(run, smaller()), testing::IsEmpty());
   EXPECT_NO_THROW(accepted({"model.kind=transformer", "routing.group_sequences=3"}));
+}
+
+TEST(JobCheck, ExpertsThatAModelLacksBindNoRanks) {
+  EXPECT_NO_THROW(accepted({"model.kind=gmlp", "cluster.ranks=4", "cluster.expert_ranks=4", "model.experts=3"}));
+  // Another start of the same job, by its fingerprint: what the nodes had saved of it was removed.
+  EXPECT_EQ(fingerprint(accepted({"model.kind=gmlp", "routing.group_sequences=4"})), fingerprint(accepted({"model.kind=gmlp"})));
 }
 
 TEST(JobCheck, WhatWasDerivedStaysTheRunsOwn) {

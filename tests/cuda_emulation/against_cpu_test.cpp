@@ -166,7 +166,7 @@ TEST_P(AgainstCpu, RowsThatShareAPlaceAreAddedWhereverTheyLie) {
     compare("rows by index",
             {random({places, width}, 1), indices({rows}, 2, -2, places), random({rows, width}, 3),
              random({rows}, 4), random({places, width}, DType::f32, 5), random({rows, width}, 6),
-             random({rows}, 7)},
+             random({rows}, DType::f32, 7)},
             rows == 5000 ? 1e-2 : tolerance(), [](Backend& b, Views& v) {
               b.gather_rows(v[0], v[1], 2, v[3], v[2]);
               b.scatter_add_rows(v[5], v[1], Repeats::possible, 0.5, v[3], v[4]);

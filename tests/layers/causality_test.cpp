@@ -105,6 +105,25 @@ TEST(LeakyModel, FailsCausality) {
   EXPECT_GT(moved.earlier, 1e-3);
 }
 
+// Generation padded the text of such a model, and what it padded with took places.
+TEST(LimitedPlaces, MakeAModelOfWhichLaterTokensMoveLogits) {
+  auto backend = make_cpu_backend();
+  const auto solo = make_solo(*backend);
+  for (const char* kind : {"gshard", "smlp"}) {
+    ModelConfig config = tiny_config({"transformer", kind});
+    config.router.tokens = "gshard";
+    EXPECT_TRUE(TinyModel(config, *backend, *solo, DType::f64).model->causal());
+    config.router.softmax.evaluation.factor = 1;
+    TinyModel m(config, *backend, *solo, DType::f64);
+    m.c.mode = Mode::evaluation;
+    EXPECT_FALSE(m.model->causal());
+    EXPECT_GT(moved_by_tokens_after(m, random_batch(m.config, 3, 3), 1).earlier, 1e-3);
+  }
+  ModelConfig base = tiny_config({"transformer", "base"});
+  base.router.softmax.evaluation.factor = 1;
+  EXPECT_TRUE(TinyModel(base, *backend, *solo, DType::f64).model->causal()) << "which has no use for a capacity";
+}
+
 TEST(PartialPrediction, CountsThePositionsAfterThePrefixAlone) {
   auto backend = make_cpu_backend();
   const auto solo = make_solo(*backend);

@@ -89,6 +89,22 @@ TEST(SoftmaxRouter, EvaluationDropsNothingUnlessAskedTo) {
   EXPECT_EQ(d.dropped, 18);
 }
 
+// Places in random order were drawn by where a token lay in its batch: another number of ranks had another loss.
+TEST(SoftmaxRouter, EvaluationDrawsNoOrderOfPlaces) {
+  RouterSettings settings = gshard_settings();
+  settings.softmax.order = PlaceOrder::random;
+  settings.softmax.evaluation.factor = 1;
+  RouterBench b;
+  b.make(settings, 4, 4);
+  const TensorView x = b.rows(test::random_values(12 * 4, 2), 4);
+  const Decision first = b.decide(b.call(12, false), x);
+  EXPECT_GT(first.dropped, 0);
+  RouteCall elsewhere = b.call(12, false);
+  elsewhere.first_row = 36;
+  elsewhere.step = 6;
+  EXPECT_TRUE(b.decide(elsewhere, x) == first);
+}
+
 TEST(SoftmaxRouter, AGroupIsRoutedAlikeWhoeverElseIsThere) {
   for (const auto order : {PlaceOrder::position, PlaceOrder::gate, PlaceOrder::random, PlaceOrder::choice_gate}) {
     RouterSettings settings = gshard_settings(SecondChoice::random);

@@ -86,7 +86,7 @@ TEST_F(AllocatedNodesTest, AreAllTakenInTheirOrderAndTheirRanksBound) {
   EXPECT_THAT(layout.nodes, ElementsAre("n1", "n2", "n3", "n4"));
   EXPECT_TRUE(layout.binding.bound) << layout.binding.words;
   EXPECT_THAT(layout.cores[2], ElementsAre(Core{0}, Core{1}));
-  EXPECT_THAT(nodes->start(layout, {"worker"}, {}).command, Contains("--cpu-bind=none")) << "ranks bind themselves";
+  EXPECT_THAT(nodes->start(layout, {"worker"}).command, Contains("--cpu-bind=none")) << "ranks bind themselves";
 }
 
 // Once this ended the launcher, which writes down the number of its step before each srun. An attempt ends over that.
@@ -97,7 +97,7 @@ TEST_F(AllocatedNodesTest, WithoutRoomToNoteAStepTheExchangeIsNotJudged) {
   EXPECT_THAT(choice.notes, Contains(AllOf(HasSubstr("the exchange between nodes could not be judged: "),
                                            HasSubstr("slurm-steps"))));
   EXPECT_THAT(choice.layout->nodes, ElementsAre("n1", "n2", "n3", "n4"));
-  EXPECT_THROW(nodes->start(*choice.layout, {"worker"}, {}), Error);
+  EXPECT_THROW(nodes->start(*choice.layout, {"worker"}), Error);
 }
 
 TEST_F(AllocatedNodesTest, WithoutCoresForAllRanksAreNotBound) {
@@ -133,25 +133,25 @@ TEST_F(AllocatedNodesTest, MpirunAndItsDaemonsAreDeafToTheSignalAtWhichTheRanksS
   const std::string agent = "OMPI_MCA_orte_launch_agent";
   fakes.variables.unset(agent);
   const auto layout = *choose().layout;
-  const auto process = nodes->start(layout, {"worker"}, {});
+  const auto process = nodes->start(layout, {"worker"});
   EXPECT_EQ(process.command.front(), "mpirun");
   EXPECT_TRUE(process.deaf_to_term);
   EXPECT_THAT(process.environment, Contains(agent + "=env --block-signal=TERM orted"));
   fakes.variables.set(agent, "/opt/orted");
-  EXPECT_THAT(nodes->start(layout, {"worker"}, {}).environment,
+  EXPECT_THAT(nodes->start(layout, {"worker"}).environment,
               AllOf(Contains(agent + "=/opt/orted"), Not(Contains(HasSubstr("--block-signal")))));
   fakes.variables.unset(agent);
   fakes.program("env", "exit 125");  // an old one
-  EXPECT_THAT(nodes->start(layout, {"worker"}, {}).environment, Not(Contains(HasSubstr(agent))));
+  EXPECT_THAT(nodes->start(layout, {"worker"}).environment, Not(Contains(HasSubstr(agent))));
 }
 
 // In the trees of SLURM 22.05 ranks don't wait for each other at the end of MPI_Init, and one that was late died of SIGSEGV.
 TEST_F(AllocatedNodesTest, RanksMeetInARingOfSlurmsPmix) {
   fakes.variables.unset("SLURM_PMIX_FENCE");
   const auto layout = *choose().layout;
-  EXPECT_THAT(nodes->start(layout, {"worker"}, {}).environment, Contains("SLURM_PMIX_FENCE=ring"));
+  EXPECT_THAT(nodes->start(layout, {"worker"}).environment, Contains("SLURM_PMIX_FENCE=ring"));
   fakes.variables.set("SLURM_PMIX_FENCE", "mixed");
-  EXPECT_THAT(nodes->start(layout, {"worker"}, {}).environment,
+  EXPECT_THAT(nodes->start(layout, {"worker"}).environment,
               AllOf(Contains("SLURM_PMIX_FENCE=mixed"), Not(Contains("SLURM_PMIX_FENCE=ring"))));
 }
 
@@ -183,16 +183,16 @@ TEST_F(AllocatedNodesTest, AStepThatIsNotOfThisRunIsLeftAlone) {
   EXPECT_EQ(nodes->end_elsewhere(2), "");
   EXPECT_THAT(fakes.calls(), Not(Contains(HasSubstr("scancel"))));
   const auto name = "--job-name=" + step_name_of(run);
-  EXPECT_THAT(nodes->start(layout, {"worker"}, {}).command, Contains(name)) << "else its ranks would be left alone too";
+  EXPECT_THAT(nodes->start(layout, {"worker"}).command, Contains(name)) << "else its ranks would be left alone too";
   EXPECT_THAT(fakes.calls(), AllOf(Contains(AllOf(HasSubstr("preflight"), HasSubstr("|" + name + "|"))),
                                    Contains(AllOf(HasSubstr("SLURM_STEP_ID"), HasSubstr("|" + name + "|")))));
   job.cluster.launcher = "mpirun";
   const std::string arguments = "OMPI_MCA_plm_slurm_args";
   fakes.variables.unset(arguments);
   const auto by_mpirun = *choose().layout;
-  EXPECT_THAT(nodes->start(by_mpirun, {"worker"}, {}).environment, Contains(arguments + "=" + name));
+  EXPECT_THAT(nodes->start(by_mpirun, {"worker"}).environment, Contains(arguments + "=" + name));
   fakes.variables.set(arguments, "--external-launcher");  // as SLURM does from 23.11 on
-  EXPECT_THAT(nodes->start(by_mpirun, {"worker"}, {}).environment,
+  EXPECT_THAT(nodes->start(by_mpirun, {"worker"}).environment,
               AllOf(Contains(arguments + "=--external-launcher " + name), Not(Contains(arguments + "=--external-launcher"))));
 }
 
@@ -206,7 +206,7 @@ TEST_F(AllocatedNodesTest, ProbesAndRanksSeeAllGpusOfTheirNodes) {
   fakes.program("srun", fmt::format("env | grep -E '^SLURM_(GPUS_PER|GPU_|TRES)' > {}; exit 1", seen.string()));
   choose();
   EXPECT_EQ(read_text(seen), "SLURM_GPUS_PER_NODE=4\n");
-  const auto ranks = nodes->start(Layout{.ranks = 2, .threads = 1, .nodes = {"n1"}, .starter = "srun"}, {"worker"}, {}).environment;
+  const auto ranks = nodes->start(Layout{.ranks = 2, .threads = 1, .nodes = {"n1"}, .starter = "srun"}, {"worker"}).environment;
   EXPECT_THAT(ranks, Contains("SLURM_GPUS_PER_NODE=4"));
   for (const char* hides : {"SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK", "SLURM_GPU_BIND"}) {
     EXPECT_THAT(ranks, Not(Contains(testing::StartsWith(hides))));
@@ -218,7 +218,7 @@ TEST_F(AllocatedNodesTest, OfANumberOfGpusForTheWholeJobAStepAsksForThoseOfANode
   fakes.variables.set("SLURM_GPUS", "16");
   fakes.variables.set("SLURM_GPUS_ON_NODE", "4");
   choose();
-  const auto ranks = nodes->start(Layout{.ranks = 2, .threads = 1, .nodes = {"n1"}, .starter = "srun"}, {"worker"}, {}).environment;
+  const auto ranks = nodes->start(Layout{.ranks = 2, .threads = 1, .nodes = {"n1"}, .starter = "srun"}, {"worker"}).environment;
   EXPECT_THAT(ranks, AllOf(Contains("SLURM_GPUS_PER_NODE=4"), Not(Contains(testing::StartsWith("SLURM_GPUS=")))));
 }
 
@@ -233,7 +233,7 @@ TEST_F(AllocatedNodesTest, NoVariableGivesAStepLessThanItsNodesHave) {
   for (const char* launcher : {"srun", "mpirun"}) {
     job.cluster.launcher = launcher;
     choose();
-    const auto ranks = nodes->start(Layout{.ranks = 2, .threads = 1, .nodes = {"n1"}, .starter = launcher}, {"worker"}, {});
+    const auto ranks = nodes->start(Layout{.ranks = 2, .threads = 1, .nodes = {"n1"}, .starter = launcher}, {"worker"});
     for (const char* bends : {"SLURM_EXPORT_ENV", "SRUN_EXPORT_ENV", "SLURM_CPUS_PER_TASK", "SRUN_CPUS_PER_TASK"}) {
       EXPECT_THAT(ranks.environment, Not(Contains(testing::StartsWith(bends)))) << launcher;
     }
@@ -247,7 +247,7 @@ TEST_F(AllocatedNodesTest, RanksThatAreNotBoundGetNoFewerCpusThanTheJobAskedFor)
     choose();
     Layout layout{.ranks = 2, .threads = threads, .nodes = {"n1"}, .starter = "srun"};
     layout.binding.bound = bound;
-    return nodes->start(layout, {"worker"}, {}).command;
+    return nodes->start(layout, {"worker"}).command;
   };
   EXPECT_THAT(command_of(false, 2), Contains("--cpus-per-task=2"));
   fakes.variables.set("SLURM_CPUS_PER_TASK", "4");
@@ -268,7 +268,7 @@ TEST_F(AllocatedNodesTest, ANodeThatIsSilentAtFirstIsAskedOnceMore) {
 TEST_F(AllocatedNodesTest, GpusThatWereAskedForOtherwiseStayAsTheyWere) {
   fakes.variables.set("SLURM_GPUS_PER_NODE", "4");
   choose();
-  const auto ranks = nodes->start(Layout{.ranks = 2, .threads = 1, .nodes = {"n1"}, .starter = "srun"}, {"worker"}, {}).environment;
+  const auto ranks = nodes->start(Layout{.ranks = 2, .threads = 1, .nodes = {"n1"}, .starter = "srun"}, {"worker"}).environment;
   EXPECT_THAT(ranks, Contains("SLURM_GPUS_PER_NODE=4"));
 }
 

@@ -174,7 +174,7 @@ TEST_P(Threads, RowsAndSumsOverThemAreTheSameBits) {
       keep("sum_rows to the values' type", same_added);
       backend.gather_rows(table.view(), index.view(), 1.5, weights.view(), out.view());
       keep("gather_rows", out);
-      Field scattered = table, scattered_wide(table.shape(), wide(), 1), dots({rows}, type());
+      Field scattered = table, scattered_wide(table.shape(), wide(), 1), dots({rows}, wide());
       scattered_wide.fill(0.5);
       backend.scatter_add_rows(a.view(), index.view(), Repeats::possible, 1.5, weights.view(), scattered.view());
       keep("scatter_add_rows", scattered);
