@@ -9,7 +9,6 @@
 #include "core/features.h"
 #include "core/job_file.h"
 #include "core/job_keys.h"
-#include "core/layout.h"
 #include "core/model_check.h"
 #include "core/numbers.h"
 #include "core/slurm_values.h"
@@ -152,18 +151,17 @@ class Checker {
     const auto tokens = c_.train.micro_batch * c_.model.context;
     if (!c_.routing.shuffle || c_.cluster.expert_ranks < 1 || tokens % c_.cluster.expert_ranks == 0) return;
     wrong("routing.shuffle", fmt::format("deals the {} tokens of a micro-batch out to {} ranks evenly, which does not work out; "
-                                         "choose another train.micro_batch, model.context or cluster.expert_ranks",
-                                         tokens, c_.cluster.expert_ranks));
+                                         "choose another train.micro_batch or model.context, or cluster.expert_ranks = {}",
+                                         tokens, c_.cluster.expert_ranks, std::gcd(tokens, c_.cluster.expert_ranks)));
   }
 
   void check_experts() {
     auto& ways = c_.cluster.expert_ranks;
     const auto experts = c_.model.experts, ranks = c_.cluster.ranks;
     if (ways == 0) {
-      ways = expert_ranks_on(c_, ranks);
-      resolve("cluster.expert_ranks", c_.model.sparse_blocks == 0 ? "no sparse blocks"
-                                      : c_.routing.shuffle ? "gcd(model.experts, cluster.ranks, tokens of a micro-batch)"
-                                                           : "gcd(model.experts, cluster.ranks)");
+      ways = c_.model.sparse_blocks == 0 ? 1 : std::gcd(experts, ranks);
+      resolve("cluster.expert_ranks",
+              c_.model.sparse_blocks == 0 ? "no sparse blocks" : "gcd(model.experts, cluster.ranks)");
       return;
     }
     const auto common = std::gcd(experts, ranks);

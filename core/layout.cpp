@@ -9,7 +9,8 @@ std::int64_t expert_ranks_on(const JobConfig& job, std::int64_t ranks) {
   if (own > 0 && ranks % own == 0) return own;
   if (job.model.sparse_blocks == 0) return 1;
   const auto ways = std::gcd(job.model.experts, ranks);
-  // Shuffling deals a micro-batch's tokens out evenly. gcd(ways, tokens) divides both.
+  // Shuffling deals a micro-batch's tokens out evenly. gcd(ways, tokens) divides both. Where somebody is there to choose, at
+  // the first start, check_and_resolve() refuses the job instead: fewer ranks share the memory of experts then.
   return job.routing.shuffle ? std::gcd(ways, job.train.micro_batch * job.model.context) : ways;
 }
 
