@@ -135,17 +135,6 @@ std::filesystem::path find_checkpoint(const std::filesystem::path& run_or_checkp
                                       std::vector<CheckpointInfo>* rejected = nullptr);
 
 RunState read_run_state(const std::filesystem::path& checkpoint);
-// By one process on its own; ranks of a job share the reading (worker/load_together.h).
-// Reads my pieces in *this* run's layout, whatever layout wrote them. Every file's presence and size is checked
-// against the manifest first, and the digest of every stored piece that is read from end to end; a piece that is
-// read in part can't be checked that way, so verify_shards() comes before. Throws Error(bad_data) naming tensor
-// and file; Error(configuration) when pieces and checkpoint don't name the same tensors with the same shapes and types.
-struct LoadOptions {
-  bool weights_only = false;  // ignore "adam.…" and the like: pieces whose name holds a '/'
-};
-void load_checkpoint(const std::filesystem::path& checkpoint, Backend& backend, std::span<const Piece> pieces,
-                     const LoadOptions& options = {});
-
 // Start-up on rank 0: removes *.tmp left by earlier attempts; a sentence for each that can't be removed, and stays. A
 // rejected checkpoint is moved aside so that a new one of that step can be published.
 std::vector<std::string> sweep_checkpoints(const std::filesystem::path& root);

@@ -61,22 +61,6 @@ std::string RunState::text(const std::string& name) const {
 
 RunState read_run_state(const std::filesystem::path& checkpoint) { return read_manifest(checkpoint).state; }
 
-void load_checkpoint(const std::filesystem::path& checkpoint, Backend& backend, std::span<const Piece> pieces,
-                     const LoadOptions& options) {
-  CheckpointReader reader(checkpoint);
-  const auto where = checkpoint.string();
-  check_nothing_unread(reader.manifest(), where, pieces, options.weights_only);
-  for (const auto& piece : pieces) {
-    if (options.weights_only && !is_weight(piece.name)) continue;
-    const auto& tensor = matching_tensor(reader.manifest(), where, piece);
-    const TensorView flat(piece.local.data, {piece.local.size()}, piece.local.dtype);
-    reader.read(tensor, piece.offset, flat.size(), [&](std::int64_t first, std::span<const std::byte> bytes) {
-      const auto count = static_cast<std::int64_t>(bytes.size()) / size_of(flat.dtype);
-      backend.upload(bytes.data(), flat.row_range(first - piece.offset, count));
-    });
-  }
-}
-
 PieceFiller::PieceFiller(const Manifest& manifest, const std::string& where, Backend& backend,
                          std::span<const Piece> pieces, bool weights_only)
     : backend_(backend) {

@@ -68,7 +68,8 @@ class LocalShardReader {
 // Fills a rank's pieces from stored ones as they come in, whatever layout stored them. The pieces must outlive it.
 class PieceFiller {
  public:
-  // Throws Error(configuration) like load_checkpoint() when the two don't name the same tensors.
+  // Throws Error(configuration) when pieces and save don't name the same tensors with the same shapes and types.
+  // `weights_only`: "adam.…" and the like, whose names hold a '/', are left out on both sides.
   PieceFiller(const Manifest& manifest, const std::string& where, Backend& backend, std::span<const Piece> pieces,
               bool weights_only = false);
   bool wants(const std::string& tensor, std::int64_t first, std::int64_t count) const;  // any element of these

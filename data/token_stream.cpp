@@ -105,7 +105,6 @@ void check_weights(const StreamSettings& settings) {
 
 struct TokenStream::Impl {
   std::int64_t context = 0;
-  bool shuffle = true;
   std::int64_t windows = 0;
   std::vector<Source> sources;
   RandomStream pool_keys{0};
@@ -128,7 +127,6 @@ Place TokenStream::Impl::place(std::int64_t position) const {
     return static_cast<std::int64_t>(permute(static_cast<std::uint64_t>(turn % count),
                                              static_cast<std::uint64_t>(count), keys.bits(epoch)));
   };
-  if (!shuffle) return in_pool(position % windows);
   if (pattern.slots.empty()) return in_pool(shuffled(position, windows, pool_keys));
   const auto length = std::ssize(pattern.slots);
   const auto [file, earlier] = pattern.slots[static_cast<std::size_t>(position % length)];
@@ -144,7 +142,6 @@ TokenStream::TokenStream(const StreamSettings& settings) : impl_(std::make_uniqu
     throw Error(ExitCode::configuration, "no token file is named: fill in data.train and data.valid");
   check_weights(settings);
   my.context = settings.context;
-  my.shuffle = settings.shuffle;
   my.pool_keys = RandomStream(settings.seed, "data.order");
   for (const auto& prefix : settings.prefixes) {
     TokenFile file(prefix);
@@ -161,7 +158,7 @@ TokenStream::TokenStream(const StreamSettings& settings) : impl_(std::make_uniqu
                           RandomStream(settings.seed, fmt::format("data.order.{}", my.sources.size()))});
     my.windows += windows;
   }
-  if (settings.shuffle && !settings.weights.empty()) my.pattern = make_pattern(settings.weights);
+  if (!settings.weights.empty()) my.pattern = make_pattern(settings.weights);
 }
 
 TokenStream::~TokenStream() = default;

@@ -3,7 +3,6 @@
 //
 // A file of n tokens holds (n - 1) / context windows (rounded down) of context + 1 tokens, at stride context:
 // the last token of one is the first of the next. The order of sequences is then one of these:
-//   no shuffle      the windows in file order, file after file, again from the start when all are through.
 //   no weights      all windows of all files are one pool; epoch e visits each once, in the order
 //                   permute(i, windows, key(seed, e)). So files share by size.
 //   weights         a pattern of 4096 slots (doubled while there are fewer than 16 a file) that repeats for
@@ -28,7 +27,6 @@ struct StreamSettings {
   std::vector<double> weights = {};  // one a file, any scale, 0 leaves a file out; empty: by size
   std::int64_t context = 0;
   std::uint64_t seed = 0;
-  bool shuffle = true;  // false: windows in file order, for evaluation
 };
 
 class TokenStream {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "layers/dropout.h"
+#include "layers/linear.h"
 #include "layers/spatial_gate.h"
 
 namespace smlp {
@@ -21,9 +22,9 @@ class GmlpBlock final : public Layer {
  private:
   std::int64_t half_;
   LayerNorm norm_;
-  Parameter &in_weight_, &in_bias_;
+  Linear in_;
   SpatialGate gate_;
-  Parameter &out_weight_, &out_bias_;
+  Linear out_;
   Dropout dropout_;
   TensorView normed_, gated_;
 };

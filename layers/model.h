@@ -31,7 +31,7 @@ struct ModelConfig {          // model.md; [model] and [routing] of the job file
   std::vector<std::string> stack;  // kind of each block; empty: by kind and placement
 };
 
-// What a layer is told of how the job is spread: which experts live here and whom to exchange tokens with.
+// What a layer is told of how the job is spread: whom to exchange tokens with.
 struct ExpertGroup {
   Communicator& ranks;  // together they hold all experts, in rank order
 };

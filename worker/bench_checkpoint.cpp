@@ -12,6 +12,7 @@
 #include "core/leftovers.h"
 #include "worker/bench.h"
 #include "worker/bench_engine.h"
+#include "worker/load_together.h"
 #include "worker/stopwatch.h"
 
 namespace smlp {
@@ -88,7 +89,8 @@ void bench_checkpoint(const BenchOptions& options, nlohmann::json& result) {
   Stopwatch watch;
   const auto path = find_checkpoint(folder.path());
   const double verify = watch.lap();
-  load_checkpoint(path, engine.backend(), pieces);
+  auto& world = *engine.grid().world;
+  load_together(shared_save(path, world.size()), world, engine.backend(), pieces);
   const double load = watch.lap();
   const auto rate = [&](double seconds) { return static_cast<double>(total) / seconds; };
   const auto least = [](const std::vector<double>& seconds) { return *std::min_element(seconds.begin(), seconds.end()); };

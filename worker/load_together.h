@@ -31,7 +31,7 @@ struct StoredSave {
 StoredSave shared_save(const std::filesystem::path& checkpoint, int ranks);
 
 struct LoadTogether {
-  bool weights_only = false;                   // as of LoadOptions
+  bool weights_only = false;                   // as of PieceFiller
   std::function<void()> between = [] {};       // after each block: a slow disk is no hang
   std::int64_t block_bytes = std::int64_t{1} << 20;  // that travel at once
 };

@@ -80,7 +80,7 @@ void kill_everywhere(const std::function<void(const fs::path&)>& prepare, std::i
       auto fault = load_fault(path, 3, found, few_tensors());
       if (!fault.empty() && found == 30) {  // the other step 30
         SampleRank memory(0, 1, few_tensors());
-        load_checkpoint(path, memory.backend(), memory.pieces());
+        load_alone(path, memory);
         fault = memory.wrong(31).empty() ? "" : fault;
       }
       EXPECT_EQ(fault, "");

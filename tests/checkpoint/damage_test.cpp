@@ -93,7 +93,7 @@ TEST_F(Damage, AFlippedBitOfATensorNamesItAndItsFile) {
   EXPECT_THROW(read_tensor(newest(), piece.tensor), Error);
   EXPECT_THROW(digest_tensors(newest()), Error);
   SampleRank memory(0, 1);
-  EXPECT_THROW(load_checkpoint(newest(), memory.backend(), memory.pieces()), Error);
+  EXPECT_THROW(load_alone(newest(), memory), Error);
 }
 
 TEST_F(Damage, AMissingShard) {
@@ -101,7 +101,7 @@ TEST_F(Damage, AMissingShard) {
   EXPECT_FALSE(list_checkpoints(root(), false).back().valid);
   expect_rejected("rank-0001.h5 is missing");
   SampleRank memory(0, 1);
-  EXPECT_THROW(load_checkpoint(newest(), memory.backend(), memory.pieces()), Error);
+  EXPECT_THROW(load_alone(newest(), memory), Error);
   EXPECT_NE(verify_shards(newest(), 0, 2), "");
 }
 

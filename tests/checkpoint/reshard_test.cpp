@@ -38,7 +38,7 @@ TEST(Reshard, FourToTwoToEightToOneKeepsEveryDigest) {
     for (options.rank = 0; options.rank < ranks; ++options.rank) {
       SampleRank memory(options.rank, ranks);
       memory.wipe();
-      load_checkpoint(path, memory.backend(), memory.pieces());
+      load_alone(path, memory);
       writers.push_back(std::make_unique<CheckpointWriter>(options));
       writers.back()->begin(memory.backend(), memory.pieces(), read_run_state(path));
     }
@@ -101,9 +101,9 @@ TEST(Load, WholeTensorsWithoutALayout) {
   }
 }
 
-std::string load_complaint(const fs::path& path, SampleRank& memory, const LoadOptions& options = {}) {
+std::string load_complaint(const fs::path& path, SampleRank& memory, bool weights_only = false) {
   try {
-    load_checkpoint(path, memory.backend(), memory.pieces(), options);
+    load_alone(path, memory, weights_only);
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::configuration);
     return error.what();
@@ -145,7 +145,7 @@ TEST(Load, WeightsAloneLeaveTheRestUntouched) {
   const auto path = step_path(scratch.root(), 5);
   SampleRank memory(0, 1);
   memory.fill(6);
-  load_checkpoint(path, memory.backend(), memory.pieces(), {.weights_only = true});
+  load_alone(path, memory, true);
   const auto wrong = memory.wrong(5);
   for (const auto& tensor : sample_tensors()) {
     if (tensor.shape.size() == 0) continue;
@@ -157,7 +157,7 @@ TEST(Load, WeightsAloneLeaveTheRestUntouched) {
   std::erase_if(weights, [](const SampleTensor& t) { return t.name.find('/') != std::string::npos; });
   SampleRank model(0, 1, weights);
   EXPECT_NE(load_complaint(path, model), "");
-  EXPECT_EQ(load_complaint(path, model, {.weights_only = true}), "");
+  EXPECT_EQ(load_complaint(path, model, true), "");
   EXPECT_TRUE(model.wrong(5).empty());
 }
 

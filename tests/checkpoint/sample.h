@@ -56,6 +56,8 @@ struct SaveResult {
 // All ranks' part of a save, one after the other in this process.
 SaveResult save(const WriterOptions& options, std::int64_t step,
                 const std::vector<SampleTensor>& tensors = sample_tensors());
+// All that a rank holds, by itself: ranks of a job share the reading (worker/load_together.h).
+void load_alone(const std::filesystem::path& checkpoint, SampleRank& memory, bool weights_only = false);
 // Loads on `ranks` ranks; "" when every byte is that of `step`.
 std::string load_fault(const std::filesystem::path& checkpoint, int ranks, std::int64_t step,
                        const std::vector<SampleTensor>& tensors = sample_tensors());
