@@ -115,7 +115,7 @@ void RunHistory::append(const AttemptRecord& r) {
 std::int64_t RunHistory::count_events(const std::string& name, const std::string& detail) const {
   std::int64_t count = 0;
   read_json_lines(run_.events(), [&](const nlohmann::json& line) {
-    count += text_in(line, "event") == name && text_in(line, "detail") == detail;
+    count += text_in(line, "event") == name && (detail.empty() || text_in(line, "detail") == detail);
   });
   return count;
 }

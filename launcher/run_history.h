@@ -40,7 +40,7 @@ class RunHistory {
   // A disk that is full must not end a run: lines that can't be written are reported to stderr, once, and written with
   // a later one.
   void append(const AttemptRecord& record);
-  std::int64_t count_events(const std::string& name, const std::string& detail) const;
+  std::int64_t count_events(const std::string& name, const std::string& detail = "") const;  // any detail where none is named
   void event(const std::string& name, int attempt, std::optional<std::int64_t> step, const std::string& detail);
 
   std::vector<std::int64_t> published_steps() const;           // ascending; directories step-NNNNNNNN with a manifest; as
