@@ -138,26 +138,12 @@ auto parsed(const char* what, const Parse& parse) {
 }  // namespace
 
 Shape shape_of(const std::vector<std::int64_t>& dims) {
-  switch (dims.size()) {
-    case 0:
-      return {};
-    case 1:
-      return {dims[0]};
-    case 2:
-      return {dims[0], dims[1]};
-    case 3:
-      return {dims[0], dims[1], dims[2]};
-    case 4:
-      return {dims[0], dims[1], dims[2], dims[3]};
-    default:
-      refuse_data(fmt::format("it names a tensor of {} dimensions; four are the most", dims.size()));
-  }
+  if (dims.size() <= 4) return Shape(dims);
+  refuse_data(fmt::format("it names a tensor of {} dimensions; four are the most", dims.size()));
 }
 
 std::vector<std::int64_t> dims_of(const Shape& shape) {
-  std::vector<std::int64_t> dims;
-  for (int i = 0; i < shape.rank(); ++i) dims.push_back(shape[i]);
-  return dims;
+  return {shape.dims().begin(), shape.dims().end()};
 }
 
 const LogicalTensor* Manifest::find(const std::string& name) const {
@@ -257,10 +243,13 @@ Manifest read_manifest_of_list(const std::filesystem::path& checkpoint) {
 }
 
 Manifest read_manifest(const std::filesystem::path& checkpoint) {
+  const auto named = [&](const Error& error) { return fmt::format("{}: {}", checkpoint.string(), error.what()); };
   try {
     return read_manifest_of_list(checkpoint);
+  } catch (const NewerFormat& newer) {
+    throw NewerFormat(newer.version(), named(newer));
   } catch (const Error& error) {
-    throw Error(error.code(), fmt::format("{}: {}", checkpoint.string(), error.what()));
+    throw Error(error.code(), named(error));
   }
 }
 

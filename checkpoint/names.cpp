@@ -10,13 +10,14 @@ namespace {
 
 constexpr std::string_view step_prefix = "step-", aside_infix = ".aside-", temporary_suffix = ".tmp";
 
+std::string name_of_attempt(const std::string& of, int attempt) { return fmt::format("{}.attempt-{:04d}", of, attempt); }
+
 }  // namespace
 
-std::string local_name(std::int64_t step, int attempt) {
-  return fmt::format("{}.attempt-{:04d}", checkpoint_name(step), attempt);
-}
-std::string temporary_name(std::int64_t step, int attempt) {
-  return fmt::format("{}{}", local_name(step, attempt), temporary_suffix);
+std::string local_name(std::int64_t step, int attempt) { return name_of_attempt(checkpoint_name(step), attempt); }
+std::string temporary_name(std::int64_t step, int attempt) { return temporary_name(checkpoint_name(step), attempt); }
+std::string temporary_name(const std::string& of, int attempt) {
+  return fmt::format("{}{}", name_of_attempt(of, attempt), temporary_suffix);
 }
 std::string sidecar_name(int rank) { return fmt::format("rank-{:04d}.json", rank); }
 

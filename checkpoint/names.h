@@ -16,6 +16,7 @@
 namespace smlp {
 
 std::string temporary_name(std::int64_t step, int attempt);
+std::string temporary_name(const std::string& of, int attempt);  // of another file: "LATEST.attempt-0003.tmp"
 // In a node's own folder: checkpoint/local.h.
 std::string local_name(std::int64_t step, int attempt);
 std::string sidecar_name(int rank);

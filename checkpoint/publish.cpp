@@ -103,7 +103,7 @@ void put_in_place(const fs::path& folder, const fs::path& target) {
 }
 
 void point_latest_at(const WriterOptions& options, const fs::path& target) {
-  const auto beside = options.root / fmt::format("{}.attempt-{:04d}.tmp", latest_name, options.attempt);
+  const auto beside = options.root / temporary_name(latest_name, options.attempt);
   write_file(beside, target.filename().string() + "\n");
   rename_path(beside, options.root / latest_name);
   sync_folder(options.root);
@@ -139,7 +139,7 @@ void raise_fence(const fs::path& root, int attempt) {
   }
   if (fence == attempt) return;
   make_folder(root);
-  const auto beside = root / fmt::format("{}.attempt-{:04d}.tmp", fence_name, attempt);
+  const auto beside = root / temporary_name(fence_name, attempt);
   write_file(beside, fmt::format("{}\n", attempt));
   rename_path(beside, root / fence_name);
   sync_folder(root);

@@ -1,4 +1,4 @@
-// The two ways in which this room says no, each with a sentence.
+// The ways in which this room says no, each with a sentence.
 #pragma once
 
 #include <string>
@@ -9,6 +9,7 @@ namespace smlp {
 
 // What lies on the disk does not hold.
 [[noreturn]] inline void refuse_data(const std::string& sentence) { throw Error(ExitCode::bad_data, sentence); }
+
 // It holds, and is of a format that came after this program's: nothing is wrong with it.
 class NewerFormat : public Error {
  public:

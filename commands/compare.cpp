@@ -4,7 +4,6 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "commands/commands.h"
 #include "commands/compare_picture.h"
@@ -132,8 +131,8 @@ void print_csv(const std::vector<Compared>& runs, double quality) {
   for (const auto& [path, title, r] : runs) {
     const auto *best = r.best(), *reached = quality > 0 ? r.first_at(quality) : nullptr;
     fmt::print("{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n", csv_field(path),
-               csv_field(r.name), csv_field(r.kind), r.state, cell(r.parameters), cell(r.non_expert), cell(r.expert), cell(r.experts),
-               cell(r.forward_macs), r.step, cell(r.steps), cell(r.step_tokens), cell(r.ranks), r.seconds,
+               csv_field(r.name), csv_field(r.kind), r.state, cell(r.parameters), cell(r.non_expert), cell(r.expert),
+               cell(r.experts), cell(r.forward_macs), r.step, cell(r.steps), cell(r.step_tokens), cell(r.ranks), r.seconds,
                cell(perplexity_of(r.last())), cell(perplexity_of(best)), best ? fmt::format("{}", best->step) : "",
                quality > 0 ? fmt::format("{}", quality) : "", reached ? fmt::format("{}", reached->seconds) : "",
                reached ? fmt::format("{}", reached->step) : "", cell(r.tokens_per_second), cell(r.balance),

@@ -1,13 +1,9 @@
 #include "commands/compare_picture.h"
 
 #include <fmt/format.h>
-#include <stdlib.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
-#include <cstring>
 #include <filesystem>
 
 #include "core/error.h"
@@ -22,29 +18,6 @@ namespace {
 
 constexpr double patience_seconds = 60;
 constexpr double tallest = 2.5;  // times the worst of the best perplexities: what lies above is cut off
-
-class Folder {
- public:
-  Folder() {
-    constexpr const char* prefix = "smlp-picture-";
-    const auto parent = temporary_folder("the picture's data");
-    sweep_leftovers(parent, prefix);
-    std::string pattern = parent / (name_of_own(prefix) + ".XXXXXX");
-    if (mkdtemp(pattern.data()) == nullptr) {
-      throw Error(ExitCode::io_failed, fmt::format("no folder for the picture's data could be made in {}: {}; TMPDIR names "
-                                                   "another folder", parent.string(), std::strerror(errno)));
-    }
-    path_ = pattern;
-  }
-  ~Folder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 // Between single quotes gnuplot reads nothing but the quote itself, and a doubled one not in every place: a name's
 // apostrophes are printed as typographic ones.
@@ -123,7 +96,11 @@ std::string draw_curves(const std::vector<Curve>& curves) {
     throw Error(ExitCode::unavailable, "the picture needs gnuplot, which is not here: install the package gnuplot-nox "
                                        "(scripts/setup.sh does), or leave out --svg");
   }
-  const Folder folder;
+  constexpr const char* prefix = "smlp-picture-";
+  constexpr const char* what = "the picture's data";
+  const auto parent = temporary_folder(what);
+  sweep_leftovers(parent, prefix);
+  const OwnFolder folder(parent, prefix, what);
   const auto file = folder.path() / "script";
   write_atomically(file, script(with_points));
   const auto answer = run_program({"gnuplot", file.string()}, own_environment(), patience_seconds);

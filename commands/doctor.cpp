@@ -117,7 +117,8 @@ std::vector<Finding> examine() {
   if (built_with_mpi()) findings.push_back(program("mpirun", "install Open MPI (on Debian: apt install openmpi-bin)", true));
   findings.push_back(program("prometheus", "only to watch runs: apt install prometheus", false));
   const bool gpu = std::filesystem::exists("/dev/nvidia0");
-  findings.push_back({"GPU", !gpu ? "none" : built_with_cuda() ? "there is one" : "there is one, but this build computes on CPUs alone", ""});
+  const auto* one = built_with_cuda() ? "there is one" : "there is one, but this build computes on CPUs alone";
+  findings.push_back({"GPU", gpu ? one : "none", ""});
   return findings;
 }
 

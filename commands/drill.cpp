@@ -180,14 +180,6 @@ RunDirectory absent_folder(const fs::path& parent) {
                                                    run.root.string()));
 }
 
-void make_folder(const fs::path& folder) {
-  std::error_code failed;
-  fs::create_directories(folder, failed);
-  if (!failed) return;
-  throw Error(ExitCode::io_failed, fmt::format("the folder {} can't be made: {}; choose another --run-dir", folder.string(),
-                                               failed.message()));
-}
-
 int drill_job(const DrillOptions& options) {
   need_checkpoints("a drill judges what a run loses by its");
   auto job = load(options.job);
@@ -204,7 +196,7 @@ int drill_job(const DrillOptions& options) {
                                                                           : fs::path(options.undisturbed))};
   if (options.undisturbed.empty()) expect_run_of_this_job(undisturbed, load(options.job));
   settings.run = absent_folder(parent);
-  make_folder(parent);
+  make_folder_of_run(parent);
   settings.command = run_command(options, settings.run);
   settings.output = parent / "drilled.out";
   settings.save_every = shape.save_every;
@@ -217,7 +209,7 @@ int drill_job(const DrillOptions& options) {
   }
   const double began = monotonic_seconds();
   run_undisturbed(options, undisturbed, config.train.steps);
-  make_folder(settings.run.root);
+  make_folder_of_run(settings.run.root);
   auto drill = Drill(settings).run();
   auto problems = judge(drill, settings, undisturbed, shape);
   compare_ends(settings.run, undisturbed, config.train.steps, problems);
@@ -247,7 +239,10 @@ int drill_live(const DrillOptions& options) {
   RunFollower follower(run);
   follower.read();
   const auto strike_now = strike(kind, options.rank, follower);
-  if (!strike_now) throw Error(ExitCode::unavailable, fmt::format("rank {} of {} is not there to be struck", options.rank, options.job.file));
+  if (!strike_now) {
+    throw Error(ExitCode::unavailable,
+                fmt::format("rank {} of {} is not there to be struck", options.rank, options.job.file));
+  }
   FaultResult result{.fault = {.kind = kind, .rank = options.rank, .step = strike_now->step}, .strike = *strike_now};
   if (kind == FaultKind::kill_launcher) {
     if (options.json) print_json(json_of(result));
@@ -289,7 +284,8 @@ void add_drill_command(CLI::App& app, int& exit_code) {
   command->add_option("--run-dir", options->run_directory, "gets `undisturbed` and `drilled`; runs/<name>-drill by default")
       ->check(not_empty())
       ->type_name("DIR");
-  command->add_option("--undisturbed", options->undisturbed, "a finished run of the same job to compare with, in place of a new one")
+  command->add_option("--undisturbed", options->undisturbed,
+                      "a finished run of the same job to compare with, in place of a new one")
       ->check(not_empty())
       ->type_name("RUN");
   command->add_option("--patience", options->patience_seconds, "wait so long for each strike and each return, 300 by default")

@@ -76,10 +76,7 @@ void add_ask_options(CLI::App& command, AskOptions& options) {
 
 RunDirectory live_run(const std::string& folder) {
   const RunDirectory run{folder};
-  if (!is_run(run)) {
-    throw Error(ExitCode::configuration, fmt::format("{} is no run directory: it holds neither run.json nor events.jsonl",
-                                                     folder));
-  }
+  expect_run(run);
   if (!is_live(run)) throw not_live(run);
   return run;
 }

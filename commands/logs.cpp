@@ -3,17 +3,16 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
 #include <system_error>
-#include <thread>
 
 #include "commands/commands.h"
 #include "commands/usage.h"
+#include "core/clock.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/run_directory.h"
@@ -86,7 +85,7 @@ struct Shown {
 // That of an attempt, to its end where it is followed.
 Shown print_log(const RunDirectory& run, int attempt, const LogOptions& options) {
   PrintedLog log(run.log(attempt, options.rank));
-  for (log.print(); options.follow; std::this_thread::sleep_for(std::chrono::milliseconds(100))) {
+  for (log.print(); options.follow; sleep_seconds(0.1)) {
     const bool live = is_live(run);
     log.print();
     const auto next = options.attempt == 0 ? attempt_after(attempt, run) : std::nullopt;

@@ -134,7 +134,8 @@ void add_plan_command(CLI::App& app, int& exit_code) {
                     "instead: the node, processors, experts and groups of every rank; in an allocation on its nodes as they "
                     "are now, elsewhere on those that the job asks for");
   for (const char* of_a_job : {"JOB", "--set", "--ranks", "--placement"}) paper->excludes(command->get_option(of_a_job));
-  command->footer("Example:\n  smlp plan examples/demo.toml --ranks 4\n  smlp plan examples/demo.toml --placement\n  smlp plan --paper");
+  command->footer(
+      "Example:\n  smlp plan examples/demo.toml --ranks 4\n  smlp plan examples/demo.toml --placement\n  smlp plan --paper");
   command->callback([options, &exit_code] {
     if (options->paper) {
       exit_code = plan_paper(options->json);

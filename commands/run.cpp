@@ -1,9 +1,7 @@
 #include <fmt/format.h>
 
 #include <filesystem>
-#include <limits>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 
@@ -33,21 +31,6 @@ namespace smlp {
 
 namespace {
 
-struct RunOptions {
-  JobOptions job;
-  std::string run_directory, init_from;
-  std::int64_t max_restarts = -1;
-  RunSettings settings;
-};
-
-void make_folder(const std::filesystem::path& folder) {
-  std::error_code error;
-  std::filesystem::create_directories(folder, error);
-  if (!error && std::filesystem::is_directory(folder, error)) return;
-  throw Error(ExitCode::io_failed, fmt::format("the run directory {} can't be made: {}; choose another --run-dir",
-                                               folder.string(), error ? error.message() : "a file has that name"));
-}
-
 // A requeued job that found its disk full would end for good over its first file.
 void wait_for_room(const RunDirectory& run) {
   const double end = monotonic_seconds() + full_disk_patience_seconds;
@@ -56,12 +39,11 @@ void wait_for_room(const RunDirectory& run) {
   }
 }
 
-int run(RunOptions options) {
+int run(StartOptions options) {
   if (in_batch_job()) hold_back_signals();  // a warning may come at once
   auto job = load(options.job);
   check_name(job);
-  const RunDirectory directory{options.run_directory.empty() ? std::filesystem::path("runs") / job.config.name
-                                                             : std::filesystem::path(options.run_directory)};
+  const RunDirectory directory{run_directory_of(options, job.config)};
   const auto there = job_of_run(directory);  // before it is this launcher's
   auto as_things_are = job;
   if (there) keep_resolved(as_things_are, there->config);
@@ -77,7 +59,7 @@ int run(RunOptions options) {
   if (!options.init_from.empty() && !there) {
     supervision.init_from = weights_to_begin_with(options.init_from, as_things_are.config, options.settings.accepted_changes);
   }
-  make_folder(directory.root);
+  make_folder_of_run(directory.root);
   if (job.config.cluster.launcher != "local" && in_the_batch_scripts_place()) {
     guard_this_launcher(directory, job.config.slurm.max_requeues);
     supervision.one_request_seconds = two_ways_seconds;
@@ -114,24 +96,9 @@ int run(RunOptions options) {
 }  // namespace
 
 void add_run_command(CLI::App& app, int& exit_code) {
-  const auto options = std::make_shared<RunOptions>();
+  const auto options = std::make_shared<StartOptions>();
   auto* command = app.add_subcommand("run", "trains here; goes on where the run directory stands");
-  add_job_options(*command, options->job);
-  command->add_option("--run-dir", options->run_directory, "where everything of the run lies; runs/<name> by default")
-      ->check(not_empty())
-      ->type_name("DIR");
-  command->add_option("--max-restarts", options->max_restarts, "give up after so many; as many as bring progress by default")
-      ->check(whole_number_within(0, std::numeric_limits<std::int32_t>::max()))
-      ->type_name("N");
-  command->add_option("--init-from", options->init_from, "a run or checkpoint whose weights a new run starts with")
-      ->check(not_empty())
-      ->type_name("CHECKPOINT");
-  command->add_option("--accept-change", options->settings.accepted_changes,
-                      "a key that may differ from the run's own, on purpose (logged)")
-      ->type_name("KEY")
-      ->take_all()
-      ->expected(1)
-      ->allow_extra_args(false);
+  add_start_options(*command, *options);
   command->footer(
       "Ctrl-C or SIGTERM: the ranks save and leave, smlp ends with 75; a second one ends them at once.\n\n"
       "Example:\n  smlp run examples/demo.toml --set train.steps=800 --ranks 2");

@@ -23,7 +23,7 @@ namespace smlp {
 
 namespace {
 
-constexpr std::size_t widest = 100, last_ends = 4, last_requests = 3;
+constexpr std::size_t widest = 100, last_ends = 4, most_requests = 3;
 constexpr std::size_t most_lines = 4, name_columns = 12;  // of a sentence that says why
 constexpr double watch_seconds = 1;
 
@@ -104,7 +104,7 @@ void add_training(Lines& lines, const RunStatus& s) {
   }
   lines.push_back(ranks_line(s));
   if (s.goodput) add_sentence(lines, goodput_line(*s.goodput), name_columns);
-  for (std::size_t i = 0; i < std::min(s.requests.size(), last_requests); ++i) {
+  for (std::size_t i = 0; i < std::min(s.requests.size(), most_requests); ++i) {
     lines.push_back("asked for   " + describe(s.requests[i]));
   }
   if (!s.metrics_address.empty()) lines.push_back(fmt::format("metrics     http://{}/metrics", s.metrics_address));
@@ -168,10 +168,7 @@ void add_status_command(CLI::App& app) {
                   "Example:\n  smlp status runs/demo --watch");
   command->callback([options] {
     const RunDirectory run{options->run};
-    if (!is_run(run)) {
-      throw Error(ExitCode::configuration, fmt::format("{} is no run directory: it holds neither run.json nor events.jsonl",
-                                                       options->run));
-    }
+    expect_run(run);
     QueueLook queue;
     if (options->watch) watch(run, queue, options->json);
     else print_once(queue.status_of(run), options->json, false);

@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <filesystem>
-#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -32,11 +31,7 @@ namespace smlp {
 
 namespace {
 
-struct SubmitOptions {
-  JobOptions job;
-  std::string run_directory, init_from;
-  std::int64_t max_restarts = -1;
-  RunSettings settings;
+struct SubmitOptions : StartOptions {
   bool dry_run = false, json = false;
 };
 
@@ -98,9 +93,7 @@ Prepared prepare(SubmitOptions& options, const Controller& controller) {
   size_for_slurm(job, options.job.ranks);
   const auto as_written = job.config;
   check_name(job);
-  const auto folder = options.run_directory.empty() ? std::filesystem::path("runs") / job.config.name
-                                                    : std::filesystem::path(options.run_directory);
-  p.run.root = std::filesystem::absolute(folder).lexically_normal();
+  p.run.root = std::filesystem::absolute(run_directory_of(options, job.config)).lexically_normal();
   if (!p.run.root.has_filename()) p.run.root = p.run.root.parent_path();
   const auto before = has_runs_of_their_own(job.config) ? std::nullopt : job_of_run(p.run);
   if (before) keep_resolved(job, before->config);
@@ -135,14 +128,6 @@ Prepared prepare(SubmitOptions& options, const Controller& controller) {
   check_partition(job, controller, notes);
   for (const auto& note : notes) tell("{}", note);
   return p;
-}
-
-void make_folders(const RunDirectory& run) {
-  std::error_code error;
-  std::filesystem::create_directories(run.logs(), error);  // SLURM writes there, and makes no folder
-  if (!error) return;
-  throw Error(ExitCode::io_failed, fmt::format("the folder {} can't be made: {}; choose another --run-dir", run.logs().string(),
-                                               error.message()));
 }
 
 // From the look at earlier jobs until the new one's number is written: two that looked at the same time would both submit.
@@ -195,7 +180,7 @@ void submit(SubmitOptions options) {
     throw Error(ExitCode::unavailable, "there is no sbatch on PATH: submit where SLURM is installed, train here with "
                                        "`smlp run`, or see the script with --dry-run");
   }
-  make_folders(p.run);
+  make_folder_of_run(p.run.logs());  // SLURM writes there, and makes no folder
   const auto alone = submit_alone(p.run);
   make_script(p, check_earlier_submissions(p.job, p.run, controller));
   write_files(p, options);
@@ -218,23 +203,9 @@ void submit(SubmitOptions options) {
 void add_submit_command(CLI::App& app) {
   const auto options = std::make_shared<SubmitOptions>();
   auto* command = app.add_subcommand("submit", "trains in a SLURM batch job; goes on where the run directory stands");
-  add_job_options(*command, options->job);
-  command->add_option("--run-dir", options->run_directory, "where everything of the run lies; runs/<name> by default")
-      ->check(not_empty())
-      ->type_name("DIR");
+  add_start_options(*command, *options);
   command->add_flag("--dry-run", options->dry_run, "check and print the batch script; touch nothing");
   command->add_flag("--json", options->json, "one JSON document");
-  command->add_option("--max-restarts", options->max_restarts, "as for `smlp run`")
-      ->check(whole_number_within(0, std::numeric_limits<std::int32_t>::max()))
-      ->type_name("N");
-  command->add_option("--init-from", options->init_from, "as for `smlp run`")
-      ->check(not_empty())
-      ->type_name("CHECKPOINT");
-  command->add_option("--accept-change", options->settings.accepted_changes, "as for `smlp run`")
-      ->type_name("KEY")
-      ->take_all()
-      ->expected(1)
-      ->allow_extra_args(false);
   command->footer(
       "Section [slurm] of the job says what to ask for; the job file is read now, later changes of it do not reach the "
       "job.\n\nExample:\n  smlp submit examples/demo.toml --set slurm.time_limit=4:00:00 --dry-run");

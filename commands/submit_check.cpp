@@ -115,17 +115,11 @@ void check_disk(const LoadedJob& job, const RunDirectory& run, std::vector<std::
 void check_partition(const LoadedJob& job, const Controller& controller, std::vector<std::string>& notes) {
   const auto& partition = job.config.slurm.partition;
   if (partition.empty() || !Controller::present()) return;
-  switch (controller.partition_exists(partition)) {
-    case Presence::yes: return;
-    case Presence::unanswered:
-      notes.push_back(fmt::format("SLURM did not say whether there is a partition {}", partition));
-      return;
-    case Presence::no: {
-      const auto known = controller.partitions().value_or(std::vector<std::string>{});
-      refuse(job, "slurm.partition", known.empty() ? std::string("is not there: SLURM has no partition that you may see")
-                                                   : fmt::format("is not there; SLURM has {}", listed(known, "and")));
-    }
-  }
+  const auto known = controller.partitions();
+  if (!known) return notes.push_back(fmt::format("SLURM did not say whether there is a partition {}", partition));
+  if (holds_partitions(*known, partition)) return;
+  refuse(job, "slurm.partition", known->empty() ? std::string("is not there: SLURM has no partition that you may see")
+                                                : fmt::format("is not there; SLURM has {}", listed(*known, "and")));
 }
 
 void check_writable(const RunDirectory& run) {
@@ -143,7 +137,7 @@ bool check_earlier_submissions(const LoadedJob& job, const RunDirectory& run, co
   if (!job.config.slurm.dependency.empty()) return true;
   for (const auto& id : submitted_jobs(run)) {
     const auto answer = controller.state_of_job(id);
-    if (answer.state == JobState::unknown && !answer.gone) return true;
+    if (answer.silent()) return true;
     constexpr std::array there = {JobState::pending, JobState::running, JobState::preempted, JobState::requeued};
     if (std::find(there.begin(), there.end(), answer.state) == there.end()) continue;
     throw Error(ExitCode::call_again,

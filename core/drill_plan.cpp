@@ -80,8 +80,8 @@ class Dice {
 };
 
 // Steps from where a fault is planned to where the run has come back from it: until the next save, which it may wait for, and
-// as many as the drill may be behind. A disk that is full fails what is saved within an interval, and the next save makes up for it; a
-// flipped bit is found when replicas are compared.
+// as many as the drill may be behind. A disk that is full fails what is saved within an interval, and the next save makes up
+// for it; a flipped bit is found when replicas are compared.
 std::int64_t room_for(FaultKind kind, const DrillShape& shape) {
   auto room = (kind == FaultKind::full_disk ? 2 : 1) * shape.save_every;
   if (kind == FaultKind::bit_flip) room = std::max(room, shape.compare_every);

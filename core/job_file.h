@@ -16,7 +16,7 @@ struct KeyInfo {
   std::string type;     // "integer", "number", "string", "boolean", "strings", "numbers"
   std::string fallback; // the default as TOML
   std::string meaning;
-  bool may_change;      // between restarts of a run: steps, micro_batch, shard_states, checkpoint.*, metrics.*, cluster.*, slurm.*, divergence.*
+  bool may_change;      // between restarts of a run: key_may_change() in core/job_keys.cpp
 };
 const std::vector<KeyInfo>& job_keys();
 

@@ -198,7 +198,8 @@ void add_data_and_optimizer_keys(Table& table) {
 void add_operation_keys(Table& table) {
   using C = J::Checkpoint;
   InSection(table, "checkpoint", &J::checkpoint)
-      .key("every_steps", &C::every_steps, "steps between checkpoints, also where that means waiting for the one before; 0: by time alone")
+      .key("every_steps", &C::every_steps,
+           "steps between checkpoints, also where that means waiting for the one before; 0: by time alone")
       .key("every_seconds", &C::every_seconds, "seconds between checkpoints; 0: by steps alone")
       .key("auto", &C::automatic, "choose the seconds between saves of each tier from what they cost and how often the run dies; "
            "every_steps, every_seconds and local_every_steps then say nothing")
@@ -212,7 +213,9 @@ void add_operation_keys(Table& table) {
            "being written or copied is put off until that is done");
 
   InSection(table, "metrics", &J::metrics)
-      .key("listen", &J::Metrics::listen, "address and port of /metrics; port 0: any free one; other ports: a node's first rank has it, the next ranks those after it");
+      .key("listen", &J::Metrics::listen,
+           "address and port of /metrics; port 0: any free one; other ports: a node's first rank has it, the next ranks those "
+           "after it");
 
   using K = J::Cluster;
   InSection(table, "cluster", &J::cluster)
@@ -220,7 +223,8 @@ void add_operation_keys(Table& table) {
       .key("expert_ranks", &K::expert_ranks, "ranks that share out the experts; 0: gcd(experts, ranks)",
            size(0, largest_world))
       .key("device", &K::device, "auto, cpu or cuda", words({"auto", "cpu", "cuda"}))
-      .key("communicator", &K::communicator, "between GPUs; auto: NCCL where each rank has its own, else copies staged on the hosts",
+      .key("communicator", &K::communicator,
+           "between GPUs; auto: NCCL where each rank has its own, else copies staged on the hosts",
            words({"auto", "nccl", "staged"}))
       .key("cuda_graphs", &K::cuda_graphs,
            "on GPUs; auto: the calls of a micro-batch are recorded and handed over at once where they are the same each time; off: "

@@ -1,9 +1,12 @@
 #include "core/leftovers.h"
 
 #include <fmt/format.h>
+#include <stdlib.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <system_error>
 
@@ -41,6 +44,20 @@ fs::path temporary_folder(std::string_view what) {
 }
 
 std::string name_of_own(std::string_view prefix) { return fmt::format("{}{}", name_on_this_host(prefix), getpid()); }
+
+OwnFolder::OwnFolder(const fs::path& parent, std::string_view prefix, std::string_view what) {
+  std::string pattern = parent / (name_of_own(prefix) + ".XXXXXX");
+  if (mkdtemp(pattern.data()) == nullptr) {
+    throw Error(ExitCode::io_failed, fmt::format("no folder for {} could be made in {}: {}", what, parent.string(),
+                                                 std::strerror(errno)));
+  }
+  path_ = pattern;
+}
+
+OwnFolder::~OwnFolder() {
+  std::error_code stays;
+  fs::remove_all(path_, stays);
+}
 
 void sweep_leftovers(const fs::path& folder, std::string_view prefix) {
   const auto before = name_on_this_host(prefix);

@@ -14,6 +14,19 @@ inline constexpr std::string_view bench_folder_prefix = "bench-checkpoint.";
 std::filesystem::path temporary_folder(std::string_view what);
 // "smlp-job-node1.4711": the name of this process's own begins with it, and goes on with a dot.
 std::string name_of_own(std::string_view prefix);
+// A folder below `parent` under such a name, gone with this object. Throws Error(io_failed) where it can't be made; `what` is
+// to lie there.
+class OwnFolder {
+ public:
+  OwnFolder(const std::filesystem::path& parent, std::string_view prefix, std::string_view what);
+  ~OwnFolder();
+  OwnFolder(const OwnFolder&) = delete;
+  OwnFolder& operator=(const OwnFolder&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
 // Removes what processes of this host that are gone have left under such names, as far as it can be removed.
 void sweep_leftovers(const std::filesystem::path& folder, std::string_view prefix);
 

@@ -165,7 +165,8 @@ std::vector<std::pair<std::string, std::string>> slurm_problems(const JobConfig:
       {"slurm.dependency", &slurm.dependency}};
   for (const auto& [key, value] : words) {
     const auto odd = std::find_if_not(value->begin(), value->end(), is_plain);
-    if (odd != value->end()) wrong(key, fmt::format("holds {}, which SLURM would not take as it stands; leave it out", shown(*odd)));
+    if (odd == value->end()) continue;
+    wrong(key, fmt::format("holds {}, which SLURM would not take as it stands; leave it out", shown(*odd)));
   }
   const auto must_match = [&](const char* key, const std::string& value, const char* pattern, const char* remedy) {
     constexpr std::size_t longest = 200;  // std::regex recurses

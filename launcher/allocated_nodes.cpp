@@ -134,7 +134,8 @@ std::vector<std::string> AllocatedNodes::answering(std::vector<std::string>& not
     notes.insert(notes.end(), verdict.sentences.begin(), verdict.sentences.end());
     if (!verdict.fit) continue;
     fit.push_back(verdict.node);
-    cores_[verdict.node] = {.node = verdict.node, .cores = verdict.cores, .ours_alone = verdict.threads > 0 && allocation_.cpus_of(verdict.node) >= verdict.threads};
+    const bool ours_alone = verdict.threads > 0 && allocation_.cpus_of(verdict.node) >= verdict.threads;
+    cores_[verdict.node] = {.node = verdict.node, .cores = verdict.cores, .ours_alone = ours_alone};
   }
   return fit;
 }

@@ -1,7 +1,5 @@
 #include "launcher/ledger.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <nlohmann/json.hpp>
 

@@ -15,7 +15,6 @@
 #include <map>
 #include <optional>
 #include <string_view>
-#include <utility>
 
 #include "core/error.h"
 #include "core/features.h"

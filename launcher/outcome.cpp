@@ -40,7 +40,8 @@ std::string signal_named(const std::string& digits) {
 
 // Who ended first, in mpirun's words: "rank 1 was killed by signal 9 (SIGKILL)", "" when it says nothing.
 std::string first_to_end(const std::string& words) {
-  if (const auto m = find(words, "process", R"(\s+rank\s+(\d+)\s+with\s+PID\s+\d+\s+on\s+node\s+\S+\s+exited\s+on\s+signal\s+(\d+))")) {
+  constexpr const char* of_a_signal = R"(\s+rank\s+(\d+)\s+with\s+PID\s+\d+\s+on\s+node\s+\S+\s+exited\s+on\s+signal\s+(\d+))";
+  if (const auto m = find(words, "process", of_a_signal)) {
     return fmt::format("rank {} was killed by {}", (*m)[1].str(), signal_named((*m)[2].str()));
   }
   if (const auto m = find(words, "Process", R"(\s+name:\s+\[\[\d+,\d+\],(\d+)\]\s+Exit\s+code:\s+(\d+))")) {

@@ -1,7 +1,6 @@
 // Why an attempt ended, from what is left of it: mpirun's status and words, and the sentence a rank wrote.
 #pragma once
 
-#include <optional>
 #include <string>
 
 #include "core/run_directory.h"

@@ -33,9 +33,9 @@ struct ProcessStart {
 };
 
 // Starts a child that is killed when the calling thread ends (also by SIGKILL). Signals are to it what they are to any program,
-// but for a hang-up that we were told to ignore, as nohup does: so is the child. Throws Error(unavailable) when the program
-// can't be executed, Error(fault) where that may pass: for want of processes, memory or descriptors, or while it is being
-// written.
+// but for those that it ignores as we do: a hang-up that we were told to ignore, as nohup does, and SIGXFSZ. Throws
+// Error(unavailable) when the program can't be executed, Error(fault) where that may pass: for want of processes, memory or
+// descriptors, or while it is being written.
 pid_t start_process(const ProcessStart& start);
 
 }  // namespace smlp

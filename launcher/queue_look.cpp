@@ -22,8 +22,6 @@ bool is_to_come(JobState state) {
   return std::find(states.begin(), states.end(), state) != states.end();
 }
 
-bool is_silence(const JobAnswer& answer) { return answer.state == JobState::unknown && !answer.gone; }
-
 std::string why_it_will_not_come(const std::string& job, const JobAnswer& answer, const RunDirectory& run) {
   if (answer.gone) return fmt::format("job {}, for which the run waited, is not in SLURM's queue any more; submit again", job);
   if (answer.state == JobState::cancelled) {
@@ -59,7 +57,7 @@ void QueueLook::ask(const std::vector<std::string>& jobs) {
   const Controller controller({.seconds = answer_seconds, .tries = 1});
   for (const auto& job : jobs) {
     answers_[job] = controller.state_of_job(job);
-    if (is_silence(answers_[job])) return;
+    if (answers_[job].silent()) return;
   }
 }
 
@@ -79,7 +77,7 @@ void QueueLook::complete(const RunDirectory& run, RunStatus& status) {
     const auto& answer = answers_[job];
     if (is_to_come(answer.state)) status.job = {job, std::string(name_of(answer.state)), answer.reason};
   }
-  if (std::any_of(jobs.begin(), jobs.end(), [&](const auto& job) { return is_silence(answers_[job]); })) {
+  if (std::any_of(jobs.begin(), jobs.end(), [&](const auto& job) { return answers_[job].silent(); })) {
     if (!status.job) status.job = {jobs.front(), std::string(name_of(JobState::unknown)), ""};
   } else if (!status.tasks.empty()) {
     status.state = state_of_tasks(status.tasks, status.job && status.job->state == name_of(JobState::pending));

@@ -1,5 +1,5 @@
 // A run as its files show it while it goes on, for one who waits for its next step: metrics.jsonl as it grows, and the
-// heartbeats. Knows the run by its directory alone; owned by a drill.
+// heartbeats. Knows the run by its directory alone; owned by whoever drills or judges a drill.
 #pragma once
 
 #include <sys/types.h>

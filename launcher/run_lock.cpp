@@ -2,10 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <chrono>
 #include <cstdio>
 #include <filesystem>
-#include <thread>
 
 #include "core/clock.h"
 #include "core/error.h"
@@ -19,7 +17,7 @@ namespace {
 
 constexpr double glance_seconds = 0.3;
 
-void pause_briefly() { std::this_thread::sleep_for(std::chrono::milliseconds(20)); }
+void pause_briefly() { sleep_seconds(0.02); }
 
 FileLock lock_within(double seconds, const std::filesystem::path& file) {
   for (const double end = monotonic_seconds() + seconds;; pause_briefly()) {

@@ -159,10 +159,7 @@ const Evaluated* RunResults::first_at(double perplexity) const {
 }
 
 RunResults read_results(const RunDirectory& run) {
-  if (!is_run(run)) {
-    throw Error(ExitCode::configuration, fmt::format("{} is no run directory: it holds neither run.json nor events.jsonl",
-                                                     run.root.string()));
-  }
+  expect_run(run);
   RunResults results;
   const auto status = read_status(run);
   results.name = status.name;

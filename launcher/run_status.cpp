@@ -249,6 +249,12 @@ bool is_run(const RunDirectory& run) {
   return std::filesystem::exists(run.identity(), ignored) || std::filesystem::exists(run.events(), ignored);
 }
 
+void expect_run(const RunDirectory& run) {
+  if (is_run(run)) return;
+  throw Error(ExitCode::configuration, fmt::format("{} is no run directory: it holds neither run.json nor events.jsonl",
+                                                   run.root.string()));
+}
+
 bool is_live(const RunDirectory& run) {
   const auto held = is_held(run);
   return held ? *held : has_pulse(read_places(run), read_course(run));

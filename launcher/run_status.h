@@ -68,6 +68,7 @@ struct RunStatus {
 };
 
 bool is_run(const RunDirectory& run);   // the folder is one
+void expect_run(const RunDirectory& run);  // throws Error(configuration) where it is none
 bool is_live(const RunDirectory& run);  // a launcher holds it
 JobConfig job_of(const RunDirectory& run);  // as it was resolved; throws, also where a pipe is in its place
 std::vector<RankPlace> read_places(const RunDirectory& run);  // of the newest attempt

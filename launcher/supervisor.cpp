@@ -278,7 +278,9 @@ Leaving Supervisor::why_leaving() {
 bool Supervisor::hand_over(Leaving leaving) {
   const auto job = cluster_->batch_job();
   const auto failures = history_.count_events(after_failure_event, job);
-  if (leaving == Leaving::after_failure && !job.empty()) history_.event(after_failure_event, attempt_number_, history_.newest_step(), job);
+  if (leaving == Leaving::after_failure && !job.empty()) {
+    history_.event(after_failure_event, attempt_number_, history_.newest_step(), job);
+  }
   const auto handover = cluster_->hand_over(leaving, failures);
   if (handover.words.empty()) return handover.again;
   history_.event(handover.again ? "requeued" : "not_requeued", attempt_number_, history_.newest_step(), handover.words);

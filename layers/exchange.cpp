@@ -61,10 +61,7 @@ void ExpertExchange::share_counts(const Context& c, std::span<const std::int64_t
 }
 
 ParameterSpec ExpertExchange::slice_of(ParameterSpec of_expert) const {
-  const Shape& one = of_expert.shape;
-  of_expert.shape = one.rank() == 1   ? Shape{local_experts_, one[0]}
-                    : one.rank() == 2 ? Shape{local_experts_, one[0], one[1]}
-                                      : Shape{local_experts_, one[0], one[1], one[2]};
+  of_expert.shape = of_expert.shape.stacked(local_experts_);
   of_expert.placement = Placement::expert;
   of_expert.shard = ranks_.rank();
   of_expert.shards = members_;

@@ -8,9 +8,9 @@ SpatialGate make_gate(ParameterStore& store, const std::string& name, const Gmlp
                       Activation activation) {
   const LayerNorm norm(store, name + ".gate_norm", sizes.hidden / 2);
   ParameterSpec weight = spatial_weight_spec(name + ".spatial", sizes.context);
-  weight.shape = {sizes.heads, sizes.context, sizes.context};
+  weight.shape = weight.shape.stacked(sizes.heads);
   ParameterSpec bias = spatial_bias_spec(name + ".spatial", sizes.context);
-  bias.shape = {sizes.heads, sizes.context};
+  bias.shape = bias.shape.stacked(sizes.heads);
   Parameter& stored_weight = store.add(std::move(weight));
   return SpatialGate(norm, stored_weight, store.add(std::move(bias)), activation);
 }

@@ -10,8 +10,7 @@ namespace {
 
 Parameter& add_spatial(ParameterStore& store, ParameterSpec of_head, std::int64_t heads,
                        const ExpertExchange& exchange) {
-  const Shape one = of_head.shape;
-  of_head.shape = one.rank() == 1 ? Shape{heads, one[0]} : Shape{heads, one[0], one[1]};
+  of_head.shape = of_head.shape.stacked(heads);
   return store.add(exchange.slice_of(std::move(of_head)));
 }
 

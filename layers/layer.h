@@ -42,8 +42,8 @@ struct RoutingCounts {
   TensorView dropped{};  // f64 [blocks, 1]: choices that found no place
 };
 
-// What a layer may touch while it runs. Passed down, never global. The Trainer fills it anew for every
-// micro-batch.
+// What a layer may touch while it runs. Passed down, never global. Whoever runs a model (the Engine, evaluation,
+// generation) fills it anew for every batch.
 struct Context {
   Backend& backend;
   Arena& scratch;

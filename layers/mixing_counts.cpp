@@ -50,8 +50,8 @@ MixingCounts count_spatial_gate(std::int64_t context, std::int64_t hidden, std::
   Parameter& norm_weight = r.store.add({.name = "norm.weight", .shape = {channels}, .initial = Initial::ones()});
   Parameter& norm_bias = r.store.add({.name = "norm.bias", .shape = {channels}, .initial = {}});
   auto weight = spatial_weight_spec("spatial", context), bias = spatial_bias_spec("spatial", context);
-  weight.shape = {heads, context, context};
-  bias.shape = {heads, context};
+  weight.shape = weight.shape.stacked(heads);
+  bias.shape = bias.shape.stacked(heads);
   Parameter& w = r.store.add(weight);
   Parameter& b = r.store.add(bias);
   r.seal();

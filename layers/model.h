@@ -39,9 +39,8 @@ struct ExpertGroup {
 class Model {
  public:
   virtual ~Model() = default;
-  // Forward over c.tokens; with c.targets and training mode also the loss and its gradient with respect to
-  // the last hidden state (chunk by chunk: all [tokens, vocabulary] logits are never held at once). row_loss:
-  // f64 [B · T], written.
+  // Forward over c.tokens, and the loss of c.targets: row_loss, f64 [B · T], is written. In training mode also the loss's
+  // gradient with respect to the last hidden state (chunk by chunk: all [tokens, vocabulary] logits are never held at once).
   virtual void forward_loss(Context& c, TensorView row_loss) = 0;
   // After a training forward_loss(). block_done(k) is called when every gradient of stack entry k is final
   // (k counts down; k = blocks is the head with the final norm, -1 the embedding), to start its reduction.

@@ -1,7 +1,7 @@
 // The numbers of a run, under the names of docs/metrics.md: every metric that Prometheus scrapes, set from
 // plain structs by the loop thread and read by the exporter's threads at any time. Each rank owns one
 // RunMetrics. Label values are bounded: ranks, blocks and experts by the job, phases and reasons by the lists
-// below.
+// in registry.cpp.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// The one list of trainable tensors, and of the tables beside them. Layers add to it while they are built; seal() lays it out in a few flat
-// segments; the optimiser, gradient sync, checkpoint and counters only ever walk it. Owned by the Engine,
+// The one list of trainable tensors, and of the tables beside them. Layers add to it while they are built; seal() lays it
+// out in a few flat segments; the optimiser, gradient sync, checkpoint and counters only ever walk it. Owned by the Engine,
 // outlives the layers, which hold references into it.
 #pragma once
 

@@ -66,7 +66,8 @@ class Router {
     return made;
   }
   // dx = residual (may be empty) + the gradient that reaches x through the plan's weights and the auxiliary losses;
-  // parameter gradients add up. dweight is as weight is, in f32 (f64 for f64), and empty where that is. The call is as decide()'s was.
+  // parameter gradients add up. dweight is as weight is, in f32 (f64 for f64), and empty where that is. The call is as
+  // decide()'s was.
   virtual void backward(RouteCall& call, const RoutePlan& plan, TensorView dweight, TensorView residual,
                         TensorView dx) = 0;
   // Slots that every expert gets from a group of `tokens` tokens where that is known beforehand (training

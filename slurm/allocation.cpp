@@ -41,7 +41,8 @@ std::vector<std::int64_t> per_node(const char* name, std::size_t nodes) {
     const auto bracket = part.find("(x");
     const bool repeated = bracket != std::string_view::npos && part.ends_with(')');
     const auto value = parse_whole_number(part.substr(0, bracket));
-    const auto times = repeated ? parse_whole_number(part.substr(bracket + 2, part.size() - bracket - 3)) : std::optional(std::int64_t{1});
+    const auto times = repeated ? parse_whole_number(part.substr(bracket + 2, part.size() - bracket - 3))
+                                : std::optional(std::int64_t{1});
     if (!value || !times || *times > static_cast<std::int64_t>(nodes - counts.size())) {
       unreadable(name, fmt::format("counts for {} nodes are expected, as in 4(x3),2", nodes));
     }

@@ -4,12 +4,11 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <iterator>
 #include <map>
 #include <sstream>
-#include <thread>
 
+#include "core/clock.h"
 #include "core/program.h"
 #include "slurm/allocation.h"
 #include "slurm/host_list.h"
@@ -79,7 +78,7 @@ ProgramAnswer ask(const ControllerOptions& options, const std::vector<std::strin
   for (int left = options.tries;;) {
     auto answer = run_program(command, environment, options.seconds);
     if (!is_silence(answer) || --left <= 0) return answer;
-    std::this_thread::sleep_for(std::chrono::duration<double>(options.pause_seconds));
+    sleep_seconds(options.pause_seconds);
   }
 }
 
@@ -169,16 +168,13 @@ std::optional<std::vector<std::string>> Controller::partitions() const {
   return names;
 }
 
-Presence Controller::partition_exists(const std::string& name) const {
-  const auto known = partitions();
-  if (!known) return Presence::unanswered;
-  std::istringstream parts(name);
+bool holds_partitions(const std::vector<std::string>& known, const std::string& wanted) {
+  std::istringstream parts(wanted);
   bool any = false;
-  for (std::string part; std::getline(parts, part, ',');) {
-    if (std::find(known->begin(), known->end(), part) == known->end()) return Presence::no;
-    any = true;
+  for (std::string part; std::getline(parts, part, ','); any = true) {
+    if (std::find(known.begin(), known.end(), part) == known.end()) return false;
   }
-  return any ? Presence::yes : Presence::no;
+  return any;
 }
 
 Submission Controller::submit(const std::string& script_path, const std::vector<std::string>& arguments) const {

@@ -18,7 +18,6 @@ enum class JobState {
   pending, running, completing, completed, cancelled, preempted, requeued, timeout, failed, unknown
 };
 enum class NodeState { up, drained, down, not_responding, unknown };
-enum class Presence { yes, no, unanswered };
 std::string_view name_of(JobState state);
 
 struct JobAnswer {
@@ -26,6 +25,7 @@ struct JobAnswer {
   std::string words;  // what SLURM said, or why it said nothing
   std::string reason = "";  // of a job that waits, why: "Priority"
   bool gone = false;  // SLURM knows no such job (any more)
+  bool silent() const { return state == JobState::unknown && !gone; }  // nobody answered
 };
 
 struct NodeAnswer {
@@ -59,6 +59,9 @@ struct ControllerOptions {
   double pause_seconds = 1;    // between them
 };
 
+// `wanted` as sbatch takes it: several partitions are separated by commas, and all of them must be known.
+bool holds_partitions(const std::vector<std::string>& known, const std::string& wanted);
+
 class Controller {
  public:
   explicit Controller(ControllerOptions options = {}) : options_(options) {}
@@ -82,8 +85,6 @@ class Controller {
 
   LaunchTypes launch_types() const;
 
-  // `name` as sbatch takes it: several are separated by commas, and all of them must exist.
-  Presence partition_exists(const std::string& name) const;
   std::optional<std::vector<std::string>> partitions() const;  // nullopt: unanswered
 
   // sbatch ARGUMENTS SCRIPT. SBATCH_… variables that speak of an option which the script or the arguments set are

@@ -1,5 +1,5 @@
 // The coarse verbs that touch memory: all the arithmetic of the system, one virtual call a kernel.
-// A Backend owns its stream, library handles and workspace; the Trainer owns the Backend. Calls are ordered;
+// A Backend owns its stream, library handles and workspace; the Engine owns the Backend. Calls are ordered;
 // they may run asynchronously until synchronize() or download(). Verbs write their outputs (=) unless the
 // name of an argument says that they add to it. Inputs and outputs of one call must not overlap unless the
 // verb says "may be in place". Values of one call share a type (f64, f32, bf16, f16) unless said otherwise;
@@ -184,8 +184,8 @@ class Backend {
   virtual void layer_norm_backward(const Normalisation& n, TensorView dy, TensorView residual, TensorView dx,
                                    TensorView dweight, TensorView dbias) = 0;
   virtual void sum_rows(TensorView x, TensorView add_to) = 0;  // add_to[c] += sum over rows; wider type allowed
-  // Inverted dropout, plus residual (which may be empty; out may be in or residual): keeps element (row, c) when dropout_keeps(key, (first_row + row) · C + c, rate),
-  // scaled by 1 / (1 - rate); see tensor/dropout.h. key = dropout_key(stream, step); `place` i64 [StreamPlace::size] has the
+  // Inverted dropout, plus residual (which may be empty; out may be in or residual): keeps element (row, c) when
+  // dropout_keeps(key, (first_row + row) · C + c, rate), scaled by 1 / (1 - rate); see tensor/dropout.h. key = dropout_key(stream, step); `place` i64 [StreamPlace::size] has the
   // step and first_row. The same call with dy, without residual, gives the backward pass.
   virtual void dropout(TensorView in, double rate, std::uint64_t stream, TensorView place, TensorView residual,
                        TensorView out) = 0;

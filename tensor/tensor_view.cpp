@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <vector>
+
 #include "core/error.h"
 
 namespace smlp {
@@ -43,10 +46,15 @@ DType dtype_named(const std::string& name) {
   throw Error(ExitCode::bad_data, fmt::format("'{}' is not a number type smlp knows", name));
 }
 
-Shape::Shape(std::initializer_list<std::int64_t> dims) : rank_(static_cast<int>(dims.size())) {
+Shape::Shape(std::span<const std::int64_t> dims) : rank_(static_cast<int>(dims.size())) {
   expect(dims.size() <= 4, "a shape has at most four dimensions");
-  std::size_t i = 0;
-  for (const auto d : dims) dims_[i++] = d;
+  std::copy(dims.begin(), dims.end(), dims_.begin());
+}
+
+Shape Shape::stacked(std::int64_t count) const {
+  std::vector<std::int64_t> dims = {count};
+  dims.insert(dims.end(), dims_.begin(), dims_.begin() + rank_);
+  return Shape(dims);
 }
 
 std::int64_t Shape::size() const noexcept {
@@ -119,11 +127,7 @@ TensorView TensorView::slice(std::int64_t index) const {
   TensorView part;
   part.data = at(index * stride[0]);
   part.dtype = dtype;
-  switch (shape.rank()) {
-    case 2: part.shape = {shape[1]}; break;
-    case 3: part.shape = {shape[1], shape[2]}; break;
-    default: part.shape = {shape[1], shape[2], shape[3]}; break;
-  }
+  part.shape = Shape(shape.dims().subspan(1));
   for (std::size_t i = 0; i < 3; ++i) part.stride[i] = stride[i + 1];
   return part;
 }

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <initializer_list>
+#include <span>
 #include <string>
 
 namespace smlp {
@@ -20,7 +21,9 @@ DType wide_type(DType values) noexcept;
 class Shape {
  public:
   Shape() = default;
-  Shape(std::initializer_list<std::int64_t> dims);
+  Shape(std::initializer_list<std::int64_t> dims) : Shape(std::span(dims.begin(), dims.size())) {}
+  explicit Shape(std::span<const std::int64_t> dims);  // throws Error where they are more than four
+  Shape stacked(std::int64_t count) const;             // [count, dims…]
   int rank() const noexcept { return rank_; }
   std::int64_t operator[](int i) const noexcept { return dims_[static_cast<std::size_t>(i)]; }
   std::int64_t& operator[](int i) noexcept { return dims_[static_cast<std::size_t>(i)]; }
@@ -28,6 +31,7 @@ class Shape {
   std::int64_t size() const noexcept;  // elements; 1 for rank 0
   bool operator==(const Shape&) const = default;
   std::string text() const;  // "[4, 512]"
+  std::span<const std::int64_t> dims() const noexcept { return std::span(dims_).first(static_cast<std::size_t>(rank_)); }
 
  private:
   std::array<std::int64_t, 4> dims_{};
@@ -62,7 +66,9 @@ struct TensorView {
   TensorView reshaped(Shape dims) const;  // contiguous views only
   // The rows as one matrix [rows(), width()]; outer dimensions must be mergeable (one row stride).
   TensorView matrix() const;
-  std::int64_t row_stride() const noexcept { return shape.rank() < 2 ? width() : stride[static_cast<std::size_t>(shape.rank() - 2)]; }
+  std::int64_t row_stride() const noexcept {
+    return shape.rank() < 2 ? width() : stride[static_cast<std::size_t>(shape.rank() - 2)];
+  }
   TensorView row_range(std::int64_t first, std::int64_t count) const;     // along dimension 0
   TensorView column_range(std::int64_t first, std::int64_t count) const;  // along the last dimension
   TensorView slice(std::int64_t index) const;                             // [index] of dimension 0, rank - 1

@@ -21,22 +21,6 @@ namespace {
 
 constexpr int saves = 3;  // the first also touches fresh memory and disk blocks
 
-// On the disk that is measured. A signal ends this process, and whoever started it sweeps the folder (commands/bench.cpp).
-class TemporaryFolder {
- public:
-  TemporaryFolder() : path_(std::filesystem::current_path() / (name_of_own(bench_folder_prefix) + ".tmp")) {
-    std::filesystem::create_directories(path_);
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
-
 double copy_seconds(std::vector<char>& from, std::vector<char>& to) {
   std::memcpy(to.data(), from.data(), from.size());  // touches both
   const Stopwatch watch;
@@ -64,7 +48,8 @@ void bench_checkpoint(const BenchOptions& options, nlohmann::json& result) {
   std::int64_t total = 0;
   for (const auto& piece : pieces) total += piece.local.bytes();
 
-  const TemporaryFolder folder;
+  // On the disk that is measured. A signal ends this process, and whoever started it sweeps the folder (commands/bench.cpp).
+  const OwnFolder folder(std::filesystem::current_path(), bench_folder_prefix, "the benchmark's checkpoints");
   std::vector<double> stall, write, publish, raw;
   std::vector<char> from(static_cast<std::size_t>(total), 1), to(static_cast<std::size_t>(total), 2);
   const double copied = copy_seconds(from, to);

@@ -2,7 +2,6 @@
 // near its total score is to the best there is, on random and on clustered tokens; and what whole routers take.
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <vector>
 
 #include "core/random.h"

@@ -34,7 +34,7 @@ Control::~Control() {
   thread_.join();
 }
 
-void Control::add_place(Place more) {
+void Control::set_place(Place more) {
   const std::scoped_lock lock(mutex_);
   more_ = std::move(more);
 }

@@ -32,7 +32,7 @@ class Control {
   ~Control();  // writes the answers that are still due, once more also those that found no room
 
   // More of the place while what it looks at lives: the collectives. Empty: no longer.
-  void add_place(Place more);
+  void set_place(Place more);
 
   // The loop of rank 0; elsewhere nothing is ever asked. `step`: the one being taken.
   bool stop_asked(std::int64_t step);

@@ -6,13 +6,11 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <string_view>
-#include <thread>
 
 #include "checkpoint/disk.h"
 #include "checkpoint/names.h"
@@ -116,7 +114,7 @@ void DrillFaults::in_step(std::int64_t step, Backend& backend, ParameterStore& s
   }
   if (step <= slow_until_ && slept_ != step) {
     slept_ = step;
-    std::this_thread::sleep_for(std::chrono::duration<double>(slow_seconds_));
+    sleep_seconds(slow_seconds_);
   }
   if (const auto* fault = due(FaultKind::nan); fault != nullptr && strike(*fault)) poisoned_ = true;
   if (!poisoned_) return;

@@ -1,13 +1,11 @@
 #include "worker/engine.h"
 
-#include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <functional>
-#include <numeric>
 #include <optional>
 
 #include "core/error.h"

@@ -1,7 +1,6 @@
 #include "worker/hang_limits.h"
 
 #include <algorithm>
-#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "core/json_lines.h"

@@ -1,7 +1,6 @@
 // Which save of the node-local tier is whole, from what every rank says that it can read. Plain values, on rank 0.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <vector>
 

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -162,7 +161,9 @@ bool LocalStart::hear_reports(const std::vector<std::string>& reports, const std
 }
 
 StoredSave LocalStart::save_of(SaveId id, const std::vector<Reader>& readers, std::vector<Sidecar> parts) const {
-  StoredSave save{.name = fmt::format("the local save of step {}", id.step), .manifest = manifest_of(std::move(parts)), .sources = {}};
+  StoredSave save{.name = fmt::format("the local save of step {}", id.step),
+                  .manifest = manifest_of(std::move(parts)),
+                  .sources = {}};
   for (const auto& reader : readers) {
     const auto shard = static_cast<int>(save.sources.size());
     save.sources.push_back({reader.holder, local_files(folder_, id, shard, reader.copy).shard});

@@ -2,7 +2,6 @@
 // contradicts itself. Rows name a job file of examples/paper/, whose text is part of the program.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>

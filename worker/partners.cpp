@@ -1,6 +1,5 @@
 #include "worker/partners.h"
 
-#include <algorithm>
 #include <map>
 
 namespace smlp {

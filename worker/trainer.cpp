@@ -112,7 +112,7 @@ Trainer::Trainer(const JobConfig& job, const TrainerOptions& options, std::uniqu
   saves_ = std::make_unique<Saves>(writing, [this](const SaveOutcome& outcome) { save_over(outcome); });
   plan_ = std::make_unique<SavePlan>(job_.checkpoint, options_.run);
   divergence_ = std::make_unique<Divergence>(job_, read_passed_over(options_.run, world));
-  control_.add_place([this] { return place_in(engine_->grid()); });
+  control_.set_place([this] { return place_in(engine_->grid()); });
   heartbeat_.on_ranks(world.size());
   heartbeat_.look_at([this] {
     auto place = loop_place(*engine_, engine_->grid());
@@ -123,7 +123,7 @@ Trainer::Trainer(const JobConfig& job, const TrainerOptions& options, std::uniqu
 
 Trainer::~Trainer() {
   heartbeat_.look_at({});
-  control_.add_place({});
+  control_.set_place({});
 }
 
 RunState Trainer::run_state() const {
@@ -245,6 +245,18 @@ bool Trainer::evaluation_due() const {
   return complete() || (job_.train.eval_every > 0 && step_ % job_.train.eval_every == 0);
 }
 
+// This rank's part of what all agree on in the step being taken.
+void Trainer::put_wishes(std::span<double> flags) {
+  saves_->fill(flags);
+  flags[stop_asked] = control_.stop_asked(step_) || stop_requested() ? 1 : 0;
+  if (engine_->grid().world->rank() != 0) return;
+  const bool asked = plan_->due(Tier::shared, step_) || (built_with_hdf5() && control_.save_asked());
+  // A run loses no more than the interval that it was given: the save before is waited for. An interval of our own choice is
+  // longer than saves take, and put off where one takes longer.
+  flags[save_asked] = asked && (!job_.checkpoint.automatic || saves_->idle(Tier::shared)) ? 1 : 0;
+  flags[local_asked] = saves_->idle(Tier::local) && plan_->due(Tier::local, step_) ? 1 : 0;
+}
+
 void Trainer::step() {
   if (drill_) drill_->stay_in_sight(step_ + 1, [this] { progress(); });
   Stopwatch watch;
@@ -258,18 +270,9 @@ void Trainer::step() {
     heartbeat_.enter(Section::step, step_);
     if (drill_) drill_->in_step(step_, engine_->backend(), engine_->store());
   };
-  std::array<double, flag_count> flags{};
-  saves_->fill(flags);
-  flags[stop_asked] = control_.stop_asked(step_ + 1) || stop_requested() ? 1 : 0;
   ++step_;  // the step being taken; everything below counts it as done
-  const bool root = engine_->grid().world->rank() == 0;
-  if (root) {
-    const bool asked = plan_->due(Tier::shared, step_) || (built_with_hdf5() && control_.save_asked());
-    // A run loses no more than the interval that it was given: the save before is waited for. An interval of our own choice is
-    // longer than saves take, and put off where one takes longer.
-    flags[save_asked] = asked && (!job_.checkpoint.automatic || saves_->idle(Tier::shared)) ? 1 : 0;
-    flags[local_asked] = saves_->idle(Tier::local) && plan_->due(Tier::local, step_) ? 1 : 0;
-  }
+  std::array<double, flag_count> flags{};
+  put_wishes(flags);
   StepLine line;
   heartbeat_.enter(Section::step, step_);
   engine_->watch_gradients(divergence_->nonfinite_steps() > 0);
@@ -380,7 +383,8 @@ ExitCode Trainer::leave(bool complete) {
   if (!built_with_hdf5()) control_.leaving_without_a_save("this smlp was built without HDF5");
   else if (step_ == 0) control_.leaving_without_a_save("no step is done yet");
   else control_.leaving(step_);
-  log_->event(complete ? "complete" : "stopped", step_, complete ? "all steps are done" : built_with_hdf5() ? "asked to save and leave" : "asked to leave; nothing is saved");
+  if (complete) log_->event("complete", step_, "all steps are done");
+  else log_->event("stopped", step_, built_with_hdf5() ? "asked to save and leave" : "asked to leave; nothing is saved");
   return complete ? ExitCode::done : ExitCode::call_again;
 }
 

@@ -49,6 +49,7 @@ class Trainer {
   void take_up(const RunState& state);
   void add_local_tier(const LocalStart& local, std::optional<SaveId> start);
   void step();
+  void put_wishes(std::span<double> flags);
   void progress();  // within a step
   // Validation loss, where there is held-out data and nobody asks to leave meanwhile: then stop_ is set.
   std::optional<Evaluation> evaluate(std::int64_t step);

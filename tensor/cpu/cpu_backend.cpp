@@ -128,7 +128,8 @@ void CpuBackend::matmul(const Matmul& m) {
   require(m.out.dtype == m.a.dtype || m.out.dtype == wide_type(m.a.dtype), "matmul",
           "out must have the values' type, or f32 for bf16 and f16");
   const Matrix a = as_matrix(m.a), b = as_matrix(m.b), out = as_matrix(m.out);
-  Product p{.m = out.rows, .n = out.width, .k = m.transpose_a ? a.rows : a.width, .a = a.data, .b = b.data, .a_stride = a.stride, .b_stride = b.stride,
+  Product p{.m = out.rows, .n = out.width, .k = m.transpose_a ? a.rows : a.width,
+            .a = a.data, .b = b.data, .a_stride = a.stride, .b_stride = b.stride,
             .transpose_a = m.transpose_a, .transpose_b = m.transpose_b, .accumulate = m.accumulate, .out = out,
             .type = m.a.dtype, .out_type = m.out.dtype, .bias = m.bias.data};
   if (m.residual) p.residual = as_matrix(m.residual);

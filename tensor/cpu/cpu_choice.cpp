@@ -1,4 +1,4 @@
-// Softmax gates (tensor/expert_choice.h): choices, places and weights, in f64 whatever the type of the logits.
+// Softmax gates (tensor/expert_choice.h): choices, weights, losses and gradients (places: cpu_places.cpp), in f64 whatever the type of the logits.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -202,71 +202,85 @@ void CpuBackend::weigh_slots(const WeighSlots& w) {
   convert({gates_.data(), 1, slots, slots}, DType::f64, {w.weight.data, 1, slots, slots}, w.weight.dtype);
 }
 
+namespace {
+
+// Gradients of one row: of its gates from the balance loss, of its gates from the weights of its slots, and of its logits.
+struct RowBackward {
+  const ChoicesBackward& c;
+  std::int64_t row, experts;
+  double* gate;       // becomes the gradient of the logits
+  double* dgate;      // adds up
+  double row_scale;
+  bool sigmoid = c.kind == GateKind::sigmoid;
+
+  void add_balance(std::int64_t group) const {
+    const double* frequency = c.frequency.as<const double>() + group * experts;
+    const double balance = c.auxiliary.as<const double>()[2 * group];
+    const double factor = row_scale * c.balance_weight * (c.negative_log ? -1 / balance : 1) * static_cast<double>(experts);
+    const double whole = whole_of(c.kind, gate, experts);
+    const double mean = sigmoid ? std::inner_product(gate, gate + experts, frequency, 0.0) / whole : 0;
+    for (std::int64_t e = 0; e < experts; ++e) dgate[e] += factor * (frequency[e] - mean) / whole;
+  }
+
+  void add_weights(const std::vector<double>& dweight) const {
+    const auto *expert = c.expert.as<const std::int32_t>(), *slot = c.slot.as<const std::int32_t>();
+    const auto choices = c.expert.shape[1];
+    const Gates g = gates_of(gate, expert, slot, row, choices, c.normalise, epsilon_of(c.gates.dtype));
+    double dsum = 0;
+    for (std::int64_t j = 0, i = row * choices; j < choices; ++j, ++i) {
+      const auto choice = static_cast<std::size_t>(j);
+      if (!g.kept[choice]) continue;
+      require(slot[i] < std::ssize(dweight), "choices_backward", "a slot lies beyond the last one");
+      const double d = dweight[static_cast<std::size_t>(slot[i])];
+      dgate[chosen(expert[i])] += d / g.sum;
+      dsum -= d * g.value[choice] / (g.sum * g.sum);
+    }
+    if (g.fixed) return;
+    for (std::int64_t j = 0, i = row * choices; j < choices; ++j, ++i) {
+      if (g.in_sum[static_cast<std::size_t>(j)]) dgate[chosen(expert[i])] += dsum;
+    }
+  }
+
+  // `logit`: of this row, where the z loss of sigmoid gates needs them.
+  void through_gates(double z, const double* logit) const {
+    if (sigmoid) {
+      for (std::int64_t e = 0; e < experts; ++e) {
+        gate[e] *= (1 - gate[e]) * dgate[e];
+        if (logit != nullptr) gate[e] += z * std::exp(logit[e] - c.log_sum.as<const double>()[row]);
+      }
+      return;
+    }
+    const double mean = std::inner_product(gate, gate + experts, dgate, 0.0);
+    for (std::int64_t e = 0; e < experts; ++e) gate[e] *= dgate[e] - mean + z;
+  }
+};
+
+}  // namespace
+
 void CpuBackend::choices_backward(const ChoicesBackward& c) {
-  const char* verb = "choices_backward";
   check(c);
-  const std::int64_t tokens = c.gates.shape[0], experts = c.gates.shape[1], choices = c.expert.shape[1];
+  const std::int64_t tokens = c.gates.shape[0], experts = c.gates.shape[1];
   const std::int64_t groups = c.frequency ? c.frequency.size() / experts : 0;
   const std::int64_t slots = c.dweight ? c.dweight.size() : 0;
   std::vector<double>& dweight = weights_;
   dweight.resize(static_cast<std::size_t>(slots));
   if (slots > 0) convert({c.dweight.data, 1, slots, slots}, c.dweight.dtype, {dweight.data(), 1, slots, slots}, DType::f64);
-  const bool sigmoid = c.kind == GateKind::sigmoid, logits_needed = sigmoid && groups > 0 && c.z_weight != 0;
+  const bool logits_needed = c.kind == GateKind::sigmoid && groups > 0 && c.z_weight != 0;
   if (logits_needed) {
     load_scores(c.logits, 0, tokens);
     logits_.assign(scores_.begin(), scores_.end());
   }
   load_scores(c.gates, 0, tokens);
-  gates_.assign(static_cast<std::size_t>(experts), 0);  // gradient of the gates of a row
-  const auto *expert = c.expert.as<const std::int32_t>(), *slot = c.slot.as<const std::int32_t>();
+  gates_.resize(static_cast<std::size_t>(experts));
   const double row_scale = groups > 0 ? *c.row_scale.as<const double>() : 0;
   for (std::int64_t s = 0; s < tokens; ++s) {
-    double* gate = scores_.data() + s * experts;  // becomes the gradient of the logits
-    double z = 0;
     std::fill(gates_.begin(), gates_.end(), 0);
-    if (groups > 0) {
-      const std::int64_t group = s / (tokens / groups);
-      const double* frequency = c.frequency.as<const double>() + group * experts;
-      const double balance = c.auxiliary.as<const double>()[2 * group];
-      const double factor = row_scale * c.balance_weight * (c.negative_log ? -1 / balance : 1) * static_cast<double>(experts);
-      if (c.balance_weight != 0) {
-        const double whole = whole_of(c.kind, gate, experts);
-        const double mean = sigmoid ? std::inner_product(gate, gate + experts, frequency, 0.0) / whole : 0;
-        for (std::int64_t e = 0; e < experts; ++e) {
-          gates_[static_cast<std::size_t>(e)] = factor * (frequency[e] - mean) / whole;
-        }
-      }
-      z = row_scale * c.z_weight * 2 * c.log_sum.as<const double>()[s];
-    }
-    if (slots > 0) {
-      const Gates g = gates_of(gate, expert, slot, s, choices, c.normalise, epsilon_of(c.gates.dtype));
-      double dsum = 0;
-      for (std::size_t j = 0; j < static_cast<std::size_t>(choices); ++j) {
-        const std::int64_t i = s * choices + static_cast<std::int64_t>(j);
-        if (!g.kept[j]) continue;
-        require(slot[i] < slots, verb, "a slot lies beyond the last one");
-        const double d = dweight[static_cast<std::size_t>(slot[i])];
-        gates_[static_cast<std::size_t>(chosen(expert[i]))] += d / g.sum;
-        dsum -= d * g.value[j] / (g.sum * g.sum);
-      }
-      for (std::size_t j = 0; !g.fixed && j < static_cast<std::size_t>(choices); ++j) {
-        const std::int64_t i = s * choices + static_cast<std::int64_t>(j);
-        if (g.in_sum[j]) gates_[static_cast<std::size_t>(chosen(expert[i]))] += dsum;
-      }
-    }
-    if (sigmoid) {
-      for (std::int64_t e = 0; e < experts; ++e) {
-        const auto at = static_cast<std::size_t>(e);
-        gate[e] *= (1 - gate[e]) * gates_[at];
-        if (!logits_needed) continue;
-        const double logit = logits_[static_cast<std::size_t>(s * experts) + at];
-        gate[e] += z * std::exp(logit - c.log_sum.as<const double>()[s]);
-      }
-      continue;
-    }
-    double mean = 0;
-    for (std::int64_t e = 0; e < experts; ++e) mean += gate[e] * gates_[static_cast<std::size_t>(e)];
-    for (std::int64_t e = 0; e < experts; ++e) gate[e] *= gates_[static_cast<std::size_t>(e)] - mean + z;
+    const RowBackward row{.c = c, .row = s, .experts = experts, .gate = scores_.data() + s * experts, .dgate = gates_.data(),
+                          .row_scale = row_scale};
+    if (groups > 0 && c.balance_weight != 0) row.add_balance(s / (tokens / groups));
+    if (slots > 0) row.add_weights(dweight);
+    const double z = groups > 0 ? row_scale * c.z_weight * 2 * c.log_sum.as<const double>()[s] : 0;
+    row.through_gates(z, logits_needed ? logits_.data() + s * experts : nullptr);
   }
   convert({scores_.data(), tokens, experts, experts}, DType::f64, as_matrix(c.dlogits), c.dlogits.dtype);
 }

@@ -1,6 +1,6 @@
-// Dense products: oneDNN for f32 and bf16, by f32 for f16, OpenBLAS for f64 (onednn_products.cpp), or own loops in a build without them
-// (no_onednn.cpp). Owned by the CPU backend. oneDNN primitives are made once for each distinct shape, stride and type and
-// kept, as is the workspace, so that a repeated call allocates nothing.
+// Dense products: oneDNN for f32 and bf16, by f32 for f16, OpenBLAS for f64 (onednn_products.cpp), or own loops in a build
+// without them (no_onednn.cpp). Owned by the CPU backend. oneDNN primitives are made once for each distinct shape, stride and
+// type and kept, as is the workspace, so that a repeated call allocates nothing.
 #pragma once
 
 #include <cstdint>

@@ -45,7 +45,8 @@ void CpuBackend::spatial(const SpatialProduct& p) {
         products_.run({.m = rows, .n = s.channels, .k = t + rows,
                        .a = weight + t * s.length * size, .b = part(p.v, s, b, g, 0),
                        .a_stride = s.length, .b_stride = p.v.stride[1],
-                       .out = {part(p.out, s, b, g, t), rows, s.channels, p.out.stride[1]}, .type = p.v.dtype, .out_type = p.v.dtype});
+                       .out = {part(p.out, s, b, g, t), rows, s.channels, p.out.stride[1]},
+                       .type = p.v.dtype, .out_type = p.v.dtype});
       }
     }
   }

@@ -18,7 +18,8 @@ namespace {
 namespace frontend = cudnn_frontend;
 
 // 9.8 ends the process where it plans a backward pass on Ampere or Hopper for a length that is no multiple of 128; the front
-// end refuses attention by 9.10.0 and 9.10.1, for their mistakes; later ones plan all that tests/cudnn_plans asks for, which before 9.15.1 does not say that they compute it: too_old_for().
+// end refuses attention by 9.10.0 and 9.10.1, for their mistakes; later ones plan all that tests/cudnn_plans asks for, which
+// before 9.15.1 does not say that they compute it: too_old_for().
 constexpr std::size_t least_version = 91002;
 
 std::string version_text(std::size_t version) {

@@ -282,7 +282,8 @@ void layer_norm(cudaStream_t stream, DType type, const Norm& norm, const Matrix&
       using Team = decltype(team);
       launch(stream, teams_for<Team>(norm), normalise<Team, decltype(held)::value, T, decltype(kind)::value>, norm, sizes, out);
     };
-    packed<T>(norm, {out}) ? with_team_that_holds<pack_of<T>>(sizes.part_width, start) : with_team_that_holds<1>(sizes.part_width, start);
+    packed<T>(norm, {out}) ? with_team_that_holds<pack_of<T>>(sizes.part_width, start)
+                           : with_team_that_holds<1>(sizes.part_width, start);
   });
 }
 

@@ -45,7 +45,7 @@ TEST_F(ControllerAsks, ProgramsThatAreMissingAreAnAnswer) {
   EXPECT_FALSE(controller.requeue("17").done);
   EXPECT_EQ(controller.states_of_nodes({"n1"}).at(0).state, NodeState::unknown);
   EXPECT_FALSE(controller.launch_types().answered);
-  EXPECT_EQ(controller.partition_exists("batch"), Presence::unanswered);
+  EXPECT_EQ(controller.partitions(), std::nullopt);
   EXPECT_FALSE(controller.submit("script").job_id);
 }
 
@@ -184,13 +184,13 @@ TEST_F(ControllerAsks, HowStepsCanBeLaunched) {
 
 TEST_F(ControllerAsks, WhetherAPartitionExists) {
   fakes.says("sinfo", "batch\nurgent\nbatch\n");
-  EXPECT_EQ(controller.partition_exists("urgent"), Presence::yes);
-  EXPECT_EQ(controller.partition_exists("batch,urgent"), Presence::yes);
-  EXPECT_EQ(controller.partition_exists("batch,night"), Presence::no);
-  EXPECT_EQ(controller.partition_exists("urg"), Presence::no);
-  EXPECT_EQ(controller.partition_exists(","), Presence::no);
+  EXPECT_TRUE(holds_partitions(*controller.partitions(), "urgent"));
+  EXPECT_TRUE(holds_partitions(*controller.partitions(), "batch,urgent"));
+  EXPECT_FALSE(holds_partitions(*controller.partitions(), "batch,night"));
+  EXPECT_FALSE(holds_partitions(*controller.partitions(), "urg"));
+  EXPECT_FALSE(holds_partitions(*controller.partitions(), ","));
   fakes.says("sinfo", unreachable, 1, true);
-  EXPECT_EQ(controller.partition_exists("batch"), Presence::unanswered);
+  EXPECT_EQ(controller.partitions(), std::nullopt);
 }
 
 TEST_F(ControllerAsks, ToSubmitWithEveryArgumentIntact) {
