@@ -17,6 +17,7 @@
 #include "commands/job_options.h"
 #include "commands/live_run.h"
 #include "commands/print_json.h"
+#include "commands/start_options.h"
 #include "commands/usage.h"
 #include "core/clock.h"
 #include "core/error.h"
