@@ -83,7 +83,7 @@ class Checker {
       resolve(key, how);
     };
     const auto of_kind = fmt::format("model.kind = \"{}\"", m.kind);
-    if (!kind.sparse) resolved("model.sparse_blocks", m.sparse_blocks, 0, of_kind + " has none");
+    if (!kind.has_experts()) resolved("model.sparse_blocks", m.sparse_blocks, 0, of_kind + " has none");
     if (kind.alternating) resolved("model.sparse_blocks", m.sparse_blocks, m.dense_blocks, of_kind + ": as many as dense ones");
     if (*kind.tokens != '\0') resolved("routing.tokens", c_.routing.tokens, std::string(kind.tokens), of_kind);
     for (const auto& [key, sentence] : model_problems(c_)) wrong(key, sentence);

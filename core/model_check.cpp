@@ -12,10 +12,14 @@ namespace smlp {
 namespace {
 
 constexpr ModelKind kinds[] = {
-    {"smlp", true, false, false, true, ""},           {"gmlp", false, false, false, true, ""},
-    {"transformer", false, false, true, false, ""},   {"gshard", true, true, true, false, "gshard"},
-    {"switch", true, true, true, false, "switch"},    {"base", true, false, true, false, "balanced"},
-    {"hash", true, false, true, false, "hash"},       {"gmlp-token-moe", true, false, false, true, ""},
+    {"smlp", "gmlp", "smlp", false, false, true, ""},
+    {"gmlp", "gmlp", "", false, false, true, ""},
+    {"gmlp-token-moe", "gmlp", "gmlp-token-moe", false, false, true, ""},
+    {"transformer", "transformer", "", false, true, false, ""},
+    {"gshard", "transformer", "gshard", true, true, false, "gshard"},
+    {"switch", "transformer", "switch", true, true, false, "switch"},
+    {"base", "transformer", "base", false, true, false, "balanced"},
+    {"hash", "transformer", "hash", false, true, false, "hash"},
 };
 
 class Problems {
@@ -34,7 +38,7 @@ class Problems {
   void wrong(const char* key, std::string sentence) { found_.emplace_back(key, std::move(sentence)); }
 
   void check_blocks() {
-    if (!kind_.sparse && m_.sparse_blocks != 0) {
+    if (!kind_.has_experts() && m_.sparse_blocks != 0) {
       wrong("model.sparse_blocks", fmt::format("but model.kind = \"{}\" has no sparse blocks; leave the key out or choose "
                                                "another kind",
                                                m_.kind));
@@ -47,7 +51,7 @@ class Problems {
                           "choose {} or {}",
                           m_.kind, std::max<std::int64_t>(m_.dense_blocks - 1, 0), m_.dense_blocks));
       }
-    } else if (kind_.sparse && m_.dense_blocks == 0 && m_.sparse_blocks > 0 && m_.placement == "paper") {
+    } else if (kind_.has_experts() && m_.dense_blocks == 0 && m_.sparse_blocks > 0 && m_.placement == "paper") {
       wrong("model.dense_blocks", "leaves the paper's rule nowhere to place sparse blocks: have one dense block at least, "
                                   "or model.placement = \"fairseq\"");
     }
@@ -145,10 +149,14 @@ class Problems {
 
 }  // namespace
 
+const ModelKind* find_model_kind(std::string_view name) {
+  const auto* found = std::ranges::find_if(kinds, [&](const ModelKind& kind) { return kind.name == name; });
+  return found == std::end(kinds) ? nullptr : found;
+}
+
 const ModelKind& kind_of(const JobConfig::Model& model) {
-  const auto* found = std::find_if(std::begin(kinds), std::end(kinds),
-                                   [&](const ModelKind& kind) { return model.kind == kind.name; });
-  expect(found != std::end(kinds), "model.kind is none of those that its key allows");
+  const auto* found = find_model_kind(model.kind);
+  expect(found != nullptr, "model.kind is none of those that its key allows");
   return *found;
 }
 

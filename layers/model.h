@@ -15,7 +15,7 @@
 namespace smlp {
 
 struct ModelConfig {          // model.md; [model] and [routing] of the job file, resolved
-  std::string kind = "smlp";  // "transformer", "gshard", … (layers/stack.cpp)
+  std::string kind = "smlp";  // "transformer", "gshard", … (core/model_check.cpp)
   std::int64_t context = 0, width = 0, hidden = 0, dense_blocks = 0, sparse_blocks = 0, experts = 1,
                heads = 1;
   std::int64_t vocabulary = 0;

@@ -5,6 +5,7 @@
 #include <initializer_list>
 
 #include "core/error.h"
+#include "core/model_check.h"
 #include "layers/model.h"
 
 namespace smlp {
@@ -29,20 +30,6 @@ std::vector<bool> sparse_places(std::int64_t dense, std::int64_t sparse, const s
 
 namespace {
 
-struct Kind {
-  const char *name, *dense, *sparse;  // kinds of its blocks; no sparse ones: ""
-  bool alternating = false;           // every other block is sparse, the first is dense
-};
-
-constexpr Kind kinds[] = {{"gmlp", "gmlp", ""},
-                          {"smlp", "gmlp", "smlp"},
-                          {"gmlp-token-moe", "gmlp", "gmlp-token-moe"},
-                          {"transformer", "transformer", ""},
-                          {"gshard", "transformer", "gshard", true},
-                          {"switch", "transformer", "switch", true},
-                          {"base", "transformer", "base"},
-                          {"hash", "transformer", "hash"}};
-
 bool is_among(const std::string& word, std::initializer_list<const char*> words) {
   return std::find(words.begin(), words.end(), word) != words.end();
 }
@@ -65,12 +52,11 @@ std::vector<bool> alternating_places(std::int64_t dense, std::int64_t sparse) {
 std::vector<std::string> stack_of(const ModelConfig& config) {
   std::vector<std::string> stack = config.stack;
   if (stack.empty()) {
-    const auto* kind = std::find_if(std::begin(kinds), std::end(kinds),
-                                    [&](const Kind& k) { return config.kind == k.name; });
-    if (kind == std::end(kinds)) {
+    const auto* kind = find_model_kind(config.kind);
+    if (kind == nullptr) {
       throw Error(ExitCode::configuration, fmt::format("model.kind = \"{}\" is no kind of model", config.kind));
     }
-    const std::int64_t sparse = *kind->sparse == '\0' ? 0 : config.sparse_blocks;
+    const std::int64_t sparse = kind->has_experts() ? config.sparse_blocks : 0;
     for (const bool place : kind->alternating ? alternating_places(config.dense_blocks, sparse)
                                               : sparse_places(config.dense_blocks, sparse, config.placement)) {
       stack.push_back(place ? kind->sparse : kind->dense);
