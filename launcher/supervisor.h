@@ -84,6 +84,7 @@ class Supervisor {
   void start(Attempt& attempt);
   void watch(Attempt& attempt);
   bool note_signal(int signal);
+  void take_signals(Attempt& attempt);
   void take_signal(Attempt& attempt, int signal);
   void ask_to_leave(Attempt& attempt);
   void hear_requests(Attempt& attempt, double now);

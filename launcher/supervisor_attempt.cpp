@@ -24,7 +24,7 @@ namespace smlp {
 
 namespace {
 
-constexpr double watch_seconds = 0.1;
+constexpr double watch_seconds = 0.1, together_seconds = 0.1;
 // Ranks write twice a second. Seldomer, and one that is stopped is not known by its silence yet when the others give up,
 // within the shortest limits.
 constexpr double heartbeats_seconds = 0.2;
@@ -124,9 +124,7 @@ std::string Supervisor::before_the_choice(std::optional<std::int64_t> newest) co
 
 void Supervisor::watch(Attempt& attempt) {
   while (!attempt.status) {
-    if (const auto signal = signals_->next(watch_seconds); signal && asks_to_stop(*signal)) {
-      take_signal(attempt, *signal);
-    }
+    take_signals(attempt);
     int status = 0;
     if (waitpid(attempt.starter, &status, WNOHANG) == attempt.starter) attempt.status = status;
     const double now = monotonic_seconds();
@@ -134,6 +132,15 @@ void Supervisor::watch(Attempt& attempt) {
     if (!attempt.status) hear_requests(attempt, now);
     if (!attempt.status) watch_heartbeats(attempt, now);
     show_progress(now);
+  }
+}
+
+// Those that come with a first one are heard before a disk is looked at: it may keep us until they would be a second request.
+void Supervisor::take_signals(Attempt& attempt) {
+  auto signal = signals_->next(watch_seconds);
+  for (const double end = monotonic_seconds() + together_seconds; signal;) {
+    if (asks_to_stop(*signal)) take_signal(attempt, *signal);
+    signal = signals_->next(std::max(end - monotonic_seconds(), 0.001));
   }
 }
 

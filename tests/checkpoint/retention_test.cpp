@@ -192,6 +192,18 @@ TEST(Retention, WhatWasSavedToStayStaysWhateverALaterStartSets) {
   EXPECT_EQ(steps_in(scratch.root()), (Steps{10, 30, 31})) << "20 was not to stay; 30 is the best now";
 }
 
+TEST(Retention, WhatAnotherVersionsJobMayHavePromisedStays) {
+  const Scratch scratch;
+  auto options = options_for(scratch.root(), 1);
+  options.keep_last = 1;
+  for (const std::int64_t step : {10, 20, 30}) {
+    auto state = sample_state(step);
+    state.texts["job"] = step == 10 ? "optimizer.lion = true\n" : "name = \"its\"\n[data]\ntrain = [\"train\"]\n";
+    publish_state(options, state);
+  }
+  EXPECT_EQ(steps_in(scratch.root()), (Steps{10, 30}));
+}
+
 namespace {
 fs::path looked_at;
 int removals = 0, halves_seen = 0;

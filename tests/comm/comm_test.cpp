@@ -304,10 +304,31 @@ TEST_P(Comm, AllToAllLeavesRowsBehindTheLastAlone) {
 TEST_P(Comm, AllToAllRefusesCountsThatDontFit) {
   const auto view = memory->view(std::vector<float>(4), {2, 2}, DType::f32);
   const auto other = memory->view(std::vector<float>(4), {2, 2}, DType::f32);
-  std::vector<std::int64_t> rows(static_cast<std::size_t>(ranks), 3);
-  EXPECT_THROW(comm->all_to_all(view, rows, other, rows), Error);
-  rows.push_back(0);
-  EXPECT_THROW(comm->all_to_all(view, rows, other, rows), Error);
+  using Counts = std::vector<std::int64_t>;
+  const auto expect_refused = [&](TensorView in, const Counts& to, TensorView out, const Counts& from, const char* why) {
+    try {
+      comm->all_to_all(in, to, out, from);
+      ADD_FAILURE() << why;
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find(why), std::string::npos) << error.what();
+    }
+  };
+  const auto me = static_cast<std::size_t>(rank);
+  const Counts none(static_cast<std::size_t>(ranks), 0);
+  auto one = none, three = none, negative = none, more = none;
+  one[me] = 1;
+  three[me] = 3;
+  negative[me] = -1;
+  more.push_back(0);
+  const auto large = memory->view(std::vector<float>(8), {4, 2}, DType::f32);
+  const auto wide = memory->view(std::vector<float>(6), {2, 3}, DType::f32);
+  expect_refused(view, three, large, three, "more rows than a view has");
+  expect_refused(large, three, other, three, "more rows than a view has");
+  expect_refused(view, more, other, none, "one count of rows for each rank");
+  expect_refused(view, none, other, more, "one count of rows for each rank");
+  expect_refused(view, negative, other, negative, "a negative count");
+  expect_refused(view, one, other, none, "take from itself what it sends itself");
+  expect_refused(view, one, wide, one, "the rows of the two views differ");
 }
 
 TEST_P(Comm, HostNumbersAreSummedAndCompared) {

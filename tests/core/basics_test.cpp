@@ -394,5 +394,20 @@ TEST(Permute, IsABijectionOfEverySize) {
   EXPECT_GT(moved, 900);
 }
 
+// A run that goes on must read on in the order that it began with, whatever version of smlp it began with.
+TEST(Permute, IsTheSameInEveryVersion) {
+  std::vector<std::uint64_t> places;
+  for (std::uint64_t i = 0; i < 12; ++i) places.push_back(permute(i, 1000, 42));
+  EXPECT_EQ(places, (std::vector<std::uint64_t>{212, 835, 397, 310, 583, 258, 542, 905, 218, 197, 99, 590}));
+  double product = 0, neighbours = 0;  // of deviations from the middle: 1 / 12 of the square of the size where they go together
+  for (std::uint64_t i = 0; i < 1000; ++i) {
+    const auto from_middle = [](std::uint64_t place) { return static_cast<double>(place) - 499.5; };
+    product += from_middle(i) * from_middle(permute(i, 1000, 42)) / 1000;
+    neighbours += from_middle(permute(i, 1000, 42)) * from_middle(permute((i + 1) % 1000, 1000, 42)) / 1000;
+  }
+  EXPECT_LT(std::abs(product), 0.1 * 1e6 / 12);
+  EXPECT_LT(std::abs(neighbours), 0.1 * 1e6 / 12);
+}
+
 }  // namespace
 }  // namespace smlp

@@ -70,6 +70,20 @@ TEST(TokenStream, VisitsEveryWindowOnceAnEpochInAnotherOrderEachTime) {
   EXPECT_NE(starts(TokenStream(settings), 10, 0, 150), first);
 }
 
+// A run that goes on must read on in the order that it began with, whatever version of smlp it began with.
+TEST(TokenStream, HasTheOrderOfEarlierVersions) {
+  const Scratch scratch;
+  StreamSettings settings{.prefixes = {numbered(scratch, "a", 0, 1001), numbered(scratch, "b", 100000, 505)},
+                          .context = 10,
+                          .seed = 5};
+  using Starts = std::vector<std::int32_t>;
+  EXPECT_EQ(starts(TokenStream(settings), 10, 0, 8), (Starts{POOLED}));
+  settings.weights = {1, 3};
+  EXPECT_EQ(starts(TokenStream(settings), 10, 0, 8), (Starts{WEIGHTED}));
+  settings.seed = 6;
+  EXPECT_NE(starts(TokenStream(settings), 10, 0, 8), (Starts{WEIGHTED})) << "each seed has its own";
+}
+
 TEST(TokenStream, IsAFunctionOfThePosition) {
   const Scratch scratch;
   for (const std::vector<double>& weights : {std::vector<double>{}, std::vector<double>{0.3, 0.7}}) {

@@ -567,6 +567,25 @@ TEST_F(Launcher, WeightsThatAreGoneEndNoRunWhoseNodesMayHoldSaves) {
   EXPECT_EQ(weights_given_before(run), weights);
 }
 
+// Two sets of ranks would train one run.
+TEST_F(Launcher, WorkersOfAnEarlierStartAreWaitedForOrRefused) {
+  auto workers = std::optional(FileLock::try_lock(run.workers_lock(), FileLock::Kind::shared));
+  try {
+    take_run(run, {.workers_seconds = 0.1});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::call_again);
+    EXPECT_THAT(error.what(), HasSubstr("workers of an earlier start"));
+  }
+  EXPECT_TRUE(take_run(run, {.workers_seconds = 0.1, .pass_by_workers = true}).held());
+  std::jthread ends([&] {
+    sleep_seconds(0.1);
+    workers.reset();
+  });
+  EXPECT_TRUE(take_run(run, {.workers_seconds = 30}).held());
+  EXPECT_FALSE(workers) << "it did not wait for them";
+}
+
 TEST_F(Launcher, ARunThatIsLookedAtIsNotInUse) {
   std::optional glance(FileLock::try_lock(run.launcher_lock(), FileLock::Kind::shared));
   std::jthread looks_away([&] {

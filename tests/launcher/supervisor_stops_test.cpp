@@ -85,6 +85,21 @@ TEST_F(SupervisorStops, SavingFirstWhereASignalComesByTwoWays) {
   EXPECT_EQ(processes("fake_worker").size(), 2u);
 }
 
+// SLURM warns by USR1 of a time limit or a preemption, and sends TERM when that has come: the save it warned for goes on.
+TEST_F(SupervisorStops, SavingFirstWhereTheTermOfAWarningComesLater) {
+  script("* * deaf\n* * steps 100000\n");
+  const pid_t pid = start();
+  ASSERT_TRUE(test::eventually([&] { return trains(4); }));
+  kill(pid, SIGUSR1);
+  ASSERT_TRUE(test::eventually([&] { return events("signal") == 1; }));
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  kill(pid, SIGTERM);
+  ASSERT_TRUE(test::eventually([&] { return events("signal") == 2; }));
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  EXPECT_THAT(output(), Not(HasSubstr("leaving at once")));
+  EXPECT_EQ(processes("fake_worker").size(), 2u);
+}
+
 // systemd sends HUP with its TERM: the second one killed the last save.
 TEST_F(SupervisorStops, SavingFirstWhereAnotherSignalComesWithTheFirst) {
   script("* * deaf\n* * steps 100000\n");

@@ -154,9 +154,10 @@ TEST_F(SupervisorGivesUp, WhereTheDiskStaysFull) {
   ASSERT_TRUE(test::eventually([&] { return trains(3); }));
   disk.fill();
   for (const auto& [pid, command] : processes("fake_worker")) kill(pid, SIGKILL);
-  EXPECT_NE(wait(), -1);
+  const int code = wait();
   EXPECT_THAT(output(), HasSubstr("giving up, for 3 attempts in a row"));
   disk.make_room();
+  EXPECT_EQ(code, 74) << "of the last attempt, which could not even begin";
 }
 
 TEST_F(SupervisorRestarts, BeforeTheNewestCheckpointAfterDivergenceAndFurtherBackTheNextTime) {
@@ -306,10 +307,12 @@ TEST_F(SupervisorRestarts, FromTheNewestAfterAnAttemptTooShortForAPulse) {
 
 TEST_F(SupervisorGivesUp, AfterThreeAttemptsWithoutProgressWithTheCodeOfTheLast) {
   EXPECT_EQ(supervise("1 * steps 2\n1 * checkpoint\n1 0 exit 70\n* * steps 1\n4 1 raise 9\n4 0 wait\n* 0 exit 70 again\n"
-                      "* 1 wait\n"), 137);
+                      "* 1 wait\n", {"pause=0.2"}), 137);
   ASSERT_EQ(attempts().size(), 4u) << "attempt 1 made progress, three more did not";
   EXPECT_EQ(events("handed_over_after_failure"), 0) << "there is nobody to hand it over to";
-  EXPECT_THAT(output(), AllOf(HasSubstr("3 attempts in a row brought no new checkpoint"),
+  EXPECT_THAT(output(), AllOf(HasSubstr("attempt 3 starts from checkpoint 2 in 0.2 s"),
+                              HasSubstr("attempt 4 starts from checkpoint 2 in 0.4 s"),
+                              HasSubstr("3 attempts in a row brought no new checkpoint"),
                               HasSubstr("rank 1 was killed by signal 9"), HasSubstr("logs/attempt-0004")));
   EXPECT_EQ(events("gave_up"), 1);
 }

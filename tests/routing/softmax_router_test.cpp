@@ -28,6 +28,7 @@ TEST(Capacity, FollowsTheRuleOfEachReference) {
   EXPECT_EQ(places({.factor = 1.25}, 100, 8, 1), 16);  // int(1.25 · 13)
   EXPECT_EQ(places({.rule = Rule::mesh, .factor = 1.25, .minimum = 4}, 1024, 32, 1), 40);
   EXPECT_EQ(places({.rule = Rule::mesh, .factor = 2, .minimum = 4}, 64, 64, 2), 4);
+  EXPECT_EQ(places({.rule = Rule::mesh, .factor = 2, .minimum = 4}, 1024, 32, 2), 64);  // whatever the choices
   EXPECT_EQ(places({.rule = Rule::megatron, .factor = 1.25}, 100, 8, 2), 32);  // 2 · ceil(12.5 · 1.25)
   EXPECT_EQ(places({.fraction = 0.25}, 1023, 32, 2), 256);
   // fairseq's README means 48 of 1,024 tokens by 0.046875; it is what the fraction gives, and not 1,024 / 48.

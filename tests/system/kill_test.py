@@ -67,6 +67,7 @@ def experiment(place, runs, seed, table=None):
         harness.smlp("checkpoint", "verify", place.path / run / final)
         harness.smlp("checkpoint", "diff", place.path / "undisturbed" / final, place.path / run / final)
         rejected = [e for e in place.lines(run, "events.jsonl") if e["event"] == "checkpoint_rejected"]
+        assert not rejected, f"{run}: a kill left a checkpoint under its final name that did not hold: {rejected}"
         attempts = len(place.lines(run, "attempts.jsonl"))
         row = dict(run=number, killed=killed, attempts=attempts, rejected=len(rejected),
                    seconds=round(time.monotonic() - begun, 2), identical=True)

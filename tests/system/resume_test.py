@@ -145,6 +145,17 @@ def weights_of_another_run_start_a_new_one(place):
     assert score("first", 30) < score("first", 0) - 0.1
 
 
+def weights_of_another_run_start_a_new_one_in_16_bits_too(place):
+    """Of those an update takes its master weights: made anew, they are the loaded ones, not the first ones of the seed."""
+    still = ["--set", "optimizer.learning_rate=0.0", "--set", "schedule.initial_rate=0.0"]
+    digest = lambda run, steps: smlp_json("checkpoint", "digest", place.path / final(run, steps))["tensors"]["embed.weight"]
+    for precision in ("bf16", "fp16"):
+        first, second = f"first-{precision}", f"second-{precision}"
+        place.run(place.job(steps=3, precision=precision), first)
+        place.run(place.job(steps=1, precision=precision), second, "--init-from", place.path / final(first, 3), *still)
+        assert digest(second, 1) == digest(first, 3), precision
+
+
 def addresses_of(place, run, *more):
     """Where the ranks of a live run are; none is told any more when it has ended."""
     file = place.path / run / "targets.json"
@@ -246,7 +257,8 @@ if __name__ == "__main__":
                   a_flipped_bit_is_found_and_the_run_falls_back, any_number_of_ranks_reads_what_four_wrote,
                   three_ranks_do_the_work_of_four,
                   a_second_run_in_the_same_directory_is_refused,
-                  weights_of_another_run_start_a_new_one, an_attempt_that_another_has_superseded_ends,
+                  weights_of_another_run_start_a_new_one, weights_of_another_run_start_a_new_one_in_16_bits_too,
+                  an_attempt_that_another_has_superseded_ends,
                   metrics_lines_hold_every_step, a_port_that_is_taken_ends_no_run_that_has_trained,
                   a_job_that_turns_evaluation_off_is_never_evaluated,
                   a_checkpoint_is_as_old_as_its_publication_after_a_restart_too,

@@ -177,6 +177,16 @@ def a_run_that_diverges_says_why_it_gave_up(place):
     assert "the gradients of steps" in done.stderr and "not finite" in done.stderr, done.stderr
 
 
+def a_step_whose_gradients_are_not_finite_is_never_saved(place):
+    """keep_every saves each step; one that a broken gradient leaves as it is may be the first of a run gone wrong."""
+    place.run(place.job(steps=40, every=50), "run", "--max-restarts", 0, "--set", "optimizer.learning_rate=1e9", "--set",
+              "schedule.warmup_steps=0", "--set", "optimizer.clip_norm=0.0", "--set", "divergence.spike_zscore=0.0", "--set",
+              "checkpoint.keep_every=1", expect=76)
+    broken = {event["step"] for event in events(place, "run", "update_skipped")}
+    saved = {event["step"] for event in events(place, "run", "checkpoint_published")}
+    assert broken and saved and not broken & saved, (broken, saved)
+
+
 def flip_in_memory(pid, pattern):
     """One bit of the last byte of each place that holds the pattern; how many."""
     flipped = 0
@@ -264,5 +274,6 @@ if __name__ == "__main__":
                   a_rewind_passes_over_the_data_and_can_be_interrupted,
                   counters_begin_anew_in_each_attempt,
                   a_run_that_stops_at_a_spike_stays_stopped_until_it_is_started_again, a_run_that_diverges_says_why_it_gave_up,
+                  a_step_whose_gradients_are_not_finite_is_never_saved,
                   a_bit_that_flips_in_the_memory_of_a_rank_ends_the_attempt_and_does_no_harm],
                  parent="/dev/shm")  # where saves keep up, however busy the disk

@@ -240,7 +240,7 @@ TEST(BalancedAssignment, TiesGoToTheLowerIndexAndStillEnd) {
   // Every token the same: experts share them in order of index.
   std::vector<double> same;
   for (int t = 0; t < 12; ++t) same.insert(same.end(), {0.3, 0.1, 0.2});
-  assign(same, 12, 3);
+  EXPECT_EQ(assign(same, 12, 3).owner, (std::vector<int>{0, 0, 0, 0, 2, 2, 2, 2, 1, 1, 1, 1}));
 }
 
 TEST(BalancedAssignment, ClustersOfLikeTokens) {
@@ -300,6 +300,14 @@ TEST(BalancedAssignment, FinishesGreedilyAtItsLimit) {
       EXPECT_LT(got.rounds, 0);
     }
   }
+  // Room for all: each token goes where it likes best.
+  std::vector<double> scores(24 * 4, 0.1);
+  std::vector<int> wanted;
+  for (std::size_t t = 0; t < 24; ++t) {
+    wanted.push_back(static_cast<int>((t + 1) % 4));
+    scores[t * 4 + (t + 1) % 4] = 0.9;
+  }
+  EXPECT_EQ(assign(scores, 24, 4, 0).owner, wanted);
 }
 
 }  // namespace

@@ -42,7 +42,8 @@ TEST(LossWindow, JudgesOnlyOnceHalfOfItIsThere) {
 TEST(LossWindow, AnEarlierOutlierHidesNoLaterOne) {
   LossWindow window(9);
   for (const double loss : {1.0, 1.1, 0.9, 1.05, 0.95, 1.0, 50.0, 1.1, 0.9}) window.add(loss);
-  EXPECT_GT(*window.zscore(2), 6) << "with mean and variance it would be below 0";
+  // The median 1.0 and the median of the deviations 0.1 of nine, by the ratio of a normal distribution's.
+  EXPECT_NEAR(*window.zscore(2), 1 / (1.4826 * 0.1), 1e-9) << "with mean and variance it would be below 0";
   window.add(1);
   EXPECT_EQ(window.losses().size(), 9u);
 }
@@ -71,6 +72,18 @@ TEST(Divergence, TheBudgetIsThatOfAThousandSteps) {
   calm(divergence, 32, 1031);
   EXPECT_EQ(divergence.judge(1031, 0, 9, 1), Action::skip);
   EXPECT_EQ(divergence.counts().skipped, 3);
+}
+
+TEST(Divergence, TheBudgetOfRewindsIsThatOfAThousandStepsToo) {
+  const auto spikes_at_1040_after = [](const std::vector<std::int64_t>& steps) {
+    PassedOver passed;
+    passed.spikes = steps;
+    Divergence divergence(job("rewind"), passed);
+    calm(divergence, 1000, 1040);
+    return divergence.judge(1040, 4160, 9, 1);
+  };
+  EXPECT_EQ(spikes_at_1040_after({30, 31}), Action::rewind);
+  EXPECT_EQ(spikes_at_1040_after({500, 501}), Action::stop);
 }
 
 TEST(Divergence, ALossThatFallsOrIsOffIsNoSpike) {

@@ -26,7 +26,7 @@ TEST(HangLimits, AreGenerousUntilEnoughIsKnown) {
 
 TEST(HangLimits, AreLearnedPerSectionBetweenFloorAndCeiling) {
   HangLimits limits({.floor_seconds = 2, .factor = 10, .ceiling_seconds = 100});
-  for (const double seconds : {1.0, 1.2, 0.8}) limits.took(Section::step, seconds);
+  for (const double seconds : {1.0, 9.0, 1.0}) limits.took(Section::step, seconds);
   for (const double seconds : {0.01, 0.02, 0.01}) limits.took(Section::data, seconds);
   EXPECT_DOUBLE_EQ(limits.seconds(Section::step), 10);
   EXPECT_DOUBLE_EQ(limits.seconds(Section::data), 2);
@@ -37,13 +37,15 @@ TEST(HangLimits, AreLearnedPerSectionBetweenFloorAndCeiling) {
 }
 
 TEST(HangLimits, ARankThatWaitsForOthersGivesThemTheirTime) {
-  HangLimits limits({.floor_seconds = 2, .factor = 10, .ceiling_seconds = 3600});
-  for (int i = 0; i < 3; ++i) {
-    limits.took(Section::exchange, 0.001);
-    limits.took(Section::step, 1);
-    limits.took(Section::data, 3);
+  for (const auto& [step, data] : {std::pair(1.0, 3.0), {3.0, 0.1}}) {
+    HangLimits limits({.floor_seconds = 2, .factor = 10, .ceiling_seconds = 3600});
+    for (int i = 0; i < 3; ++i) {
+      limits.took(Section::exchange, 0.001);
+      limits.took(Section::step, step);
+      limits.took(Section::data, data);
+    }
+    EXPECT_DOUBLE_EQ(limits.seconds(Section::exchange), 30) << "a step of " << step << " s, data of " << data;
   }
-  EXPECT_DOUBLE_EQ(limits.seconds(Section::exchange), 30);
 }
 
 TEST(HangLimits, AreKnownAtOnceAfterARestartAndLongerOnFewerRanks) {

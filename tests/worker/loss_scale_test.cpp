@@ -77,7 +77,9 @@ JobConfig small_job(const std::string& kind, const std::string& precision) {
   job.model.context = 8;
   job.model.width = job.model.hidden = 16;
   job.model.dense_blocks = 1;
-  job.model.sparse_blocks = kind == "smlp" ? 1 : 0;
+  job.model.sparse_blocks = kind == "smlp" || kind == "switch" ? 1 : 0;
+  if (kind == "switch") job.routing.tokens = kind;
+  job.routing.balance_weight = 3;  // where there is such a loss, the gradient is its gate's for the most part
   job.model.experts = 4;
   job.model.vocabulary = 64;
   job.train.precision = precision;
@@ -111,7 +113,7 @@ std::vector<StepResult> train(const JobConfig& job, int steps) {
 }
 
 TEST(HalfPrecision, TakesTheStepsOfSinglePrecisionWhateverTheScale) {
-  for (const char* kind : {"gmlp", "smlp", "transformer"}) {
+  for (const char* kind : {"gmlp", "smlp", "transformer", "switch"}) {
     const auto wanted = train(small_job(kind, "f32"), 4);
     for (const double scale : {16.0, 65536.0}) {
       auto job = small_job(kind, "fp16");

@@ -14,8 +14,11 @@
 #include <thread>
 #include <vector>
 
+#include "core/clock.h"
 #include "core/files.h"
+#include "core/goodput.h"
 #include "core/json_lines.h"
+#include "core/json_text.h"
 
 namespace smlp {
 namespace {
@@ -68,6 +71,36 @@ TEST_F(RunLogTest, AStepDoesNotWaitForTheDiskItsLineGoesTo) {
   }
   ::close(reader);
   EXPECT_LT(found.find("\"step\":1,"), found.find("\"step\":2,"));
+}
+
+// Sums of gradients are waited for as exchanges are, and a save's stall is no work.
+TEST_F(RunLogTest, AStepsSecondsGoWhereTheyWereSpent) {
+  nlohmann::json zeros = nlohmann::json::object();
+  for (const char* name : spent_names) zeros[name] = 0;
+  append_line(run_.metrics(), json_text({{"time", unix_seconds() - 100}, {"highest_step", 0}, {"goodput_seconds_total", zeros}}));
+  {
+    RunLog run_log = log();
+    auto line = step(1);
+    line.seconds = 20;
+    line.step_tokens = 1000;
+    auto& phases = line.result.phases;
+    phases[Phase::data] = 1;
+    phases[Phase::exchange] = 2;
+    phases[Phase::reduce] = 3;
+    phases[Phase::checkpoint] = 4;
+    line.evaluation_seconds = 5;
+    run_log.step(line);
+  }
+  nlohmann::json last;
+  read_json_lines(run_.metrics(), [&](const nlohmann::json& line) { last = line; });
+  const auto spent = [&](const char* name) { return last.at("goodput_seconds_total").at(name).get<double>(); };
+  EXPECT_NEAR(spent("data_stall"), 1, 1e-6);
+  EXPECT_NEAR(spent("exchange_wait"), 5, 1e-6);
+  EXPECT_NEAR(spent("checkpoint_stall"), 4, 1e-6);
+  EXPECT_NEAR(spent("productive"), 20 - 10 + 5, 1e-6) << "the evaluation is work";
+  EXPECT_NEAR(spent("restart"), 100 - 25, 2);
+  EXPECT_EQ(last.at("step_seconds"), 20);
+  EXPECT_EQ(last.at("tokens_per_second"), 50);
 }
 
 TEST_F(RunLogTest, AllLinesAreThereWhenTheLogHasEnded) {

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "core/clock.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "tests/without_rights.h"
@@ -291,6 +292,22 @@ TEST(SavePlan, StepsOfEachTierComeDueByTheirOwnNumber) {
   plan.begun(Tier::shared, 10, 0);
   EXPECT_FALSE(plan.due(Tier::shared, 19));
   EXPECT_TRUE(plan.due(Tier::local, 11)) << "the shared save was none of the nodes'";
+}
+
+TEST(SavePlan, ASaveIsDueByTime) {
+  Folder folder;
+  SavePlan plan({.every_steps = 0, .every_seconds = 0.2, .local_dir = {}}, folder.run);
+  const auto is_due = [&] { return plan.due(Tier::shared, 1); };
+  plan.start(0, Tier::shared);
+  EXPECT_FALSE(is_due());
+  sleep_seconds(0.2);
+  EXPECT_TRUE(is_due());
+  plan.begun(Tier::shared, 1, 0);
+  EXPECT_FALSE(is_due()) << "the time runs anew";
+  SavePlan never({.every_steps = 0, .every_seconds = 0, .local_dir = {}}, folder.run);
+  never.start(0, Tier::shared);
+  sleep_seconds(0.2);
+  EXPECT_FALSE(never.due(Tier::shared, 1000));
 }
 
 TEST(SavePlan, WhatOnlyTheNodesHaveIsDueForTheSharedDirectory) {
