@@ -77,11 +77,12 @@ TEST(TokenStream, HasTheOrderOfEarlierVersions) {
                           .context = 10,
                           .seed = 5};
   using Starts = std::vector<std::int32_t>;
-  EXPECT_EQ(starts(TokenStream(settings), 10, 0, 8), (Starts{POOLED}));
+  EXPECT_EQ(starts(TokenStream(settings), 10, 0, 8), (Starts{120, 10, 480, 20, 780, 880, 140, 610}));
   settings.weights = {1, 3};
-  EXPECT_EQ(starts(TokenStream(settings), 10, 0, 8), (Starts{WEIGHTED}));
+  const Starts weighted = {100190, 150, 100460, 100040, 100240, 450, 100330, 100090};
+  EXPECT_EQ(starts(TokenStream(settings), 10, 0, 8), weighted);
   settings.seed = 6;
-  EXPECT_NE(starts(TokenStream(settings), 10, 0, 8), (Starts{WEIGHTED})) << "each seed has its own";
+  EXPECT_NE(starts(TokenStream(settings), 10, 0, 8), weighted) << "each seed has its own";
 }
 
 TEST(TokenStream, IsAFunctionOfThePosition) {
