@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "comm/collective.h"
 #include "comm/communicator.h"
 #include "core/error.h"
 
@@ -35,8 +36,7 @@ class Solo final : public Communicator {
 
   void all_to_all(TensorView in, std::span<const std::int64_t> rows_to, TensorView out,
                   std::span<const std::int64_t> rows_from) override {
-    expect(rows_to.size() == 1 && rows_from.size() == 1 && rows_to[0] == rows_from[0],
-           "all_to_all: one rank sends as many rows to itself as it takes");
+    check_exchange(in, rows_to, out, rows_from, 0, 1);
     const Call call(*this, "all_to_all", 0);
     if (rows_to[0] > 0) backend_.copy(in.row_range(0, rows_to[0]), out.row_range(0, rows_from[0]));
   }

@@ -1,6 +1,7 @@
 // Ranks whose memory the host can't reach talk through copies in the host's: for GPUs where nothing better is
 // at hand, and for ranks that share one. Calls are finished when they return, up to the last copy, which is
 // ordered.
+#include "comm/collective.h"
 #include "comm/over_host.h"
 #include "core/error.h"
 
@@ -73,7 +74,7 @@ class Staged final : public OverHost {
 
   void all_to_all(TensorView in, std::span<const std::int64_t> rows_to, TensorView out,
                   std::span<const std::int64_t> rows_from) override {
-    expect(in.contiguous() && out.contiguous(), "all_to_all: a view is not contiguous");
+    check_exchange(in, rows_to, out, rows_from, rank(), size());
     count("all_to_all", [&] {
       const auto total = [](std::span<const std::int64_t> rows) {
         std::int64_t sum = 0;
@@ -81,8 +82,6 @@ class Staged final : public OverHost {
         return sum;
       };
       const std::int64_t sent = total(rows_to), taken = total(rows_from);
-      expect(sent <= in.shape[0] && taken <= out.shape[0],
-             "all_to_all: the counts add up to more rows than a view has");
       const TensorView from = downloaded(in.row_range(0, sent)), target = out.row_range(0, taken);
       const TensorView to = staged(receive_, target.shape, target.dtype);
       host().all_to_all(from, rows_to, to, rows_from);

@@ -105,6 +105,10 @@ if nvcc=$(PATH="$PATH:/usr/local/cuda/bin" command -v "${CUDACXX:-nvcc}"); then
   choose_cudnn "$nvcc"
 fi
 say "preset $preset"
-cmake --preset $preset
+here=()
+if [ $preset = cuda-bare ] && nvidia-smi -L >/dev/null 2>&1; then
+  here=(-DCMAKE_CUDA_ARCHITECTURES=native)  # for the cards that are here alone, in a third of the time
+fi
+cmake --preset $preset "${here[@]}"
 cmake --build --preset $preset --parallel "$(nproc)" --target smlp smlp-worker
 say "build-bare/bin holds smlp and smlp-worker"

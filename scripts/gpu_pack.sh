@@ -107,7 +107,7 @@ smlp_choose_cublas() {
 }
 
 smlp_find_libraries() {
-  local name folder found
+  local name folder found other
   SMLP_LIBRARY_PATH=$smlp_here/lib
   smlp_choose_cublas
   while read -r name; do
@@ -117,6 +117,8 @@ smlp_find_libraries() {
     done < <(tr : '\n' <<<"$SMLP_LIBRARY_PATH${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"; smlp_cuda_folders)
     if [ -z "$found" ]; then
       echo "env.sh: $name is in none of the usual places; name its folder in LD_LIBRARY_PATH" >&2
+      other=$(while read -r folder; do ls "$folder/${name%.so.*}".so.[0-9]* 2>/dev/null; done < <(smlp_cuda_folders) | head -1)
+      [ -z "$other" ] || echo "env.sh: here is ${other##*/}: these programs were built with another CUDA; build on this machine (scripts/bare_build.sh)" >&2
     elif [[ :$SMLP_LIBRARY_PATH: != *:$found:* ]]; then
       SMLP_LIBRARY_PATH+=:$found
     fi

@@ -282,5 +282,7 @@ struct CudaOptions {
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options = {});
 // GPUs that this process sees; 0 without a driver, and in a build without CUDA.
 int cuda_devices();
+// Of one of them: 70 of a V100, 90 of an H200.
+int cuda_capability(int device);
 
 }  // namespace smlp

@@ -10,5 +10,6 @@ std::unique_ptr<Backend> make_cuda_backend(const CudaOptions&) {
 }
 
 int cuda_devices() { return 0; }
+int cuda_capability(int) { return 0; }
 
 }  // namespace smlp

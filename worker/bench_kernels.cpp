@@ -84,6 +84,7 @@ class KernelBench {
   void add_experts(Size experts, Size rows);
   void add_squares(const Groups& groups);
   void add_assignment();
+  void add_router();
   void product(const std::string& name, double calls, const Matmul& m, const std::vector<Size>& rows_of_experts = {});
   void memory(const std::string& name, double calls, double elements, std::function<void()> run) {
     kernels_.push_back({name, calls, 0, elements * static_cast<double>(size_of(type_)), std::move(run)});
@@ -268,6 +269,18 @@ void KernelBench::add_sparse() {
     add_squares(groups);
   }
   if (job_.routing.tokens == "balanced") add_assignment();
+  if (job_.routing.tokens != "hash") add_router();
+}
+
+// Scores of all tokens for all experts, and their gradients: narrow products, bound by memory.
+void KernelBench::add_router() {
+  const double calls = static_cast<double>(job_.model.sparse_blocks);
+  const TensorView x = values({tokens_, width_}), dx = values({tokens_, width_}), weight = values({job_.model.experts, width_});
+  const TensorView scores = wide({tokens_, job_.model.experts}), dscores = values({tokens_, job_.model.experts});
+  product("router: x · W^T", calls, {.a = x, .b = weight, .out = scores, .transpose_b = true});
+  product("router: dW += ds^T · x", calls,
+          {.a = dscores, .b = x, .out = wide({job_.model.experts, width_}), .transpose_a = true, .accumulate = true});
+  product("router: dx = ds · W", calls, {.a = dscores, .b = weight, .out = dx});
 }
 
 // Of all experts at once, with as many rows each, as a balanced assignment gives them: with and without what follows.

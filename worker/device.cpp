@@ -4,6 +4,7 @@
 
 #include <map>
 
+#include "core/error.h"
 #include "worker/own_cores.h"
 
 namespace smlp {
@@ -23,6 +24,8 @@ std::string device_name(const std::optional<int>& gpu) { return gpu ? fmt::forma
 
 namespace {
 
+constexpr int least_of_bf16 = 80;
+
 ProductEnds product_ends(const JobConfig& job) {
   static const std::map<std::string, ProductEnds> named = {{"library", ProductEnds::library},
                                                            {"own_bias_gradient", ProductEnds::own_bias_gradient},
@@ -31,10 +34,21 @@ ProductEnds product_ends(const JobConfig& job) {
   return named.at(job.cluster.product_ends);
 }
 
+// Earlier ones have no units for it, and some products none at all.
+void expect_to_compute_in(const std::string& precision, int gpu) {
+  const int capability = precision == "bf16" && gpu < cuda_devices() ? cuda_capability(gpu) : least_of_bf16;
+  if (capability >= least_of_bf16) return;
+  throw Error(ExitCode::configuration,
+              fmt::format("train.precision = \"bf16\" needs a GPU of compute capability 8.0 or later (Ampere), and GPU {} has {}.{}: "
+                          "take \"fp16\", or other nodes",
+                          gpu, capability / 10, capability % 10));
+}
+
 }  // namespace
 
 std::unique_ptr<Backend> make_backend(const JobConfig& job) {
   if (const auto gpu = gpu_of(job)) {
+    expect_to_compute_in(job.train.precision, *gpu);
     return make_cuda_backend({.device = *gpu,
                               .tf32 = job.train.tf32,
                               .product_ends = product_ends(job),

@@ -20,6 +20,7 @@ std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
 }
 
 int cuda_devices() { return cuda::device_count(); }
+int cuda_capability(int device) { return cuda::capability(device); }
 
 namespace cuda {
 

@@ -50,14 +50,15 @@ constexpr const char* less_memory = "use more ranks, a smaller micro-batch or a 
 
 }  // namespace
 
+void refuse_for_want_of_memory(const char* what, const char* words) {
+  throw Error(ExitCode::unavailable,
+              fmt::format("cuda: {}: {} (out of memory on the GPU, or of pinned memory on its host); {}", what, words, less_memory));
+}
+
 void check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
   cudaGetLastError();  // or the next call reports it again
-  if (status == cudaErrorMemoryAllocation) {
-    throw Error(ExitCode::unavailable,
-                fmt::format("cuda: {}: {} (on the GPU, or pinned memory of its host); {}", what, cudaGetErrorString(status),
-                            less_memory));
-  }
+  if (status == cudaErrorMemoryAllocation) refuse_for_want_of_memory(what, cudaGetErrorString(status));
   throw Error(ExitCode::fault, fmt::format("cuda: {}: {}", what, cudaGetErrorString(status)));
 }
 
@@ -74,6 +75,13 @@ int device_count() {
                           "joins them its fabric manager must run (`systemctl status nvidia-fabricmanager`); run on the "
                           "CPU with cluster.device = \"cpu\", or on another machine",
                           cudaGetErrorString(status)));
+}
+
+int capability(int device) {
+  int major = 0, minor = 0;
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "a GPU's capability could not be asked for");
+  check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "a GPU's capability could not be asked for");
+  return 10 * major + minor;
 }
 
 Device::Device(int ordinal) : ordinal_(ordinal) {

@@ -60,5 +60,6 @@ class Device {
 
 // 0 where there is no device, or no driver; any other failure throws Error(unavailable).
 int device_count();
+int capability(int device);  // 70 of a V100, 90 of an H200
 
 }  // namespace smlp::cuda

@@ -31,7 +31,7 @@ class GroupedProducts::Library {
 
   bool run(const Product& p, std::span<const RowGroup> groups, const GroupTable& table) {
     if (refused_) return false;
-    const cublasStatus_t answer = started() ? multiply(p, groups, table) : CUBLAS_STATUS_NOT_INITIALIZED;
+    const cublasStatus_t ready = started(), answer = ready == CUBLAS_STATUS_SUCCESS ? multiply(p, groups, table) : ready;
     if (answer == CUBLAS_STATUS_SUCCESS) return true;
     expect_refusal(answer, stream_);
     cudaGetLastError();  // or the next call reports it
@@ -42,14 +42,15 @@ class GroupedProducts::Library {
  private:
   // When it is first needed: only jobs with rows that differ pay for it. The stream comes before the
   // workspace, which it resets.
-  bool started() {
-    if (handle_) return true;
+  cublasStatus_t started() {
+    if (handle_) return CUBLAS_STATUS_SUCCESS;
     const auto exact =
         static_cast<cublasMath_t>(CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION);
-    const bool made = cublasCreate(&handle_) == CUBLAS_STATUS_SUCCESS;
-    return made && cublasSetStream(handle_, stream_) == CUBLAS_STATUS_SUCCESS &&
-           cublasSetWorkspace(handle_, workspace_, workspace_bytes_) == CUBLAS_STATUS_SUCCESS &&
-           cublasSetMathMode(handle_, exact) == CUBLAS_STATUS_SUCCESS;
+    cublasStatus_t status = cublasCreate(&handle_);
+    if (status == CUBLAS_STATUS_SUCCESS) status = cublasSetStream(handle_, stream_);
+    if (status == CUBLAS_STATUS_SUCCESS) status = cublasSetWorkspace(handle_, workspace_, workspace_bytes_);
+    if (status == CUBLAS_STATUS_SUCCESS) status = cublasSetMathMode(handle_, exact);
+    return status;
   }
 
   // The library sees columns where this house sees rows: outᵀ = op(b)ᵀ · op(a)ᵀ. Sizes and factors are read

@@ -14,11 +14,14 @@ namespace smlp::cuda {
 
 void check(cublasStatus_t status, const char* what) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
+  if (status == CUBLAS_STATUS_ALLOC_FAILED) refuse_for_want_of_memory(what, "CUBLAS_STATUS_ALLOC_FAILED");
   throw Error(ExitCode::fault, fmt::format("cuBLASLt: {}: {}", what, cublasLtGetStatusString(status)));
 }
 
 void expect_refusal(cublasStatus_t answer, cudaStream_t stream) {
   expect_not_recorded(stream, cublasLtGetStatusString(answer));
+  // Kernels are loaded when they are first called: another algorithm would be slower for good, and other bits.
+  if (answer == CUBLAS_STATUS_ALLOC_FAILED) check(answer, "a product could not be begun");
   const cudaError_t device = cudaStreamQuery(stream);
   if (device == cudaErrorNotReady) cudaGetLastError();  // or the next call reports it
   else check(device, "work on the device failed");

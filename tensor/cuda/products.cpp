@@ -5,8 +5,10 @@
 
 #include <optional>
 #include <unordered_map>
+#include <utility>
 
 #include "core/error.h"
+#include "core/tell.h"
 #include "tensor/cuda/check.h"
 #include "tensor/cuda/grouped_products.h"
 #include "tensor/cuda/product_end.h"
@@ -18,6 +20,7 @@ namespace smlp::cuda {
 namespace {
 
 constexpr std::size_t workspace_bytes = std::size_t{64} << 20, most_plans = 4096;
+constexpr std::int64_t large_product = std::int64_t{1} << 24;  // multiply-adds
 
 }  // namespace
 
@@ -59,9 +62,19 @@ class Products::Library {
       return;
     }
     const cublasStatus_t refusal = plan_of(p).refusal();
-    if (refusal == CUBLAS_STATUS_NOT_SUPPORTED) return multiply_plainly(stream_, p);
+    if (refusal == CUBLAS_STATUS_NOT_SUPPORTED) {
+      tell_of_plain(p);
+      return multiply_plainly(stream_, p);
+    }
     throw Error(ExitCode::fault, fmt::format("cuBLASLt failed to multiply {} x {} x {} in {} to {} ({})", p.m, p.n, p.k,
                                              name_of(p.type), name_of(p.out_type), cublasLtGetStatusString(refusal)));
+  }
+
+  // Once: what takes a thread a number is a hundred times slower, and nothing else would say why.
+  void tell_of_plain(const Product& p) {
+    if (p.m * p.n * p.k < large_product || std::exchange(told_of_plain_, true)) return;
+    tell("cuBLASLt has no algorithm for {} x {} x {} in {} to {}: an own kernel computes it and its like, far slower", p.m, p.n, p.k,
+         name_of(p.type), name_of(p.out_type));
   }
 
   ProductPlan& plan_of(const Product& p) {
@@ -78,7 +91,7 @@ class Products::Library {
   }
 
   cudaStream_t stream_;
-  bool tf32_;
+  bool tf32_, told_of_plain_ = false;
   ProductEnds ends_;
   cublasLtHandle_t handle_ = nullptr;
   void* workspace_ = nullptr;

@@ -58,6 +58,7 @@ cublasStatus_t cublasGemmGroupedBatchedEx(cublasHandle_t handle, const cublasOpe
                                           const void* beta, void* const c[], cudaDataType_t c_type, const int ldc[],
                                           int groups, const int sizes[], cublasComputeType_t sums) {
   using smlp::emulation::HostProduct;
+  if (smlp::emulation::refusals().for_memory) return CUBLAS_STATUS_ALLOC_FAILED;
   if (smlp::emulation::refusals().groups || a_type != b_type || a_type != c_type) return CUBLAS_STATUS_NOT_SUPPORTED;
   if (sums == CUBLAS_COMPUTE_32F_FAST_TF32 && a_type != CUDA_R_32F) return CUBLAS_STATUS_NOT_SUPPORTED;
   if (!is_set_up(*handle)) return CUBLAS_STATUS_NOT_INITIALIZED;

@@ -125,6 +125,7 @@ cublasStatus_t refusal(const cublasLtMatmulAlgo_t& algorithm, bool with_end, cud
   cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
   cudaStreamIsCapturing(stream, &capture);
   if (refused.recorded && capture != cudaStreamCaptureStatusNone) return CUBLAS_STATUS_INTERNAL_ERROR;
+  if (refused.for_memory) return CUBLAS_STATUS_ALLOC_FAILED;
   if (with_end ? refused.ends : refused.products) return CUBLAS_STATUS_NOT_SUPPORTED;
   return static_cast<int>(algorithm.data[0]) < refused.algorithms ? CUBLAS_STATUS_NOT_SUPPORTED : CUBLAS_STATUS_SUCCESS;
 }

@@ -44,6 +44,7 @@ struct Refusals {
   bool when_planned = false;  // the first and the last of these by finding no algorithm; else by each algorithm, when it is called
   int algorithms = 0;         // so many of the first ones are refused when they are called
   bool recorded = false;      // whatever is called while its stream is captured fails
+  bool for_memory = false;    // whatever is called finds no memory for its kernel
 };
 void refuse(const Refusals& refusals);
 const Refusals& refusals();

@@ -1,11 +1,14 @@
 // Training by each value of what a job says of its GPUs.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <map>
 
+#include "core/error.h"
 #include "tests/cuda_emulation/emulator.h"
 #include "tests/cuda_emulation/flash_library.h"
 #include "tests/cuda_emulation/small_model.h"
+#include "tests/cuda_emulation/streams.h"
 #include "worker/device.h"
 
 namespace smlp::test {
@@ -31,6 +34,25 @@ TEST(ProductEnds, AreTheJobs) {
   EXPECT_GT(ended["own_bias_gradient"], ended["own_gelu"]);
   EXPECT_GT(ended["own_gelu"], 0);
   EXPECT_EQ(ended["own"], 0);
+}
+
+// Its products were done by a thread a number, or not at all, without a word of why.
+TEST(Precision, OfTheJobIsOneThatTheGpuComputesIn) {
+  auto job = small_job("gmlp", "bf16");
+  job.cluster.device = "cuda";
+  emulation::set_capability(70);
+  try {
+    make_backend(job);
+    ADD_FAILURE() << "goes on";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::configuration);
+    EXPECT_THAT(error.what(), testing::HasSubstr("capability 8.0 or later (Ampere), and GPU 0 has 7.0: take \"fp16\""));
+  }
+  job.train.precision = "fp16";
+  EXPECT_NO_THROW(make_backend(job));
+  emulation::set_capability(90);
+  job.train.precision = "bf16";
+  EXPECT_NO_THROW(make_backend(job));
 }
 
 TEST(Attention, AddsUpInAnyOrderOnlyWhereTheJobLetsIt) {

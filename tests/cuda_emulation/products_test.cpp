@@ -213,6 +213,25 @@ TEST_F(GroupedProducts, GoOnWithTheNextAlgorithmUntilThereIsNone) {
   }
 }
 
+// Kernels are loaded when they are first called. All algorithms were given up for the rest of the run where there was no
+// memory for one, and other kernels took their place without a word.
+TEST_F(GroupedProducts, AreRefusedByNoLackOfMemory) {
+  for (const Rows& rows : {Rows{3, 0, 5, 1}, Rows{5, 5}}) {
+    Layer layer(DType::bf16, rows, 0);
+    emulation::refuse({.for_memory = true});
+    try {
+      forward(layer, rows);
+      ADD_FAILURE() << "goes on";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::unavailable);
+      EXPECT_THAT(error.what(), testing::HasSubstr("out of memory on the GPU"));
+      EXPECT_THAT(error.what(), testing::HasSubstr("a smaller micro-batch"));
+    }
+    emulation::refuse({});
+    EXPECT_EQ(forward(layer, rows), 1) << "at once, as before";
+  }
+}
+
 TEST_F(GroupedProducts, AreRefusedByNoFailureOfTheDevice) {
   const Rows rows = {3, 0, 5, 1}, equal = {5, 5};
   Layer layer(DType::bf16, rows, 0), other(DType::bf16, equal, 0);

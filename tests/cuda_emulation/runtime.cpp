@@ -55,7 +55,7 @@ cudaError_t cudaSetDevice(int device) {
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   *value = attribute == cudaDevAttrMultiProcessorCount                         ? 4
-           : attribute == cudaDevAttrComputeCapabilityMajor                    ? 7
+           : attribute == cudaDevAttrComputeCapabilityMajor                    ? smlp::emulation::capability() / 10
            : attribute == cudaDevAttrPageableMemoryAccessUsesHostPageTables    ? smlp::emulation::reads_host_pages()
                                                                                : 0;
   return cudaSuccess;

@@ -69,6 +69,7 @@ std::atomic<bool> given_up = false;
 std::atomic<std::int64_t> waits_so_far = 0;
 std::size_t pinned_limit = std::size_t{1} << 40;
 bool late_uploads = false;
+int ours = 90;  // the capability
 bool slow_downloads = false;
 bool own_clock = false;
 double work_seconds = 0, collective_seconds = 0;
@@ -212,6 +213,8 @@ bool can_pin(std::size_t bytes) { return bytes <= pinned_limit; }
 void set_pinned_limit(std::size_t bytes) { pinned_limit = bytes; }
 void set_reads_host_pages(bool on) { late_uploads = on; }
 bool reads_host_pages() { return late_uploads; }
+void set_capability(int capability) { ours = capability; }
+int capability() { return ours; }
 
 void set_slow_downloads(bool on) {
   const Lock lock(mutex);

@@ -28,6 +28,8 @@ void set_pinned_limit(std::size_t bytes);      // the largest block that there i
 // A device that reads the host's pages itself: uploads read any memory as late as pinned memory.
 void set_reads_host_pages(bool on);
 bool reads_host_pages();
+void set_capability(int capability);  // 90 at first
+int capability();
 // A device that is slow to copy: the host, where it waits for an event, gets none of the downloads before another stream
 // waits for them, or this ends.
 void set_slow_downloads(bool on);

@@ -77,7 +77,6 @@ TEST_F(Perplexity, SomeWindowsAreSpreadEvenlyOverTheFile) {
 }
 
 TEST_F(Perplexity, OfTokensThatAreNoWholeWindow) {
-  EXPECT_EQ(score(1, {.context = 10}).tokens, 0);
   EXPECT_EQ(score(2, {.context = 10}).tokens, 1);
   EXPECT_EQ(score(11, {.context = 10}).tokens, 10);
 }

@@ -240,7 +240,7 @@ TEST(BalancedAssignment, TiesGoToTheLowerIndexAndStillEnd) {
   // Every token the same: experts share them in order of index.
   std::vector<double> same;
   for (int t = 0; t < 12; ++t) same.insert(same.end(), {0.3, 0.1, 0.2});
-  EXPECT_EQ(assign(same, 12, 3).owner, (std::vector<int>{0, 0, 0, 0, 2, 2, 2, 2, 1, 1, 1, 1}));
+  EXPECT_EQ(assign(same, 12, 3).owner, (std::vector<int>{0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2}));
 }
 
 TEST(BalancedAssignment, ClustersOfLikeTokens) {
