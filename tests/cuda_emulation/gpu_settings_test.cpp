@@ -1,5 +1,4 @@
 // Training by each value of what a job says of its GPUs.
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <map>
@@ -46,7 +45,8 @@ TEST(Precision, OfTheJobIsOneThatTheGpuComputesIn) {
     ADD_FAILURE() << "goes on";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::configuration);
-    EXPECT_THAT(error.what(), testing::HasSubstr("capability 8.0 or later (Ampere), and GPU 0 has 7.0: take \"fp16\""));
+    const std::string words = error.what();
+    EXPECT_NE(words.find("capability 8.0 or later (Ampere), and GPU 0 has 7.0: take \"fp16\""), std::string::npos) << words;
   }
   job.train.precision = "fp16";
   EXPECT_NO_THROW(make_backend(job));
