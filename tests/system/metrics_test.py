@@ -39,6 +39,9 @@ def the_stall_of_saves_holds_all_that_training_waited_for_them(place):
     lines = place.lines("run", "metrics.jsonl")
     waited = sum(line["phase_seconds"]["checkpoint"] for line in lines)
     assert abs(lines[-1]["checkpoint_stall_seconds_total"] - waited) < 1e-9 * len(lines), (lines[-1], waited)
+    whole = sum(line["step_seconds"] for line in lines)
+    in_phases = sum(sum(line["phase_seconds"].values()) for line in lines)
+    assert abs(whole - in_phases) < 0.05 * whole + 0.02, ("the phases are all of a step", whole, in_phases)
 
 
 def an_evaluation_that_ends_no_step_is_known_to_all_who_ask(place):
