@@ -48,7 +48,8 @@ endfunction()
 
 # `make test` has three places. A test with a clock or with ranks takes two of them; what looks at no clock takes one, at idle
 # priority, and so does what only waits. So two cores do one of the first at a time, and compute and compile (cuda_preset) with
-# what it leaves.
+# what it leaves. No test of one place may begin before the last of those with a clock has but in the third place, for which COST
+# stands: two of them would keep all others of two places waiting.
 set(smlp_has_a_clock PROCESSORS 2 COST 500)
 set(smlp_gives_way ${CMAKE_SOURCE_DIR}/tests/system/give_way.py)
 
@@ -70,7 +71,7 @@ function(smlp_test name)
     set(way PROCESSORS 1)
     set(command ${smlp_gives_way} ${command})
   elseif(TEST_WAITS)
-    set(way PROCESSORS 1 COST 500)
+    set(way PROCESSORS 1 COST 400)
   elseif(TEST_RANKS)
     set(command ${MPIEXEC_EXECUTABLE} --allow-run-as-root --oversubscribe --bind-to none -n ${TEST_RANKS} ${command})
     set(test_name ${name}_${TEST_RANKS}_ranks)
