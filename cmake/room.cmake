@@ -48,8 +48,8 @@ endfunction()
 
 # `make test` has three places. A test with a clock or with ranks takes two of them; what looks at no clock takes one, at idle
 # priority, and so does what only waits. So two cores do one of the first at a time, and compute and compile (cuda_preset) with
-# what it leaves. No test of one place may begin before the last of those with a clock has but in the third place, for which COST
-# stands: two of them would keep all others of two places waiting.
+# what it leaves. By COST those with a clock begin first: two tests of one place at a time would keep them waiting until the last
+# such test is done, and they would then run alone.
 set(smlp_has_a_clock PROCESSORS 2 COST 500)
 set(smlp_gives_way ${CMAKE_SOURCE_DIR}/tests/system/give_way.py)
 

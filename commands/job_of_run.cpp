@@ -31,7 +31,8 @@ std::optional<JobOfRun> named_by(const std::filesystem::path& checkpoint) {
     return JobOfRun{saved_job(*state, checkpoint).config, checkpoint, state->text("tokenizer")};
   } catch (const Error& error) {
     throw Error(error.code(), fmt::format("this smlp ({}) does not understand the job that {} is of, which another version "
-                                          "wrote. Go on with that version, or move the checkpoint away to go on from the one before it: {}",
+                                          "wrote. Go on with that version, or move the checkpoint away to go on from the one "
+                                          "before it: {}",
                                           version(), checkpoint.string(), error.what()));
   }
 }

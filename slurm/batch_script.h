@@ -32,7 +32,7 @@ struct BatchScript {
 // Otherwise (no array, or %1) the jobs go on with one run, one after another.
 bool has_runs_of_their_own(const JobConfig& job);
 
-// All paths are absolute. Throws Error(configuration) for a path that a script can't name.
+// All paths are absolute, and slurm.nodes is known. Throws Error(configuration) for a path that a script can't name.
 std::string text_of(const BatchScript& script, const JobConfig& job);
 
 // One word of a shell: 'it'\''s'.

@@ -26,7 +26,8 @@ class Arena {
   // Before anything is taken: a block that so many bytes fit into. What is wanted beyond it is taken in sixteenths of it,
   // which stay: there is no room for half as much again where a device's memory was counted.
   void reserve(std::int64_t bytes);
-  void reset();  // everything taken is void; several blocks are merged into one: of the peak size, or of all of them after reserve()
+  // Everything taken is void; several blocks are merged into one: of the peak size, or of all of them after reserve().
+  void reset();
 
   // Gives back, at the end of a scope, what was taken within it: temporaries of one layer's backward pass.
   class Frame {

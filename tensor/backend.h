@@ -185,8 +185,9 @@ class Backend {
                                    TensorView dweight, TensorView dbias) = 0;
   virtual void sum_rows(TensorView x, TensorView add_to) = 0;  // add_to[c] += sum over rows; wider type allowed
   // Inverted dropout, plus residual (which may be empty; out may be in or residual): keeps element (row, c) when
-  // dropout_keeps(key, (first_row + row) · C + c, rate), scaled by 1 / (1 - rate); see tensor/dropout.h. key = dropout_key(stream, step); `place` i64 [StreamPlace::size] has the
-  // step and first_row. The same call with dy, without residual, gives the backward pass.
+  // dropout_keeps(key, (first_row + row) · C + c, rate), scaled by 1 / (1 - rate); see tensor/dropout.h. key =
+  // dropout_key(stream, step); `place` i64 [StreamPlace::size] has the step and first_row. The same call with dy, without
+  // residual, gives the backward pass.
   virtual void dropout(TensorView in, double rate, std::uint64_t stream, TensorView place, TensorView residual,
                        TensorView out) = 0;
   // out = in · U(1 - amount, 1 + amount), may be in place: each element by word (first_row + row) · C + c of dropout's

@@ -1,7 +1,7 @@
 // What a softmax gate asks of a Backend, call by call: which experts each token chooses, which choices find a
-// place, how much an answer counts, and the losses and gradients of that. Top-1 (Switch) and top-2 (GShard); formulas: fairseq's moe branch,
-// top1gate.py and top2gate.py. Logits and gates are f32, or f64 for f64. The lower index wins every tie, and an
-// expert whose logit is NaN is chosen last, so every backend decides alike.
+// place, how much an answer counts, and the losses and gradients of that. Top-1 (Switch) and top-2 (GShard);
+// formulas: fairseq's moe branch, top1gate.py and top2gate.py. Logits and gates are f32, or f64 for f64. The
+// lower index wins every tie, and an expert whose logit is NaN is chosen last, so every backend decides alike.
 #pragma once
 
 #include <cmath>

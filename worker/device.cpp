@@ -39,8 +39,8 @@ void expect_to_compute_in(const std::string& precision, int gpu) {
   const int capability = precision == "bf16" && gpu < cuda_devices() ? cuda_capability(gpu) : least_of_bf16;
   if (capability >= least_of_bf16) return;
   throw Error(ExitCode::configuration,
-              fmt::format("train.precision = \"bf16\" needs a GPU of compute capability 8.0 or later (Ampere), and GPU {} has {}.{}: "
-                          "take \"fp16\", or other nodes",
+              fmt::format("train.precision = \"bf16\" needs a GPU of compute capability 8.0 or later (Ampere), and GPU {} has "
+                          "{}.{}: take \"fp16\", or other nodes",
                           gpu, capability / 10, capability % 10));
 }
 

@@ -1,4 +1,5 @@
-// Softmax gates (tensor/expert_choice.h): choices, weights, losses and gradients (places: cpu_places.cpp), in f64 whatever the type of the logits.
+// Softmax gates (tensor/expert_choice.h): choices, weights, losses and gradients (places: cpu_places.cpp), in f64 whatever the
+// type of the logits.
 #include <algorithm>
 #include <array>
 #include <cmath>

@@ -52,7 +52,8 @@ constexpr const char* less_memory = "use more ranks, a smaller micro-batch or a 
 
 void refuse_for_want_of_memory(const char* what, const char* words) {
   throw Error(ExitCode::unavailable,
-              fmt::format("cuda: {}: {} (out of memory on the GPU, or of pinned memory on its host); {}", what, words, less_memory));
+              fmt::format("cuda: {}: {} (out of memory on the GPU, or of pinned memory on its host); {}", what, words,
+                          less_memory));
 }
 
 void check(cudaError_t status, const char* what) {

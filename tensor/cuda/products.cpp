@@ -73,8 +73,8 @@ class Products::Library {
   // Once: what takes a thread a number is a hundred times slower, and nothing else would say why.
   void tell_of_plain(const Product& p) {
     if (p.m * p.n * p.k < large_product || std::exchange(told_of_plain_, true)) return;
-    tell("cuBLASLt has no algorithm for {} x {} x {} in {} to {}: an own kernel computes it and its like, far slower", p.m, p.n, p.k,
-         name_of(p.type), name_of(p.out_type));
+    tell("cuBLASLt has no algorithm for {} x {} x {} in {} to {}: an own kernel computes it and its like, far slower", p.m,
+         p.n, p.k, name_of(p.type), name_of(p.out_type));
   }
 
   ProductPlan& plan_of(const Product& p) {

@@ -14,7 +14,14 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 
-class SupervisorStops : public test::SupervisedRun {};
+class SupervisorStops : public test::SupervisedRun {
+ protected:
+  void expect_ranks_to_save_on() const {
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    EXPECT_THAT(output(), Not(HasSubstr("leaving at once")));
+    EXPECT_EQ(processes("fake_worker").size(), 2u);
+  }
+};
 
 TEST_F(SupervisorStops, SavingFirstAndLeavesWith75) {
   for (const int signal : {SIGTERM, SIGINT, SIGHUP}) {
@@ -80,9 +87,7 @@ TEST_F(SupervisorStops, SavingFirstWhereASignalComesByTwoWays) {
   std::this_thread::sleep_for(std::chrono::milliseconds(200));
   kill(pid, SIGTERM);
   ASSERT_TRUE(test::eventually([&] { return events("signal") == 2; }));
-  std::this_thread::sleep_for(std::chrono::milliseconds(200));
-  EXPECT_THAT(output(), Not(HasSubstr("leaving at once")));
-  EXPECT_EQ(processes("fake_worker").size(), 2u);
+  expect_ranks_to_save_on();
 }
 
 // SLURM warns by USR1 of a time limit or a preemption, and sends TERM when that has come: the save it warned for goes on.
@@ -95,9 +100,7 @@ TEST_F(SupervisorStops, SavingFirstWhereTheTermOfAWarningComesLater) {
   std::this_thread::sleep_for(std::chrono::milliseconds(300));
   kill(pid, SIGTERM);
   ASSERT_TRUE(test::eventually([&] { return events("signal") == 2; }));
-  std::this_thread::sleep_for(std::chrono::milliseconds(200));
-  EXPECT_THAT(output(), Not(HasSubstr("leaving at once")));
-  EXPECT_EQ(processes("fake_worker").size(), 2u);
+  expect_ranks_to_save_on();
 }
 
 // systemd sends HUP with its TERM: the second one killed the last save.
@@ -111,9 +114,7 @@ TEST_F(SupervisorStops, SavingFirstWhereAnotherSignalComesWithTheFirst) {
     ++heard;
     ASSERT_TRUE(test::eventually([&] { return events("signal") == heard; }));
   }
-  std::this_thread::sleep_for(std::chrono::milliseconds(200));
-  EXPECT_THAT(output(), Not(HasSubstr("leaving at once")));
-  EXPECT_EQ(processes("fake_worker").size(), 2u);
+  expect_ranks_to_save_on();
 }
 
 // A run that was done when the signal came was told as stopped. The launcher is held up while it reads a heartbeat, until
