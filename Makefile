@@ -9,7 +9,7 @@
 #   make clean     remove build/ and the builds of tests beside it
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
-TEST_JOBS ?= 3
+TEST_JOBS ?= 5
 
 .DEFAULT_GOAL := build
 .PHONY: demo test build build-cuda tests sanitize install clean setup

@@ -46,11 +46,12 @@ function(smlp_test_program name)
   set_target_properties(${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 4)
 endfunction()
 
-# `make test` has three places. A test with a clock or with ranks takes two of them; what looks at no clock takes one, at idle
-# priority, and so does what only waits. So two cores do one of the first at a time, and compute and compile (cuda_preset) with
-# what it leaves. By COST those with a clock begin first: two tests of one place at a time would keep them waiting until the last
-# such test is done, and they would then run alone.
-set(smlp_has_a_clock PROCESSORS 2 COST 500)
+# `make test` has five places. A test with a clock or with ranks takes three of them; what only waits takes one, and so does what
+# looks at no clock, at idle priority. So two cores do one of the first at a time, and wait, compute and compile (cuda_preset)
+# with what it leaves. By COST those with a clock begin first, then those that wait: tests of one place would keep them waiting
+# until the last such test is done, and they would then run alone.
+set(smlp_has_a_clock PROCESSORS 3 COST 500)
+set(smlp_waits PROCESSORS 1 COST 400)
 set(smlp_gives_way ${CMAKE_SOURCE_DIR}/tests/system/give_way.py)
 
 # smlp_test(name as of smlp_test_program ... [LABELS fast|mpi|slow] [RANKS n | GIVES_WAY | WAITS] [TIMEOUT seconds])
@@ -71,7 +72,7 @@ function(smlp_test name)
     set(way PROCESSORS 1)
     set(command ${smlp_gives_way} ${command})
   elseif(TEST_WAITS)
-    set(way PROCESSORS 1 COST 400)
+    set(way ${smlp_waits})
   elseif(TEST_RANKS)
     set(command ${MPIEXEC_EXECUTABLE} --allow-run-as-root --oversubscribe --bind-to none -n ${TEST_RANKS} ${command})
     set(test_name ${name}_${TEST_RANKS}_ranks)

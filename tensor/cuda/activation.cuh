@@ -4,8 +4,8 @@
 
 #include <type_traits>
 
-#include "tensor/backend.h"
 #include "tensor/cuda/launch.cuh"
+#include "tensor/operands.h"
 
 namespace smlp::cuda {
 

@@ -9,8 +9,8 @@
 #include <cstdint>
 #include <span>
 
-#include "tensor/backend.h"
 #include "tensor/matrix.h"
+#include "tensor/operands.h"
 
 namespace smlp::cuda {
 

@@ -18,9 +18,9 @@ struct Team {
   }
 };
 
-// What a thread has of a part, activated. `held` packs are asked for before any is looked at, and stay in registers; others
-// are read each time.
-template <class Team, int held, class T, Activation kind>
+// What a thread has of a part, activated. `held` packs are asked for before any is looked at, and stay in registers; others,
+// where these are not the `whole` part, are read each time.
+template <class Team, int held, bool whole, class T, Activation kind>
 class Packs {
  public:
   static constexpr int n = Team::n;
@@ -46,13 +46,15 @@ class Packs {
     for (int k = 0; k < held; ++k) {
       if (Team::column(k) < width_) body(Team::column(k), held_[k]);
     }
-    for (std::int64_t k = held; Team::column(k) < width_; ++k) {
-      float pack[n];
-      load(part_ + Team::column(k), pack);
-      activate(pack);
+    if constexpr (!whole) {
+      for (std::int64_t k = held; Team::column(k) < width_; ++k) {
+        float pack[n];
+        load(part_ + Team::column(k), pack);
+        activate(pack);
 #pragma unroll
-      for (int i = 0; i < n; ++i) pack[i] -= lower_;
-      body(Team::column(k), pack);
+        for (int i = 0; i < n; ++i) pack[i] -= lower_;
+        body(Team::column(k), pack);
+      }
     }
   }
 
@@ -85,12 +87,12 @@ __device__ Part part_of(const Norm& norm, const Sizes& sizes) {
   return {number, r, first, width, r < norm.x.rows ? width : 0, line * norm.x.width + first};
 }
 
-template <class Team, int held, class T, Activation kind>
+template <class Team, int held, bool whole, class T, Activation kind>
 __global__ void __launch_bounds__(block_threads, held * Team::n > 32 ? 2 : 3)
     normalise(Norm norm, Sizes sizes, Matrix out) {
   constexpr int n = Team::n;
   const Part part = part_of<Team>(norm, sizes);
-  Packs<Team, held, T, kind> packs(row<T>(norm.x, part.row) + part.first, part.columns);
+  Packs<Team, held, whole, T, kind> packs(row<T>(norm.x, part.row) + part.first, part.columns);
   const float share = 1 / static_cast<float>(part.width);
   float sum = 0, squares = 0;
   packs.each([&](std::int64_t, const float(&value)[n]) {
@@ -233,25 +235,27 @@ bool packed(const Norm& norm, std::initializer_list<Matrix> others) {
 template <int packs>
 using Held = std::integral_constant<int, packs>;
 
-// body(Team, Held) for the smallest team that holds a part in its registers, or the largest. A warp that has a whole
-// row waits for no other. Parts that can't be had in packs are rare: one team does for all.
+using Whole = std::true_type;
+using InPart = std::false_type;
+
+// body(Team, Held, whether that is the whole part) for the smallest team that holds a part in its registers, or the largest.
+// A warp that has a whole row waits for no other. Parts that can't be had in packs are rare: one team does for all.
 template <int n, class Body>
 void with_team_that_holds(std::int64_t width, Body body) {
   if constexpr (n > 1) {
-    if (width <= 4 * n) return body(Team<4, n>{}, Held<1>{});
-    if (width <= 8 * n) return body(Team<8, n>{}, Held<1>{});
-    if (width <= 32 * n) return body(Team<32, n>{}, Held<1>{});
-    if (width <= 4 * 32 * n) return body(Team<32, n>{}, Held<4>{});
-    if (width <= 4 * 64 * n) return body(Team<64, n>{}, Held<4>{});
-    return body(Team<block_threads, n>{}, Held<4>{});
+    if (width <= 4 * n) return body(Team<4, n>{}, Held<1>{}, Whole{});
+    if (width <= 8 * n) return body(Team<8, n>{}, Held<1>{}, Whole{});
+    if (width <= 32 * n) return body(Team<32, n>{}, Held<1>{}, Whole{});
+    if (width <= 4 * 32 * n) return body(Team<32, n>{}, Held<4>{}, Whole{});
+    if (width <= 4 * 64 * n) return body(Team<64, n>{}, Held<4>{}, Whole{});
+    return body(Team<block_threads, n>{}, Held<4>{}, InPart{});
   } else {
-    body(Team<32, n>{}, Held<8>{});
+    body(Team<32, n>{}, Held<8>{}, InPart{});
   }
 }
-// The same for the way back, which keeps three numbers of each element: body(Team, Held, whether that is the whole part).
+// The same for the way back, which keeps three numbers of each element.
 template <int n, class Body>
 void with_team_that_keeps(std::int64_t width, Body body) {
-  using Whole = std::true_type;
   if constexpr (n > 1) {
     if (width <= 4 * n) return body(Team<4, n>{}, Held<1>{}, Whole{});
     if (width <= 8 * n) return body(Team<8, n>{}, Held<1>{}, Whole{});
@@ -259,9 +263,9 @@ void with_team_that_keeps(std::int64_t width, Body body) {
     if (width <= 2 * 64 * n) return body(Team<64, n>{}, Held<2>{}, Whole{});
     if (width <= 2 * 128 * n) return body(Team<128, n>{}, Held<2>{}, Whole{});
     if (width <= 2 * block_threads * n) return body(Team<block_threads, n>{}, Held<2>{}, Whole{});
-    return body(Team<block_threads, n>{}, Held<2>{}, std::false_type{});
+    return body(Team<block_threads, n>{}, Held<2>{}, InPart{});
   } else {
-    body(Team<32, n>{}, Held<4>{}, std::false_type{});
+    body(Team<32, n>{}, Held<4>{}, InPart{});
   }
 }
 
@@ -278,9 +282,10 @@ void layer_norm(cudaStream_t stream, DType type, const Norm& norm, const Matrix&
   const Sizes sizes(norm);
   with_type_and_kind(type, norm.activation, [&](auto t, auto kind) {
     using T = decltype(t);
-    const auto start = [&](auto team, auto held) {
+    const auto start = [&](auto team, auto held, auto whole) {
       using Team = decltype(team);
-      launch(stream, teams_for<Team>(norm), normalise<Team, decltype(held)::value, T, decltype(kind)::value>, norm, sizes, out);
+      constexpr auto kernel = normalise<Team, decltype(held)::value, decltype(whole)::value, T, decltype(kind)::value>;
+      launch(stream, teams_for<Team>(norm), kernel, norm, sizes, out);
     };
     packed<T>(norm, {out}) ? with_team_that_holds<pack_of<T>>(sizes.part_width, start)
                            : with_team_that_holds<1>(sizes.part_width, start);

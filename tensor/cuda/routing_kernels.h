@@ -3,6 +3,7 @@
 #pragma once
 
 #include "tensor/cuda/kernels.h"
+#include "tensor/expert_choice.h"
 
 namespace smlp::cuda {
 

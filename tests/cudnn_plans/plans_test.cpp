@@ -1,16 +1,17 @@
 // cuDNN itself says which attention it takes, and compiles the kernels, for GPUs that are described to it and need not be here
 // (its compilation ahead of time). What the kernels compute is seen on a GPU alone (tests/cuda_device).
+#include <cuda_runtime_api.h>
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <utility>
 
-#include "tensor/cuda/cudnn_graph.h"
+#include "core/error.h"
+#include "tensor/cuda/cudnn.h"
 
 namespace smlp::cuda {
 namespace {
-
-namespace frontend = cudnn_frontend;
 
 struct Gpu {
   const char* name;
@@ -71,22 +72,13 @@ class CudnnPlans : public testing::TestWithParam<Gpu> {
   }
   void SetUp() override {
     if (!missing.empty()) GTEST_SKIP() << missing;
-    const std::string words = properties(GetParam());
-    check_cudnn(gpu_->deserialize({words.begin(), words.end()}));
   }
 
-  // Bytes of workspace; throws where cuDNN declines.
-  std::int64_t plan(const FlashCall& call) const {
-    frontend::graph::Graph graph;
-    graph.set_sm_version(GetParam().capability).set_device_properties(gpu_);
-    AttentionGraph::put(call, graph);
-    check_cudnn(graph.build(cudnn_heuristics));
-    std::int64_t bytes = 0;
-    check_cudnn(graph.get_workspace_size(bytes));
-    return bytes;
+  static std::int64_t plan(const FlashCall& call) {
+    return planned_workspace(call, {GetParam().capability, properties(GetParam())});
   }
 
-  std::string refusal(const FlashCall& call) const {
+  static std::string refusal(const FlashCall& call) {
     try {
       plan(call);
     } catch (const Error& error) {
@@ -97,7 +89,6 @@ class CudnnPlans : public testing::TestWithParam<Gpu> {
 
  private:
   static inline std::string missing;
-  std::shared_ptr<frontend::DeviceProperties> gpu_ = std::make_shared<frontend::DeviceProperties>();
 };
 
 using OnGpusThatHaveIt = CudnnPlans;

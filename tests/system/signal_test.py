@@ -10,7 +10,10 @@ import harness
 from harness import smlp, smlp_json
 
 STEPS = 60
-FINAL = f"checkpoints/step-{STEPS:08d}"
+
+
+def final(steps=STEPS):
+    return f"checkpoints/step-{steps:08d}"
 
 
 def lines_of(place, run):
@@ -37,11 +40,11 @@ def saved_what_it_did(place, run, last=None):
     assert not [entry.name for entry in (place.path / run / "checkpoints").iterdir() if ".tmp" in entry.name]
 
 
-def goes_on_as_undisturbed(place, job, run):
+def goes_on_as_undisturbed(place, job, run, steps=STEPS):
     place.run(job, run)
     if not (place.path / "straight").exists():
         place.run(job, "straight")
-    smlp("checkpoint", "diff", place.path / "straight" / FINAL, place.path / run / FINAL)
+    smlp("checkpoint", "diff", place.path / "straight" / final(steps), place.path / run / final(steps))
     assert not harness.processes_of(place.path)
 
 
@@ -90,7 +93,7 @@ def in_the_middle_of_a_long_evaluation(place):
     place.run(job, "later")
     assert [event["step"] for event in events(place, "later", "evaluation")] == [0, 20, 40, STEPS]
     place.run(job, "straight")
-    difference = smlp("checkpoint", "diff", place.path / "straight" / FINAL, place.path / "later" / FINAL, check=False)
+    difference = smlp("checkpoint", "diff", place.path / "straight" / final(), place.path / "later" / final(), check=False)
     only = [line for line in (difference.stdout + difference.stderr).splitlines() if line and "validation_loss" not in line]
     assert not only, "weights and all that training goes on with are those of the undisturbed run"
 
@@ -120,7 +123,8 @@ def section_of(place, run, rank):
 def while_a_checkpoint_is_being_written(place):
     hits = 0
     # Wide enough that writing takes a while; every step begins another checkpoint, until the signal.
-    job, calm = place.job(steps=STEPS, every=1), place.path / "calm.toml"
+    steps = 20
+    job, calm = place.job(steps=steps, every=1), place.path / "calm.toml"
     job.write_text(job.read_text().replace("width = 32\nhidden = 64", "width = 256\nhidden = 1024"))
     calm.write_text(job.read_text().replace("every_steps = 1", "every_steps = 1000"))
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
@@ -132,7 +136,7 @@ def while_a_checkpoint_is_being_written(place):
         hits += any(folder.glob("*.tmp"))
         ask(process, number)
         saved_what_it_did(place, run)
-        goes_on_as_undisturbed(place, calm, run)
+        goes_on_as_undisturbed(place, calm, run, steps)
     assert hits, "no signal fell into a write"
 
 
@@ -154,7 +158,7 @@ def a_second_signal_leaves_at_once(place):
 
 
 def at_the_start_nothing_is_there_to_lose(place):
-    steps = 2000  # not done when the last signal comes, however quick the machine
+    steps = 1000  # not done when the last signal comes, however quick the machine
     job = place.job(steps=steps, every=100000, micro_batch=4)
     for starts, wait in enumerate((0.0, 0.1, 0.3, 0.6), 1):
         process = place.start(job, "early")
@@ -164,7 +168,7 @@ def at_the_start_nothing_is_there_to_lose(place):
         assert not harness.processes_of(place.path)
     for run in ("early", "never-asked"):
         place.run(job, run)
-    smlp("checkpoint", "diff", *(place.path / run / f"checkpoints/step-{steps:08d}" for run in ("never-asked", "early")))
+    smlp("checkpoint", "diff", *(place.path / run / final(steps) for run in ("never-asked", "early")))
 
 
 def while_data_are_prepared_no_half_file_takes_the_name_of_a_whole_one(place):

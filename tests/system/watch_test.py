@@ -39,7 +39,7 @@ def process_of(place, run, rank):
 
 def a_stopped_rank_costs_its_limit_and_is_named(place):
     floor = 3  # well beyond the 1.5 s of silence by which a stopped rank is told from a waiting one
-    steps = 1500
+    steps = 600
     job = place.job(steps=steps, every=20)
     watched = ["--set", f"cluster.hang_floor_seconds={floor}"]
     process = place.start(job, "stopped", *watched)
