@@ -176,25 +176,37 @@ class Checker {
 
   void check_schedule() {
     const auto& o = c_.optimizer;
-    auto& s = c_.schedule;
+    const auto& s = c_.schedule;
     if (o.betas.size() != 2) {
       wrong("optimizer.betas", fmt::format("has {} entries, but AdamW takes two, as in [0.9, 0.98]", o.betas.size()));
     }
-    if (s.kind == "cosine" && s.decay_steps == 0) {
+    if (s.kind == "cosine") {
+      check_cosine();
+    } else {
+      for (const auto& [key, given] : {std::pair{"schedule.minimum_rate", s.minimum_rate != 0},
+                                       {"schedule.decay_steps", s.decay_steps != 0}}) {
+        if (given) wrong(key, fmt::format("is a cosine's, and schedule.kind = \"{}\"; leave it out, or choose cosine", s.kind));
+      }
+    }
+    if (s.warmup_steps > 0 && s.initial_rate > o.learning_rate) {
+      wrong("schedule.initial_rate", fmt::format("is above optimizer.learning_rate = {}, so the warm-up would fall",
+                                                 value_of(c_, "optimizer.learning_rate")));
+    }
+  }
+
+  void check_cosine() {
+    auto& s = c_.schedule;
+    if (s.decay_steps == 0) {
       s.decay_steps = c_.train.steps;
       resolve("schedule.decay_steps", "train.steps");
     }
-    if (s.kind == "cosine" && s.decay_steps <= s.warmup_steps) {
+    if (s.decay_steps <= s.warmup_steps) {
       wrong("schedule.warmup_steps",
             fmt::format("leaves the cosine no step to fall, for it ends at step {} (schedule.decay_steps); choose less",
                         s.decay_steps));
     }
-    if (s.kind == "cosine" && s.minimum_rate > o.learning_rate) {
+    if (s.minimum_rate > c_.optimizer.learning_rate) {
       wrong("schedule.minimum_rate", fmt::format("is above optimizer.learning_rate = {}, so the cosine would rise",
-                                                 value_of(c_, "optimizer.learning_rate")));
-    }
-    if (s.warmup_steps > 0 && s.initial_rate > o.learning_rate) {
-      wrong("schedule.initial_rate", fmt::format("is above optimizer.learning_rate = {}, so the warm-up would fall",
                                                  value_of(c_, "optimizer.learning_rate")));
     }
   }
@@ -306,7 +318,9 @@ void keep_resolved(LoadedJob& job, const JobConfig& run) {
   if (run.model.sparse_blocks > 0) {
     keep("routing.group_sequences", job.config.routing.group_sequences, run.routing.group_sequences);
   }
-  keep("schedule.decay_steps", job.config.schedule.decay_steps, run.schedule.decay_steps);
+  if (job.config.schedule.kind == "cosine") {
+    keep("schedule.decay_steps", job.config.schedule.decay_steps, run.schedule.decay_steps);
+  }
 }
 
 }  // namespace smlp

@@ -81,6 +81,8 @@ TEST(JobCheck, ImpossibleJobsAreRefusedWithReasonAndRemedy) {
       {{"optimizer.betas=[0.9]"}, {"has 1 entries", "two"}},
       {{"schedule.kind=cosine", "schedule.warmup_steps=400"}, {"schedule.warmup_steps = 400", "step 400"}},
       {{"schedule.kind=cosine", "schedule.minimum_rate=0.1"}, {"schedule.minimum_rate = 0.1", "rise"}},
+      {{"schedule.minimum_rate=0.0001"}, {"schedule.minimum_rate = 0.0001", "kind = \"inverse_sqrt\"", "choose cosine"}},
+      {{"schedule.kind=constant", "schedule.decay_steps=9"}, {"schedule.decay_steps = 9", "kind = \"constant\""}},
       {{"schedule.initial_rate=0.1"}, {"schedule.initial_rate = 0.1", "0.001"}},
       {{"model.dense_blocks=0"}, {"model.dense_blocks = 0", "fairseq"}},
       {{"model.dense_blocks=0", "model.sparse_blocks=0"}, {"empty model"}},
@@ -198,6 +200,10 @@ TEST(JobCheck, WhatWasDerivedStaysTheRunsOwn) {
   EXPECT_EQ(now.config.schedule.decay_steps, 200);
   EXPECT_EQ(now.config.routing.group_sequences, 4);
   EXPECT_TRUE(changed_keys(run, now.config).empty());
+
+  auto constant = parse_job(sound, "demo.toml", {"schedule.kind=constant"});
+  keep_resolved(constant, run);
+  EXPECT_NO_THROW(check_and_resolve(constant)) << "a cosine's end is kept for a cosine";
 
   auto smaller = parse_job(sound, "demo.toml", {"train.micro_batch=2"});
   keep_resolved(smaller, run);
