@@ -123,7 +123,9 @@ Prepared prepare(SubmitOptions& options, const Controller& controller) {
   std::vector<std::string> notes;
   check_time_limit(job, costs, p.script.warning_seconds);
   check_writable(p.run);
-  check_disk(job, p.run, notes);
+  const auto counts = counts_of(job, notes);
+  check_disk(job, p.run, counts, notes);
+  check_memory(job, counts, notes);
   check_partition(job, controller, notes);
   for (const auto& note : notes) tell("{}", note);
   return p;

@@ -15,7 +15,9 @@
 #include "core/error.h"
 #include "core/job_keys.h"
 #include "core/json_lines.h"
+#include "core/quantities.h"
 #include "core/slurm_values.h"
+#include "launcher/cluster.h"
 #include "launcher/queue_look.h"
 #include "launcher/run_history.h"
 
@@ -35,15 +37,13 @@ std::filesystem::path nearest_existing(std::filesystem::path folder) {
   return folder;
 }
 
-// Of a checkpoint of this job.
-std::optional<double> checkpoint_bytes(const LoadedJob& job, std::vector<std::string>& notes) {
-  const auto answer = ask_for_plan(job.config, "--json");
-  const auto plan = nlohmann::json::parse(answer.out, nullptr, false);
-  if (answer.code == 0 && plan.is_object()) {
-    if (const auto bytes = number_in(plan, "checkpoint_bytes")) return bytes;
-  }
-  notes.push_back(fmt::format("the disk was not checked: the size of a checkpoint is not known ({})", why_no_plan(answer)));
-  return std::nullopt;
+// That a rank takes of its host's memory, as far as it is counted: beside a GPU, for the copy of a checkpoint alone.
+std::optional<double> host_bytes_of_rank(const JobConfig& job, const nlohmann::json& counts) {
+  const auto copy = number_in(counts, "checkpoint_copy_bytes_per_rank");
+  if (!copy || !counts.contains("memory_bytes_per_rank")) return std::nullopt;
+  const auto computing = number_in(counts["memory_bytes_per_rank"], "total");
+  if (may_use_gpus(job)) return copy;
+  return computing ? std::optional(*computing + *copy) : std::nullopt;
 }
 
 }  // namespace
@@ -93,8 +93,29 @@ void check_time_limit(const LoadedJob& job, const MeasuredCosts& costs, std::int
                      duration_text(interval), duration_text(3 * interval)));
 }
 
-void check_disk(const LoadedJob& job, const RunDirectory& run, std::vector<std::string>& notes) {
-  const auto bytes = checkpoint_bytes(job, notes);
+nlohmann::json counts_of(const LoadedJob& job, std::vector<std::string>& notes) {
+  const auto answer = ask_for_plan(job.config, "--json");
+  auto counts = nlohmann::json::parse(answer.out, nullptr, false);
+  if (answer.code == 0 && counts.is_object() && number_in(counts, "checkpoint_bytes")) return counts;
+  notes.push_back(fmt::format("disk and memory were not checked: the size of a checkpoint is not known ({})", why_no_plan(answer)));
+  return nullptr;
+}
+
+void check_memory(const LoadedJob& job, const nlohmann::json& counts, std::vector<std::string>& notes) {
+  const auto& slurm = job.config.slurm;
+  const auto given = slurm_bytes(slurm.memory);
+  const auto of_rank = host_bytes_of_rank(job.config, counts);
+  if (!given || !of_rank) return;
+  const double needed = *of_rank * static_cast<double>(slurm.tasks_per_node);
+  if (needed <= *given) return;
+  notes.push_back(fmt::format("slurm.memory = \"{}\" is less than the {} that {} on a node take, by `smlp plan` and without "
+                              "what MPI and the libraries hold: where SLURM keeps jobs to their memory it will kill this one",
+                              slurm.memory, size_text(static_cast<std::int64_t>(needed)),
+                              slurm.tasks_per_node == 1 ? "the rank" : fmt::format("{} ranks", slurm.tasks_per_node)));
+}
+
+void check_disk(const LoadedJob& job, const RunDirectory& run, const nlohmann::json& counts, std::vector<std::string>& notes) {
+  const auto bytes = number_in(counts, "checkpoint_bytes");
   if (!bytes) return;
   const auto folder = nearest_existing(run.root);
   std::error_code error;

@@ -2,6 +2,7 @@
 // key, value and remedy; what can't be found out here is a note, not a refusal.
 #pragma once
 
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -17,8 +18,12 @@ void size_for_slurm(LoadedJob& job, std::int64_t ranks);
 
 // The time limit leaves time to compute before its warning, and for three checkpoints where their interval is known.
 void check_time_limit(const LoadedJob& job, const MeasuredCosts& costs, std::int64_t warning_seconds);
-// Room for the checkpoints that will be kept, as smlp-worker counts them.
-void check_disk(const LoadedJob& job, const RunDirectory& run, std::vector<std::string>& notes);
+// What smlp-worker counts of the job (`smlp plan --json`); null, and a note, where it does not say.
+nlohmann::json counts_of(const LoadedJob& job, std::vector<std::string>& notes);
+// Room for the checkpoints that will be kept.
+void check_disk(const LoadedJob& job, const RunDirectory& run, const nlohmann::json& counts, std::vector<std::string>& notes);
+// slurm.memory holds what is counted of a node's ranks. A note where it does not: not every SLURM holds jobs to it.
+void check_memory(const LoadedJob& job, const nlohmann::json& counts, std::vector<std::string>& notes);
 void check_partition(const LoadedJob& job, const Controller& controller, std::vector<std::string>& notes);
 // The folder is there, or can be made, and written to. Makes nothing.
 void check_writable(const RunDirectory& run);

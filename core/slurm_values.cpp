@@ -5,7 +5,10 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <cmath>
 #include <regex>
+
+#include "core/numbers.h"
 
 namespace smlp {
 
@@ -153,6 +156,14 @@ std::optional<double> slurm_seconds(std::string_view time_limit) {
   if (means_no_limit(time_limit)) return std::nullopt;
   const auto seconds = parse_time(std::string(time_limit));
   return seconds && *seconds > 0 ? seconds : std::nullopt;
+}
+
+std::optional<double> slurm_bytes(std::string_view memory) {
+  const auto digits = memory.substr(0, memory.find_first_not_of("0123456789"));
+  const auto number = parse_whole_number(digits);
+  if (!number || *number == 0) return std::nullopt;
+  const char unit = digits.size() < memory.size() ? static_cast<char>(memory[digits.size()] & ~0x20) : 'M';
+  return std::ldexp(static_cast<double>(*number), 10 * (1 + static_cast<int>(std::string_view("KMGT").find(unit))));
 }
 
 std::vector<std::pair<std::string, std::string>> slurm_problems(const JobConfig::Slurm& slurm) {

@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <cmath>
+
 #include "core/error.h"
 #include "core/job_file.h"
 
@@ -109,6 +111,14 @@ TEST(SlurmValues, OptionsWithWhichSbatchDoesSomethingElseAreRefused) {
   for (const char* option : {"--test-only", "--help", "-h", "--usage", "-u", "--version", "-V", "--hold --test"}) {
     EXPECT_THAT(refusal_of_slurm("extra = [\"" + std::string(option) + "\"]"), HasSubstr("sbatch submits no job")) << option;
   }
+}
+
+TEST(SlurmValues, MemoryIsReadAsSbatchReadsIt) {
+  EXPECT_EQ(slurm_bytes("512"), 512.0 * 1024 * 1024);
+  EXPECT_EQ(slurm_bytes("3K"), 3072);
+  EXPECT_EQ(slurm_bytes("2g"), 2.0 * 1024 * 1024 * 1024);
+  EXPECT_EQ(slurm_bytes("1T"), std::ldexp(1.0, 40));
+  for (const char* all : {"", "0", "0G", "much"}) EXPECT_EQ(slurm_bytes(all), std::nullopt) << all;
 }
 
 TEST(SlurmValues, TimesAreReadAsSbatchReadsThem) {

@@ -16,6 +16,7 @@ void job_file(std::string_view bytes) {
   LoadedJob job = parse_job(parts[0], "job.toml", {parts.begin() + 1, parts.end()});
   slurm_problems(job.config.slurm);
   slurm_seconds(job.config.slurm.time_limit);
+  slurm_bytes(job.config.slurm.memory);
   check_and_resolve(job, Computed::elsewhere);
   LoadedJob again = parse_job(to_toml(job.config), "again.toml");
   check_and_resolve(again, Computed::elsewhere);

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 
+#include "core/features.h"
 #include "core/files.h"
 #include "fake_programs.h"
 #include "tests/commands/command_line.h"
@@ -131,7 +132,22 @@ TEST_F(Submit, LooksForRoomForTheCheckpointsThatStay) {
   write("plan.sh", "#!/bin/bash\necho 'no device; none' >&2\nexit 69\n");
   const auto answer = submit_job({});
   EXPECT_EQ(answer.code, 0);
-  EXPECT_THAT(answer.err, HasSubstr("the disk was not checked: the size of a checkpoint is not known (no device; none)"));
+  EXPECT_THAT(answer.err, HasSubstr("disk and memory were not checked: the size of a checkpoint is not known (no device; none)"));
+}
+
+TEST_F(Submit, SaysWhereTheRanksOfANodeTakeMoreMemoryThanTheJobAsksFor) {
+  counting_worker(R"(1000,"checkpoint_copy_bytes_per_rank":1073741824,"memory_bytes_per_rank":{"total":3221225472})");
+  const auto said = [&](const std::string& memory, const char* device = "cpu") {
+    const auto answer = submit_job({"slurm.memory=" + memory, "slurm.tasks_per_node=2", fmt::format("cluster.device={}", device)},
+                                   {"--dry-run"});
+    EXPECT_EQ(answer.code, 0) << answer.err;
+    return answer.err;
+  };
+  EXPECT_THAT(said("7G"), HasSubstr("slurm.memory = \"7G\" is less than the 8.0 GiB that 2 ranks on a node take"));
+  EXPECT_EQ(said("8G"), "");
+  EXPECT_EQ(said("0"), "") << "all that the node has";
+  EXPECT_THAT(said("2000", "auto"), HasSubstr(built_with_cuda() ? "than the 2.0 GiB" : "than the 8.0 GiB"))
+      << "beside GPUs hosts hold the copy of a checkpoint alone";
 }
 
 TEST_F(Submit, LearnsFromWhatTheRunHasCost) {
