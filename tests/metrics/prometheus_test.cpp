@@ -195,17 +195,20 @@ std::string documented(const std::string& language, const Folder& folder) {
 // The documented file pattern was refused: a * anywhere but in the last part of a path is.
 TEST(RealPrometheus, FindsRunsByWhatTheDocumentationSays) {
   if (!installed("prometheus")) GTEST_SKIP() << "there is no prometheus on this machine";
-  RunMetrics metrics(test::small_run(0));
-  const Exporter exporter("127.0.0.1:0", metrics);
+  RunMetrics first(test::small_run(0)), second(test::small_run(1));
+  first.publish(test::small_step(1));
+  second.publish(test::small_step(1));
+  const Exporter serves_first("127.0.0.1:0", first), serves_second("127.0.0.1:0", second);
   const Folder folder;
   ASSERT_EQ(std::system(documented("sh", folder).c_str()), 0);
   std::ofstream(folder / "prometheus.yml") << "global: {scrape_interval: 250ms, scrape_timeout: 250ms}\n"
                                            << documented("yaml", folder);
   const Prometheus prometheus(folder);
   fs::create_directories(folder / "runs/demo");
-  const nlohmann::json targets = {{{"targets", {exporter.address()}}, {"labels", {{"run", "demo"}}}}};
-  std::ofstream(folder / "runs/demo/targets.json") << targets;
-  EXPECT_EQ(prometheus.ask("up{job=\"smlp\",run=\"demo\"}", [](const std::string& value) { return value == "1"; }), "1");
+  std::ofstream(folder / "runs/demo/targets.json")
+      << target_groups({serves_first.address(), serves_second.address()}, {{"run", "demo"}});
+  EXPECT_EQ(prometheus.ask("sum(up{job=\"smlp\",run=\"demo\"})", [](const std::string& value) { return value == "2"; }), "2");
+  EXPECT_EQ(prometheus.ask("count(smlp_expert_tokens_total)"), "8") << "of two blocks with four experts, once";
   std::ofstream(folder / "runs/demo/targets.json") << "[]\n";
   EXPECT_EQ(prometheus.ask("absent(up{run=\"demo\"})"), "1") << "a run that has ended";
 }
