@@ -53,6 +53,11 @@ std::string checkpoint_line(const RunStatus& s) {
 
 std::string ranks_line(const RunStatus& s) {
   if (s.ranks.empty()) return "ranks       none has started";
+  const std::array present = {"running", "saving", "stopping"};
+  const bool gone_silently = s.state == "dead";  // where they were is what is known of them
+  if (!gone_silently && std::find(present.begin(), present.end(), s.state) == present.end()) {
+    return fmt::format("ranks       {}, which have left", s.ranks.size());
+  }
   const auto shown = std::find_if(s.ranks.begin(), s.ranks.end(), [&](const auto& p) { return p.rank == s.slowest; });
   if (shown == s.ranks.end()) {
     return fmt::format("ranks       {}, none is behind; rank {} is in section '{}'", s.ranks.size(), s.ranks[0].rank,

@@ -74,6 +74,19 @@ TEST_F(Run, StatusTellsTheReasonOfTheLastEndToItsLastWord) {
   EXPECT_THAT(joined, HasSubstr("1 ended: rank 0: " + reason)) << screen;
 }
 
+// The ranks of a run that was over were said to be in a section, as if they were there.
+TEST_F(Run, StatusOfARunThatIsOverPlacesNoRank) {
+  std::filesystem::create_directories(place / "runs/small/heartbeats");
+  for (const char* rank : {"0", "1"}) {
+    write(std::string("runs/small/heartbeats/rank-000") + rank, "9 step 5 6592.6 2483 host 300.0 1 1 0 0 - -\n");
+  }
+  const std::string begun = "{\"event\":\"run_started\",\"attempt\":1}\n{\"event\":\"attempt_started\",\"attempt\":1}\n";
+  write("runs/small/events.jsonl", begun + "{\"event\":\"done\",\"attempt\":1}\n");
+  EXPECT_THAT(smlp({"status", "runs/small"}).out, HasSubstr("ranks       2, which have left\n"));
+  write("runs/small/events.jsonl", begun);
+  EXPECT_THAT(smlp({"status", "runs/small"}).out, HasSubstr("is in section 'step'")) << "where they were, without a last word";
+}
+
 // It was cut after a hundred columns: "exchange 75 % wai...".
 TEST_F(Run, StatusTellsWhereAllTheSecondsWent) {
   std::filesystem::create_directories(place / "runs/small");

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/files.h"
 #include "launcher/drill.h"
 #include "launcher/mpi_launch.h"
 #include "tests/descriptor_limit.h"
@@ -36,6 +37,8 @@ class IdleProcess {
     ProcessStart start{.command = {"sh", "-c", "sleep 60; :", "sh"}, .environment = {"PATH=/usr/bin:/bin"}};
     start.command.insert(start.command.end(), words.begin(), words.end());
     pid = start_process(start);
+    // Linux closes what an exec closes a moment before it has the new words, of which there are none meanwhile.
+    while (read_text(fmt::format("/proc/{}/cmdline", pid)).empty()) std::this_thread::yield();
   }
   ~IdleProcess() {
     kill(-pid, SIGKILL);
