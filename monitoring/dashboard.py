@@ -6,8 +6,7 @@ What each metric means, and how the ranks' pages go together, stands in docs/met
 import json
 
 RUN = 'run=~"$run",run_id=~"$run_id"'
-WINDOW = "[$__rate_interval]"
-PIXEL = "[$__interval]"  # what one bar of a panel stands for
+WINDOW = "[$__rate_interval]"  # Grafana's: never so short that it holds fewer than two scrapes
 
 
 def alike(metric, more=""):
@@ -25,7 +24,7 @@ def rate(metric, by="", over="avg"):
     return f"{over} by (run, run_id{by}) (rate({metric}{{{RUN}}}{WINDOW}))"
 
 
-def growth(metric, time=PIXEL):
+def growth(metric, time=WINDOW):
     """What a counter that all ranks say alike has grown by in a time."""
     return f"max without (rank, instance) (increase({metric}{{{RUN}}}{time}))"
 

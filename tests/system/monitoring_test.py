@@ -26,7 +26,7 @@ ALERTS = harness.ROOT / "monitoring" / "alerts.yml"
 DASHBOARD = runpy.run_path(str(harness.ROOT / "monitoring" / "dashboard.py"))["dashboard"]()
 SCHEMA = pathlib.Path(os.environ.get("SMLP_GRAFANA_SCHEMAS", harness.ROOT.parent / "shared" / "tools"))
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
-RATES = {"$__rate_interval": "1m", "$__interval": "1m", "$__range": "1m", "$run_id": ".*", "$run": ".*"}
+RATES = {"$__rate_interval": "1m", "$__range": "1m", "$run_id": ".*", "$run": ".*"}
 
 
 def queries(panel):
