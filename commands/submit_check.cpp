@@ -40,10 +40,9 @@ std::filesystem::path nearest_existing(std::filesystem::path folder) {
 // That a rank takes of its host's memory, as far as it is counted: beside a GPU, for the copy of a checkpoint alone.
 std::optional<double> host_bytes_of_rank(const JobConfig& job, const nlohmann::json& counts) {
   const auto copy = number_in(counts, "checkpoint_copy_bytes_per_rank");
-  if (!copy || !counts.contains("memory_bytes_per_rank")) return std::nullopt;
+  if (may_use_gpus(job) || !copy || !counts.contains("memory_bytes_per_rank")) return copy;
   const auto computing = number_in(counts["memory_bytes_per_rank"], "total");
-  if (may_use_gpus(job)) return copy;
-  return computing ? std::optional(*computing + *copy) : std::nullopt;
+  return *copy + computing.value_or(0);
 }
 
 }  // namespace
@@ -103,6 +102,8 @@ nlohmann::json counts_of(const LoadedJob& job, std::vector<std::string>& notes) 
 
 void check_memory(const LoadedJob& job, const nlohmann::json& counts, std::vector<std::string>& notes) {
   const auto& slurm = job.config.slurm;
+  const auto asks_otherwise = [](const std::string& option) { return option.starts_with("--mem"); };
+  if (std::any_of(slurm.extra.begin(), slurm.extra.end(), asks_otherwise)) return;
   const auto given = slurm_bytes(slurm.memory);
   const auto of_rank = host_bytes_of_rank(job.config, counts);
   if (!given || !of_rank) return;

@@ -185,7 +185,7 @@ class Checker {
     } else {
       for (const auto& [key, given] : {std::pair{"schedule.minimum_rate", s.minimum_rate != 0},
                                        {"schedule.decay_steps", s.decay_steps != 0}}) {
-        if (given) wrong(key, fmt::format("is a cosine's, and schedule.kind = \"{}\"; leave it out, or choose cosine", s.kind));
+        if (given) wrong(key, fmt::format("is a cosine's, and schedule.kind = \"{}\"; make it 0, or choose cosine", s.kind));
       }
     }
     if (s.warmup_steps > 0 && s.initial_rate > o.learning_rate) {

@@ -162,8 +162,10 @@ std::optional<double> slurm_bytes(std::string_view memory) {
   const auto digits = memory.substr(0, memory.find_first_not_of("0123456789"));
   const auto number = parse_whole_number(digits);
   if (!number || *number == 0) return std::nullopt;
-  const char unit = digits.size() < memory.size() ? static_cast<char>(memory[digits.size()] & ~0x20) : 'M';
-  return std::ldexp(static_cast<double>(*number), 10 * (1 + static_cast<int>(std::string_view("KMGT").find(unit))));
+  const auto unit = memory.substr(digits.size());
+  const auto thousands = unit.empty() ? 1 : std::string_view("KMGTkmgt").find(unit);
+  if (unit.size() > 1 || thousands == std::string_view::npos) return std::nullopt;
+  return std::ldexp(static_cast<double>(*number), 10 * (1 + static_cast<int>(thousands % 4)));
 }
 
 std::vector<std::pair<std::string, std::string>> slurm_problems(const JobConfig::Slurm& slurm) {

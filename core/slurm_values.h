@@ -19,7 +19,8 @@ std::vector<std::pair<std::string, std::string>> slurm_problems(const JobConfig:
 // nothing: what is no time is no limit either, slurm_problems() tells.
 std::optional<double> slurm_seconds(std::string_view time_limit);
 
-// "64G", "512", in MiB where no unit stands, in bytes; none: all that a node has ("", "0").
+// "64G", "512", in MiB where no unit stands, in bytes. None where it is not known here: "" (the partition's default), "0" (all
+// that a node has), and what is no size.
 std::optional<double> slurm_bytes(std::string_view memory);
 
 // The position of the first byte that ends or bends a line: a control character other than a tab. npos: none.

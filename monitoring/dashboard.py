@@ -29,8 +29,8 @@ def growth(metric, time=WINDOW):
     return f"max without (rank, instance) (increase({metric}{{{RUN}}}{time}))"
 
 
-def each(over, gauge):
-    return {f"{{{{run}}}}: {name}": f"{name} by (run, run_id) ({gauge})" for name in over}
+def each(over, gauge, by="", legend="{{run}}"):
+    return {f"{legend}: {name}": f"{name} by (run, run_id{by}) ({gauge})" for name in over}
 
 
 def a_quantile_of_steps(quantile):
@@ -43,10 +43,10 @@ TAKEN_BY_EXPERT = rate("smlp_expert_tokens_total", ", block, expert", over="max"
 TAKEN = f"sum by (run, run_id, block) ({TAKEN_BY_EXPERT})"
 DROPPED = rate("smlp_dropped_tokens_total", ", block", over="max")
 WENT_TO = growth("smlp_goodput_seconds_total", "[$__range]")
-SAVE_SECONDS = " / ".join(rate(f"smlp_checkpoint_seconds_{part}", ", tier", over="max") for part in ("sum", "count"))
+SAVE_SECONDS = " / ".join(alike(f"smlp_checkpoint_seconds_{part}") for part in ("sum", "count"))
 
-# The rows, each of panels: kind, title, unit, what it says, and its queries by their legends. "now" is a number, "curve" lines,
-# "stack" areas on each other, "bars" what happened in each interval.
+# The rows, each of panels: kind, title, unit, what it says, and its queries by their legends. "now" is a number, "shares" a bar
+# for each, of now; "curve" lines, "bars" what happened of late.
 ROWS = {
     "Now": [
         ("now", "Step", "none", "The step that was done last.", {"{{run}}": alike("smlp_step")}),
@@ -74,13 +74,13 @@ ROWS = {
         ("curve", "Tokens a second", "short", "Of all ranks together.", {"{{run}}": mean("smlp_tokens_per_second")}),
         ("curve", "Seconds of a step", "s", "The middle one, and what one of a hundred exceeds.",
          {"{{run}}: median": a_quantile_of_steps(0.5), "{{run}}: 99 %": a_quantile_of_steps(0.99)}),
-        ("stack", "Phases of a step", "percentunit", "Share of the time that each takes, mean of the ranks.",
+        ("curve", "Phases of a step", "percentunit", "Share of the time that each takes, mean of the ranks.",
          {"{{run}}: {{phase}}": rate("smlp_phase_seconds_total", ", phase")}),
         ("curve", "Ranks that wait least", "percentunit", "In exchanges and reductions: a slow one waits for nobody, all for it.",
-         {"{{run}}: rank {{rank}}": f"bottomk(5, {WAITS})"}),
+         {"{{run}}: rank {{rank}}": f"bottomk by (run, run_id) (5, {WAITS})"}),
         ("curve", "Share of the best matrix product", "percentunit", "Useful work over a rank's best product, mean of the ranks.",
          {"{{run}}": mean("smlp_flops_share")}),
-        ("stack", "Goodput", "percentunit", "What the seconds in view went to.",
+        ("shares", "Goodput", "percentunit", "What the seconds in view went to.",
          {"{{run}}: {{phase}}": f"{WENT_TO} / ignoring (phase) group_left sum without (phase) ({WENT_TO})"}),
     ],
     "Experts": [
@@ -88,12 +88,12 @@ ROWS = {
          {"{{run}}: block {{block}}": alike("smlp_expert_balance")}),
         ("curve", "Routing entropy", "percentunit", "Of the experts' shares: 100 % is even, 0 is one expert for all.",
          {"{{run}}: block {{block}}": alike("smlp_routing_entropy")}),
-        ("curve", "Dropped tokens", "percentunit", "Those that found no room at an expert, of all that were sent.",
+        ("curve", "Dropped tokens", "percentunit", "Choices that found no room at their expert, of all.",
          {"{{run}}: block {{block}}": f"{DROPPED} / ({DROPPED} + {TAKEN})"}),
         ("curve", "Experts with the fewest tokens", "short", "Tokens a second. One that stays at 0 learns nothing.",
-         {"{{run}}: block {{block}}, expert {{expert}}": f"bottomk(5, {TAKEN_BY_EXPERT})"}),
-        ("curve", "Rounds of assignment", "none", "The most that a group took; negative where the limit was met first.",
-         {"{{run}}: block {{block}}": alike("smlp_assignment_rounds")}),
+         {"{{run}}: block {{block}}, expert {{expert}}": f"bottomk by (run, run_id, block) (3, {TAKEN_BY_EXPERT})"}),
+        ("curve", "Rounds of assignment", "none", "Of the ranks with the most and the fewest; below 0 the limit was met first.",
+         each(("max", "min"), f"smlp_assignment_rounds{{{RUN}}}", ", block", "{{run}}: block {{block}}")),
         ("curve", "Routing agreement", "percentunit", "Held-out tokens that evaluation sends where training would.",
          {"{{run}}: block {{block}}": alike("smlp_routing_agreement")}),
         ("curve", "Losses of the routers", "none", "What they add to the loss, weighted; then two kinds, unweighted.",
@@ -101,11 +101,12 @@ ROWS = {
           "{{run}}: balance": alike("smlp_balance_loss"), "{{run}}: z": alike("smlp_z_loss")}),
     ],
     "Checkpoints and restarts": [
-        ("bars", "Restarts", "none", "By why the attempt before had ended.",
-         {"{{run}}: {{reason}}": growth("smlp_restarts_total")}),
+        ("curve", "Restarts", "none", "Of the run so far, by why an attempt had ended, and those that went back behind a spike.",
+         {"{{run}}: {{reason}}": alike("smlp_restarts_total"), "{{run}}: spike": alike("smlp_spikes_total", ',reason="rewind"')}),
         ("curve", "Age of the newest checkpoint", "s", "In the shared directory, and on the nodes.",
          {"{{run}}: {{tier}}": f"time() - ({alike('smlp_checkpoint_last_timestamp_seconds')} > 0)"}),
-        ("curve", "Seconds of a save", "s", "From its begin to its publication, mean.", {"{{run}}: {{tier}}": SAVE_SECONDS}),
+        ("curve", "Seconds of a save", "s", "From its begin to its publication, mean of the attempt.",
+         {"{{run}}: {{tier}}": SAVE_SECONDS}),
         ("curve", "Waiting for saves", "percentunit", "Share of the time that training waits for them, mean of the ranks.",
          {"{{run}}": rate("smlp_checkpoint_stall_seconds_total")}),
         ("curve", "Bytes of checkpoints", "Bps", "That all ranks write, in saves that hold.",
@@ -129,9 +130,10 @@ ROWS = {
 PROMETHEUS = {"type": "prometheus", "uid": "${datasource}"}
 COLUMNS = 24
 LINES = {"curve": {"drawStyle": "line", "showPoints": "auto"},
-         "stack": {"drawStyle": "line", "fillOpacity": 60, "stacking": {"mode": "normal", "group": "A"}},
          "bars": {"drawStyle": "bars", "fillOpacity": 80}}
-NUMBER = {"type": "stat", "options": {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}}}
+LAST = {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}}
+NUMBERS = {"now": {"type": "stat", "options": LAST},
+           "shares": {"type": "bargauge", "options": {**LAST, "orientation": "horizontal"}}}
 CURVES = {"type": "timeseries", "options": {
     "legend": {"calcs": [], "displayMode": "list", "placement": "bottom", "showLegend": True},
     "tooltip": {"mode": "multi", "sort": "none"}}}
@@ -141,8 +143,9 @@ def panel(number, place, kind, title, unit, description, queries):
     targets = [{"refId": chr(ord("A") + index), "expr": query, "legendFormat": legend, "datasource": PROMETHEUS}
                for index, (legend, query) in enumerate(queries.items())]
     defaults = {"unit": unit, "custom": LINES[kind]} if kind in LINES else {"unit": unit}
+    shown_as = CURVES if kind in LINES else NUMBERS[kind]
     return {"id": number, "title": title, "description": description, "gridPos": place, "datasource": PROMETHEUS,
-            "targets": targets, "fieldConfig": {"defaults": defaults, "overrides": []}, **(CURVES if kind in LINES else NUMBER)}
+            "targets": targets, "fieldConfig": {"defaults": defaults, "overrides": []}, **shown_as}
 
 
 def panels():
@@ -163,7 +166,7 @@ def panels():
 
 def choice(name, label, query):
     return {"name": name, "label": label, "type": "query", "datasource": PROMETHEUS, "query": query, "refresh": 2, "sort": 1,
-            "multi": True, "includeAll": True, "allValue": ".*", "current": {"text": ["All"], "value": ["$__all"]}}
+            "multi": True, "includeAll": True, "allValue": ".+", "current": {"text": ["All"], "value": ["$__all"]}}
 
 
 def dashboard():

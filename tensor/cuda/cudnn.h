@@ -1,5 +1,5 @@
 // What cuDNN says of attention without a GPU: whether it is here, and what it plans for GPUs that are described to it. Of its own
-// headers, which may take a minute to compile, nothing is seen from here. Every function throws Error(unavailable).
+// headers, which may take a minute to compile, nothing is seen from here. Every function may throw Error(unavailable).
 #pragma once
 
 #include <cstdint>

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <fcntl.h>
+#include <grp.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -76,8 +77,8 @@ class CommandLine : public testing::Test {
   }
   static std::string fake_worker() { return std::string(std::getenv("SMLP_TEST_PROGRAMS")) + "/fake_worker"; }
 
-  // `as_nobody`: of root's rights nothing is left.
-  pid_t start(const std::vector<std::string>& arguments, const std::string& worker = "", bool as_nobody = false) {
+  enum class Rights { own, nobody };  // nobody: where this process is root
+  pid_t start(const std::vector<std::string>& arguments, const std::string& worker = "", Rights rights = Rights::own) {
     const pid_t child = fork();
     if (child > 0) unfinished_.insert(child);
     if (child != 0) return child;
@@ -91,7 +92,8 @@ class CommandLine : public testing::Test {
     dup2(open("/dev/null", O_RDONLY), 0);
     dup2(open("out", O_WRONLY | O_CREAT | O_TRUNC, 0644), 1);
     dup2(open("err", O_WRONLY | O_CREAT | O_TRUNC, 0644), 2);
-    if (as_nobody && geteuid() == 0 && setuid(65534) != 0) _exit(127);
+    const bool give_up = rights == Rights::nobody && geteuid() == 0;
+    if (give_up && (setgroups(0, nullptr) != 0 || setgid(65534) != 0 || setuid(65534) != 0)) _exit(127);
     execv(pointers[0], pointers.data());
     _exit(127);
   }

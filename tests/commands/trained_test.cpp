@@ -143,7 +143,7 @@ TEST_F(Trained, ACheckpointThatCannotBeReadIsNotSaidToBeCorrupt) {
   fs::permissions(place, fs::perms::all);
   fs::permissions(place / last / "rank-0000.h5", fs::perms::none);
   for (const std::string& path : {last, std::string("runs/small")}) {
-    const auto answer = finish(start({"checkpoint", "verify", path}, "", true));
+    const auto answer = finish(start({"checkpoint", "verify", path}, "", Rights::nobody));
     if (answer.code == 127) GTEST_SKIP() << "nobody may enter the folder of smlp";
     EXPECT_EQ(answer.code, 74) << answer.err;
     EXPECT_THAT(answer.err, HasSubstr("rank-0000.h5 failed: Permission denied"));

@@ -118,7 +118,7 @@ TEST(SlurmValues, MemoryIsReadAsSbatchReadsIt) {
   EXPECT_EQ(slurm_bytes("3K"), 3072);
   EXPECT_EQ(slurm_bytes("2g"), 2.0 * 1024 * 1024 * 1024);
   EXPECT_EQ(slurm_bytes("1T"), std::ldexp(1.0, 40));
-  for (const char* all : {"", "0", "0G", "much"}) EXPECT_EQ(slurm_bytes(all), std::nullopt) << all;
+  for (const char* all : {"", "0", "0G", "much", "5x", "5GB"}) EXPECT_EQ(slurm_bytes(all), std::nullopt) << all;
 }
 
 TEST(SlurmValues, TimesAreReadAsSbatchReadsThem) {

@@ -16,6 +16,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/clock.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "launcher/drill.h"
@@ -38,7 +39,8 @@ class IdleProcess {
     start.command.insert(start.command.end(), words.begin(), words.end());
     pid = start_process(start);
     // Linux closes what an exec closes a moment before it has the new words, of which there are none meanwhile.
-    while (read_text(fmt::format("/proc/{}/cmdline", pid)).empty()) std::this_thread::yield();
+    const double end = monotonic_seconds() + 10;
+    while (read_text(fmt::format("/proc/{}/cmdline", pid)).empty() && monotonic_seconds() < end) std::this_thread::yield();
   }
   ~IdleProcess() {
     kill(-pid, SIGKILL);

@@ -137,8 +137,9 @@ TEST_F(Submit, LooksForRoomForTheCheckpointsThatStay) {
 
 TEST_F(Submit, SaysWhereTheRanksOfANodeTakeMoreMemoryThanTheJobAsksFor) {
   counting_worker(R"(1000,"checkpoint_copy_bytes_per_rank":1073741824,"memory_bytes_per_rank":{"total":3221225472})");
-  const auto said = [&](const std::string& memory, const char* device = "cpu") {
-    const auto answer = submit_job({"slurm.memory=" + memory, "slurm.tasks_per_node=2", fmt::format("cluster.device={}", device)},
+  const auto said = [&](const std::string& memory, const char* device = "cpu", const char* extra = "--comment=x") {
+    const auto answer = submit_job({"slurm.memory=" + memory, "slurm.tasks_per_node=2", fmt::format("cluster.device={}", device),
+                                    fmt::format("slurm.extra=[\"{}\"]", extra)},
                                    {"--dry-run"});
     EXPECT_EQ(answer.code, 0) << answer.err;
     return answer.err;
@@ -146,6 +147,7 @@ TEST_F(Submit, SaysWhereTheRanksOfANodeTakeMoreMemoryThanTheJobAsksFor) {
   EXPECT_THAT(said("7G"), HasSubstr("slurm.memory = \"7G\" is less than the 8.0 GiB that 2 ranks on a node take"));
   EXPECT_EQ(said("8G"), "");
   EXPECT_EQ(said("0"), "") << "all that the node has";
+  EXPECT_EQ(said("7G", "cpu", "--mem-per-cpu=8G"), "");
   EXPECT_THAT(said("2000", "auto"), HasSubstr(built_with_cuda() ? "than the 2.0 GiB" : "than the 8.0 GiB"))
       << "beside GPUs hosts hold the copy of a checkpoint alone";
 }
