@@ -31,11 +31,12 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Not;
 
-// A shell that does nothing, with words behind it; ended with this object.
+// A shell that does nothing, with words behind it; ended with this object. It stops itself: for a sleep it would fork, and until
+// that has begun there are two of it.
 class IdleProcess {
  public:
   explicit IdleProcess(const std::vector<std::string>& words) {
-    ProcessStart start{.command = {"sh", "-c", "sleep 60; :", "sh"}, .environment = {"PATH=/usr/bin:/bin"}};
+    ProcessStart start{.command = {"sh", "-c", "kill -STOP $$", "sh"}, .environment = {"PATH=/usr/bin:/bin"}};
     start.command.insert(start.command.end(), words.begin(), words.end());
     pid = start_process(start);
     // Linux closes what an exec closes a moment before it has the new words, of which there are none meanwhile.
@@ -56,7 +57,7 @@ TEST(Processes, AreOfTheRunThatTheyWereStartedForAndOfNoneWhoseNameIsPartOfIt) {
   EXPECT_TRUE(is_of_run(last.pid, "/runs/c"));
   for (const char* other : {"/runs/a", "/runs/abc", "runs/ab", "/runs/ab/", ""}) EXPECT_FALSE(is_of_run(rank.pid, other)) << other;
   EXPECT_FALSE(is_of_run(watcher.pid, "/runs/ab")) << "`smlp status /runs/ab`, say";
-  EXPECT_THAT(processes_of_run({"/runs/ab"}), ElementsAre(testing::StartsWith(fmt::format("{}: sh -c sleep 60", rank.pid))));
+  EXPECT_THAT(processes_of_run({"/runs/ab"}), ElementsAre(testing::StartsWith(fmt::format("{}: sh -c kill -STOP", rank.pid))));
   EXPECT_THAT(processes_of_run({"/runs/a"}), testing::IsEmpty());
 }
 
