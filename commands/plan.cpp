@@ -9,6 +9,7 @@
 #include "commands/print_json.h"
 #include "commands/submit_check.h"
 #include "core/error.h"
+#include "core/quantities.h"
 #include "launcher/cluster.h"
 #include "launcher/mpi_launch.h"
 #include "launcher/placement.h"
@@ -61,8 +62,8 @@ void print(const JobConfig& job, const Choice& choice, const Seating& seating) {
   const auto& layout = *choice.layout;
   std::size_t width = 4;
   for (const auto& seat : seating.seats) width = std::max(width, seat.node.size());
-  fmt::print("{}: {} by {}, {} thread{} a rank; {}\n", job.name, text_of(layout), layout.starter, layout.threads,
-             layout.threads == 1 ? "" : "s", layout.binding.words);
+  fmt::print("{}: {} by {}, {} a rank; {}\n", job.name, text_of(layout), layout.starter, counted(layout.threads, "thread"),
+             layout.binding.words);
   fmt::print("{:>5}  {:<{}}  {:>5}  {:<12}  {:<7}  {:<9}  {:>6}  {:>8}\n", "rank", "node", width, "local", "processors",
              "device", "experts", "group", "replicas");
   for (const auto& seat : seating.seats) {

@@ -26,4 +26,6 @@ std::string count_text(double count) {
   return count >= 1e4 ? fmt::format("{:.1f}k", count / 1e3) : fmt::format("{:.0f}", count);
 }
 
+std::string counted(std::int64_t count, const char* one) { return fmt::format("{} {}{}", count, one, count == 1 ? "" : "s"); }
+
 }  // namespace smlp

@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "core/features.h"
 #include "core/host_name.h"
+#include "core/quantities.h"
 #include "launcher/allocated_nodes.h"
 #include "launcher/this_host.h"
 #include "slurm/host_list.h"
@@ -17,7 +18,7 @@ bool may_use_gpus(const JobConfig& job) {
 }
 
 std::string text_of(const Layout& layout) {
-  return fmt::format("{} rank{} on {}", layout.ranks, layout.ranks == 1 ? "" : "s",
+  return fmt::format("{} on {}", counted(layout.ranks, "rank"),
                      layout.nodes.empty() ? host_name() : compress_hosts(layout.nodes));
 }
 
@@ -33,15 +34,14 @@ Binding choose_binding(const JobConfig& job, std::int64_t ranks_per_node, const 
     const auto there = static_cast<std::int64_t>(cores.size());
     if (there == 0) return none(fmt::format("the cores of {} are not known", node));
     if (wanted > there) {
-      return none(fmt::format("{} thread{} there outnumber the {} core{} of {}", wanted, wanted == 1 ? "" : "s", there,
-                              there == 1 ? "" : "s", node));
+      return none(fmt::format("{} there outnumber the {} of {}", counted(wanted, "thread"), counted(there, "core"), node));
     }
     if (!may_bind(demand, there, ours_alone)) {
       return none(fmt::format("{} has {} cores, room for another job, which would take the same ones", node, there));
     }
   }
   return {.bound = true,
-          .words = fmt::format("each rank has {} core{} of its own", demand.each, demand.each == 1 ? "" : "s")};
+          .words = fmt::format("each rank has {} of its own", counted(demand.each, "core"))};
 }
 
 bool in_allocation() { return allocation_of_environment().has_value(); }

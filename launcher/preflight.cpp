@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/json_lines.h"
+#include "core/quantities.h"
 #include "core/statistics.h"
 #include "core/utf8.h"
 #include "core/version.h"
@@ -29,6 +30,10 @@ std::string shown(std::string line) {
 
 std::string gflops(double rate) { return fmt::format("{:.3g} GFLOP/s", rate * 1e-9); }
 std::string gigabytes(std::int64_t bytes) { return fmt::format("{:.3g} GB", static_cast<double>(bytes) * 1e-9); }
+
+std::string other_version(const NodeReport& report) {
+  return fmt::format("it has smlp {}, and here is {}; install the same on all nodes", report.version, version());
+}
 
 // Reads members and remembers the first that is missing or of another kind.
 class Reader {
@@ -167,8 +172,7 @@ class Judgement {
  private:
   void judge_software(const NodeReport& report) {
     if (report.version != version()) {
-      reasons_.push_back(fmt::format("it has smlp {}, and here is {}; install the same on all nodes", report.version,
-                                     version()));
+      reasons_.push_back(other_version(report));
     }
     if (report.isa != common_.isa) {
       warnings_.push_back(fmt::format("it computes by {}, others by {}: results differ in their last bits by which "
@@ -213,8 +217,8 @@ class Judgement {
       reasons_.push_back(fmt::format("it has {} GPUs for {} ranks", report.devices, ranks));
     }
     if (report.cores < ranks * threads) {
-      warnings_.push_back(fmt::format("{} rank{} of {} thread{} share {} core{}", ranks, ranks == 1 ? "" : "s", threads,
-                                      threads == 1 ? "" : "s", report.cores, report.cores == 1 ? "" : "s"));
+      warnings_.push_back(fmt::format("{} of {} share {}", counted(ranks, "rank"), counted(threads, "thread"),
+                                      counted(report.cores, "core")));
     }
     const auto& local = report.local_dir;
     if (local && !local->failure.empty()) {
@@ -261,7 +265,7 @@ ParsedReport parse_node_report(const std::string& line) {
   if (reader.missing().empty()) return {std::move(report), ""};
   // Another version may say other things; that it is another one is then the better reason.
   if (!report.version.empty() && report.version != version()) {
-    return {{}, fmt::format("it has smlp {}, and here is {}; install the same on all nodes", report.version, version())};
+    return {{}, other_version(report)};
   }
   return {{}, fmt::format("its answer says nothing sound of '{}'", reader.missing())};
 }
