@@ -10,7 +10,7 @@ WINDOW = "[$__rate_interval]"  # Grafana's: never so short that it holds fewer t
 
 
 def alike(metric, more=""):
-    """A gauge that all ranks say alike, once a run."""
+    """What all ranks say alike, once a run; of what is each rank's own, the greatest."""
     return f"max without (rank, instance) ({metric}{{{RUN}{more}}})"
 
 
